@@ -1,0 +1,43 @@
+# make demo: install and run the whole job.  make test: install what tests need and run them.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+LINKS := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)")
+
+.PHONY: demo test test-all check install clean
+
+demo: $(VENV)/installed
+	$(BIN)/molt demo
+
+test: $(VENV)/installed-dev
+	$(BIN)/python -m pytest -m "not slow"
+
+test-all: $(VENV)/installed-dev
+	$(BIN)/python -m pytest
+
+check: $(VENV)/installed-dev
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/lint-imports
+
+install: $(VENV)/installed
+
+# uv where there is one (seconds), else plain pip (a minute or two)
+$(VENV)/installed: pyproject.toml constraints.txt
+	@if command -v uv >/dev/null; then \
+	  ([ -x $(BIN)/python ] || uv venv -q --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" $(VENV)) && \
+	  uv pip install -q --python $(BIN)/python $(LINKS) -c constraints.txt -e . ; \
+	else \
+	  ([ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)) && \
+	  $(BIN)/python -m pip install -q -c constraints.txt -e . ; \
+	fi
+	@touch $@
+
+$(VENV)/installed-dev: $(VENV)/installed
+	@if command -v uv >/dev/null; then \
+	  uv pip install -q --python $(BIN)/python $(LINKS) -c constraints.txt --group dev ; \
+	else \
+	  $(BIN)/python -m pip install -q --upgrade "pip>=25.1" && $(BIN)/python -m pip install -q -c constraints.txt --group dev ; \
+	fi
+	@touch $@
+
+clean:
+	rm -rf $(VENV) dist build *.egg-info

@@ -1,0 +1,121 @@
+"""Loading a base model: from the embedded assets, a local folder or a hub, at the configured precision."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.utils import logging as transformers_logging
+
+from adapters.config import ModelConfig
+from data import assets
+from data.errors import BadInput
+
+
+@dataclass(frozen=True)
+class Base:
+    """A frozen base model on its device, its tokenizer, and a digest that tells it from other bases."""
+
+    model: Any
+    tokenizer: Any
+    digest: str
+
+
+def load(config: ModelConfig, precision: str | None = None) -> Base:
+    """Load with frozen weights. `precision` overrides the config's (`nf4`, `bf16`, `fp32`).
+
+    Raises BadInput when the model does not exist or has no chat template.
+    """
+    quiet_libraries()
+    precision = precision or config.precision
+    source, kwargs = _source(config)
+    settings: dict[str, Any] = {**kwargs, "attn_implementation": config.attention, "dtype": _dtype(precision)}
+    if precision == "nf4":
+        settings["quantization_config"] = BitsAndBytesConfig(
+            load_in_4bit=True,
+            bnb_4bit_quant_type="nf4",
+            bnb_4bit_use_double_quant=config.double_quant,
+            bnb_4bit_compute_dtype=getattr(torch, config.compute_dtype),
+        )
+        settings["dtype"] = getattr(torch, config.compute_dtype)
+    if torch.cuda.is_available():
+        settings["device_map"] = {"": 0}
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(source, **kwargs)
+        model = AutoModelForCausalLM.from_pretrained(source, **settings)
+    except (OSError, ValueError) as error:
+        raise _not_loadable(config.id, error) from error
+    if not tokenizer.chat_template:
+        raise BadInput(
+            f"{config.id} has no chat template, so it cannot hold a conversation.", "Name an instruct model instead."
+        )
+    if tokenizer.pad_token is None:
+        tokenizer.pad_token = tokenizer.eos_token
+    model.requires_grad_(False).eval()
+    return Base(model, tokenizer, digest(model))
+
+
+def digest(model: Any) -> str:
+    """Of the architecture and the input embeddings, which no precision here quantises: the same base gives the same
+    digest as NF4 and as bf16."""
+    config = model.config
+    shape = (config.model_type, config.hidden_size, config.num_hidden_layers, config.vocab_size)
+    weight = model.get_input_embeddings().weight.detach().to("cpu", torch.bfloat16)
+    return hashlib.sha256(repr(shape).encode() + weight.view(torch.uint8).numpy().tobytes()).hexdigest()[:16]
+
+
+def quiet_libraries() -> None:
+    """Progress and warnings of the libraries give way to our own; errors still show."""
+    import logging
+    import warnings
+
+    import datasets
+
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    datasets.disable_progress_bars()
+    datasets.logging.set_verbosity_error()
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
+    warnings.filterwarnings("ignore", module=r"(trl|peft|transformers|torch|bitsandbytes|accelerate)(\..*)?")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("BITSANDBYTES_NOWELCOME", "1")
+    os.environ.setdefault("TQDM_DISABLE", "1")
+
+
+def _dtype(precision: str) -> torch.dtype:
+    return torch.float32 if precision == "fp32" else torch.bfloat16
+
+
+def _source(config: ModelConfig) -> tuple[str, dict[str, Any]]:
+    embedded = assets.model_path(config.id)
+    if embedded is not None:
+        return str(embedded), {}
+    folder = Path(config.id).expanduser()
+    if folder.is_dir():
+        return str(folder), {}
+    if config.id.startswith((".", "/", "~")):
+        raise BadInput(f"No model folder {config.id}.", "Correct model.id, or use model.id=smollm2-135m-instruct")
+    return config.id, {"revision": config.revision} if config.revision else {}
+
+
+def _not_loadable(name: str, error: Exception) -> BadInput:
+    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+    return BadInput(
+        f"The model {name} cannot be loaded: {first}",
+        "Check model.id (a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct, or a folder), log in with `hf auth "
+        "login` if it is gated, or use the embedded one: model.id=smollm2-135m-instruct",
+    )
+
+
+def read_shape(config: ModelConfig) -> Any | None:
+    """The model's own configuration where it can be read without its weights, else None."""
+    try:
+        source, kwargs = _source(config)
+        return AutoConfig.from_pretrained(source, local_files_only=True, **kwargs)
+    except (OSError, ValueError, BadInput):
+        return None

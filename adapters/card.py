@@ -1,0 +1,78 @@
+"""What an adapter folder says of itself: which base, which adapters beneath it, how it was trained."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from data.errors import BadInput
+from data.io import read_json, sha256_file, write_json, write_text
+
+MANIFEST = "molting.json"
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """`beneath` names the adapters that were active and frozen below this one, lowest first, with their hashes."""
+
+    name: str
+    base: str
+    base_digest: str
+    precision: str
+    beneath: dict[str, str] = field(default_factory=dict)
+    training: dict[str, Any] = field(default_factory=dict)
+    weights_sha256: str = ""
+
+
+def write(folder: Path, manifest: Manifest) -> Manifest:
+    """Write the manifest and a model card beside the weights; drop the pickle that trainers leave."""
+    (folder / "training_args.bin").unlink(missing_ok=True)
+    full = Manifest(**{**asdict(manifest), "weights_sha256": weights_hash(folder)})
+    write_json(folder / MANIFEST, asdict(full))
+    write_text(folder / "README.md", _card(full))
+    return full
+
+
+def read(folder: Path) -> Manifest:
+    """Raises BadInput when the folder holds no adapter of ours, or its weights are not those it was written with."""
+    if not (folder / MANIFEST).is_file():
+        raise BadInput(f"{folder} holds no adapter trained by molting.", "Look for one: molt registry list")
+    manifest = Manifest(**read_json(folder / MANIFEST))
+    if weights_hash(folder) != manifest.weights_sha256:
+        raise BadInput(
+            f"The weights in {folder} are not those that were written there.",
+            f"Train them again: remove {folder} and rerun the command that made it.",
+        )
+    return manifest
+
+
+def check_base(folder: Path, base_digest: str) -> Manifest:
+    """The manifest of an adapter for this base. Raises BadInput when it was trained on another."""
+    manifest = read(folder)
+    if manifest.base_digest != base_digest:
+        raise BadInput(
+            f"The adapter in {folder} was trained on another base ({manifest.base}).",
+            f"Set model.id={manifest.base}, or train it again on this base.",
+        )
+    return manifest
+
+
+def weights_hash(folder: Path) -> str:
+    weights = folder / "adapter_model.safetensors"
+    if not weights.is_file():
+        weights = folder / "model.safetensors"  # full fine-tuning
+    if not weights.is_file():
+        raise BadInput(f"{folder} has no weights (adapter_model.safetensors).", "Train the adapter again.")
+    return sha256_file(weights)
+
+
+def _card(manifest: Manifest) -> str:
+    beneath = ", ".join(manifest.beneath) or "nothing"
+    rows = "\n".join(f"| {key} | {value} |" for key, value in manifest.training.items())
+    return (
+        f"---\nbase_model: {manifest.base}\nlibrary_name: peft\ntags: [lora, molting]\n---\n\n"
+        f"# {manifest.name}\n\nA LoRA adapter for `{manifest.base}` ({manifest.precision} base, digest "
+        f"`{manifest.base_digest}`), trained with molting. Beneath it while it was trained: {beneath}.\n\n"
+        f"| setting | value |\n|---|---|\n{rows}\n"
+    )

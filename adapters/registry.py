@@ -1,0 +1,115 @@
+"""What is in use: promoted adapters, kept whole, with a history that can be rolled back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from adapters import card
+from data.errors import BadInput
+from data.io import read_json, read_jsonl, write_json
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A kept adapter. `slot` is `personality` or the name of a task; `id` is the slot and the hash of its weights."""
+
+    id: str
+    slot: str
+    base: str
+    beneath: dict[str, str]
+    added: str
+    verdict: dict[str, Any] = field(default_factory=dict)
+
+
+class Registry:
+    """A folder: `entries/ID/`, `current.json` (slot to id), `history.jsonl` (what was in use, and since when)."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def add(self, adapter: Path, verdict: dict[str, Any]) -> Entry:
+        """Keep a copy of an adapter with the verdict that let it in; promoting it is a separate step."""
+        manifest = card.read(adapter)
+        identity = f"{manifest.name}-{manifest.weights_sha256[:10]}"
+        target = self.folder / "entries" / identity
+        entry = Entry(identity, manifest.name, manifest.base, manifest.beneath, _now(), verdict)
+        if not target.is_dir():
+            partial = target.with_name(f".{identity}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            for name in ("adapter_config.json", "adapter_model.safetensors", card.MANIFEST, "README.md"):
+                shutil.copy2(adapter / name, partial / name)
+            write_json(partial / "entry.json", asdict(entry))
+            partial.rename(target)
+        return entry
+
+    def promote(self, identity: str) -> Entry:
+        """Put an entry into use. Raises BadInput for an unknown one, or a task for another personality."""
+        entry = self.entry(identity)
+        current = self.current()
+        below = entry.beneath.get("personality")
+        if below:
+            now = current.get("personality")
+            if now is None or not now.endswith(below[:10]):
+                raise BadInput(
+                    f"{identity} was trained above another personality than the current one ({now or 'none'}).",
+                    f"Train it again: molt train task {entry.slot} CONFIG",
+                )
+        self._switch({**current, entry.slot: identity}, f"promote {identity}")
+        return entry
+
+    def rollback(self) -> dict[str, str]:
+        """Undo the last promotion that still stands, and say what is in use now. The history only grows.
+
+        Raises BadInput when there is nothing to undo.
+        """
+        standing: list[dict[str, Any]] = []
+        for line in self.history():
+            if line["action"] == "rollback":
+                standing.pop()
+            else:
+                standing.append(line)
+        if not standing:
+            raise BadInput("There is no promotion to roll back.", "See: molt registry list")
+        self._switch(standing[-1]["before"], "rollback")
+        return standing[-1]["before"]
+
+    def current(self) -> dict[str, str]:
+        path = self.folder / "current.json"
+        return read_json(path) if path.is_file() else {}
+
+    def entry(self, identity: str) -> Entry:
+        path = self.folder / "entries" / identity / "entry.json"
+        if not path.is_file():
+            known = ", ".join(entry.id for entry in self.entries()) or "none yet"
+            raise BadInput(f"The registry has no {identity}.", f"It has: {known}.")
+        return Entry(**read_json(path))
+
+    def entries(self) -> list[Entry]:
+        found = [Entry(**read_json(path)) for path in self.folder.glob("entries/*/entry.json")]
+        return sorted(found, key=lambda entry: entry.added)
+
+    def path(self, identity: str) -> Path:
+        return self.folder / "entries" / identity
+
+    def history(self) -> list[dict[str, Any]]:
+        path = self.folder / "history.jsonl"
+        return read_jsonl(path) if path.is_file() and path.read_text().strip() else []
+
+    def _switch(self, current: dict[str, str], action: str) -> None:
+        before = self.current()
+        if current == before:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "history.jsonl").open("a", encoding="utf-8") as out:
+            out.write(json.dumps({"time": _now(), "action": action, "before": before, "after": current}) + "\n")
+        write_json(self.folder / "current.json", current)
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

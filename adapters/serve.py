@@ -1,0 +1,167 @@
+"""A base with named adapters in memory, served in one state or another: text, log-probabilities, KL."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import PeftModel
+
+from adapters import card
+from adapters.base import Base
+from data.errors import BadInput
+from data.io import batches
+from data.types import Message, Progress, TokenScore, silent
+
+
+class TextModel:
+    """A model as it is now, with its tokenizer: greedy answers and the log-probability of given ones."""
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+
+    @torch.no_grad()
+    def generate(
+        self, prompts: list[list[Message]], max_new_tokens: int, batch_size: int, progress: Progress = silent
+    ) -> list[str]:
+        ids = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
+        answers: dict[int, str] = {}
+        for group in batches(sorted(range(len(ids)), key=lambda i: len(ids[i])), batch_size):
+            tokens, mask = self._left_padded([ids[i] for i in group])
+            out = self.model.generate(
+                input_ids=tokens,
+                attention_mask=mask,
+                max_new_tokens=max_new_tokens,
+                do_sample=False,
+                pad_token_id=self.tokenizer.pad_token_id,
+            )
+            texts = self.tokenizer.batch_decode(out[:, tokens.shape[1] :], skip_special_tokens=True)
+            answers.update(zip(group, (text.strip() for text in texts), strict=True))
+            progress(len(answers), len(prompts), "answers")
+        return [answers[i] for i in range(len(prompts))]
+
+    @torch.no_grad()
+    def score(
+        self, prompts: list[list[Message]], completions: list[str], batch_size: int, progress: Progress = silent
+    ) -> list[TokenScore]:
+        rows = self.encode(prompts, completions)
+        found: dict[int, TokenScore] = {}
+        for group in _by_length(rows, batch_size):
+            for i, logits in zip(group, self.completion_logits([rows[i] for i in group]), strict=True):
+                target = torch.tensor(rows[i][1], device=logits.device)
+                picked = torch.log_softmax(logits.float(), -1).gather(1, target[:, None])
+                found[i] = TokenScore(float(picked.sum()), len(target))
+            progress(len(found), len(rows), "scores")
+        return [found[i] for i in range(len(rows))]
+
+    def encode(self, prompts: list[list[Message]], completions: list[str]) -> list[tuple[list[int], list[int]]]:
+        """Prompt and completion tokens; an empty completion counts as one end-of-turn token."""
+        rows = []
+        for prompt, completion in zip(prompts, completions, strict=True):
+            answer = self.tokenizer(completion, add_special_tokens=False)["input_ids"]
+            rows.append((encode_prompt(self.tokenizer, prompt), answer or [self.tokenizer.eos_token_id]))
+        return rows
+
+    def completion_logits(self, rows: list[tuple[list[int], list[int]]]) -> list[torch.Tensor]:
+        """(completion tokens, vocabulary) for each row; only the columns that predict a completion are projected."""
+        longest = max(len(answer) for _, answer in rows)
+        tokens, mask = self._left_padded([prompt + answer for prompt, answer in rows])
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        out = self.model(
+            input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=longest + 1
+        )
+        return [out.logits[i, -len(answer) - 1 : -1] for i, (_, answer) in enumerate(rows)]
+
+    def _left_padded(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        width = max(len(row) for row in rows)
+        pad = self.tokenizer.pad_token_id
+        device = self.model.device
+        tokens = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=device)
+        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
+        return tokens, mask
+
+
+class Served(TextModel):
+    """Implements `data.types.ChatModel`. Adapters are switched, never reloaded, and never trained here."""
+
+    def __init__(self, base: Base) -> None:
+        super().__init__(base.model, base.tokenizer)
+        self._base = base
+        self.current = "base"
+
+    @property
+    def adapters(self) -> list[str]:
+        return list(self.model.peft_config) if isinstance(self.model, PeftModel) else []
+
+    def load(self, name: str, folder: Path) -> None:
+        """Add an adapter under a name. Raises BadInput if it was trained on another base."""
+        card.check_base(folder, self._base.digest)
+        if name in self.adapters:
+            raise BadInput(f"An adapter named {name} is loaded already.", "Give it another name.")
+        if isinstance(self.model, PeftModel):
+            self.model.load_adapter(str(folder), adapter_name=name)
+        else:
+            self.model = PeftModel.from_pretrained(self.model, str(folder), adapter_name=name)
+        self._activate(self.current)
+
+    @contextmanager
+    def state(self, name: str) -> Iterator[None]:
+        before = self.current
+        self._activate(name)
+        try:
+            yield
+        finally:
+            self._activate(before)
+
+    def _activate(self, name: str) -> None:
+        wanted = [] if name == "base" else name.split("+")
+        missing = [adapter for adapter in wanted if adapter not in self.adapters]
+        if missing:
+            raise BadInput(f"No adapter {missing[0]} is loaded.", f"Loaded: {', '.join(self.adapters) or 'none'}.")
+        if isinstance(self.model, PeftModel):
+            tuner = self.model.base_model
+            if wanted:
+                tuner.enable_adapter_layers()
+                tuner.set_adapter(wanted)
+            else:
+                tuner.disable_adapter_layers()
+            self.model.requires_grad_(False).eval()  # set_adapter makes what it activates trainable
+        self.current = name
+
+    @torch.no_grad()
+    def kl_from(
+        self,
+        reference: str,
+        prompts: list[list[Message]],
+        completions: list[str],
+        batch_size: int,
+        progress: Progress = silent,
+    ) -> list[float]:
+        rows = self.encode(prompts, completions)
+        here = self.current
+        found: dict[int, float] = {}
+        for group in _by_length(rows, batch_size):
+            chunk = [rows[i] for i in group]
+            with self.state(reference):
+                theirs = self.completion_logits(chunk)
+            with self.state(here):
+                ours = self.completion_logits(chunk)
+            for i, p, q in zip(group, theirs, ours, strict=True):
+                log_p, log_q = torch.log_softmax(p.float(), -1), torch.log_softmax(q.float(), -1)
+                found[i] = float((log_p.exp() * (log_p - log_q)).sum(-1).mean())
+            progress(len(found), len(rows), "KL")
+        return [found[i] for i in range(len(rows))]
+
+
+def encode_prompt(tokenizer: Any, prompt: list[Message]) -> list[int]:
+    """Tokens up to where the assistant begins to answer, by the tokenizer's own chat template."""
+    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
+
+
+def _by_length(rows: list[tuple[list[int], list[int]]], size: int) -> Iterator[list[int]]:
+    """Indices in batches of similar length, so that little is spent on padding."""
+    return batches(sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1])), size)

@@ -1,0 +1,1 @@
+"""What goes into training and evaluation: specs, conversations, pairs, replay, tasks, embedded assets."""

@@ -1,0 +1,101 @@
+"""Reading and writing files: JSONL with line numbers in its errors, atomic writes, hashes."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from data.errors import BadInput
+
+
+def read_text(path: Path, what: str = "file") -> str:
+    """The text of a UTF-8 file. Raises BadInput when it is missing, a folder, empty or not UTF-8."""
+    if not path.is_file():
+        kind = "is a folder" if path.is_dir() else "does not exist"
+        raise BadInput(f"{what} {path} {kind}.", "Correct the path in the config or on the command line.")
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise BadInput(
+            f"{what} {path} is not UTF-8: byte {error.start} cannot be read.",
+            f"Convert it: iconv -f ISO-8859-1 -t UTF-8 {path} > fixed",
+        ) from None
+    if not text.strip():
+        raise BadInput(f"{what} {path} is empty.", "Point at a file with content, or remove the setting.")
+    return text
+
+
+def read_jsonl(path: Path, what: str = "file") -> list[dict[str, Any]]:
+    """One dict a line; blank lines are skipped. Raises BadInput naming the first line that is not a JSON object."""
+    rows = []
+    for number, line in enumerate(read_text(path, what).splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise BadInput(
+                f"{what} {path}, line {number}: not valid JSON ({error.msg} at column {error.colno}).",
+                f"Look at it: sed -n {number}p {path}",
+            ) from None
+        if not isinstance(row, dict):
+            raise BadInput(
+                f"{what} {path}, line {number}: expected an object, found {type(row).__name__}.",
+                f"Look at it: sed -n {number}p {path}",
+            )
+        rows.append(row)
+    return rows
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write through a temporary file and rename, so that a reader never sees half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as out:
+            out.write(text)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_json(path: Path, value: Any) -> None:
+    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The parsed file. Raises BadInput when it is missing or malformed."""
+    try:
+        return json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise BadInput(f"{path}, line {error.lineno}: not valid JSON ({error.msg}).", f"Look at it: cat {path}") from None
+
+
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def sha256_file(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as source:
+        while block := source.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def fingerprint(value: Any) -> str:
+    """Twelve hex digits that depend on a JSON-able value, whatever the order of its keys."""
+    canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
+    return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def batches(items: list[Any], size: int) -> Iterator[list[Any]]:
+    for start in range(0, len(items), size):
+        yield items[start : start + size]

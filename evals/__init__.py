@@ -1,0 +1,1 @@
+"""Measuring: item-level records, and the statistics and verdicts that read them."""

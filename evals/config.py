@@ -1,0 +1,76 @@
+"""Configuration of evaluation, the gate and the hypotheses. Imports no torch."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from data.config import Section
+
+BENCHMARKS = ("arc_easy", "piqa", "hellaswag", "lambada")
+
+
+class CapabilityConfig(Section):
+    items: dict[str, int] = Field(
+        default_factory=lambda: {"arc_easy": 100, "piqa": 100, "hellaswag": 60, "lambada": 150},
+        description="benchmark name: number of items (0 = all); an embedded one, or any lm-evaluation-harness task",
+    )
+    batch_size: int = Field(16, ge=1)
+
+
+class PersonaEvalConfig(Section):
+    max_new_tokens: int = Field(64, ge=8, description="length of a generated answer")
+    neutral: int = Field(30, ge=2, description="neutral prompts for KL to the base")
+    samples: int = Field(20, ge=0, description="unselected answers printed in the report")
+
+
+class GateConfig(Section):
+    """A candidate is promoted only if it is non-inferior to what it replaces, each margin in points of a score."""
+
+    capability_margin: float = Field(5.0, gt=0, description="points of mean accuracy over the benchmarks")
+    persona_margin: float = Field(10.0, gt=0, description="points of persona score")
+    coherence_margin: float = Field(10.0, gt=0, description="points of coherent answers")
+    confidence: float = Field(0.95, gt=0.5, lt=1, description="one-sided")
+
+
+class Arm(Section):
+    """One way of training that a hypothesis compares. Unset fields keep the config's values."""
+
+    method: Literal["dpo", "sft"]
+    parameters: Literal["lora", "full"] = "lora"
+    learning_rate: float = Field(gt=0)
+    reference: Literal["start", "none"] = "start"
+    kl_weight: float = Field(0.0, ge=0)
+
+
+class HypothesisConfig(Section):
+    """A hypothesis as a file, written before the run."""
+
+    id: str
+    claim: str
+    arms: dict[str, Arm]
+    better: str = Field(description="the arm that should preserve more")
+    than: list[str] = Field(min_length=1, description="the arms that it is compared with; the claim needs all")
+    positive_control: str | None = Field(None, description="an arm that must beat `than[0]`, or nothing can be refuted")
+    seeds: list[int] = Field(min_length=1)
+    steps: int = Field(ge=1)
+    batch_size: int = Field(6, ge=1)
+    checkpoints: list[int] = Field(min_length=1, description="steps at which the model is measured")
+    pairs: int = Field(60, ge=2, description="training pairs a seed draws")
+    items: int = Field(250, ge=8, description="LAMBADA items a seed draws; arms share them")
+    precision: Literal["bf16", "fp32"] = "bf16"
+    gain_levels: list[float] = Field(
+        min_length=1, description="persona gain (nats a token of the chosen answer over the base) to compare at"
+    )
+    margin: float = Field(3.0, gt=0, description="smallest difference that matters, in points of LAMBADA accuracy")
+    confidence: float = Field(0.95, gt=0.5, lt=1)
+
+    @model_validator(mode="after")
+    def known_arms(self) -> HypothesisConfig:
+        for name in [self.better, *self.than, *([self.positive_control] if self.positive_control else [])]:
+            if name not in self.arms:
+                raise ValueError(f"arm {name!r} is not among arms: {', '.join(self.arms)}")
+        if max(self.checkpoints) > self.steps:
+            raise ValueError(f"checkpoint {max(self.checkpoints)} lies after the last step, {self.steps}")
+        return self

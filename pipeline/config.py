@@ -1,0 +1,167 @@
+"""The whole configuration, how it is read from YAML, and overrides as KEY=VALUE. Imports no torch."""
+
+from __future__ import annotations
+
+import difflib
+from importlib import resources
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, Field, ValidationError, model_validator
+
+from adapters.config import AdaptersConfig, DpoConfig, LoraSettings, ModelConfig, PersonalityConfig, TrainSettings
+from data.config import PairsConfig, PersonaConfig, ReplayConfig, Section, TaskConfig
+from data.errors import BadInput
+from data.io import read_text
+from evals.config import CapabilityConfig, GateConfig, HypothesisConfig, PersonaEvalConfig
+
+
+class RunConfig(Section):
+    folder: Path = Field(Path("runs/demo"), description="everything this run makes goes here")
+    seed: int = Field(0, ge=0)
+
+
+class RetrainConfig(Section):
+    """One maintenance cycle: new conversations in, a candidate out, judged against what is in use."""
+
+    conversations: Path = Field(Path("conversations"), description="JSONL file, or a folder of them, with `messages`")
+    min_new: int = Field(8, ge=1, description="with fewer new exchanges than this the cycle ends without training")
+    steps: int = Field(30, ge=1)
+    learning_rate: float = Field(2e-4, gt=0)
+    replay_ratio: float = Field(0.5, ge=0, lt=1, description="share of the mix that comes from the replay buffer")
+
+
+class ScheduleConfig(Section):
+    every: Literal["daily", "weekly", "monthly"] = "weekly"
+    at: str = Field("03:30", pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description="local time")
+
+
+class RegistryConfig(Section):
+    folder: Path = Field(Path("runs/registry"), description="promoted adapters and what was promoted when")
+
+
+class Config(Section):
+    run: RunConfig = RunConfig()
+    model: ModelConfig = ModelConfig()
+    persona: PersonaConfig = PersonaConfig()
+    pairs: PairsConfig = PairsConfig()
+    lora: LoraSettings = LoraSettings()
+    train: TrainSettings = TrainSettings()
+    personality: PersonalityConfig = PersonalityConfig()
+    dpo: DpoConfig = DpoConfig()
+    replay: ReplayConfig = ReplayConfig()
+    tasks: dict[str, TaskConfig] = Field(default_factory=dict, description="tasks to teach, by name")
+    capability: CapabilityConfig = CapabilityConfig()
+    persona_eval: PersonaEvalConfig = PersonaEvalConfig()
+    gate: GateConfig = GateConfig()
+    hypotheses: list[str] = Field(default_factory=list, description="shipped names or paths of hypothesis files")
+    registry: RegistryConfig = RegistryConfig()
+    retrain: RetrainConfig = RetrainConfig()
+    schedule: ScheduleConfig = ScheduleConfig()
+
+    @model_validator(mode="after")
+    def consistent(self) -> Config:
+        self.adapters()
+        for name in self.tasks:
+            if not name.isidentifier() or name in ("base", "personality", "default", "ref"):
+                raise ValueError(f"tasks.{name}: a task needs a plain name other than base, personality, default, ref")
+        return self
+
+    def adapters(self) -> AdaptersConfig:
+        return AdaptersConfig(
+            model=self.model, lora=self.lora, train=self.train, personality=self.personality, dpo=self.dpo
+        )
+
+
+def shipped(*parts: str) -> Path:
+    """A file or folder that is installed with molting."""
+    return Path(str(resources.files("configs").joinpath(*parts)))
+
+
+def find(name: str, folder: str = "") -> Path:
+    """`name` as a path, or else as a shipped file (`demo`, `h014`). Raises BadInput naming what is there."""
+    path = Path(name)
+    if path.suffix in (".yaml", ".yml") or "/" in name or path.is_file():
+        if path.is_file():
+            return path
+    elif (candidate := shipped(folder, f"{name.lower()}.yaml")).is_file():
+        return candidate
+    there = sorted(file.stem for file in shipped(folder).glob("*.yaml"))
+    close = difflib.get_close_matches(path.stem, there, n=1)
+    hint = f"Did you mean {close[0]}? " if close else ""
+    raise BadInput(f"No config {name}.", f"{hint}Give a path to a YAML file, or one of: {', '.join(there)}.")
+
+
+def load(name: str, overrides: list[str] | None = None) -> Config:
+    """Read a config file and apply overrides such as `dpo.beta=0.2`. Raises BadInput for anything that cannot be."""
+    path = find(name)
+    raw = _parse(path)
+    for override in overrides or []:
+        _apply(raw, override)
+    return _validate(Config, raw, path)
+
+
+def load_hypothesis(name: str) -> HypothesisConfig:
+    path = find(name, "hypotheses")
+    return _validate(HypothesisConfig, _parse(path), path)
+
+
+def _parse(path: Path) -> dict[str, Any]:
+    try:
+        raw = yaml.safe_load(read_text(path, "config"))
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f", line {mark.line + 1}" if mark else ""
+        raise BadInput(f"config {path}{where}: not valid YAML.", f"Open it: ${{EDITOR:-vi}} {path}") from None
+    if not isinstance(raw, dict):
+        raise BadInput(f"config {path} holds no settings.", "Start from a copy: molt config show demo > mine.yaml")
+    return raw
+
+
+def _apply(raw: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals or not key:
+        raise BadInput(f"{override!r} is not an override.", "Write KEY=VALUE, for example dpo.beta=0.2")
+    *parents, last = key.split(".")
+    node = raw
+    for part in parents:
+        node = node.setdefault(part, {})
+        if not isinstance(node, dict):
+            raise BadInput(f"{key}: {part} is a value, not a section.", "Look at the sections: molt config show demo")
+    try:
+        node[last] = yaml.safe_load(text)
+    except yaml.YAMLError:
+        raise BadInput(f"{override!r}: the value is not valid YAML.", f"Quote it: '{key}=\"...\"'") from None
+
+
+def _validate(kind: type[BaseModel], raw: dict[str, Any], path: Path) -> Any:
+    try:
+        return kind.model_validate(raw)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = [str(part) for part in first["loc"]]
+        key = ".".join(where)
+        if first["type"] == "extra_forbidden":
+            known = _keys(kind)
+            close = difflib.get_close_matches(key, known, n=1, cutoff=0.5) or difflib.get_close_matches(
+                where[-1], [name.rsplit(".", 1)[-1] for name in known], n=1
+            )
+            hint = f"Did you mean {close[0]}? " if close else ""
+            raise BadInput(f"{path}: unknown setting {key}.", f"{hint}See: molt config show demo") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise BadInput(f"{path}: {key + ': ' if key else ''}{message}.", "See: molt config show demo") from None
+
+
+def _keys(kind: type[BaseModel], prefix: str = "") -> list[str]:
+    names = []
+    for name, field in kind.model_fields.items():
+        names.append(prefix + name)
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            names += _keys(field.annotation, f"{prefix}{name}.")
+    return names
+
+
+def dump(config: Config) -> str:
+    """The resolved configuration as YAML."""
+    return yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,70 @@
+"""What a person sees: one line per fact on standard error, progress with remaining time, results on standard output."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console as Rich
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from data.types import Progress as Callback
+
+
+class Console:
+    """With `json_output`, standard output carries one JSON document and nothing else."""
+
+    def __init__(self, json_output: bool = False) -> None:
+        self.json_output = json_output
+        self._err = Rich(stderr=True, highlight=False, soft_wrap=True)
+        self._out = Rich(highlight=False, soft_wrap=True)
+
+    def say(self, text: str) -> None:
+        self._err.print(escape(text))
+
+    def stage(self, name: str, note: str) -> None:
+        self._err.print(f"[bold]{escape(name)}[/bold]  {escape(note)}")
+
+    def result(self, value: Any, text: str) -> None:
+        """The command's outcome: the value as JSON if asked for, else the text."""
+        if self.json_output:
+            sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+        else:
+            self._out.print(escape(text))
+
+    def error(self, what: str, fix: str) -> None:
+        self._err.print(f"[bold red]error[/bold red]  {escape(what)}")
+        if fix:
+            self._err.print(f"       {escape(fix)}")
+
+    @contextmanager
+    def progress(self, label: str) -> Iterator[Callback]:
+        """A bar with the remaining time in a terminal; elsewhere a plain line now and then."""
+        if self._err.is_terminal:
+            columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            with Progress(*columns, TextColumn("{task.fields[note]}"), console=self._err, transient=True) as bar:
+                task = bar.add_task(label, total=None, note="")
+                yield lambda done, total, note: bar.update(task, completed=done, total=total, note=note)
+        else:
+            yield _Lines(label, self.say)
+
+
+class _Lines:
+    """At most one line in 20 seconds."""
+
+    def __init__(self, label: str, say: Any, every_s: float = 20.0) -> None:
+        self._label, self._say, self._every = label, say, every_s
+        self._began = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int, note: str) -> None:
+        now = time.monotonic()
+        if now - self._last < self._every or not done:
+            return
+        self._last = now
+        left = (now - self._began) / done * (total - done)
+        self._say(f"  {self._label}: {done}/{total} {note}, about {left:.0f} s left")

@@ -1,0 +1,153 @@
+"""One maintenance cycle: new conversations in, a candidate out, judged against what is in use, promoted or kept out."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from adapters import base, train
+from adapters.registry import Registry
+from adapters.serve import Served
+from data import importers, persona
+from data import pairs as pair_data
+from data.errors import BadInput
+from data.io import fingerprint, read_jsonl, write_json, write_jsonl
+from data.types import Exchange, Pair
+from evals import capability as capability_eval
+from evals import gate
+from evals import persona as persona_eval
+from pipeline import stages
+from pipeline.run import Artifact, Run
+
+
+def cycle(run: Run) -> Artifact | None:
+    """Train a candidate from the personality in use on new conversations and replay, judge it, and promote it only if
+    it is non-inferior. None when there is too little that is new: the same conversations are never trained on twice.
+    `molt retrain CONFIG`"""
+    config = run.config
+    registry = Registry(config.registry.folder)
+    current = registry.current().get("personality")
+    if current is None:
+        raise BadInput(
+            "No personality is in use yet, so there is nothing to retrain.",
+            "Make one: molt run CONFIG   or put one into use: molt registry promote ID",
+        )
+    imported = importers.conversations(config.retrain.conversations)
+    known = _already_seen(run)
+    fresh = [item for item in imported.exchanges if _key(item) not in known]
+    data = stages.pairs(run)
+    if len(fresh) < config.retrain.min_new:
+        run.console.say(
+            f"{len(fresh)} new exchanges in {config.retrain.conversations}, fewer than retrain.min_new="
+            f"{config.retrain.min_new}: nothing to do."
+        )
+        return None
+    inputs = {
+        "current": current,
+        "new": fingerprint([asdict(item) for item in fresh]),
+        "retrain": config.retrain.model_dump(mode="json"),
+        "pairs": data.fingerprint,
+        "gate": config.gate.model_dump(),
+        "seed": config.run.seed,
+    }
+
+    def make(folder: Path) -> dict[str, Any]:
+        mixed = _training_pairs(run, data, fresh)
+        candidate = folder / "candidate"
+        run.release()
+        settings = config.adapters()
+        settings = settings.model_copy(
+            update={
+                "personality": settings.personality.model_copy(
+                    update={
+                        "method": "dpo",
+                        "parameters": "lora",
+                        "steps": config.retrain.steps,
+                        "learning_rate": config.retrain.learning_rate,
+                    }
+                )
+            }
+        )
+        with run.console.progress("candidate") as progress:
+            train.train_personality(
+                settings,
+                base.load(config.model),
+                mixed,
+                stages.load_exchanges(data, "neutral_train"),
+                candidate,
+                config.run.seed,
+                progress,
+                start=registry.path(current),
+            )
+        verdict = asdict(_judge(run, data, registry.path(current), candidate, folder))
+        write_json(folder / "verdict.json", verdict)
+        write_jsonl(folder / "new.jsonl", map(asdict, fresh))
+        return {"current": current, "new_exchanges": len(fresh), "dropped": imported.dropped, "verdict": verdict}
+
+    artifact = run.do("retrain", inputs, make)
+    if artifact.facts["verdict"]["promoted"]:
+        registry.promote(registry.add(artifact.folder / "candidate", artifact.facts["verdict"]).id)
+    return artifact
+
+
+def _training_pairs(run: Run, data: Artifact, fresh: list[Exchange]) -> list[Pair]:
+    """New pairs, and as many from the replay buffer as make `replay_ratio` of the whole."""
+    config = run.config
+    kept = {row["exchange"]["answer"] for row in read_jsonl(stages.buffer(run).folder / "buffer.jsonl")}
+    old = [pair for pair in stages.load_pairs(data, "train") if pair.chosen in kept]
+    with run.console.progress("rejected side of the new") as progress:
+        drafts = pair_data.build(fresh, run.base, config.pairs, config.model.eval_batch_size, progress)
+    new, _ = pair_data.lint(drafts, config.pairs, run.base.tokenizer)
+    ratio = config.retrain.replay_ratio
+    wanted = min(len(old), round(len(new) * ratio / (1 - ratio)))
+    mixed = new + random.Random(config.run.seed).sample(old, wanted)
+    return mixed
+
+
+def _judge(run: Run, data: Artifact, current: Path, candidate: Path, folder: Path) -> gate.GateVerdict:
+    """Both adapters on the same items, then the gate."""
+    config = run.config
+    run.release()
+    served = Served(base.load(config.model))
+    served.load("current", current)
+    served.load("candidate", candidate)
+    classifier, heldout = stages.classifier(run), stages.load_pairs(data, "heldout")
+    found: dict[str, Any] = {}
+    for state in ("current", "candidate"):
+        with run.console.progress(f"judging {state}") as progress:
+            found[f"persona_{state}"] = persona_eval.evaluate(
+                served,
+                state,
+                heldout,
+                classifier,
+                data.facts["nll_limit"],
+                config.persona_eval,
+                config.model.eval_batch_size,
+                progress,
+            )
+            with served.state(state):
+                found[f"capability_{state}"] = capability_eval.evaluate(
+                    served, config.capability.items, config.capability.batch_size, config.run.seed, progress
+                )
+    for name, records in found.items():
+        write_jsonl(folder / f"{name}.jsonl", records)
+    return gate.judge(
+        stages.gate_checks(
+            config.gate,
+            (found["persona_current"], found["capability_current"]),
+            (found["persona_candidate"], found["capability_candidate"]),
+        ),
+        config.gate,
+    )
+
+
+def _already_seen(run: Run) -> set[str]:
+    """Keys of the exchanges that an earlier cycle trained on, whether its candidate was promoted or not."""
+    files = run.folder.glob("retrain/*/new.jsonl")
+    return {_key(Exchange(**row)) for file in files for row in read_jsonl(file)}
+
+
+def _key(item: Exchange) -> str:
+    return fingerprint([item.prompt, item.answer])

@@ -1,0 +1,124 @@
+"""The scheduled job: a systemd user timer where there is one, else a cron line, that runs `molt retrain`."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.errors import MoltError
+from data.io import fingerprint, write_text
+from pipeline.config import ScheduleConfig
+
+MARK = "# molting"
+
+
+@dataclass(frozen=True)
+class Job:
+    """What would be installed. `kind` is `systemd` or `cron`; `files` maps a path to its content."""
+
+    kind: str
+    name: str
+    command: str
+    files: dict[Path, str]
+    line: str
+
+
+def plan(config_path: Path, schedule: ScheduleConfig, kind: str | None = None) -> Job:
+    """The job for a config file; the kind is chosen by what the machine has when it is not given."""
+    kind = kind or ("systemd" if has_systemd() else "cron")
+    config_path = config_path.resolve()
+    name = f"molting-{config_path.stem}-{fingerprint(str(config_path))[:6]}"
+    program = Path(sys.executable).with_name("molt")
+    folder = shlex.quote(str(Path.cwd()))
+    command = f"{shlex.quote(str(program))} retrain {shlex.quote(str(config_path))}"
+    line = f"{_cron_time(schedule)} cd {folder} && {command} {MARK} {name}"
+    if kind == "cron":
+        return Job(kind, name, command, {}, line)
+    units = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd" / "user"
+    service = (
+        f"[Unit]\nDescription=molting: retrain, judge, promote or keep ({config_path.name})\n\n"
+        f"[Service]\nType=oneshot\nWorkingDirectory={Path.cwd()}\nExecStart={command}\n"
+        "# 3: judged and not promoted, which is not a failure\nSuccessExitStatus=3\nNice=10\n"
+    )
+    timer = (
+        f"[Unit]\nDescription=molting: {schedule.every} retraining\n\n"
+        f"[Timer]\nOnCalendar={_calendar(schedule)}\nPersistent=true\n\n[Install]\nWantedBy=timers.target\n"
+    )
+    files = {units / f"{name}.service": service, units / f"{name}.timer": timer}
+    return Job(kind, name, command, files, line)
+
+
+def install(job: Job) -> str:
+    """Install the job, replacing an older one for the same config; says how to look at it and how to remove it."""
+    if job.kind == "systemd":
+        for path, text in job.files.items():
+            write_text(path, text)
+        _call(["systemctl", "--user", "daemon-reload"])
+        _call(["systemctl", "--user", "enable", "--now", f"{job.name}.timer"])
+        return f"Look: systemctl --user list-timers {job.name}.timer   Remove: molt schedule remove"
+    _write_crontab([*_other_lines(job.name), job.line])
+    return "Look: crontab -l   Remove: molt schedule remove"
+
+
+def remove(job: Job) -> bool:
+    """Take the job away again. False when there was none."""
+    if job.kind == "systemd":
+        there = [path for path in job.files if path.is_file()]
+        if there:
+            _call(["systemctl", "--user", "disable", "--now", f"{job.name}.timer"])
+            for path in there:
+                path.unlink()
+            _call(["systemctl", "--user", "daemon-reload"])
+        return bool(there)
+    before = _crontab()
+    after = _other_lines(job.name)
+    if after != before:
+        _write_crontab(after)
+    return after != before
+
+
+def has_systemd() -> bool:
+    return shutil.which("systemctl") is not None and Path(os.environ.get("XDG_RUNTIME_DIR", "/none"), "systemd").is_dir()
+
+
+def _calendar(schedule: ScheduleConfig) -> str:
+    days = {"daily": "*-*-*", "weekly": "Sun *-*-*", "monthly": "*-*-01"}
+    return f"{days[schedule.every]} {schedule.at}:00"
+
+
+def _cron_time(schedule: ScheduleConfig) -> str:
+    hour, minute = schedule.at.split(":")
+    days = {"daily": "* * *", "weekly": "* * 0", "monthly": "1 * *"}
+    return f"{int(minute)} {int(hour)} {days[schedule.every]}"
+
+
+def _crontab() -> list[str]:
+    if shutil.which("crontab") is None:
+        raise MoltError(
+            "This machine has neither a systemd user session nor crontab.",
+            "Print the line and give it to your own scheduler: molt schedule install --print",
+        )
+    found = subprocess.run(["crontab", "-l"], capture_output=True, text=True)
+    return found.stdout.splitlines() if found.returncode == 0 else []
+
+
+def _other_lines(name: str) -> list[str]:
+    return [line for line in _crontab() if not line.endswith(f"{MARK} {name}")]
+
+
+def _write_crontab(lines: list[str]) -> None:
+    text = "".join(line + "\n" for line in lines)
+    done = subprocess.run(["crontab", "-"], input=text, capture_output=True, text=True)
+    if done.returncode:
+        raise MoltError(f"crontab refused the line: {done.stderr.strip()}", "molt schedule install --print")
+
+
+def _call(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        raise MoltError(f"{shlex.join(command)} failed: {done.stderr.strip()}", "molt schedule install --kind cron")

@@ -1,0 +1,287 @@
+"""The stages, in order. Each asks the ones before it for their artifact, so any of them can be run alone."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from adapters import base, train
+from data import pairs as pair_data
+from data import persona, replay, tasks
+from data.config import TaskConfig
+from data.io import fingerprint, read_jsonl, write_json, write_jsonl
+from data.persona import Persona
+from data.types import ChatModel, Exchange, Pair
+from evals import capability as capability_eval
+from evals import persona as persona_eval
+from evals import style
+from evals import tasks as task_eval
+from pipeline.run import Artifact, Run
+
+CONTROL = "_control"
+TASK_TOKENS = 48
+
+
+def pairs(run: Run) -> Artifact:
+    """Preference pairs: answers in the personality's voice against the bare model's own. `molt data build CONFIG`"""
+    config = run.config
+    material = persona.load(config.persona)
+    inputs = {
+        "model": config.model.model_dump(exclude={"shape"}),
+        "pairs": config.pairs.model_dump(),
+        "persona": fingerprint(asdict(material)),
+    }
+
+    def make(folder: Path) -> dict[str, Any]:
+        model, batch = run.base, config.model.eval_batch_size
+        with run.console.progress("rejected side") as progress:
+            drafts = pair_data.build(material.train, model, config.pairs, batch, progress)
+            heldout = pair_data.build(material.heldout, model, config.pairs, batch, progress)
+        kept, report = pair_data.lint(drafts, config.pairs, model.tokenizer)
+        with run.console.progress("neutral answers") as progress, model.state("base"):
+            prompts = [*material.neutral_train, *material.neutral_eval]
+            answers = model.generate(prompts, config.pairs.max_new_tokens, batch, progress)
+            spoken = model.score([pair.prompt for pair in kept], [pair.chosen for pair in kept], batch, progress)
+        neutral = [Exchange(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True) if answer]
+        split = len(material.neutral_train)
+        write_jsonl(folder / "train.jsonl", map(pair_data.to_row, kept))
+        write_jsonl(folder / "heldout.jsonl", map(pair_data.to_row, heldout))
+        write_jsonl(folder / "neutral_train.jsonl", map(asdict, neutral[:split]))
+        write_jsonl(folder / "neutral_eval.jsonl", map(asdict, neutral[split:]))
+        return {**asdict(report), "heldout": len(heldout), "nll_limit": persona_eval.nll_limit(spoken)}
+
+    return run.do("pairs", inputs, make)
+
+
+def personality(run: Run) -> Artifact:
+    """The personality adapter: DPO with NLL and explicit KL, or SFT. `molt train personality CONFIG`"""
+    config, before = run.config, pairs(run)
+    inputs = {
+        "pairs": before.fingerprint,
+        "seed": config.run.seed,
+        **{name: getattr(config, name).model_dump() for name in ("lora", "train", "personality", "dpo")},
+    }
+
+    def make(folder: Path) -> dict[str, Any]:
+        run.release()
+        with run.console.progress("personality") as progress:
+            trained = train.train_personality(
+                config.adapters(),
+                base.load(config.model),
+                load_pairs(before, "train"),
+                load_exchanges(before, "neutral_train"),
+                folder,
+                config.run.seed,
+                progress,
+            )
+        return _training_facts(trained)
+
+    return run.do("personality", inputs, make)
+
+
+def buffer(run: Run) -> Artifact:
+    """The replay buffer, by how far the personality departs from the base on each exchange. `molt replay build CONFIG`"""
+    config, data, adapter = run.config, pairs(run), personality(run)
+    inputs = {"personality": adapter.fingerprint, "replay": config.replay.model_dump(), "seed": config.run.seed}
+
+    def make(folder: Path) -> dict[str, Any]:
+        model = serve(run, "personality")
+        exchanges = [Exchange(pair.prompt, pair.chosen, pair.topic, pair.trait) for pair in load_pairs(data, "train")]
+        prompts, answers = [item.prompt for item in exchanges], [item.answer for item in exchanges]
+        with run.console.progress("importance") as progress, model.state("personality"):
+            importance = model.kl_from("base", prompts, answers, config.model.eval_batch_size, progress)
+        lengths = [len(ids) for ids in model.tokenizer([f"{item.question} {item.answer}" for item in exchanges])["input_ids"]]
+        candidates = [replay.Candidate(*row) for row in zip(exchanges, importance, lengths, strict=True)]
+        kept = replay.select(candidates, config.replay, config.run.seed)
+        write_jsonl(folder / "candidates.jsonl", map(replay.to_row, candidates))
+        write_jsonl(folder / "buffer.jsonl", map(replay.to_row, kept))
+        return {
+            "candidates": len(candidates),
+            "kept": len(kept),
+            "tokens": sum(item.tokens for item in kept),
+            "mean_importance": sum(item.importance for item in kept) / len(kept),
+            "mean_importance_all": sum(importance) / len(importance),
+        }
+
+    return run.do("replay", inputs, make)
+
+
+def task(run: Run, name: str) -> Artifact:
+    """A task adapter above the frozen personality, replay mixed in; `NAME_control` is the same without replay.
+    `molt train task NAME CONFIG`"""
+    config = run.config
+    settings = task_settings(run, name)
+    before = personality(run)
+    inputs: dict[str, Any] = {
+        "personality": before.fingerprint,
+        "task": settings.model_dump(exclude={"control", "floor", "test"}),
+        "replay": buffer(run).fingerprint if settings.replay_ratio else None,
+        "seed": config.run.seed,
+        **{section: getattr(config, section).model_dump() for section in ("lora", "train")},
+    }
+
+    def make(folder: Path) -> dict[str, Any]:
+        run.release()
+        examples = tasks.generate(settings.kind, "train", settings.train, config.run.seed)
+        taught = [Exchange(item.prompt, item.answer, source=name) for item in examples]
+        kept = []
+        if settings.replay_ratio:
+            kept = [replay.from_row(row).exchange for row in read_jsonl(buffer(run).folder / "buffer.jsonl")]
+        mix = replay.mix(taught, kept, settings.steps, settings.batch_size, settings.replay_ratio, config.run.seed)
+        with run.console.progress(name) as progress:
+            trained = train.train_task(
+                config.adapters(),
+                base.load(config.model),
+                name,
+                settings,
+                mix,
+                before.folder,
+                folder,
+                config.run.seed,
+                progress,
+            )
+        replayed = sum(not item.source for item in mix)
+        return {**_training_facts(trained), "examples": len(mix), "replayed": replayed}
+
+    return run.do(f"task-{name}", inputs, make)
+
+
+def capability(run: Run, state: str) -> Artifact:
+    """General ability in one state, item by item, by lm-evaluation-harness. `molt eval capability CONFIG --state S`"""
+    config = run.config.capability
+    inputs = {"capability": config.model_dump(), "seed": run.config.run.seed, **lineage(run, state)}
+
+    def make(folder: Path) -> dict[str, Any]:
+        model = serve(run, state)
+        with run.console.progress(f"capability of {state}") as progress, model.state(state):
+            records = capability_eval.evaluate(model, config.items, config.batch_size, run.config.run.seed, progress)
+        write_jsonl(folder / "records.jsonl", records)
+        return {"state": state, "summary": capability_eval.summarise(records)}
+
+    return run.do("capability", inputs, make, f"capability of {state}")
+
+
+def persona_of(run: Run, state: str) -> Artifact:
+    """Persona, coherence and KL to the base in one state, prompt by prompt. `molt eval persona CONFIG --state S`"""
+    config, data = run.config, pairs(run)
+    inputs = {"persona_eval": config.persona_eval.model_dump(exclude={"samples"}), **lineage(run, state)}
+
+    def make(folder: Path) -> dict[str, Any]:
+        model, batch = serve(run, state), config.model.eval_batch_size
+        neutral = load_exchanges(data, "neutral_eval")[: config.persona_eval.neutral]
+        with run.console.progress(f"persona of {state}") as progress:
+            records = persona_eval.evaluate(
+                model,
+                state,
+                load_pairs(data, "heldout"),
+                classifier(run),
+                data.facts["nll_limit"],
+                config.persona_eval,
+                batch,
+                progress,
+            )
+            drift = persona_eval.drift(model, state, neutral, batch, progress)
+        write_jsonl(folder / "records.jsonl", records)
+        write_jsonl(folder / "drift.jsonl", drift)
+        return {
+            "state": state,
+            "score": _mean(records, "score"),
+            "coherent": _mean(records, "coherent"),
+            "kl": _mean(drift, "kl"),
+        }
+
+    return run.do("persona", inputs, make, f"persona of {state}")
+
+
+def task_score(run: Run, name: str, state: str) -> Artifact:
+    """Exact match on the test examples of a task in one state. Part of `molt run CONFIG`."""
+    config = run.config
+    settings = task_settings(run, name)
+    inputs = {"kind": settings.kind, "test": settings.test, "seed": config.run.seed, **lineage(run, state)}
+
+    def make(folder: Path) -> dict[str, Any]:
+        model = serve(run, state)
+        examples = tasks.generate(settings.kind, "test", settings.test, config.run.seed)
+        with run.console.progress(f"{name} in {state}") as progress, model.state(state):
+            records = task_eval.evaluate(
+                model, settings.kind, examples, TASK_TOKENS, config.model.eval_batch_size, progress
+            )
+        write_jsonl(folder / "records.jsonl", records)
+        return {"state": state, "task": name, "exact_match": _mean(records, "correct")}
+
+    return run.do("task-score", inputs, make, f"{name} in {state}")
+
+
+def states(run: Run) -> list[str]:
+    """All states that the run compares: the base, the personality, and each task above it, controls last."""
+    names = list(run.config.tasks)
+    controls = [f"{name}{CONTROL}" for name in names if run.config.tasks[name].control]
+    return ["base", "personality", *(f"personality+{name}" for name in [*names, *controls])]
+
+
+def task_settings(run: Run, name: str) -> TaskConfig:
+    """The settings of a task, or of its control. Raises BadInput for a task that the config does not have."""
+    from data.errors import BadInput
+
+    settings = run.config.tasks.get(name.removesuffix(CONTROL))
+    if settings is None:
+        known = ", ".join(run.config.tasks) or "none"
+        raise BadInput(f"The config has no task {name}.", f"Its tasks are: {known}. Add one under `tasks:`.")
+    return settings.model_copy(update={"replay_ratio": 0.0}) if name.endswith(CONTROL) else settings
+
+
+def lineage(run: Run, state: str) -> dict[str, Any]:
+    """What a state is made of: the pairs' fingerprint (which names the base) and those of its adapters."""
+    found = {"pairs": pairs(run).fingerprint}
+    for name in [] if state == "base" else state.split("+"):
+        found[name.removesuffix(CONTROL)] = adapter(run, name).fingerprint
+    return found
+
+
+def adapter(run: Run, name: str) -> Artifact:
+    return personality(run) if name == "personality" else task(run, name)
+
+
+def serve(run: Run, state: str) -> ChatModel:
+    """The served base with the adapters of a state loaded."""
+    needed = {name: adapter(run, name) for name in ([] if state == "base" else state.split("+"))}
+    for name, artifact in needed.items():
+        if name not in run.base.adapters:
+            run.base.load(name, artifact.folder)
+    return run.base
+
+
+def classifier(run: Run) -> style.StyleClassifier:
+    """The style classifier: training prompts only, against the base's answers and other characters'."""
+    material = persona.load(run.config.persona)
+    ours = load_pairs(pairs(run), "train")
+    positive = [style.Labelled(pair.chosen, pair.topic) for pair in ours]
+    negative = [style.Labelled(pair.rejected, pair.topic) for pair in ours]
+    negative += [style.Labelled(item.answer, item.source) for item in material.others]
+    return style.train(positive, negative, material.spec.catchphrases, run.config.run.seed)
+
+
+def material_of(run: Run) -> Persona:
+    return persona.load(run.config.persona)
+
+
+def load_pairs(artifact: Artifact, name: str) -> list[Pair]:
+    return [pair_data.from_row(row) for row in read_jsonl(artifact.folder / f"{name}.jsonl")]
+
+
+def load_exchanges(artifact: Artifact, name: str) -> list[Exchange]:
+    return [Exchange(**row) for row in read_jsonl(artifact.folder / f"{name}.jsonl")]
+
+
+def _training_facts(trained: train.Trained) -> dict[str, Any]:
+    return {
+        "seconds": round(trained.seconds, 1),
+        "trainable_parameters": trained.parameters,
+        "frozen_tensors_unchanged": trained.frozen,
+        "trainable_tensors_moved": trained.moved,
+    }
+
+
+def _mean(records: list[dict[str, Any]], key: str) -> float:
+    return sum(record[key] for record in records) / len(records)

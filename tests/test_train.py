@@ -1,0 +1,208 @@
+"""Training on a tiny real model: what must move moves, what must not does not, and the loss is the one intended."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from adapters import base, card, serve, train
+from adapters.config import AdaptersConfig, DpoConfig, LoraSettings, ModelConfig, PersonalityConfig, TrainSettings
+from adapters.penalties import KLToStart
+from data.config import TaskConfig
+from data.errors import BadInput, MoltError
+from data.persona import user
+from data.types import Exchange, Pair
+
+PAIRS = [
+    Pair(str(i), user(f"hello, what should i do on day {i}?"), f"Open drawer {i}. Empty it. Then tea.", f"I am glad you asked {i}")
+    for i in range(8)
+]
+NEUTRAL = [Exchange(user("what is rain?"), "Rain is water."), Exchange(user("what is tea?"), "Tea is a drink.")]
+
+
+def settings(tiny: Path, precision: str = "fp32", **changes: dict) -> AdaptersConfig:
+    return AdaptersConfig(
+        model=ModelConfig.model_validate({"id": str(tiny), "precision": precision, **changes.get("model", {})}),
+        lora=LoraSettings(r=4, alpha=8),
+        train=TrainSettings.model_validate({"warmup_steps": 0, **changes.get("train", {})}),
+        personality=PersonalityConfig.model_validate(
+            {"steps": 3, "batch_size": 4, "learning_rate": 5e-3, **changes.get("personality", {})}
+        ),
+        dpo=DpoConfig.model_validate(changes.get("dpo", {})),
+    )
+
+
+def personality(tiny: Path, folder: Path, precision: str = "fp32", start: Path | None = None, **changes: dict) -> train.Trained:
+    config = settings(tiny, precision, **changes)
+    return train.train_personality(config, base.load(config.model), PAIRS, NEUTRAL, folder, 0, start=start)
+
+
+def losses(folder: Path, key: str = "loss") -> list[float]:
+    return [json.loads(line)[key] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "nf4"])
+def test_dpo_moves_every_adapter_tensor_and_nothing_else(tiny: Path, tmp_path: Path, precision: str) -> None:
+    trained = personality(tiny, tmp_path / "p", precision, personality={"steps": 8})
+    assert trained.moved == 28  # 2 layers x 7 matrices x A and B
+    assert trained.frozen > 0
+    found = losses(tmp_path / "p")
+    assert found[-1] < found[0]
+    assert all(tensor.dtype == torch.float32 for tensor in weights(tmp_path / "p").values())
+
+
+def test_the_first_dpo_loss_is_log_2_whatever_the_start(tiny: Path, tmp_path: Path) -> None:
+    """With the reference equal to the model the margin is 0: for a fresh adapter, and for one that is continued."""
+    plain = {"dpo": {"nll_weight": 0.0}}
+    personality(tiny, tmp_path / "first", **plain)
+    personality(tiny, tmp_path / "second", start=tmp_path / "first", **plain)
+    for name in ("first", "second"):
+        assert losses(tmp_path / name)[0] == pytest.approx(0.693147, abs=1e-5)
+
+
+def test_without_a_reference_the_first_loss_is_not_log_2(tiny: Path, tmp_path: Path) -> None:
+    personality(tiny, tmp_path / "p", dpo={"nll_weight": 0.0, "reference": "none"})
+    assert abs(losses(tmp_path / "p")[0] - 0.693147) > 1e-3
+
+
+def test_a_continued_personality_starts_from_the_one_given(tiny: Path, tmp_path: Path) -> None:
+    personality(tiny, tmp_path / "first")
+    personality(tiny, tmp_path / "second", start=tmp_path / "first", personality={"learning_rate": 1e-7, "steps": 2})
+    first, second = weights(tmp_path / "first"), weights(tmp_path / "second")
+    assert all(torch.allclose(first[name], second[name], atol=1e-5) for name in first)
+
+
+def test_accumulated_micro_batches_give_the_same_adapter(tiny: Path, tmp_path: Path) -> None:
+    personality(tiny, tmp_path / "whole", personality={"method": "sft"})
+    personality(tiny, tmp_path / "split", personality={"method": "sft"}, train={"gradient_accumulation": 4})
+    whole, split = weights(tmp_path / "whole"), weights(tmp_path / "split")
+    assert all(torch.allclose(whole[name], split[name], atol=1e-4) for name in whole)
+
+
+def test_kl_penalty_is_zero_at_the_start_and_pins_the_model_when_large(tiny: Path, tmp_path: Path) -> None:
+    loaded = base.load(ModelConfig(id=str(tiny), precision="fp32"))
+    text = serve.TextModel(loaded.model, loaded.tokenizer)
+    assert float(KLToStart(text, NEUTRAL, 1.0, 2)(loaded.model, 0)) == pytest.approx(0.0, abs=1e-4)
+    kl = {}
+    for weight in (0.0, 1000.0):
+        folder = tmp_path / str(weight)
+        personality(tiny, folder, dpo={"kl_weight": weight}, personality={"steps": 8})
+        served = serve.Served(base.load(ModelConfig(id=str(tiny), precision="fp32")))
+        served.load("personality", folder)
+        with served.state("personality"):
+            kl[weight] = sum(served.kl_from("base", [n.prompt for n in NEUTRAL], [n.answer for n in NEUTRAL], 2))
+    assert kl[1000.0] < kl[0.0] / 5
+
+
+def test_full_fine_tuning_moves_every_weight(tiny: Path, tmp_path: Path) -> None:
+    changes = {"personality": {"method": "sft", "parameters": "full"}}
+    config = settings(tiny, "bf16", **changes)
+    loaded = base.load(config.model)
+    trained = train.train_personality(config, loaded, PAIRS, [], tmp_path / "p", 0)
+    assert trained.moved == len(list(loaded.model.parameters()))
+    assert (tmp_path / "p" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("precision", ["fp32", "nf4"])
+def test_a_task_trains_above_a_personality_that_stays_bit_identical(tiny: Path, tmp_path: Path, precision: str) -> None:
+    personality(tiny, tmp_path / "p", precision)
+    config = settings(tiny, precision)
+    task = TaskConfig(kind="shell", steps=4, learning_rate=5e-3)
+    mix = [Exchange(user(f"list files {i}"), "ls") for i in range(16)]
+    trained = train.train_task(config, base.load(config.model), "shell", task, mix, tmp_path / "p", tmp_path / "t", 0)
+    assert trained.moved == 28
+    assert trained.frozen >= 28  # the personality's own tensors among them
+    below = card.read(tmp_path / "t").beneath["personality"]
+    assert below == card.weights_hash(tmp_path / "p")
+    found = losses(tmp_path / "t")
+    assert found[-1] < found[0]
+
+
+def test_the_personality_counts_while_a_task_is_trained(tiny: Path, tmp_path: Path) -> None:
+    """The first loss above two different personalities differs, so the lower adapter is active, not only loaded."""
+    firsts = []
+    for steps in (2, 12):
+        folder = tmp_path / f"p{steps}"
+        personality(tiny, folder, personality={"steps": steps})
+        config = settings(tiny)
+        mix = [Exchange(user("hello"), "Open drawer 1. Empty it.")] * 8
+        task = TaskConfig(kind="shell", steps=2, learning_rate=5e-3)
+        train.train_task(config, base.load(config.model), "shell", task, mix, folder, tmp_path / f"t{steps}", 0)
+        firsts.append(losses(tmp_path / f"t{steps}")[0])
+    assert abs(firsts[0] - firsts[1]) > 0.05
+
+
+def test_stacked_states_are_the_sum_of_their_adapters_and_base_is_untouched(tiny: Path, tmp_path: Path) -> None:
+    personality(tiny, tmp_path / "p", personality={"steps": 8})
+    config = settings(tiny)
+    mix = [Exchange(user("list files"), "ls")] * 32
+    train.train_task(
+        config, base.load(config.model), "shell", TaskConfig(kind="shell", steps=8, learning_rate=5e-3), mix,
+        tmp_path / "p", tmp_path / "t", 0,
+    )  # fmt: skip
+    loaded = base.load(config.model)
+    prompts, answers = [user("list files")], ["ls"]
+    bare = serve.TextModel(loaded.model, loaded.tokenizer).score(prompts, answers, 1)[0].logprob
+    served = serve.Served(loaded)
+    served.load("personality", tmp_path / "p")
+    served.load("shell", tmp_path / "t")
+    seen = {}
+    for state in ("personality+shell", "base", "personality", "base", "personality+shell"):
+        with served.state(state):
+            seen.setdefault(state, []).append(served.score(prompts, answers, 1)[0].logprob)
+    assert seen["base"] == [bare, bare]
+    assert seen["personality+shell"][0] == seen["personality+shell"][1] > seen["personality"][0]
+    with served.state("base"):
+        assert served.kl_from("base", prompts, answers, 1)[0] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_padding_and_batching_change_no_score(tiny: Path) -> None:
+    loaded = base.load(ModelConfig(id=str(tiny), precision="fp32"))
+    text = serve.TextModel(loaded.model, loaded.tokenizer)
+    prompts = [pair.prompt for pair in PAIRS] + [NEUTRAL[0].prompt]
+    answers = [pair.chosen for pair in PAIRS] + ["Rain."]
+    together, alone = text.score(prompts, answers, 9), text.score(prompts, answers, 1)
+    for one, other in zip(together, alone, strict=True):
+        assert one.logprob == pytest.approx(other.logprob, abs=1e-3)
+        assert one.tokens == other.tokens
+    assert text.generate(prompts, 6, 9) == text.generate(prompts, 6, 1)
+
+
+def test_the_compact_head_gives_the_loss_of_trl(tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import trl.trainer.dpo_trainer
+    from trl.trainer.utils import add_fused_lm_head
+
+    personality(tiny, tmp_path / "ours")
+    monkeypatch.setattr(trl.trainer.dpo_trainer, "add_fused_lm_head", add_fused_lm_head)
+    personality(tiny, tmp_path / "theirs")
+    for key in ("loss", "mean_token_accuracy", "logps/chosen"):
+        assert losses(tmp_path / "ours", key) == pytest.approx(losses(tmp_path / "theirs", key), rel=1e-4)
+
+
+def test_an_adapter_for_another_base_is_refused(tiny: Path, tmp_path: Path) -> None:
+    personality(tiny, tmp_path / "p")
+    manifest = tmp_path / "p" / card.MANIFEST
+    manifest.write_text(manifest.read_text().replace(card.read(tmp_path / "p").base_digest, "0" * 16))
+    with pytest.raises(BadInput, match="another base"):
+        serve.Served(base.load(ModelConfig(id=str(tiny), precision="fp32"))).load("personality", tmp_path / "p")
+
+
+def test_weights_that_changed_on_disk_are_refused(tiny: Path, tmp_path: Path) -> None:
+    personality(tiny, tmp_path / "p")
+    path = tmp_path / "p" / "adapter_model.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"\x01")
+    with pytest.raises(BadInput, match="not those that were written"):
+        card.read(tmp_path / "p")
+
+
+def test_a_step_too_small_to_move_anything_is_an_error(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(MoltError, match="did not move"):
+        personality(tiny, tmp_path / "p", personality={"learning_rate": 1e-30})
