@@ -29,7 +29,7 @@ class ModelConfig(Section):
     )
     double_quant: bool = Field(True, description="quantise the NF4 scales too (0.4 bits a weight less)")
     compute_dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="of matrix products on an NF4 base")
-    attention: Literal["sdpa", "eager", "flash_attention_2"] = "sdpa"
+    attention: Literal["eager", "sdpa", "flash_attention_2"] = Field("eager", description="eager is fastest on a CPU")
     max_length: int = Field(512, ge=32, description="longest training sequence in tokens; longer ones are cut")
     eval_batch_size: int = Field(16, ge=1, description="sequences at once when generating and scoring")
     shape: ShapeConfig = ShapeConfig()

@@ -200,9 +200,7 @@ def _arguments(
         "optim": train.optimizer,
         "gradient_checkpointing": train.gradient_checkpointing,
         "max_length": config.model.max_length,
-        "bf16": config.model.precision == "bf16" or (
-            config.model.precision == "nf4" and config.model.compute_dtype == "bfloat16"
-        ),
+        "bf16": _autocast(config),
         "use_cpu": not torch.cuda.is_available(),
         "dataloader_pin_memory": torch.cuda.is_available(),
         "seed": seed,
@@ -212,6 +210,12 @@ def _arguments(
         "report_to": [],
         "disable_tqdm": True,
     }
+
+
+def _autocast(config: AdaptersConfig) -> bool:
+    """Mixed precision wherever the base computes in bf16: the trained tensors stay fp32."""
+    model = config.model
+    return model.precision == "bf16" or (model.precision == "nf4" and model.compute_dtype == "bfloat16")
 
 
 def _preferences(pairs: list[Pair]) -> Dataset:

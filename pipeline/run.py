@@ -17,7 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from data.errors import BadInput
+from data.errors import BadInput, MoltError
 from data.io import fingerprint, read_json, write_json, write_text
 from pipeline import __version__
 from pipeline.config import Config, dump
@@ -38,6 +38,10 @@ class Artifact:
     facts: dict[str, Any]
 
 
+class Missing(MoltError):
+    """A stage has not been run, and this command runs none."""
+
+
 class Run:
     """Stages ask it to make an artifact, or get the one that is there already for the same inputs.
 
@@ -50,6 +54,7 @@ class Run:
         self.console = console
         self.folder = config.run.folder
         self.artifacts: dict[str, Artifact] = {}
+        self.only_read = False
         self._served: Any = None
         _check_disk(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -75,7 +80,10 @@ class Run:
             folder = self.folder / stage / key
             if (folder / "artifact.json").is_file():
                 self.artifacts[key] = _read(folder)
-                self.console.stage(label or stage, f"already there ({self.artifacts[key].seconds:.0f} s saved)")
+                if not self.only_read:
+                    self.console.stage(label or stage, f"already there ({self.artifacts[key].seconds:.0f} s saved)")
+            elif self.only_read:
+                raise Missing(f"{label or stage} has not been run with these settings.", "Run it: molt run CONFIG")
             else:
                 self.artifacts[key] = self._make(stage, key, folder, inputs, make, label or stage)
         return self.artifacts[key]

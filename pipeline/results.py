@@ -1,0 +1,235 @@
+"""results.json: every number of the report, recomputed from item-level records. Loads no model and trains nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+from scipy import stats as scipy_stats
+
+from data.io import read_json, read_jsonl
+from evals import capability as capability_eval
+from evals import stats
+from pipeline import gates, grid, stages
+from pipeline.config import load_hypothesis
+from pipeline.run import Artifact, Missing, Run, environment
+
+Record = dict[str, Any]
+
+
+def collect(run: Run) -> dict[str, Any]:
+    """Everything that is there. What has not been run is listed under `missing`."""
+    run.only_read = True
+    missing: list[str] = []
+
+    def there(get: Callable[[], Artifact]) -> Artifact | None:
+        try:
+            return get()
+        except Missing as error:
+            missing.append(error.what)
+            return None
+
+    found: dict[str, Any] = {
+        "model": run.config.model.id,
+        "precision": run.config.model.precision,
+        "persona": stages.material_of(run).spec.name,
+        "seed": run.config.run.seed,
+        "config": run.config.model_dump(mode="json"),
+        "environment": environment(),
+    }
+    pairs = there(lambda: stages.pairs(run))
+    if pairs is None:
+        return {**found, "missing": missing}
+    found["pairs"] = pairs.facts
+    found["classifier"] = _classifier(run, pairs)
+    personas = {state: there(lambda state=state: stages.persona_of(run, state)) for state in stages.states(run)}
+    abilities = {state: there(lambda state=state: stages.capability(run, state)) for state in stages.states(run)}
+    persona_records = {state: _records(item) for state, item in personas.items() if item}
+    ability_records = {state: _records(item) for state, item in abilities.items() if item}
+    found["states"] = [
+        _state(state, persona_records, ability_records, personas[state])
+        for state in stages.states(run)
+        if state in persona_records or state in ability_records
+    ]
+    found["tasks"] = [task for name in run.config.tasks if (task := _task(run, name, there))]
+    found["retention"] = [
+        row for name in run.config.tasks if (row := _retention(run, name, persona_records, found["tasks"]))
+    ]
+    found["gates"] = {name: asdict(verdict) for name, verdict in gates.judge_present(run).items()}
+    found["paths"] = gates.paths(run, found["gates"])
+    found["samples"] = _samples(run, persona_records)
+    found["training"] = _training(run, there)
+    found["hypotheses"] = _hypotheses(run, there)
+    return {**found, "missing": missing}
+
+
+def _records(artifact: Artifact) -> list[Record]:
+    return read_jsonl(artifact.folder / "records.jsonl")
+
+
+def _state(
+    state: str, personas: dict[str, list[Record]], abilities: dict[str, list[Record]], artifact: Artifact | None
+) -> dict[str, Any]:
+    found: dict[str, Any] = {"name": state}
+    if artifact:
+        rows = personas[state]
+        wins = [row["chosen"] > row["rejected"] for row in rows]
+        taken = [row["probability"] >= 0.5 and row["coherent"] for row in rows]
+        found["persona"] = {
+            "n": len(rows),
+            "win_rate": asdict(stats.proportion(sum(wins), len(wins))),
+            "margin": asdict(stats.mean([row["chosen"] - row["rejected"] for row in rows])),
+            "score": asdict(stats.mean([row["score"] for row in rows])),
+            "taken": asdict(stats.proportion(sum(taken), len(taken))),
+            "coherent": asdict(stats.proportion(sum(row["coherent"] for row in rows), len(rows))),
+            "echo": sum(row["echo"] for row in rows) / len(rows),
+            "repetition": sum(row["repetition"] for row in rows) / len(rows),
+            "base_nll": asdict(stats.mean([row["base_nll"] for row in rows])),
+            "words": sum(len(row["answer"].split()) for row in rows) / len(rows),
+        }
+        drift = read_jsonl(artifact.folder / "drift.jsonl")
+        found["kl"] = asdict(stats.mean([row["kl"] for row in drift]))
+    if state in abilities and "base" in abilities:
+        found["capability"] = _ability(abilities["base"], abilities[state])
+    return found
+
+
+def _ability(base: list[Record], rows: list[Record]) -> dict[str, Any]:
+    """Each benchmark, paired by item with the base."""
+    found = {}
+    summary = capability_eval.summarise(rows)
+    for name in dict.fromkeys(row["benchmark"] for row in rows):
+        before = {row["item"]: row["correct"] for row in base if row["benchmark"] == name}
+        after = {row["item"]: row["correct"] for row in rows if row["benchmark"] == name}
+        shared = [item for item in before if item in after]
+        found[name] = {
+            **summary[name],
+            "accuracy": asdict(stats.proportion(sum(after.values()), len(after))),
+            "change": asdict(stats.paired([before[item] for item in shared], [after[item] for item in shared])),
+        }
+    return found
+
+
+def _task(run: Run, name: str, there: Callable[..., Artifact | None]) -> dict[str, Any] | None:
+    """Exact match of the personality alone, with the task, and with its control."""
+    settings = run.config.tasks[name]
+    before = there(lambda: stages.task_score(run, name, "personality"))
+    after = there(lambda: stages.task_score(run, name, f"personality+{name}"))
+    if not before or not after:
+        return None
+    first = [row["correct"] for row in _records(before)]
+    second = [row["correct"] for row in _records(after)]
+    found: dict[str, Any] = {
+        "name": name,
+        "n": len(first),
+        "floor": settings.floor,
+        "before": asdict(stats.proportion(sum(first), len(first))),
+        "after": asdict(stats.proportion(sum(second), len(second))),
+        "change": asdict(stats.paired(first, second)),
+        "examples": _records(after)[:5],
+    }
+    if settings.control:
+        control = there(lambda: stages.task_score(run, name, f"personality+{name}{stages.CONTROL}"))
+        if control:
+            third = [row["correct"] for row in _records(control)]
+            found["control"] = asdict(stats.proportion(sum(third), len(third)))
+    return found
+
+
+def _retention(
+    run: Run, name: str, personas: dict[str, list[Record]], tasks: list[dict[str, Any]]
+) -> dict[str, Any] | None:
+    """How much of the unprotected loss of persona score replay prevents, with an interval over prompts."""
+    states = ("personality", f"personality+{name}", f"personality+{name}{stages.CONTROL}")
+    if not run.config.tasks[name].control or any(state not in personas for state in states):
+        return None
+    whole, kept, lost = (np.array([row["score"] for row in personas[state]]) for state in states)
+    low, high = _bootstrap(whole, kept, lost, run.config.run.seed)
+    loss, with_replay = stats.paired(whole, lost), stats.paired(whole, kept)
+    control = next((task.get("control") for task in tasks if task["name"] == name), None)
+    return {
+        "task": name,
+        "n": len(whole),
+        "control_change": asdict(loss),
+        "replay_change": asdict(with_replay),
+        "retained": {"mean": _retained(whole, kept, lost), "low": low, "high": high, "n": len(whole)},
+        "control_reached_floor": bool(control and control["mean"] >= run.config.tasks[name].floor),
+        "control_lost_enough": loss.difference <= -0.10,
+    }
+
+
+def _retained(whole: Any, kept: Any, lost: Any) -> float:
+    """1 - loss with replay / loss without: 1 keeps everything, 0 protects nothing."""
+    return float(1 - (whole.mean() - kept.mean()) / (whole.mean() - lost.mean()))
+
+
+def _bootstrap(whole: Any, kept: Any, lost: Any, seed: int) -> tuple[float, float]:
+    found = scipy_stats.bootstrap(
+        (whole, kept, lost),
+        lambda a, b, c, axis=-1: 1 - (a.mean(axis) - b.mean(axis)) / (a.mean(axis) - c.mean(axis)),
+        paired=True,
+        vectorized=True,
+        n_resamples=5000,
+        method="percentile",
+        rng=np.random.default_rng(seed),
+    )
+    return float(found.confidence_interval.low), float(found.confidence_interval.high)
+
+
+def _classifier(run: Run, pairs: Artifact) -> dict[str, Any]:
+    """How well the style classifier does on prompts and topics it has not seen."""
+    classifier = stages.classifier(run)
+    heldout = stages.load_pairs(pairs, "heldout")
+    ours = classifier.probability([pair.chosen for pair in heldout])
+    base = classifier.probability([pair.rejected for pair in heldout])
+    right = [value >= 0.5 for value in ours] + [value < 0.5 for value in base]
+    return {
+        "cross_validation": asdict(classifier.cross_validation),
+        "heldout": asdict(stats.proportion(sum(right), len(right))),
+        "weights": classifier.weights(12),
+    }
+
+
+def _samples(run: Run, personas: dict[str, list[Record]]) -> list[dict[str, Any]]:
+    """The first held-out prompts in turns over topics, not chosen by what was answered, with every state's answer."""
+    if "personality" not in personas:
+        return []
+    rank: dict[str, int] = {}
+    order = []
+    for index, row in enumerate(personas["personality"]):
+        order.append((rank.get(row["topic"], 0), index))
+        rank[row["topic"]] = rank.get(row["topic"], 0) + 1
+    keep = ("answer", "probability", "coherent", "score")
+    return [
+        {
+            "question": personas["personality"][index]["question"],
+            "topic": personas["personality"][index]["topic"],
+            "answers": {state: {key: rows[index][key] for key in keep} for state, rows in personas.items()},
+        }
+        for _, index in sorted(order)[: run.config.persona_eval.samples]
+    ]
+
+
+def _training(run: Run, there: Callable[..., Artifact | None]) -> list[dict[str, Any]]:
+    names = ["personality", *run.config.tasks, *(f"{n}{stages.CONTROL}" for n, t in run.config.tasks.items() if t.control)]
+    found = []
+    for name in names:
+        artifact = there(lambda name=name: stages.adapter(run, name))
+        if artifact:
+            curve = [{"step": row["step"], "loss": row["loss"]} for row in read_jsonl(artifact.folder / "metrics.jsonl")]
+            found.append({"name": name, **artifact.facts, "curve": curve})
+    buffer = there(lambda: stages.buffer(run))
+    if buffer:
+        found.append({"name": "replay buffer", **buffer.facts})
+    return found
+
+
+def _hypotheses(run: Run, there: Callable[..., Artifact | None]) -> list[dict[str, Any]]:
+    found = []
+    for name in run.config.hypotheses:
+        artifact = there(lambda name=name: grid.verdict(run, name))
+        if artifact:
+            found.append({**read_json(artifact.folder / "verdict.json"), "precision": load_hypothesis(name).precision})
+    return found
