@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from bitsandbytes.nn import Linear4bit
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
@@ -57,6 +58,7 @@ def load(config: ModelConfig, precision: str | None = None) -> Base:
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     model.requires_grad_(False).eval()
+    _keep_trainable(model)
     return Base(model, tokenizer, digest(model))
 
 
@@ -67,6 +69,14 @@ def digest(model: Any) -> str:
     shape = (config.model_type, config.hidden_size, config.num_hidden_layers, config.vocab_size)
     weight = model.get_input_embeddings().weight.detach().to("cpu", torch.bfloat16)
     return hashlib.sha256(repr(shape).encode() + weight.view(torch.uint8).numpy().tobytes()).hexdigest()[:16]
+
+
+def _keep_trainable(model: Any) -> None:
+    """Where the CPU has AVX512-BF16, the first forward in eval mode repacks 4-bit weights for inference, and from then
+    on no gradient passes through them, silently (bitsandbytes 0.50): all but the top layers would hardly learn."""
+    for module in model.modules():
+        if isinstance(module, Linear4bit):
+            module.support_avx512bf16_for_cpu = False
 
 
 def quiet_libraries() -> None:

@@ -12,63 +12,63 @@ from data.config import Section
 class ShapeConfig(Section):
     """The architecture, for estimates before the weights are there. A loaded model overrules it."""
 
-    hidden_size: int = Field(576, ge=1)
-    intermediate_size: int = Field(1536, ge=1)
-    layers: int = Field(30, ge=1)
-    heads: int = Field(9, ge=1)
-    kv_heads: int = Field(3, ge=1)
-    vocab_size: int = Field(49152, ge=1)
+    hidden_size: int = Field(default=576, ge=1)
+    intermediate_size: int = Field(default=1536, ge=1)
+    layers: int = Field(default=30, ge=1)
+    heads: int = Field(default=9, ge=1)
+    kv_heads: int = Field(default=3, ge=1)
+    vocab_size: int = Field(default=49152, ge=1)
     tied_embeddings: bool = True
 
 
 class ModelConfig(Section):
-    id: str = Field("smollm2-135m-instruct", description="the embedded model, a hub id, or a local folder")
-    revision: str | None = Field(None, description="commit or tag of a hub model")
+    id: str = Field(default="smollm2-135m-instruct", description="the embedded model, a hub id, or a local folder")
+    revision: str | None = Field(default=None, description="commit or tag of a hub model")
     precision: Literal["nf4", "bf16", "fp32"] = Field(
-        "nf4", description="of the frozen base, for the personality, the tasks and all that is compared with them"
+        default="nf4", description="of the frozen base, for the personality, the tasks and all that is compared with them"
     )
-    double_quant: bool = Field(True, description="quantise the NF4 scales too (0.4 bits a weight less)")
-    compute_dtype: Literal["bfloat16", "float32"] = Field("bfloat16", description="of matrix products on an NF4 base")
-    attention: Literal["eager", "sdpa", "flash_attention_2"] = Field("eager", description="eager is fastest on a CPU")
-    max_length: int = Field(512, ge=32, description="longest training sequence in tokens; longer ones are cut")
-    eval_batch_size: int = Field(16, ge=1, description="sequences at once when generating and scoring")
+    double_quant: bool = Field(default=True, description="quantise the NF4 scales too (0.4 bits a weight less)")
+    compute_dtype: Literal["bfloat16", "float32"] = Field(default="bfloat16", description="of matrix products on an NF4 base")
+    attention: Literal["eager", "sdpa", "flash_attention_2"] = Field(default="eager", description="eager is fastest on a CPU")
+    max_length: int = Field(default=512, ge=32, description="longest training sequence in tokens; longer ones are cut")
+    eval_batch_size: int = Field(default=16, ge=1, description="sequences at once when generating and scoring")
     shape: ShapeConfig = ShapeConfig()
 
 
 class LoraSettings(Section):
-    r: int = Field(16, ge=1, description="rank")
-    alpha: float = Field(32, gt=0, description="scale is alpha / r")
-    dropout: float = Field(0.0, ge=0, lt=1)
-    target_modules: str | list[str] = Field("all-linear", description="PEFT's name or a list of module names")
+    r: int = Field(default=16, ge=1, description="rank")
+    alpha: float = Field(default=32, gt=0, description="scale is alpha / r")
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: str | list[str] = Field(default="all-linear", description="PEFT's name or a list of module names")
 
 
 class TrainSettings(Section):
     """What the two training stages share."""
 
-    warmup_steps: int = Field(2, ge=0)
-    max_grad_norm: float = Field(1.0, gt=0)
-    gradient_checkpointing: bool = Field(False, description="less memory, about a third slower")
-    gradient_accumulation: int = Field(1, ge=1, description="micro-batches a step")
+    warmup_steps: int = Field(default=2, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    gradient_checkpointing: bool = Field(default=False, description="less memory, about a third slower")
+    gradient_accumulation: int = Field(default=1, ge=1, description="micro-batches a step")
     optimizer: Literal["adamw_torch", "paged_adamw_8bit"] = "adamw_torch"
 
 
 class PersonalityConfig(Section):
-    method: Literal["dpo", "sft"] = Field("dpo", description="dpo: pairs; sft: the chosen side only")
-    parameters: Literal["lora", "full"] = Field("lora", description="full fine-tuning needs a 16- or 32-bit base")
-    steps: int = Field(60, ge=2, description="optimizer steps; with one, LoRA cannot move its A")
-    batch_size: int = Field(6, ge=1, description="pairs a step, over all micro-batches")
-    learning_rate: float = Field(4e-4, gt=0, description="constant after warm-up")
+    method: Literal["dpo", "sft"] = Field(default="dpo", description="dpo: pairs; sft: the chosen side only")
+    parameters: Literal["lora", "full"] = Field(default="lora", description="full fine-tuning needs a 16- or 32-bit base")
+    steps: int = Field(default=60, ge=2, description="optimizer steps; with one, LoRA cannot move its A")
+    batch_size: int = Field(default=6, ge=1, description="pairs a step, over all micro-batches")
+    learning_rate: float = Field(default=4e-4, gt=0, description="constant after warm-up")
 
 
 class DpoConfig(Section):
     """The personality's loss: sigmoid DPO + nll_weight * NLL(chosen) + kl_weight * KL(reference || model)."""
 
-    beta: float = Field(0.1, gt=0, description="strength of DPO's implicit KL to the reference")
-    nll_weight: float = Field(1.0, ge=0, description="without it DPO collapses into echoing at this size")
-    kl_weight: float = Field(0.0, ge=0, description="explicit KL on neutral prompts, per token")
-    kl_batch: int = Field(2, ge=1, description="neutral answers a step for the explicit KL")
+    beta: float = Field(default=0.1, gt=0, description="strength of DPO's implicit KL to the reference")
+    nll_weight: float = Field(default=1.0, ge=0, description="without it DPO collapses into echoing at this size")
+    kl_weight: float = Field(default=0.0, ge=0, description="explicit KL on neutral prompts, per token")
+    kl_batch: int = Field(default=2, ge=1, description="neutral answers a step for the explicit KL")
     reference: Literal["start", "none"] = Field(
-        "start", description="start: the model as it was before this stage; none: reference-free (for H015)"
+        default="start", description="start: the model as it was before this stage; none: reference-free (for H015)"
     )
 
 

@@ -28,8 +28,7 @@ class KLToStart:
         self._batch = min(batch, len(self._rows))
         with torch.no_grad():
             self._start = [
-                torch.log_softmax(text.completion_logits([row])[0].float(), -1).half().cpu()
-                for row in self._rows
+                torch.log_softmax(text.completion_logits([row])[0].float(), -1).half().cpu() for row in self._rows
             ]
 
     def __call__(self, model: Any, call: int) -> torch.Tensor:

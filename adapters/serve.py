@@ -159,7 +159,9 @@ class Served(TextModel):
 
 def encode_prompt(tokenizer: Any, prompt: list[Message]) -> list[int]:
     """Tokens up to where the assistant begins to answer, by the tokenizer's own chat template."""
-    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)["input_ids"]
+    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)[
+        "input_ids"
+    ]
 
 
 def _by_length(rows: list[tuple[list[int], list[int]]], size: int) -> Iterator[list[int]]:

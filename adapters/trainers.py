@@ -123,7 +123,9 @@ class ChatTrainer(SFTTrainer):
         super().__init__(*args, **kwargs)
         _unfreeze(self.model, trainable)
 
-    def compute_loss(self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None) -> Any:
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
         result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         # with num_items_in_batch the trainer leaves the division by accumulation steps to the loss
         share = 1 / self.current_gradient_accumulation_steps if num_items_in_batch is not None else 1.0

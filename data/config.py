@@ -14,38 +14,38 @@ class Section(BaseModel):
 
 
 class PersonaConfig(Section):
-    spec: str = Field("claudio", description="a persona that ships with molting, or a folder with persona.yaml")
-    train_limit: int | None = Field(None, ge=2, description="use only the first N training prompts, spread over topics")
-    heldout_limit: int | None = Field(None, ge=2, description="use only N held-out prompts, spread over topics")
+    spec: str = Field(default="claudio", description="a persona that ships with molting, or a folder with persona.yaml")
+    train_limit: int | None = Field(default=None, ge=2, description="use only the first N training prompts, spread over topics")
+    heldout_limit: int | None = Field(default=None, ge=2, description="use only N held-out prompts, spread over topics")
 
 
 class PairsConfig(Section):
     """How the rejected side is sampled: from the bare base model, greedily."""
 
-    max_new_tokens: int = Field(64, ge=8, description="length of a rejected answer")
-    min_length_ratio: float = Field(0.2, gt=0, le=1, description="lint: shortest chosen/rejected length ratio accepted")
-    max_prompt_tokens: int = Field(256, ge=16, description="lint: a prompt longer than this is an error")
+    max_new_tokens: int = Field(default=64, ge=8, description="length of a rejected answer")
+    min_length_ratio: float = Field(default=0.2, gt=0, le=1, description="lint: shortest chosen/rejected length ratio accepted")
+    max_prompt_tokens: int = Field(default=256, ge=16, description="lint: a prompt longer than this is an error")
 
 
 class ReplayConfig(Section):
     """Which exchanges are kept to protect the personality while tasks are learned."""
 
     select: Literal["importance", "uniform"] = Field(
-        "importance", description="importance: largest KL of the personality from the base first; uniform: at random"
+        default="importance", description="importance: largest KL of the personality from the base first; uniform: at random"
     )
-    budget_tokens: int = Field(5000, ge=50, description="size of the buffer in tokens, prompt and answer")
-    per_topic: bool = Field(True, description="take turns over topics, so that none crowds out the others")
+    budget_tokens: int = Field(default=5000, ge=50, description="size of the buffer in tokens, prompt and answer")
+    per_topic: bool = Field(default=True, description="take turns over topics, so that none crowds out the others")
 
 
 class TaskConfig(Section):
     """A task that the model is taught on top of its personality, and how."""
 
     kind: Literal["reminders", "shell"] = Field(description="the generator of examples")
-    train: int = Field(240, ge=8, description="training examples")
-    test: int = Field(60, ge=8, description="test examples, with no slot value in common with training")
-    steps: int = Field(60, ge=2, description="optimizer steps; with one, LoRA cannot move its A")
-    batch_size: int = Field(8, ge=1, description="task examples a step; replay comes on top")
-    learning_rate: float = Field(4e-4, gt=0, description="constant after warm-up")
-    replay_ratio: float = Field(0.25, ge=0, lt=1, description="share of the final mix that is replay")
-    control: bool = Field(False, description="also train without replay, as the unprotected control")
-    floor: float = Field(0.5, ge=0, le=1, description="exact match below which the task counts as not learned")
+    train: int = Field(default=240, ge=8, description="training examples")
+    test: int = Field(default=60, ge=8, description="test examples, with no slot value in common with training")
+    steps: int = Field(default=60, ge=2, description="optimizer steps; with one, LoRA cannot move its A")
+    batch_size: int = Field(default=8, ge=1, description="task examples a step; replay comes on top")
+    learning_rate: float = Field(default=4e-4, gt=0, description="constant after warm-up")
+    replay_ratio: float = Field(default=0.25, ge=0, lt=1, description="share of the final mix that is replay")
+    control: bool = Field(default=False, description="also train without replay, as the unprotected control")
+    floor: float = Field(default=0.5, ge=0, le=1, description="exact match below which the task counts as not learned")

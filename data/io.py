@@ -75,7 +75,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
-        raise BadInput(f"{path}, line {error.lineno}: not valid JSON ({error.msg}).", f"Look at it: cat {path}") from None
+        raise BadInput(
+            f"{path}, line {error.lineno}: not valid JSON ({error.msg}).", f"Look at it: cat {path}"
+        ) from None
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:

@@ -39,7 +39,11 @@ def build(
 def lint(pairs: list[Pair], config: PairsConfig, tokenizer: Any) -> tuple[list[Pair], Lint]:
     """The pairs that can be trained on, and a report of the rest. Raises BadInput when a prompt is too long, or when
     nothing is left."""
-    kept, dropped, seen = [], {"chosen equals rejected": 0, "empty rejected": 0, "duplicate": 0, "length ratio": 0}, set()
+    kept, dropped, seen = (
+        [],
+        {"chosen equals rejected": 0, "empty rejected": 0, "duplicate": 0, "length ratio": 0},
+        set(),
+    )
     for pair in pairs:
         tokens = len(tokenizer(pair.question)["input_ids"])
         if tokens > config.max_prompt_tokens:

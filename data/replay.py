@@ -57,7 +57,9 @@ def _turns(order: list[Candidate]) -> list[Candidate]:
     return [order[index] for _, index in sorted(keyed)]
 
 
-def mix(task: list[Exchange], replay: list[Exchange], steps: int, batch_size: int, ratio: float, seed: int) -> list[Exchange]:
+def mix(
+    task: list[Exchange], replay: list[Exchange], steps: int, batch_size: int, ratio: float, seed: int
+) -> list[Exchange]:
     """`steps` equal batches in training order: `batch_size` task examples each, and as many replayed ones as make
     `ratio` of the batch, interleaved at random places. Both are reshuffled whenever they run out.
 

@@ -16,22 +16,22 @@ class CapabilityConfig(Section):
         default_factory=lambda: {"arc_easy": 100, "piqa": 100, "hellaswag": 60, "lambada": 150},
         description="benchmark name: number of items (0 = all); an embedded one, or any lm-evaluation-harness task",
     )
-    batch_size: int = Field(16, ge=1)
+    batch_size: int = Field(default=16, ge=1)
 
 
 class PersonaEvalConfig(Section):
-    max_new_tokens: int = Field(64, ge=8, description="length of a generated answer")
-    neutral: int = Field(30, ge=2, description="neutral prompts for KL to the base")
-    samples: int = Field(20, ge=0, description="unselected answers printed in the report")
+    max_new_tokens: int = Field(default=64, ge=8, description="length of a generated answer")
+    neutral: int = Field(default=30, ge=2, description="neutral prompts for KL to the base")
+    samples: int = Field(default=20, ge=0, description="unselected answers printed in the report")
 
 
 class GateConfig(Section):
     """A candidate is promoted only if it is non-inferior to what it replaces, each margin in points of a score."""
 
-    capability_margin: float = Field(5.0, gt=0, description="points of mean accuracy over the benchmarks")
-    persona_margin: float = Field(10.0, gt=0, description="points of persona score")
-    coherence_margin: float = Field(10.0, gt=0, description="points of coherent answers")
-    confidence: float = Field(0.95, gt=0.5, lt=1, description="one-sided")
+    capability_margin: float = Field(default=5.0, gt=0, description="points of mean accuracy over the benchmarks")
+    persona_margin: float = Field(default=10.0, gt=0, description="points of persona score")
+    coherence_margin: float = Field(default=10.0, gt=0, description="points of coherent answers")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="one-sided")
 
 
 class Arm(Section):
@@ -41,7 +41,7 @@ class Arm(Section):
     parameters: Literal["lora", "full"] = "lora"
     learning_rate: float = Field(gt=0)
     reference: Literal["start", "none"] = "start"
-    kl_weight: float = Field(0.0, ge=0)
+    kl_weight: float = Field(default=0.0, ge=0)
 
 
 class HypothesisConfig(Section):
@@ -52,19 +52,19 @@ class HypothesisConfig(Section):
     arms: dict[str, Arm]
     better: str = Field(description="the arm that should preserve more")
     than: list[str] = Field(min_length=1, description="the arms that it is compared with; the claim needs all")
-    positive_control: str | None = Field(None, description="an arm that must beat `than[0]`, or nothing can be refuted")
+    positive_control: str | None = Field(default=None, description="an arm that must beat `than[0]`, or nothing can be refuted")
     seeds: list[int] = Field(min_length=1)
     steps: int = Field(ge=1)
-    batch_size: int = Field(6, ge=1)
+    batch_size: int = Field(default=6, ge=1)
     checkpoints: list[int] = Field(min_length=1, description="steps at which the model is measured")
-    pairs: int = Field(60, ge=2, description="training pairs a seed draws")
-    items: int = Field(250, ge=8, description="LAMBADA items a seed draws; arms share them")
+    pairs: int = Field(default=60, ge=2, description="training pairs a seed draws")
+    items: int = Field(default=250, ge=8, description="LAMBADA items a seed draws; arms share them")
     precision: Literal["bf16", "fp32"] = "bf16"
     gain_levels: list[float] = Field(
         min_length=1, description="persona gain (nats a token of the chosen answer over the base) to compare at"
     )
-    margin: float = Field(3.0, gt=0, description="smallest difference that matters, in points of LAMBADA accuracy")
-    confidence: float = Field(0.95, gt=0.5, lt=1)
+    margin: float = Field(default=3.0, gt=0, description="smallest difference that matters, in points of LAMBADA accuracy")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1)
 
     @model_validator(mode="after")
     def known_arms(self) -> HypothesisConfig:

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from data.types import ChatModel, Exchange, Pair, Progress, TokenScore, silent
 from evals import coherence
 from evals.config import PersonaEvalConfig
 from evals.style import StyleClassifier
-from data.types import ChatModel, Exchange, Pair, Progress, TokenScore, silent
 
 
 def nll_limit(scores: list[TokenScore]) -> float:

@@ -165,7 +165,9 @@ def train_task(
 
 
 @eval_app.command("capability")
-def eval_capability(config: ConfigArg, overrides: Overrides = None, state: State = "", json_output: Json = False) -> None:
+def eval_capability(
+    config: ConfigArg, overrides: Overrides = None, state: State = "", json_output: Json = False
+) -> None:
     """Benchmarks by lm-evaluation-harness, item by item."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
@@ -394,7 +396,9 @@ def doctor(json_output: Json = False) -> None:
     from pipeline.doctor import examine
 
     checks = examine()
-    lines = [f"{check.mark} {check.name}: {check.found}" + (f"\n    {check.fix}" if check.fix else "") for check in checks]
+    lines = [
+        f"{check.mark} {check.name}: {check.found}" + (f"\n    {check.fix}" if check.fix else "") for check in checks
+    ]
     Console(json_output).result([asdict(check) for check in checks], "\n".join(lines))
     if any(check.mark == "no" for check in checks):
         raise typer.Exit(2)

@@ -18,27 +18,27 @@ from evals.config import CapabilityConfig, GateConfig, HypothesisConfig, Persona
 
 
 class RunConfig(Section):
-    folder: Path = Field(Path("runs/demo"), description="everything this run makes goes here")
-    seed: int = Field(0, ge=0)
+    folder: Path = Field(default=Path("runs/demo"), description="everything this run makes goes here")
+    seed: int = Field(default=0, ge=0)
 
 
 class RetrainConfig(Section):
     """One maintenance cycle: new conversations in, a candidate out, judged against what is in use."""
 
-    conversations: Path = Field(Path("conversations"), description="JSONL file, or a folder of them, with `messages`")
-    min_new: int = Field(8, ge=1, description="with fewer new exchanges than this the cycle ends without training")
-    steps: int = Field(30, ge=1)
-    learning_rate: float = Field(2e-4, gt=0)
-    replay_ratio: float = Field(0.5, ge=0, lt=1, description="share of the mix that comes from the replay buffer")
+    conversations: Path = Field(default=Path("conversations"), description="JSONL file, or a folder of them, with `messages`")
+    min_new: int = Field(default=8, ge=1, description="with fewer new exchanges than this the cycle ends without training")
+    steps: int = Field(default=30, ge=1)
+    learning_rate: float = Field(default=2e-4, gt=0)
+    replay_ratio: float = Field(default=0.5, ge=0, lt=1, description="share of the mix that comes from the replay buffer")
 
 
 class ScheduleConfig(Section):
     every: Literal["daily", "weekly", "monthly"] = "weekly"
-    at: str = Field("03:30", pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description="local time")
+    at: str = Field(default="03:30", pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description="local time")
 
 
 class RegistryConfig(Section):
-    folder: Path = Field(Path("runs/registry"), description="promoted adapters and what was promoted when")
+    folder: Path = Field(default=Path("runs/registry"), description="promoted adapters and what was promoted when")
 
 
 class Config(Section):

@@ -40,7 +40,9 @@ def examine() -> list[Check]:
 
 def _python() -> Check:
     good = (3, 11) <= sys.version_info[:2] <= (3, 13)
-    return Check("ok" if good else "no", "python", platform.python_version(), "" if good else "Use Python 3.11 to 3.13.")
+    return Check(
+        "ok" if good else "no", "python", platform.python_version(), "" if good else "Use Python 3.11 to 3.13."
+    )
 
 
 def _package(name: str) -> Check:

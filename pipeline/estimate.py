@@ -8,7 +8,9 @@ from adapters.config import ShapeConfig
 from pipeline.config import Config
 
 BITS = {"nf4": 4.5, "bf16": 16.0, "fp32": 32.0}
-DOUBLE_QUANT_BITS = 4.127  # Dettmers et al. 2023 (QLoRA), section 3: 0.127 bits a weight for the doubly quantised scales
+DOUBLE_QUANT_BITS = (
+    4.127  # Dettmers et al. 2023 (QLoRA), section 3: 0.127 bits a weight for the doubly quantised scales
+)
 GIB = 2**30
 
 

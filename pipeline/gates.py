@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from dataclasses import asdict
 from typing import Any
 
 from adapters.registry import Registry
 from data.io import read_jsonl
-from evals import gate, stats
-from evals.config import GateConfig
+from evals import gate
 from pipeline import stages
 from pipeline.run import Artifact, Missing, Run
 
@@ -16,16 +15,14 @@ Record = dict[str, Any]
 
 
 def judge_all(run: Run) -> dict[str, gate.GateVerdict]:
-    """Judge the personality against the base and each task against the personality, and promote what passes.
-    Controls are never candidates. `molt gate CONFIG`"""
+    """Judge the personality against the base and each task against the personality, and promote what passes. A task
+    is put into use only above the personality that it was trained on. Controls are never candidates.
+    `molt gate CONFIG`"""
     registry = Registry(run.config.registry.folder)
     verdicts: dict[str, gate.GateVerdict] = {}
-    for name in ["personality", *run.config.tasks]:
-        verdicts[name] = _judge(run, name)
-        below_is_in_use = name == "personality" or verdicts["personality"].promoted
-        if verdicts[name].promoted and below_is_in_use:
-            from dataclasses import asdict
-
+    for name in candidates(run):
+        verdicts[name] = judge(run, name)
+        if verdicts[name].promoted and verdicts["personality"].promoted:
             registry.promote(registry.add(stages.adapter(run, name).folder, asdict(verdicts[name])).id)
     return verdicts
 
@@ -33,9 +30,98 @@ def judge_all(run: Run) -> dict[str, gate.GateVerdict]:
 def judge_present(run: Run) -> dict[str, gate.GateVerdict]:
     """The verdicts that the records there are enough for; promotes nothing."""
     found = {}
-    for name in ["personality", *run.config.tasks]:
+    for name in candidates(run):
         try:
-            found[name] = _judge(run, name)
+            found[name] = judge(run, name)
         except Missing:
             continue
     return found
+
+
+def candidates(run: Run) -> list[str]:
+    return ["personality", *run.config.tasks]
+
+
+def judge(run: Run, name: str) -> gate.GateVerdict:
+    """The personality must be better than the base at being itself, a task better than the personality at the task;
+    neither may lose capability, persona or coherence beyond the margins."""
+    before, after = ("base", "personality") if name == "personality" else ("personality", f"personality+{name}")
+    personas = records(stages.persona_of(run, before)), records(stages.persona_of(run, after))
+    abilities = records(stages.capability(run, before)), records(stages.capability(run, after))
+    if name == "personality":
+        learned = _pair(*personas, "score")
+    else:
+        scores = (records(stages.task_score(run, name, state)) for state in (before, after))
+        learned = _pair(*scores, "correct")
+    return judge_records(run, personas, abilities, learned)
+
+
+def judge_records(
+    run: Run,
+    personas: tuple[list[Record], list[Record]],
+    abilities: tuple[list[Record], list[Record]],
+    learned: gate.Paired | None = None,
+) -> gate.GateVerdict:
+    """The gate on the records of what is in use and of the candidate."""
+    return gate.judge(
+        gate.Paired(
+            [row["correct"] for row in abilities[0]],
+            [row["correct"] for row in abilities[1]],
+            [row["benchmark"] for row in abilities[0]],
+        ),
+        _pair(*personas, "score"),
+        _pair(*personas, "coherent"),
+        run.config.gate,
+        learned,
+    )
+
+
+def paths(run: Run) -> list[dict[str, str]]:
+    """The path colour of each stage that was judged, controls included (docs: path colours)."""
+    found = []
+    for name in stages.states(run)[1:]:
+        adapter = name.split("+")[-1]
+        try:
+            verdict = judge(run, adapter)
+            colour, reason = _colour(run, adapter, verdict)
+            found.append({"stage": adapter, "colour": colour, "reason": reason})
+        except Missing:
+            continue
+    return found
+
+
+def _colour(run: Run, name: str, verdict: gate.GateVerdict) -> tuple[str, str]:
+    """red: new good, old good. blue: new good, old bad. green: both bad. grey: these items do not tell."""
+    checks = {check.name: check for check in verdict.checks}
+    new = checks.pop("new skill")
+    if name == "personality":
+        checks.pop("persona")  # there is no earlier personality to lose
+        learned = new.outcome == "pass"
+    else:
+        exact = stages.task_score(run, name, f"personality+{name}").facts["exact_match"]
+        learned = new.outcome == "pass" and exact >= stages.task_settings(run, name).floor
+    lost = [check.name for check in checks.values() if check.outcome == "fail"]
+    open_ = [check.name for check in checks.values() if check.outcome == "unresolved"]
+    gained = f"the new was {'learned' if learned else 'not learned'} ({new.difference:+.0f} points)"
+    if lost:
+        return ("blue" if learned else "green"), f"{gained}; {' and '.join(lost)} got worse by more than the margin"
+    if open_:
+        return "grey", f"{gained}; whether {' and '.join(open_)} held is not resolved with these items"
+    return ("red", f"{gained} and nothing was lost") if learned else ("grey", f"{gained}, and nothing was lost")
+
+
+def sentences(verdicts: dict[str, gate.GateVerdict]) -> list[str]:
+    """What a person reads: each candidate, its verdict, its checks."""
+    lines = []
+    for name, verdict in verdicts.items():
+        lines.append(f"{name}: {'promoted' if verdict.promoted else 'not promoted'}")
+        lines += [f"  {check.outcome:<10} {check.sentence}" for check in verdict.checks]
+    return lines
+
+
+def records(artifact: Artifact) -> list[Record]:
+    return read_jsonl(artifact.folder / "records.jsonl")
+
+
+def _pair(before: list[Record], after: list[Record], key: str) -> gate.Paired:
+    return gate.Paired([float(row[key]) for row in before], [float(row[key]) for row in after])

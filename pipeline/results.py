@@ -58,7 +58,7 @@ def collect(run: Run) -> dict[str, Any]:
         row for name in run.config.tasks if (row := _retention(run, name, persona_records, found["tasks"]))
     ]
     found["gates"] = {name: asdict(verdict) for name, verdict in gates.judge_present(run).items()}
-    found["paths"] = gates.paths(run, found["gates"])
+    found["paths"] = gates.paths(run)
     found["samples"] = _samples(run, persona_records)
     found["training"] = _training(run, there)
     found["hypotheses"] = _hypotheses(run, there)
@@ -213,12 +213,18 @@ def _samples(run: Run, personas: dict[str, list[Record]]) -> list[dict[str, Any]
 
 
 def _training(run: Run, there: Callable[..., Artifact | None]) -> list[dict[str, Any]]:
-    names = ["personality", *run.config.tasks, *(f"{n}{stages.CONTROL}" for n, t in run.config.tasks.items() if t.control)]
+    names = [
+        "personality",
+        *run.config.tasks,
+        *(f"{n}{stages.CONTROL}" for n, t in run.config.tasks.items() if t.control),
+    ]
     found = []
     for name in names:
         artifact = there(lambda name=name: stages.adapter(run, name))
         if artifact:
-            curve = [{"step": row["step"], "loss": row["loss"]} for row in read_jsonl(artifact.folder / "metrics.jsonl")]
+            curve = [
+                {"step": row["step"], "loss": row["loss"]} for row in read_jsonl(artifact.folder / "metrics.jsonl")
+            ]
             found.append({"name": name, **artifact.facts, "curve": curve})
     buffer = there(lambda: stages.buffer(run))
     if buffer:

@@ -10,7 +10,7 @@ from typing import Any
 from adapters import base, train
 from adapters.registry import Registry
 from adapters.serve import Served
-from data import importers, persona
+from data import importers
 from data import pairs as pair_data
 from data.errors import BadInput
 from data.io import fingerprint, read_jsonl, write_json, write_jsonl
@@ -18,7 +18,7 @@ from data.types import Exchange, Pair
 from evals import capability as capability_eval
 from evals import gate
 from evals import persona as persona_eval
-from pipeline import stages
+from pipeline import gates, stages
 from pipeline.run import Artifact, Run
 
 
@@ -133,13 +133,10 @@ def _judge(run: Run, data: Artifact, current: Path, candidate: Path, folder: Pat
                 )
     for name, records in found.items():
         write_jsonl(folder / f"{name}.jsonl", records)
-    return gate.judge(
-        stages.gate_checks(
-            config.gate,
-            (found["persona_current"], found["capability_current"]),
-            (found["persona_candidate"], found["capability_candidate"]),
-        ),
-        config.gate,
+    return gates.judge_records(
+        run,
+        (found["persona_current"], found["persona_candidate"]),
+        (found["capability_current"], found["capability_candidate"]),
     )
 
 

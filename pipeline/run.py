@@ -106,7 +106,8 @@ class Run:
         seconds = time.monotonic() - began
         write_json(partial / "inputs.json", inputs)
         write_json(
-            partial / "artifact.json", {"stage": stage, "fingerprint": key, "seconds": round(seconds, 1), "facts": facts}
+            partial / "artifact.json",
+            {"stage": stage, "fingerprint": key, "seconds": round(seconds, 1), "facts": facts},
         )
         partial.rename(folder)
         self.console.stage(label, f"done in {seconds:.0f} s")

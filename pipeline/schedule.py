@@ -83,7 +83,9 @@ def remove(job: Job) -> bool:
 
 
 def has_systemd() -> bool:
-    return shutil.which("systemctl") is not None and Path(os.environ.get("XDG_RUNTIME_DIR", "/none"), "systemd").is_dir()
+    return (
+        shutil.which("systemctl") is not None and Path(os.environ.get("XDG_RUNTIME_DIR", "/none"), "systemd").is_dir()
+    )
 
 
 def _calendar(schedule: ScheduleConfig) -> str:

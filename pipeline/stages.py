@@ -10,7 +10,7 @@ from adapters import base, train
 from data import pairs as pair_data
 from data import persona, replay, tasks
 from data.config import TaskConfig
-from data.io import fingerprint, read_jsonl, write_json, write_jsonl
+from data.io import fingerprint, read_jsonl, write_jsonl
 from data.persona import Persona
 from data.types import ChatModel, Exchange, Pair
 from evals import capability as capability_eval
@@ -91,7 +91,9 @@ def buffer(run: Run) -> Artifact:
         prompts, answers = [item.prompt for item in exchanges], [item.answer for item in exchanges]
         with run.console.progress("importance") as progress, model.state("personality"):
             importance = model.kl_from("base", prompts, answers, config.model.eval_batch_size, progress)
-        lengths = [len(ids) for ids in model.tokenizer([f"{item.question} {item.answer}" for item in exchanges])["input_ids"]]
+        lengths = [
+            len(ids) for ids in model.tokenizer([f"{item.question} {item.answer}" for item in exchanges])["input_ids"]
+        ]
         candidates = [replay.Candidate(*row) for row in zip(exchanges, importance, lengths, strict=True)]
         kept = replay.select(candidates, config.replay, config.run.seed)
         write_jsonl(folder / "candidates.jsonl", map(replay.to_row, candidates))

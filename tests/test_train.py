@@ -18,7 +18,12 @@ from data.persona import user
 from data.types import Exchange, Pair
 
 PAIRS = [
-    Pair(str(i), user(f"hello, what should i do on day {i}?"), f"Open drawer {i}. Empty it. Then tea.", f"I am glad you asked {i}")
+    Pair(
+        str(i),
+        user(f"hello, what should i do on day {i}?"),
+        f"Open drawer {i}. Empty it. Then tea.",
+        f"I am glad you asked {i}",
+    )
     for i in range(8)
 ]
 NEUTRAL = [Exchange(user("what is rain?"), "Rain is water."), Exchange(user("what is tea?"), "Tea is a drink.")]
@@ -36,7 +41,9 @@ def settings(tiny: Path, precision: str = "fp32", **changes: dict) -> AdaptersCo
     )
 
 
-def personality(tiny: Path, folder: Path, precision: str = "fp32", start: Path | None = None, **changes: dict) -> train.Trained:
+def personality(
+    tiny: Path, folder: Path, precision: str = "fp32", start: Path | None = None, **changes: dict
+) -> train.Trained:
     config = settings(tiny, precision, **changes)
     return train.train_personality(config, base.load(config.model), PAIRS, NEUTRAL, folder, 0, start=start)
 

@@ -1,0 +1,135 @@
+"""Two small tasks with programmatic examples: a reminder to JSON, and English to a shell command.
+
+Train and test share wordings and share no slot value, so a test example is never a copy of a training one.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Callable
+
+from data.errors import BadInput
+from data.types import TaskExample
+
+REMINDERS = (
+    "remind me to {what} on {day} at {time}",
+    "don't let me forget to {what} {day} at {time}",
+    "{day} {time}, {what}",
+    "i need to {what} on {day}, say {time}",
+    "at {time} on {day} please remind me: {what}",
+    "set a reminder for {day} at {time}: {what}",
+    "can you remind me at {time} {day} to {what}?",
+    "{what} - {day}, {time}",
+    "note for {day}: {what} at {time}",
+    "wake me on {day} at {time}, i have to {what}",
+    "{day} at {time} i should {what}",
+    "please make sure that i {what} on {day} at {time}",
+    "hey, {what}, {day}, {time}. remind me",
+    "reminder: {what}. when: {day} {time}",
+    "it's important that i {what} at {time} on {day}",
+)
+DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday", "today", "tomorrow")
+WHATS = {
+    "train": (
+        "water the basil", "call the bank", "pay the rent", "feed the cat", "fix the bike", "clean the oven",
+        "return the library book", "order the tickets", "book the dentist", "sign the contract", "print the photos",
+        "charge the camera", "visit my sister", "meet the plumber", "check the gas meter", "buy new batteries",
+        "send the invoice", "defrost the soup", "walk the dog", "take out the bins", "bake the bread", "iron the shirts",
+        "top up the phone", "measure the window", "oil the hinges", "thank the neighbours", "back up the laptop",
+        "pick up the cake", "practise the piano", "cut the hedge", "post the letter", "change the sheets",
+    ),
+    "test": (
+        "repot the orchid", "email my uncle", "renew the passport", "brush the rabbit", "collect the parcel",
+        "wash the curtains", "cancel the gym", "pack the suitcase", "phone the landlord", "tune the violin",
+        "sweep the chimney", "label the jars", "mend the fence", "empty the freezer", "paint the shelf", "wrap the gift",
+    ),
+}  # fmt: skip
+FILES = {
+    "train": ("report.csv", "notes.txt", "server.log", "main.py", "photo.png", "data.json", "todo.md", "access.log"),
+    "test": ("budget.csv", "diary.txt", "error.log", "setup.py", "map.png", "users.json", "readme.md", "trace.log"),
+}
+FOLDERS = {
+    "train": ("docs", "src", "backup", "music", "images", "projects", "build", "mail"),
+    "test": ("notes", "lib", "archive", "videos", "drafts", "photos", "dist", "scans"),
+}
+WORDS = {
+    "train": ("error", "warning", "login", "total", "user", "cache", "token", "price"),
+    "test": ("timeout", "failed", "session", "amount", "client", "memory", "key", "street"),
+}
+NUMBERS = {"train": (3, 5, 10, 12, 25, 40, 100), "test": (4, 7, 15, 30, 60)}
+SHELL = (
+    (("count the lines in {file}", "how many lines does {file} have"), "wc -l {file}"),
+    (("count the words in {file}", "how many words are in {file}"), "wc -w {file}"),
+    (("show the first {n} lines of {file}", "print the top {n} lines of {file}"), "head -n {n} {file}"),
+    (("show the last {n} lines of {file}", "print the final {n} lines of {file}"), "tail -n {n} {file}"),
+    (("find {word} in {file}", "show lines of {file} that contain {word}"), "grep {word} {file}"),
+    (("search for {word} in {file} ignoring case", "find {word} in {file}, any case"), "grep -i {word} {file}"),
+    (("count lines with {word} in {file}", "how many lines of {file} mention {word}"), "grep -c {word} {file}"),
+    (("search for {word} in all files under {folder}", "look for {word} everywhere in {folder}"), "grep -r {word} {folder}"),
+    (("copy {file} to {folder}", "put a copy of {file} in {folder}"), "cp {file} {folder}"),
+    (("move {file} to {folder}", "put {file} into {folder}"), "mv {file} {folder}"),
+    (("make a folder called {folder}", "create the directory {folder}"), "mkdir {folder}"),
+    (("delete {file}", "remove the file {file}"), "rm {file}"),
+    (("delete the folder {folder} and all in it", "remove {folder} with everything inside"), "rm -r {folder}"),
+    (("list everything in {folder}", "show what is in {folder}"), "ls {folder}"),
+    (("list {folder} with sizes", "show the files of {folder} in detail"), "ls -l {folder}"),
+    (("list {folder} with hidden files", "show hidden files too in {folder}"), "ls -a {folder}"),
+    (("how big is {folder}", "show the disk space that {folder} takes"), "du -sh {folder}"),
+    (("sort {file}", "print {file} in alphabetical order"), "sort {file}"),
+    (("sort {file} by number", "print {file} in numeric order"), "sort -n {file}"),
+    (("find files larger than {n} megabytes in {folder}", "which files in {folder} are over {n} MB"), "find {folder} -size +{n}M"),
+    (("find files changed in the last {n} days in {folder}", "what changed in {folder} in {n} days"), "find {folder} -mtime -{n}"),
+    (("compress {folder} into {folder}.tar.gz", "make a tar archive of {folder}"), "tar -czf {folder}.tar.gz {folder}"),
+    (("make {file} executable", "let me run {file}"), "chmod +x {file}"),
+    (("show {file} as it grows", "follow {file}"), "tail -f {file}"),
+)  # fmt: skip
+
+
+def generate(kind: str, split: str, n: int, seed: int) -> list[TaskExample]:
+    """`n` examples with distinct prompts, the same for the same arguments. `split` is `train` or `test`.
+
+    Raises BadInput for an unknown kind, or when there are not `n` distinct ones.
+    """
+    if kind not in KINDS:
+        raise BadInput(f"No task kind {kind}.", f"Use one of: {', '.join(KINDS)}.")
+    rng = random.Random(f"{kind}-{split}-{seed}")
+    found: dict[str, TaskExample] = {}
+    for attempt in range(50 * n):
+        prompt, answer = KINDS[kind](split, attempt, rng)
+        found.setdefault(prompt, TaskExample([{"role": "user", "content": prompt}], answer))
+        if len(found) == n:
+            return list(found.values())
+    raise BadInput(f"{kind} has only about {len(found)} different {split} examples, not {n}.", "Lower the number.")
+
+
+def _reminder(split: str, attempt: int, rng: random.Random) -> tuple[str, str]:
+    what = rng.choice(WHATS[split])
+    day = rng.choice(DAYS)
+    hour, minute = rng.randrange(6, 23), rng.choice((0, 0, 15, 30, 45))
+    wording = REMINDERS[attempt % len(REMINDERS)]
+    asked = wording.format(what=what, day=day, time=_spoken(hour, minute, rng))
+    answer = json.dumps({"what": what, "day": day, "time": f"{hour:02d}:{minute:02d}"})
+    return f"Reminder to JSON: {asked}", answer
+
+
+def _spoken(hour: int, minute: int, rng: random.Random) -> str:
+    """A time as people write it: 19:15, 7.15pm, 7 pm."""
+    if rng.random() < 0.5:
+        return f"{hour:02d}:{minute:02d}"
+    half, twelve = ("am" if hour < 12 else "pm"), (hour - 1) % 12 + 1
+    return f"{twelve}{half}" if minute == 0 else f"{twelve}.{minute:02d}{half}"
+
+
+def _shell(split: str, attempt: int, rng: random.Random) -> tuple[str, str]:
+    wordings, command = SHELL[attempt % len(SHELL)]
+    slots = {
+        "file": rng.choice(FILES[split]),
+        "folder": rng.choice(FOLDERS[split]),
+        "word": rng.choice(WORDS[split]),
+        "n": rng.choice(NUMBERS[split]),
+    }
+    return f"Shell command: {rng.choice(wordings).format(**slots)}", command.format(**slots)
+
+
+KINDS: dict[str, Callable[[str, int, random.Random], tuple[str, str]]] = {"reminders": _reminder, "shell": _shell}

@@ -1,0 +1,47 @@
+"""Task metrics: `evaluate` modules of our own, loaded by path so that no hub is asked."""
+
+from __future__ import annotations
+
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import evaluate as hf_evaluate
+
+from data.types import ChatModel, Progress, TaskExample, silent
+
+METRICS = {"reminders": "json_exact_match", "shell": "command_exact_match"}
+
+
+@cache
+def _metric(name: str) -> Any:
+    return hf_evaluate.load(str(Path(__file__).with_name("metrics") / f"{name}.py"))
+
+
+def score(kind: str, predictions: list[str], references: list[str]) -> list[int]:
+    """1 for each prediction that is right, else 0."""
+    found = _metric(METRICS[kind]).compute(predictions=predictions, references=references)
+    return found["items"]
+
+
+def evaluate(
+    model: ChatModel,
+    kind: str,
+    examples: list[TaskExample],
+    max_new_tokens: int,
+    batch_size: int,
+    progress: Progress = silent,
+) -> list[dict[str, Any]]:
+    """One record for each example, answered greedily in the model's current state."""
+    answers = model.generate([example.prompt for example in examples], max_new_tokens, batch_size, progress)
+    correct = score(kind, answers, [example.answer for example in examples])
+    return [
+        {
+            "item": index,
+            "prompt": example.prompt[-1]["content"],
+            "expected": example.answer,
+            "answer": answer,
+            "correct": right,
+        }
+        for index, (example, answer, right) in enumerate(zip(examples, answers, correct, strict=True))
+    ]

@@ -1,0 +1,46 @@
+"""The whole job: all stages in order, then the gate, the hypotheses and the report."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from data.io import write_json, write_text
+from pipeline import gates, grid, report, results, stages
+from pipeline.run import Run
+
+
+@dataclass(frozen=True)
+class Outcome:
+    report: Path
+    results: Path
+    summary: list[str]
+
+
+def everything(run: Run) -> Outcome:
+    """Train first, so that the base is loaded once for all measuring; then measure, judge, and write it down."""
+    config = run.config
+    stages.pairs(run)
+    stages.personality(run)
+    stages.buffer(run)
+    for state in stages.states(run)[2:]:
+        stages.task(run, state.split("+")[-1])
+    for state in stages.states(run):
+        stages.persona_of(run, state)
+        stages.capability(run, state)
+    for name in config.tasks:
+        stages.task_score(run, name, "personality")
+    for state in stages.states(run)[2:]:
+        stages.task_score(run, state.split("+")[-1], state)
+    gates.judge_all(run)
+    for name in config.hypotheses:
+        grid.verdict(run, name)
+    return write_report(run)
+
+
+def write_report(run: Run) -> Outcome:
+    """results.json and report.html from the records that are there."""
+    found = results.collect(run)
+    write_json(run.folder / "results.json", found)
+    write_text(run.folder / "report.html", report.render(found))
+    return Outcome(run.folder / "report.html", run.folder / "results.json", report.summary(found))
