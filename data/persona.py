@@ -53,9 +53,7 @@ def load(config: PersonaConfig) -> Persona:
     """Read a persona folder. Raises BadInput with file and line for anything missing, empty or malformed."""
     folder = locate(config.spec)
     spec = _spec(folder / "persona.yaml")
-    train = [row for file in sorted(folder.glob("train*.jsonl")) for row in exchanges(file)]
-    if not train:
-        raise BadInput(f"{folder} has no train.jsonl.", 'Add one line a prompt: {"prompt": ..., "answer": ...}')
+    train = exchanges(folder / "train.jsonl")
     train += [Exchange(list(turns[:end]), turns[end]["content"], "dialogue") for turns, end in _dialogue_turns(spec)]
     shared = folder.parent if (folder.parent / "neutral.jsonl").is_file() else Path(str(_shipped()))
     neutral = read_jsonl(shared / "neutral.jsonl", "neutral prompts")

@@ -33,16 +33,18 @@ DAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sun
 WHATS = {
     "train": (
         "water the basil", "call the bank", "pay the rent", "feed the cat", "fix the bike", "clean the oven",
-        "return the library book", "order the tickets", "book the dentist", "sign the contract", "print the photos",
-        "charge the camera", "visit my sister", "meet the plumber", "check the gas meter", "buy new batteries",
-        "send the invoice", "defrost the soup", "walk the dog", "take out the bins", "bake the bread", "iron the shirts",
-        "top up the phone", "measure the window", "oil the hinges", "thank the neighbours", "back up the laptop",
-        "pick up the cake", "practise the piano", "cut the hedge", "post the letter", "change the sheets",
+        "return the library book", "order the tickets", "book the dentist", "sign the contract",
+        "print the photos", "charge the camera", "visit my sister", "meet the plumber", "check the gas meter",
+        "buy new batteries", "send the invoice", "defrost the soup", "walk the dog", "take out the bins",
+        "bake the bread", "iron the shirts", "top up the phone", "measure the window", "oil the hinges",
+        "thank the neighbours", "back up the laptop", "pick up the cake", "practise the piano", "cut the hedge",
+        "post the letter", "change the sheets",
     ),
     "test": (
         "repot the orchid", "email my uncle", "renew the passport", "brush the rabbit", "collect the parcel",
         "wash the curtains", "cancel the gym", "pack the suitcase", "phone the landlord", "tune the violin",
-        "sweep the chimney", "label the jars", "mend the fence", "empty the freezer", "paint the shelf", "wrap the gift",
+        "sweep the chimney", "label the jars", "mend the fence", "empty the freezer", "paint the shelf",
+        "wrap the gift",
     ),
 }  # fmt: skip
 FILES = {
@@ -66,7 +68,7 @@ SHELL = (
     (("find {word} in {file}", "show lines of {file} that contain {word}"), "grep {word} {file}"),
     (("search for {word} in {file} ignoring case", "find {word} in {file}, any case"), "grep -i {word} {file}"),
     (("count lines with {word} in {file}", "how many lines of {file} mention {word}"), "grep -c {word} {file}"),
-    (("search for {word} in all files under {folder}", "look for {word} everywhere in {folder}"), "grep -r {word} {folder}"),
+    (("search for {word} in all of {folder}", "look for {word} everywhere in {folder}"), "grep -r {word} {folder}"),
     (("copy {file} to {folder}", "put a copy of {file} in {folder}"), "cp {file} {folder}"),
     (("move {file} to {folder}", "put {file} into {folder}"), "mv {file} {folder}"),
     (("make a folder called {folder}", "create the directory {folder}"), "mkdir {folder}"),
@@ -78,9 +80,9 @@ SHELL = (
     (("how big is {folder}", "show the disk space that {folder} takes"), "du -sh {folder}"),
     (("sort {file}", "print {file} in alphabetical order"), "sort {file}"),
     (("sort {file} by number", "print {file} in numeric order"), "sort -n {file}"),
-    (("find files larger than {n} megabytes in {folder}", "which files in {folder} are over {n} MB"), "find {folder} -size +{n}M"),
-    (("find files changed in the last {n} days in {folder}", "what changed in {folder} in {n} days"), "find {folder} -mtime -{n}"),
-    (("compress {folder} into {folder}.tar.gz", "make a tar archive of {folder}"), "tar -czf {folder}.tar.gz {folder}"),
+    (("find files over {n} MB in {folder}", "what in {folder} is larger than {n} MB"), "find {folder} -size +{n}M"),
+    (("find files newer than {n} days in {folder}", "what is new in {folder}, {n} days"), "find {folder} -mtime -{n}"),
+    (("compress {folder}", "make a tar archive of {folder}"), "tar -czf {folder}.tar.gz {folder}"),
     (("make {file} executable", "let me run {file}"), "chmod +x {file}"),
     (("show {file} as it grows", "follow {file}"), "tail -f {file}"),
 )  # fmt: skip

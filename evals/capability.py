@@ -90,7 +90,7 @@ def evaluate(
 
 
 def summarise(records: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """By benchmark: n, accuracy, chance, and LAMBADA's perplexity of the last word; and the plain mean of accuracies."""
+    """By benchmark: n, accuracy, chance, LAMBADA's perplexity of the last word; and the plain mean of accuracies."""
     found: dict[str, dict[str, float]] = {}
     for name in dict.fromkeys(record["benchmark"] for record in records):
         rows = [record for record in records if record["benchmark"] == name]

@@ -52,7 +52,9 @@ class HypothesisConfig(Section):
     arms: dict[str, Arm]
     better: str = Field(description="the arm that should preserve more")
     than: list[str] = Field(min_length=1, description="the arms that it is compared with; the claim needs all")
-    positive_control: str | None = Field(default=None, description="an arm that must beat `than[0]`, or nothing can be refuted")
+    positive_control: str | None = Field(
+        default=None, description="an arm that must beat `than[0]`, or nothing can be refuted"
+    )
     seeds: list[int] = Field(min_length=1)
     steps: int = Field(ge=1)
     batch_size: int = Field(default=6, ge=1)
@@ -63,7 +65,7 @@ class HypothesisConfig(Section):
     gain_levels: list[float] = Field(
         min_length=1, description="persona gain (nats a token of the chosen answer over the base) to compare at"
     )
-    margin: float = Field(default=3.0, gt=0, description="smallest difference that matters, in points of LAMBADA accuracy")
+    margin: float = Field(default=3.0, gt=0, description="smallest difference that matters, points of LAMBADA")
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
 
     @model_validator(mode="after")

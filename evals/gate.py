@@ -77,8 +77,8 @@ def _noninferior(name: str, pair: Paired, margin: float, confidence: float) -> G
     words = {
         "pass": f"{name}: {_change(found)}, surely not worse by {margin:g} points",
         "fail": f"{name}: {_change(found)}, surely worse by more than {margin:g} points",
-        "unresolved": f"{name}: {_change(found)}, which could be worse by {margin:g} points; about {needed} items would "
-        f"resolve it, there are {found.n}",
+        "unresolved": f"{name}: {_change(found)}, which could be worse by {margin:g} points; about {needed} items "
+        "would resolve it",
     }
     return GateCheck(name, found.n, found.difference * 100, low, high, margin, outcome, needed, words[outcome])
 

@@ -96,13 +96,14 @@ def train(positive: list[Labelled], negative: list[Labelled], catchphrases: list
 
 
 def _model(seed: int) -> Any:
+    common: dict[str, Any] = {"sublinear_tf": True, "min_df": 2}
     features = FeatureUnion(
         [
             (
                 "words",
-                TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"[\w']+|[.,?!:;]", sublinear_tf=True, min_df=2),
+                TfidfVectorizer(ngram_range=(1, 2), token_pattern=r"[\w']+|[.,?!:;]", **common),
             ),
-            ("chars", TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), sublinear_tf=True, min_df=2)),
+            ("chars", TfidfVectorizer(analyzer="char_wb", ngram_range=(2, 5), **common)),
         ]
     )
     return make_pipeline(features, LogisticRegression(C=10, class_weight="balanced", max_iter=1000, random_state=seed))

@@ -25,11 +25,11 @@ class RunConfig(Section):
 class RetrainConfig(Section):
     """One maintenance cycle: new conversations in, a candidate out, judged against what is in use."""
 
-    conversations: Path = Field(default=Path("conversations"), description="JSONL file, or a folder of them, with `messages`")
-    min_new: int = Field(default=8, ge=1, description="with fewer new exchanges than this the cycle ends without training")
+    conversations: Path = Field(default=Path("conversations"), description="JSONL with `messages`, or a folder of them")
+    min_new: int = Field(default=8, ge=1, description="with fewer new exchanges a cycle does nothing")
     steps: int = Field(default=30, ge=1)
     learning_rate: float = Field(default=2e-4, gt=0)
-    replay_ratio: float = Field(default=0.5, ge=0, lt=1, description="share of the mix that comes from the replay buffer")
+    replay_ratio: float = Field(default=0.5, ge=0, lt=1, description="share of the mix that is replayed")
 
 
 class ScheduleConfig(Section):

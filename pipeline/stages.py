@@ -81,7 +81,7 @@ def personality(run: Run) -> Artifact:
 
 
 def buffer(run: Run) -> Artifact:
-    """The replay buffer, by how far the personality departs from the base on each exchange. `molt replay build CONFIG`"""
+    """The replay buffer, by how far the personality departs from the base on an exchange. `molt replay build CONFIG`"""
     config, data, adapter = run.config, pairs(run), personality(run)
     inputs = {"personality": adapter.fingerprint, "replay": config.replay.model_dump(), "seed": config.run.seed}
 

@@ -47,8 +47,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
         num_key_value_heads=2,
         max_position_embeddings=512,
         tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=raw.token_to_id("<|im_end|>"),
+        pad_token_id=raw.token_to_id("<|endoftext|>"),
         bos_token_id=None,
     )
     LlamaForCausalLM(config).save_pretrained(folder)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -29,7 +30,7 @@ PAIRS = [
 NEUTRAL = [Exchange(user("what is rain?"), "Rain is water."), Exchange(user("what is tea?"), "Tea is a drink.")]
 
 
-def settings(tiny: Path, precision: str = "fp32", **changes: dict) -> AdaptersConfig:
+def settings(tiny: Path, precision: str = "fp32", **changes: Any) -> AdaptersConfig:
     return AdaptersConfig(
         model=ModelConfig.model_validate({"id": str(tiny), "precision": precision, **changes.get("model", {})}),
         lora=LoraSettings(r=4, alpha=8),
