@@ -81,7 +81,6 @@ def _keep_trainable(model: Any) -> None:
 
 def quiet_libraries() -> None:
     """Progress and warnings of the libraries give way to our own; errors still show."""
-    import logging
     import warnings
 
     import datasets
@@ -90,7 +89,6 @@ def quiet_libraries() -> None:
     transformers_logging.disable_progress_bar()
     datasets.disable_progress_bars()
     datasets.logging.set_verbosity_error()
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     warnings.filterwarnings("ignore", module=r"(trl|peft|transformers|torch|bitsandbytes|accelerate)(\..*)?")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("BITSANDBYTES_NOWELCOME", "1")

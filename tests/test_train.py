@@ -214,3 +214,27 @@ def test_weights_that_changed_on_disk_are_refused(tiny: Path, tmp_path: Path) ->
 def test_a_step_too_small_to_move_anything_is_an_error(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(MoltError, match="did not move"):
         personality(tiny, tmp_path / "p", personality={"learning_rate": 1e-30})
+
+
+def test_generating_before_training_takes_no_gradient_away(tiny: Path) -> None:
+    """On CPUs with AVX512-BF16 bitsandbytes repacks 4-bit weights at the first forward in eval mode, and gradients then
+    stop at them. The lowest layer must get the same gradient with and without such a forward."""
+    from peft import LoraConfig, get_peft_model
+
+    gradients = []
+    for generate_first in (False, True):
+        loaded = base.load(ModelConfig(id=str(tiny), precision="nf4"))
+        if generate_first:
+            serve.TextModel(loaded.model, loaded.tokenizer).generate([PAIRS[0].prompt], 4, 1)
+        torch.manual_seed(0)
+        model = get_peft_model(loaded.model, LoraConfig(r=4, target_modules="all-linear", task_type="CAUSAL_LM"))
+        for name, parameter in model.named_parameters():
+            if "lora_B" in name:
+                torch.nn.init.normal_(parameter)
+        tokens = torch.arange(5, 25)[None]
+        model.train()
+        model(input_ids=tokens, labels=tokens).loss.backward()
+        gradients.append(
+            torch.cat([p.grad.flatten() for n, p in model.named_parameters() if "layers.0" in n and p.grad is not None])
+        )
+    assert torch.allclose(gradients[0], gradients[1], rtol=1e-3, atol=1e-5)

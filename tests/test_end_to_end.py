@@ -1,0 +1,134 @@
+"""The whole job on the real embedded model with the smallest budgets, through the command line, and again from cache."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from adapters.registry import Registry
+from evals import capability
+from pipeline import cli, results
+from pipeline.config import load
+from pipeline.console import Console
+from pipeline.run import Run
+
+HYPOTHESIS = Path(__file__).with_name("smoke_hypothesis.yaml")
+
+
+def overrides(folder: Path) -> list[str]:
+    return [
+        f"run.folder={folder / 'run'}",
+        f"registry.folder={folder / 'registry'}",
+        f"retrain.conversations={folder / 'chats.jsonl'}",
+        f"hypotheses=[{HYPOTHESIS}]",
+    ]
+
+
+def molt(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(list(arguments))
+    return int(stopped.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("job")
+    assert molt("run", "smoke", *overrides(folder)) == 0
+    return folder
+
+
+def test_the_job_leaves_results_and_a_report(done: Path) -> None:
+    found = json.loads((done / "run" / "results.json").read_text())
+    names = ["base", "personality", "personality+reminders", "personality+reminders_control"]
+    assert [state["name"] for state in found["states"]] == names
+    for state in found["states"]:
+        assert set(state["capability"]) == {"arc_easy", "piqa", "hellaswag", "lambada"}
+        assert state["persona"]["n"] == 6
+    assert found["states"][0]["kl"]["mean"] == pytest.approx(0.0, abs=1e-6)
+    assert found["states"][1]["kl"]["mean"] > 0
+    assert found["precision"] == "nf4"
+    assert found["missing"] == []
+    assert [path["stage"] for path in found["paths"]] == ["personality", "reminders", "reminders_control"]
+    assert found["hypotheses"][0]["outcome"] == "inconclusive"
+    assert found["retention"][0]["task"] == "reminders"
+    training = {row["name"]: row for row in found["training"] if "curve" in row}
+    assert training["reminders"]["frozen_tensors_unchanged"] > training["personality"]["frozen_tensors_unchanged"]
+    page = (done / "run" / "report.html").read_text()
+    assert "Cláudio" in page and "<svg" in page
+
+
+def test_a_second_run_trains_nothing(done: Path) -> None:
+    before = sorted(path for path in (done / "run").rglob("artifact.json"))
+    began = time.monotonic()
+    assert molt("run", "smoke", *overrides(done)) == 0
+    assert time.monotonic() - began < 30
+    assert sorted(path for path in (done / "run").rglob("artifact.json")) == before
+
+
+def test_the_report_is_recomputed_from_records(done: Path) -> None:
+    """A changed record changes the number: nothing is remembered from the run."""
+    run = Run(load("smoke", overrides(done)), Console())
+    first = results.collect(run)
+    run.close()
+    path = next(
+        path
+        for path in (done / "run" / "persona").glob("*/records.jsonl")
+        if "base" in (path.parent / "artifact.json").read_text()
+    )
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    original = path.read_text()
+    path.write_text("".join(json.dumps({**row, "score": 1.0}) + "\n" for row in rows))
+    run = Run(load("smoke", overrides(done)), Console())
+    second = results.collect(run)
+    run.close()
+    path.write_text(original)
+    score = {found["states"][0]["persona"]["score"]["mean"] for found in (first, second)}
+    assert 1.0 in score and len(score) == 2
+
+
+def test_the_gate_has_an_exit_code(done: Path) -> None:
+    """Six prompts and three steps resolve nothing, so nothing may be promoted."""
+    assert molt("gate", "smoke", *overrides(done)) == 3
+    assert Registry(done / "registry").current() == {}
+
+
+def test_a_retraining_cycle_is_judged_and_not_repeated(done: Path) -> None:
+    rows = [{"messages": [{"role": "user", "content": f"What do I do about drawer {i}?"}, answer(i)]} for i in range(6)]
+    (done / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    registry = Registry(done / "registry")
+    adapter = next((done / "run" / "personality").glob("*/adapter_config.json")).parent
+    registry.promote(registry.add(adapter, {}).id)
+    in_use = registry.current()
+    assert molt("retrain", "smoke", *overrides(done)) == 3
+    assert registry.current() == in_use
+    verdict = json.loads(next((done / "run" / "retrain").glob("*/verdict.json")).read_text())
+    assert {check["outcome"] for check in verdict["checks"]} <= {"pass", "unresolved", "fail"}
+    assert molt("retrain", "smoke", *overrides(done)) == 0  # nothing new
+
+
+def answer(i: int) -> dict[str, str]:
+    return {"role": "assistant", "content": f"Open it. Take out the thing on top, number {i}. Is it yours?"}
+
+
+def test_our_engine_gives_the_numbers_of_the_harness(done: Path) -> None:
+    """CompactLM against HFLM on the real model in fp32: log-likelihoods to 1e-3, the same right and wrong."""
+    from lm_eval.models.huggingface import HFLM
+
+    from adapters import base, serve
+
+    loaded = base.load(load("smoke").model, "fp32")
+    text: Any = serve.TextModel(loaded.model, loaded.tokenizer)
+    items = {"arc_easy": 6, "lambada": 6}
+    ours = capability.evaluate(text, items, 4, 0)
+    theirs = capability.evaluate(text, items, 4, 0, engine=HFLM)
+    for one, other in zip(ours, theirs, strict=True):
+        assert one["logprob"] == pytest.approx(other["logprob"], abs=1e-3)
+        assert (one["item"], one["correct"], one["correct_norm"]) == (
+            other["item"],
+            other["correct"],
+            other["correct_norm"],
+        )

@@ -1,0 +1,259 @@
+"""The house around the stages: configuration, runs, registry, schedule, command line."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from adapters import card
+from adapters.registry import Registry
+from data.errors import BadInput
+from pipeline import cli, config, estimate, schedule
+from pipeline.config import Config, ScheduleConfig
+from pipeline.console import Console
+from pipeline.run import Missing, Run
+
+SHIPPED = sorted(path.stem for path in config.shipped().glob("*.yaml"))
+
+
+@pytest.mark.parametrize("name", SHIPPED)
+def test_every_shipped_config_loads_and_says_how_to_launch_it(name: str) -> None:
+    config.load(name)
+    header = config.shipped(f"{name}.yaml").read_text().split("\nrun:")[0]
+    assert re.search(rf"molt (run )?{name}", header)
+
+
+@pytest.mark.parametrize("path", sorted(config.shipped("hypotheses").glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_shipped_hypothesis_loads(path: Path) -> None:
+    assert config.load_hypothesis(path.stem.upper()).id == path.stem.upper()
+
+
+def test_the_real_setting_differs_from_the_demo_only_in_values() -> None:
+    def keys(value: Any, prefix: str = "") -> set[str]:
+        if not isinstance(value, dict):
+            return {prefix}
+        return {
+            found
+            for key, item in value.items()
+            if prefix != ".capability.items"
+            for found in keys(item, f"{prefix}.{key}")
+        }
+
+    demo, real = (yaml.safe_load(config.shipped(f"{name}.yaml").read_text()) for name in ("demo", "llama-8b"))
+    assert keys(demo) == keys(real)
+
+
+def test_an_8b_on_24_gb_and_a_demo_on_6_gib() -> None:
+    real, demo = config.load("llama-8b"), config.load("demo")
+    assert 8.0e9 < estimate.parameters(real.model.shape) < 8.1e9
+    assert 134e6 < estimate.parameters(demo.model.shape) < 135e6
+    assert estimate.training_memory(real).total < 22
+    assert estimate.training_memory(demo).total < 6
+
+
+def test_overrides_reach_their_setting() -> None:
+    found = config.load("demo", ["dpo.beta=0.2", "tasks.reminders.steps=7", "personality.learning_rate=1e-3"])
+    assert (found.dpo.beta, found.tasks["reminders"].steps, found.personality.learning_rate) == (0.2, 7, 1e-3)
+
+
+def test_show_gives_a_config_that_loads_again(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text(config.dump(config.load("demo")))
+    assert config.load(str(path)) == config.load("demo")
+
+
+BAD = [
+    (["config", "check", "nothing"], "No config nothing"),
+    (["config", "check", "dmo"], "Did you mean demo"),
+    (["config", "check", "demo", "dpo.betta=0.2"], "Did you mean dpo.beta"),
+    (["config", "check", "demo", "beta"], "Write KEY=VALUE"),
+    (["config", "check", "demo", "dpo.beta=-1"], "dpo.beta"),
+    (["config", "check", "demo", "dpo.beta.x=1"], "is a value, not a section"),
+    (["config", "check", "demo", "personality.parameters=full"], "cannot train 4-bit"),
+    (["config", "check", "demo", "personality.steps=1"], "greater than or equal to 2"),
+    (["config", "check", "demo", "tasks.base={kind: shell}"], "plain name"),
+    (["config", "check", "{tmp}/empty.yaml"], "is empty"),
+    (["config", "check", "{tmp}/list.yaml"], "holds no settings"),
+    (["config", "check", "{tmp}/broken.yaml"], "line 2: not valid YAML"),
+    (["hypothesis", "run", "H999", "demo", "run.folder={tmp}/run"], "No config H999"),
+    (["data", "build", "demo", "run.folder={tmp}/run", "persona.spec=nobody"], "No persona nobody"),
+    (["data", "build", "demo", "run.folder={tmp}/empty.yaml/x"], "is a file, not a folder"),
+    (["data", "build", "demo", "run.folder={tmp}/run", "model.id=./nowhere"], "No model folder"),
+    (["data", "build", "demo", "run.folder={tmp}/run", "model.id=no/such-model"], "cannot be loaded"),
+    (["train", "task", "dance", "demo", "run.folder={tmp}/run"], "no task dance"),
+    (["retrain", "demo", "run.folder={tmp}/run", "registry.folder={tmp}/reg"], "No personality is in use"),
+    (["registry", "promote", "x", "demo", "registry.folder={tmp}/reg"], "The registry has no x"),
+    (["registry", "rollback", "demo", "registry.folder={tmp}/reg"], "no promotion to roll back"),
+    (["schedule", "install", "demo", "--kind", "moon"], "--kind moon"),
+]
+
+
+@pytest.mark.parametrize(
+    ("command", "message"), BAD, ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else ""
+)
+def test_bad_input_is_one_clear_error_with_its_mending(
+    command: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.yaml").write_text("")
+    (tmp_path / "list.yaml").write_text("[1]")
+    (tmp_path / "broken.yaml").write_text("run:\n  folder: [")
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([part.replace("{tmp}", str(tmp_path)) for part in command])
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert message in " ".join(said.split())
+    assert "Traceback" not in said
+
+
+def test_help_is_quick_and_imports_no_torch() -> None:
+    code = "import sys; from pipeline import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    began = time.monotonic()
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+    assert time.monotonic() - began < 3  # half a second on a quiet machine
+
+
+def test_config_commands_import_no_torch() -> None:
+    code = "import sys; from pipeline import cli\ntry: cli.main(['config', 'check', 'demo'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
+
+
+def test_every_command_has_help(capsys: pytest.CaptureFixture[str]) -> None:
+    import typer.main
+
+    def walk(command: Any, path: list[str]) -> None:
+        assert (command.help or "").strip(), path
+        for name, sub in getattr(command, "commands", {}).items():
+            walk(sub, [*path, name])
+
+    walk(typer.main.get_command(cli.app), ["molt"])
+
+
+def test_json_goes_to_standard_output_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["config", "check", "demo", "--json"])
+    assert not stopped.value.code
+    assert json.loads(capsys.readouterr().out)["valid"] is True
+
+
+def open_run(tmp_path: Path) -> Run:
+    return Run(Config.model_validate({"run": {"folder": tmp_path / "run"}}), Console())
+
+
+def test_a_stage_is_made_once_for_the_same_inputs(tmp_path: Path) -> None:
+    made: list[int] = []
+
+    def make(folder: Path) -> dict[str, Any]:
+        made.append(1)
+        (folder / "x.txt").write_text("x")
+        return {"n": len(made)}
+
+    run = open_run(tmp_path)
+    first = run.do("stage", {"a": 1}, make)
+    assert run.do("stage", {"a": 1}, make) == first
+    other = run.do("stage", {"a": 2}, make)
+    assert other.folder != first.folder and first.folder.is_dir()
+    run.close()
+    again = open_run(tmp_path)
+    assert again.do("stage", {"a": 1}, make).facts == {"n": 1}
+    again.close()
+    assert len(made) == 2
+
+
+def test_an_interrupted_stage_leaves_nothing_that_looks_done(tmp_path: Path) -> None:
+    run = open_run(tmp_path)
+
+    def broken(folder: Path) -> dict[str, Any]:
+        (folder / "half.txt").write_text("half")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run.do("stage", {}, broken)
+    run.only_read = True
+    with pytest.raises(Missing):
+        run.do("stage", {}, lambda folder: {})
+    run.only_read = False
+    artifact = run.do("stage", {}, lambda folder: {"whole": True})
+    assert not (artifact.folder / "half.txt").exists()
+    run.close()
+
+
+def test_two_commands_do_not_share_a_run_folder(tmp_path: Path) -> None:
+    run = open_run(tmp_path)
+    with pytest.raises(BadInput, match="Another molt command"):
+        open_run(tmp_path)
+    run.close()
+    open_run(tmp_path).close()
+
+
+def adapter(folder: Path, name: str, content: bytes, beneath: dict[str, str] | None = None) -> Path:
+    folder.mkdir(parents=True)
+    (folder / "adapter_model.safetensors").write_bytes(content)
+    (folder / "adapter_config.json").write_text("{}")
+    card.write(folder, card.Manifest(name, "base", "digest", "nf4", beneath or {}))
+    return folder
+
+
+def test_the_registry_promotes_and_rolls_back(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "registry")
+    one = registry.add(adapter(tmp_path / "1", "personality", b"one"), {})
+    two = registry.add(adapter(tmp_path / "2", "personality", b"two"), {})
+    registry.promote(one.id)
+    registry.promote(two.id)
+    assert registry.current() == {"personality": two.id}
+    assert registry.rollback() == {"personality": one.id}
+    assert registry.rollback() == {}
+    with pytest.raises(BadInput, match="no promotion"):
+        registry.rollback()
+    registry.promote(two.id)
+    assert registry.rollback() == {}
+    assert [entry.id for entry in registry.entries()] == [one.id, two.id]
+    assert len(registry.history()) == 6
+
+
+def test_a_task_is_promoted_only_above_its_own_personality(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "registry")
+    person = adapter(tmp_path / "p", "personality", b"one")
+    task = registry.add(adapter(tmp_path / "t", "shell", b"task", {"personality": card.weights_hash(person)}), {})
+    with pytest.raises(BadInput, match="another personality"):
+        registry.promote(task.id)
+    registry.promote(registry.add(person, {}).id)
+    registry.promote(task.id)
+    assert registry.current()["shell"] == task.id
+
+
+def test_the_schedule_runs_retrain_at_the_time_asked(tmp_path: Path) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("run: {folder: x}")
+    cron = schedule.plan(path, ScheduleConfig(every="weekly", at="04:05"), "cron")
+    assert cron.line.startswith("5 4 * * 0 cd ")
+    assert f"molt retrain {path}" in cron.line
+    timer = schedule.plan(path, ScheduleConfig(every="daily", at="04:05"), "systemd")
+    text = "\n".join(timer.files.values())
+    assert "OnCalendar=*-*-* 04:05:00" in text
+    assert "SuccessExitStatus=3" in text
+
+
+def test_cron_lines_of_others_survive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Against a crontab of our own on PATH."""
+    store = tmp_path / "table"
+    store.write_text("0 1 * * * backup\n")
+    fake = tmp_path / "bin" / "crontab"
+    fake.parent.mkdir()
+    fake.write_text(f'#!/bin/sh\nif [ "$1" = -l ]; then cat {store}; else cat > {store}; fi\n')
+    fake.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{fake.parent}:/usr/bin:/bin")
+    job = schedule.plan(tmp_path / "c.yaml", ScheduleConfig(), "cron")
+    schedule.install(job)
+    schedule.install(job)
+    assert store.read_text().splitlines() == ["0 1 * * * backup", job.line]
+    assert schedule.remove(job)
+    assert not schedule.remove(job)
+    assert store.read_text() == "0 1 * * * backup\n"
