@@ -50,3 +50,10 @@ class TaskConfig(Section):
     replay_ratio: float = Field(default=0.25, ge=0, lt=1, description="share of the final mix that is replay")
     control: bool = Field(default=False, description="also train without replay, as the unprotected control")
     floor: float = Field(default=0.5, ge=0, le=1, description="exact match below which the task counts as not learned")
+
+    @property
+    def replayed(self) -> int:
+        """Replayed examples in each step, so that they are `replay_ratio` of it; at least one if there are any."""
+        if not self.replay_ratio:
+            return 0
+        return max(1, round(self.batch_size * self.replay_ratio / (1 - self.replay_ratio)))

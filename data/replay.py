@@ -58,23 +58,20 @@ def _turns(order: list[Candidate]) -> list[Candidate]:
 
 
 def mix(
-    task: list[Exchange], replay: list[Exchange], steps: int, batch_size: int, ratio: float, seed: int
+    task: list[Exchange], replay: list[Exchange], steps: int, batch_size: int, replayed: int, seed: int
 ) -> list[Exchange]:
-    """`steps` equal batches in training order: `batch_size` task examples each, and as many replayed ones as make
-    `ratio` of the batch, interleaved at random places. Both are reshuffled whenever they run out.
+    """`steps` equal batches in training order, each of `batch_size` task examples and `replayed` replayed ones at
+    random places. Both are reshuffled whenever they run out.
 
     Raises BadInput when replay is asked for and there is none.
     """
-    if ratio and not replay:
-        raise BadInput("replay_ratio is above 0 but the replay buffer is empty.", "Build it: molt replay build")
+    if replayed and not replay:
+        raise BadInput("replay_ratio is above 0 but the replay buffer is empty.", "Build it: molt replay build CONFIG")
     rng = random.Random(seed)
-    extra = round(batch_size * ratio / (1 - ratio))
-    if ratio and not extra:
-        extra = 1
     draw_task, draw_replay = _forever(task, rng), _forever(replay, random.Random(seed + 1))
     rows = []
     for _ in range(steps):
-        batch = [next(draw_task) for _ in range(batch_size)] + [next(draw_replay) for _ in range(extra)]
+        batch = [next(draw_task) for _ in range(batch_size)] + [next(draw_replay) for _ in range(replayed)]
         rng.shuffle(batch)
         rows += batch
     return rows

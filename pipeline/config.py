@@ -63,9 +63,15 @@ class Config(Section):
     @model_validator(mode="after")
     def consistent(self) -> Config:
         self.adapters()
-        for name in self.tasks:
+        for name, task in self.tasks.items():
             if not name.isidentifier() or name in ("base", "personality", "default", "ref"):
                 raise ValueError(f"tasks.{name}: a task needs a plain name other than base, personality, default, ref")
+            sizes = [task.batch_size + task.replayed] + ([task.batch_size] if task.control else [])
+            if any(size % self.train.gradient_accumulation for size in sizes):
+                raise ValueError(
+                    f"tasks.{name}: {' and '.join(map(str, sizes))} examples a step (with replay) must be multiples of "
+                    f"train.gradient_accumulation={self.train.gradient_accumulation}"
+                )
         return self
 
     def adapters(self) -> AdaptersConfig:

@@ -130,7 +130,7 @@ def task(run: Run, name: str) -> Artifact:
         kept = []
         if settings.replay_ratio:
             kept = [replay.from_row(row).exchange for row in read_jsonl(buffer(run).folder / "buffer.jsonl")]
-        mix = replay.mix(taught, kept, settings.steps, settings.batch_size, settings.replay_ratio, config.run.seed)
+        mix = replay.mix(taught, kept, settings.steps, settings.batch_size, settings.replayed, config.run.seed)
         with run.console.progress(name) as progress:
             trained = train.train_task(
                 config.adapters(),

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import importers, pairs, persona, replay, tasks
-from data.config import PairsConfig, PersonaConfig, ReplayConfig
+from data.config import PairsConfig, PersonaConfig, ReplayConfig, TaskConfig
 from data.errors import BadInput
 from data.types import Exchange, Pair
 
@@ -99,8 +99,9 @@ def test_a_replay_budget_that_fits_nothing_says_so() -> None:
 @given(st.integers(1, 12), st.integers(1, 12), st.floats(0, 0.8))
 def test_every_batch_of_a_mix_has_the_same_share_of_replay(steps: int, batch: int, ratio: float) -> None:
     taught = [Exchange(persona.user(str(i)), "x", source="task") for i in range(7)]
-    mix = replay.mix(taught, [exchange(i) for i in range(5)], steps, batch, ratio, 0)
-    size = len(mix) // steps
+    settings = TaskConfig(kind="shell", batch_size=batch, replay_ratio=ratio)
+    mix = replay.mix(taught, [exchange(i) for i in range(5)], steps, batch, settings.replayed, 0)
+    size = batch + settings.replayed
     assert size * steps == len(mix)
     for start in range(0, len(mix), size):
         assert sum(bool(item.source) for item in mix[start : start + size]) == batch
@@ -110,7 +111,7 @@ def test_every_batch_of_a_mix_has_the_same_share_of_replay(steps: int, batch: in
 
 def test_replay_asked_for_without_a_buffer() -> None:
     with pytest.raises(BadInput, match="buffer is empty"):
-        replay.mix([exchange(0)], [], 2, 2, 0.5, 0)
+        replay.mix([exchange(0)], [], 2, 2, 1, 0)
 
 
 class Words:
