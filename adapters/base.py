@@ -91,8 +91,6 @@ def quiet_libraries() -> None:
     datasets.logging.set_verbosity_error()
     warnings.filterwarnings("ignore", module=r"(trl|peft|transformers|torch|bitsandbytes|accelerate)(\..*)?")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("BITSANDBYTES_NOWELCOME", "1")
-    os.environ.setdefault("TQDM_DISABLE", "1")
 
 
 def _dtype(precision: str) -> torch.dtype:

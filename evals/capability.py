@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -155,7 +154,6 @@ def _quiet() -> Iterator[None]:
 
     datasets.disable_progress_bars()
     before = logging.root.manager.disable
-    os.environ.setdefault("TQDM_DISABLE", "1")
     logging.disable(logging.WARNING)
     try:
         with contextlib.redirect_stdout(io.StringIO()):

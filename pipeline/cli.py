@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 import traceback
 from collections.abc import Iterator
@@ -417,6 +418,7 @@ def options(
 def main(arguments: list[str] | None = None) -> None:
     """The entry point: errors that a user can mend become two lines and an exit code."""
     given = sys.argv[1:] if arguments is None else arguments
+    os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries, on top of ours
     try:
         app(args=given)
     except MoltError as error:

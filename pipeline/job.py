@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from data import assets
 from data.io import write_json, write_text
 from pipeline import gates, grid, report, results, stages
 from pipeline.run import Run
@@ -20,6 +21,9 @@ class Outcome:
 def everything(run: Run) -> Outcome:
     """Train first, so that the base is loaded once for all measuring; then measure, judge, and write it down."""
     config = run.config
+    if not all(state.present for state in assets.states()):
+        with run.console.progress("assets") as progress:
+            assets.pull(progress)
     stages.pairs(run)
     stages.personality(run)
     stages.buffer(run)
