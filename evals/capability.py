@@ -2,61 +2,119 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
-import logging
 import tempfile
-from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import yaml
-from lm_eval import simple_evaluate
+from lm_eval.defaults import DEFAULT_OTHER_SEED
+from lm_eval.evaluator import evaluate as run_harness
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
 from data import assets
 from data.errors import BadInput
-from data.io import batches, read_jsonl, write_jsonl
+from data.io import batches
 from data.types import ChatModel, Progress, silent
 
 BENCHMARKS = Path(__file__).with_name("benchmarks")
+SHARING = ("llama",)
+"""Architectures that are known to take a mask of one row for each token."""
 
 
-class CompactLM(HFLM):
-    """The harness's model with one change: only positions of a continuation are projected onto the vocabulary, and
-    their softmax is taken in fp32. Log-likelihoods agree with HFLM's to 1e-3 in fp32."""
+# the decorator on it hides from type checkers what it is
+_HFLM: Any = HFLM
+
+
+class SharedContextLM(_HFLM):
+    """The harness's model, faster at likelihoods, which agree with its own to 1e-3 nats in fp32.
+
+    The choices of a question go through the model in one row: the context once, then each choice, which sees the
+    context and itself (tree attention, SpecInfer, arXiv:2305.09781). Only the positions that predict a choice are
+    projected onto the vocabulary, and their softmax is taken in fp32.
+    """
+
+    progress: Progress = staticmethod(silent)
 
     def _loglikelihood_tokens(
         self, requests: list[Any], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
+        rows = sorted(self._rows(requests), key=lambda row: -len(row.tokens))
+        at_once = max(1, int(self.batch_size) // max(len(row.reads) for row in rows))
         found: dict[int, tuple[float, bool]] = {}
-        order = sorted(range(len(requests)), key=lambda i: -len(requests[i][1]) - len(requests[i][2]))
-        for group in batches(order, int(self.batch_size)):
-            rows = [(requests[i][1] + requests[i][2])[-(self.max_length + 1) :][:-1] for i in group]
-            wanted = [requests[i][2] for i in group]
-            for i, logits, target in zip(group, self._tails(rows, max(map(len, wanted))), wanted, strict=True):
-                log_probs = torch.log_softmax(logits[-len(target) :].float(), -1)
-                tokens = torch.tensor(target, device=log_probs.device)
-                total = log_probs.gather(1, tokens[:, None]).sum()
-                found[i] = (float(total), bool((log_probs.argmax(-1) == tokens).all()))
-                if requests[i][0] is not None:
-                    self.cache_hook.add_partial("loglikelihood", requests[i][0], found[i])
+        for group in batches(rows, at_once):
+            first, logits = self._forward(group)
+            for row, values in zip(group, logits, strict=True):
+                for i, columns in row.reads.items():
+                    found[i] = _score(values[[column - first for column in columns]], requests[i][2])
+            self.progress(len(found), len(requests), "")
         return [found[i] for i in range(len(requests))]
 
+    def _rows(self, requests: list[Any]) -> list[_Row]:
+        """Requests by context. One whose continuation is longer than its context gains nothing and stays alone."""
+        config = self.model.config
+        able = config.model_type in SHARING and config._attn_implementation in ("eager", "sdpa")
+        groups: dict[tuple[tuple[int, ...], int], dict[int, list[int]]] = {}
+        for i, (_, context, continuation) in enumerate(requests):
+            kept = tuple(context[-(self.max_length + 1 - len(continuation)) :])
+            alone = -1 if able and len(kept) > len(continuation) else i
+            groups.setdefault((kept, alone), {})[i] = continuation
+        return [_pack(list(context), continuations) for (context, _), continuations in groups.items()]
+
     @torch.no_grad()
-    def _tails(self, rows: list[list[int]], keep: int) -> torch.Tensor:
-        """(rows, keep, vocabulary) logits of the last `keep` positions, rows padded on the left."""
-        width = max(map(len, rows))
-        tokens = torch.tensor([[0] * (width - len(row)) + row for row in rows], device=self.device)
-        mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=self.device)
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        out = self.model(
-            input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=keep
-        )
-        return out.logits
+    def _forward(self, rows: list[_Row]) -> tuple[int, torch.Tensor]:
+        """The first column that any row reads, and (rows, columns from there on, vocabulary) logits."""
+        width = max(len(row.tokens) for row in rows)
+        first = min(columns[0] for row in rows for columns in row.reads.values())
+        inputs: dict[str, torch.Tensor] = {"input_ids": self._padded([row.tokens for row in rows], width)}
+        if any(len(row.reads) > 1 for row in rows):
+            branch = self._padded([row.branch for row in rows], width)
+            inputs["position_ids"] = self._padded([row.positions for row in rows], width)
+            seen = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
+            hidden = ~seen.tril()[:, None]
+            dtype = self.model.get_input_embeddings().weight.dtype
+            mask = torch.zeros(hidden.shape, dtype=dtype, device=self.device)
+            inputs["attention_mask"] = mask.masked_fill(hidden, torch.finfo(dtype).min)
+        return first, self.model(**inputs, use_cache=False, logits_to_keep=width - first).logits
+
+    def _padded(self, values: list[list[int]], width: int) -> torch.Tensor:
+        """On the right, where causal attention lets nobody look."""
+        return torch.tensor([row + [0] * (width - len(row)) for row in values], device=self.device)
+
+
+@dataclass(frozen=True)
+class _Row:
+    """A context (branch 0) and the continuations after it (branches 1, 2, ...), each at the positions that it would
+    have alone. `reads` names the columns whose logits predict a continuation, by the number of its request."""
+
+    tokens: list[int]
+    positions: list[int]
+    branch: list[int]
+    reads: dict[int, list[int]]
+
+
+def _pack(context: list[int], continuations: dict[int, list[int]]) -> _Row:
+    """A continuation's last token is predicted but predicts nothing, so it is left out."""
+    end = len(context)
+    row = _Row(list(context), list(range(end)), [0] * end, {})
+    for number, (i, continuation) in enumerate(continuations.items(), start=1):
+        start, more = len(row.tokens), len(continuation) - 1
+        row.reads[i] = [end - 1, *range(start, start + more)]
+        row.tokens.extend(continuation[:-1])
+        row.positions.extend(range(end, end + more))
+        row.branch.extend([number] * more)
+    return row
+
+
+def _score(logits: torch.Tensor, target: list[int]) -> tuple[float, bool]:
+    """Log-likelihood of the target tokens in nats, and whether each of them is the likeliest."""
+    log_probs = torch.log_softmax(logits.float(), -1)
+    tokens = torch.tensor(target, device=logits.device)
+    return float(log_probs.gather(1, tokens[:, None]).sum()), bool((log_probs.argmax(-1) == tokens).all())
 
 
 def embedded() -> list[str]:
@@ -69,27 +127,32 @@ def evaluate(
     batch_size: int,
     seed: int,
     progress: Progress = silent,
-    engine: type[HFLM] = CompactLM,
+    skip: int = 0,
+    engine: Any = SharedContextLM,
 ) -> list[dict[str, Any]]:
     """One record for each item, in the model's current state.
 
-    `items` maps a benchmark to the number of items, 0 for all. An embedded benchmark gives a sample drawn by `seed`,
-    the same for every state; any other name is one of the harness's own tasks (its first items; needs a hub).
-    `correct` is `acc`, `logprob` the log-likelihood in nats of the right continuation.
+    `items` maps a benchmark to the number of items, 0 for all. They are drawn by `seed`, and the same for every state;
+    `skip` passes over the first of the draw, for a sample that shares no item with an earlier one. A name that is not
+    embedded is one of the harness's own tasks and needs a hub: BadInput if it cannot be loaded.
+
+    A record's `correct` is the harness's `acc`, `logprob` the log-likelihood in nats of the right continuation (None
+    where there is none), `chance` the accuracy of guessing (0 for LAMBADA). `engine` may be HFLM itself, to compare.
     """
-    lm = engine(
-        pretrained=model.model, tokenizer=model.tokenizer, batch_size=batch_size, device=str(model.model.device)
-    )
-    records: list[dict[str, Any]] = []
-    for number, (name, count) in enumerate(items.items()):
-        progress(number, len(items), name)
-        records += _run(lm, name, count, seed)
-    progress(len(items), len(items), "")
+    with tempfile.TemporaryDirectory() as folder, assets.quiet():
+        drawn = [_draw(name, count, seed, skip, Path(folder)) for name, count in items.items()]
+        lm = engine(pretrained=model.model, tokenizer=model.tokenizer, batch_size=batch_size)
+        total, records = sum(sample.size for sample in drawn), []
+        for sample in drawn:
+            progress(len(records), total, sample.name)
+            lm.progress = _within(progress, len(records), total, sample)
+            records += _run(lm, sample)
+        progress(total, total, "")
     return records
 
 
 def summarise(records: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """By benchmark: n, accuracy, chance, LAMBADA's perplexity of the last word; and the plain mean of accuracies."""
+    """By benchmark: n, accuracy, chance, perplexity of LAMBADA's last word; and the plain mean of accuracies."""
     found: dict[str, dict[str, float]] = {}
     for name in dict.fromkeys(record["benchmark"] for record in records):
         rows = [record for record in records if record["benchmark"] == name]
@@ -104,59 +167,87 @@ def summarise(records: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     return found
 
 
-def _run(lm: HFLM, name: str, count: int, seed: int) -> list[dict[str, Any]]:
-    with tempfile.TemporaryDirectory() as folder, _quiet():
-        if name in embedded():
-            task, limit = _embedded_task(name, count, seed, Path(folder)), None
-            manager = TaskManager(include_defaults=False)
-        else:
-            task, limit, manager = name, count or None, TaskManager()
-        try:
-            found = simple_evaluate(
-                lm, tasks=[task], task_manager=manager, limit=limit, log_samples=True, bootstrap_iters=0
-            )
-        except (KeyError, ValueError, OSError) as error:
-            raise BadInput(
-                f"The benchmark {name} cannot be loaded: {error}", f"Embedded are: {', '.join(embedded())}."
-            ) from error
-    assert found is not None
-    return [_record(name, sample) for samples in found["samples"].values() for sample in samples]
+@dataclass(frozen=True)
+class _Draw:
+    """A benchmark's tasks (several for a group such as mmlu), and by task the items of the sample."""
+
+    name: str
+    tasks: dict[str, Any]
+    items: dict[str, list[int]]
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.items.values()))
 
 
-def _embedded_task(name: str, count: int, seed: int, folder: Path) -> dict[str, Any]:
-    """The benchmark's own YAML, on a file that holds just the sampled items."""
-    rows = read_jsonl(assets.benchmark_path(name))
-    order = np.random.default_rng(seed).permutation(len(rows))[: count or len(rows)]
-    path = folder / f"{name}.jsonl"
-    write_jsonl(path, (rows[i] for i in order))
-    task = yaml.safe_load((BENCHMARKS / f"{name}.yaml").read_text(encoding="utf-8"))
-    return {**task, "dataset_kwargs": {"data_files": {"test": str(path)}}}
+def _draw(name: str, count: int, seed: int, skip: int, folder: Path) -> _Draw:
+    tasks = _tasks(name, folder)
+    every = [(task, i) for task, loaded in tasks.items() for i in range(len(loaded.eval_docs))]
+    order = np.random.default_rng(seed).permutation(len(every))[skip : skip + count if count else None]
+    if not len(order):
+        raise BadInput(f"{name} has {len(every)} items, none after the first {skip}.", "Ask for fewer items.")
+    items: dict[str, list[int]] = {}
+    # the harness takes them in the order of its file, so a sorted list is the one whose numbers it gets right
+    for task, i in sorted(every[k] for k in order):
+        items.setdefault(task, []).append(i)
+    return _Draw(name, {task: tasks[task] for task in items}, items)
 
 
-def _record(name: str, sample: dict[str, Any]) -> dict[str, Any]:
-    answers = [response[0] if isinstance(response, list) else response for response in sample["filtered_resps"]]
-    choices = sample["doc"].get("choices") if len(answers) > 1 else None
-    gold = int(sample["target"]) if choices else 0
+def _tasks(name: str, folder: Path) -> dict[str, Any]:
+    """The harness's tasks by name. `folder` takes the Arrow copy of an embedded file, which would otherwise stay in the
+    cache of `datasets` for ever."""
+    if name in embedded():
+        task = yaml.safe_load((BENCHMARKS / f"{name}.yaml").read_text(encoding="utf-8"))
+        files = {"test": str(assets.benchmark_path(name))}
+        task["dataset_kwargs"] = {"data_files": files, "cache_dir": str(folder)}
+        return dict(TaskManager(include_defaults=False).load([task])["tasks"])
+    others = f"Embedded are: {', '.join(embedded())}. Any other is a task of lm-evaluation-harness and needs a hub."
+    try:
+        tasks: dict[str, Any] = dict(_harness().load([name])["tasks"])
+    except Exception as error:  # whatever a task's own code, the hub or a missing package raise
+        why = str(error).strip().splitlines() or [type(error).__name__]
+        raise BadInput(f"The benchmark {name} cannot be loaded: {why[0]}", others) from error
+    for task in tasks.values():
+        if not {"acc", "exact_match"} & set(task.aggregation()):
+            raise BadInput(f"The benchmark {name} has no accuracy.", others)
+        task.set_fewshot_seed(DEFAULT_OTHER_SEED)
+    return tasks
+
+
+@cache
+def _harness() -> TaskManager:
+    """All of the harness's own tasks. Their index takes seconds to make."""
+    return TaskManager()
+
+
+def _within(progress: Progress, before: int, total: int, sample: _Draw) -> Progress:
+    """Progress over the requests of one benchmark, in items of all."""
+    return lambda done, of, note: progress(before + sample.size * done // of, total, sample.name)
+
+
+def _run(lm: Any, sample: _Draw) -> list[dict[str, Any]]:
+    # not `simple_evaluate`, which seeds the global random state and asks git and pip about the machine
+    found: Any = run_harness(lm, {"tasks": sample.tasks}, samples=sample.items, bootstrap_iters=0)
+    records = []
+    for name, task in sample.tasks.items():
+        rows = found["samples"][name]
+        # a task that reads an answer in several ways logs each item several times; the first way counts
+        for row in (row for row in rows if row["filter"] == rows[0]["filter"]):
+            item = row["doc_id"] if len(sample.tasks) == 1 else f"{name}:{row['doc_id']}"
+            records.append(_record(sample.name, item, task, row))
+    return records
+
+
+def _record(benchmark: str, item: str | int, task: Any, row: dict[str, Any]) -> dict[str, Any]:
+    answers = row["filtered_resps"]
+    choices = task.OUTPUT_TYPE == "multiple_choice"
+    gold = (task.doc_to_text(row["doc"]) if task.multiple_input else row["target"]) if choices else 0
+    scored = isinstance(gold, int) and isinstance(answers[0], tuple | list)
     return {
-        "benchmark": name,
-        "item": sample["doc"].get("id", sample["doc_id"]),
-        "correct": int(sample["acc"]),
-        "correct_norm": int(sample["acc_norm"]) if "acc_norm" in sample else None,
-        "logprob": float(sample["filtered_resps"][gold][0]),
+        "benchmark": benchmark,
+        "item": item,
+        "correct": int(row["acc"] if "acc" in row else row["exact_match"]),
+        "correct_norm": int(row["acc_norm"]) if "acc_norm" in row else None,
+        "logprob": float(answers[gold][0]) if scored else None,
         "chance": 1 / len(answers) if choices else 0.0,
     }
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """The harness logs, prints and draws bars; its errors are raised."""
-    import datasets
-
-    datasets.disable_progress_bars()
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logging.disable(before)
