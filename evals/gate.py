@@ -24,7 +24,11 @@ class Paired:
 
 @dataclass(frozen=True)
 class GateCheck:
-    """`difference`, `low`, `high` (one-sided bounds) and `margin` are in points of 100."""
+    """`difference`, `low`, `high` (one-sided bounds) and `margin` are in points of 100.
+
+    `needed_n` is about how many items resolve the check with 80% power at this spread: if nothing was truly lost, or,
+    where these items already were enough for that, if the difference is truly this one. None where no number does.
+    """
 
     name: str
     n: int
@@ -33,7 +37,7 @@ class GateCheck:
     high: float
     margin: float
     outcome: Outcome
-    needed_n: int
+    needed_n: int | None
     sentence: str
 
 
@@ -48,7 +52,9 @@ def judge(
 ) -> GateVerdict:
     """Non-inferiority of each measure, and, where the candidate exists to learn something, that it did.
 
-    What cannot be resolved with these items counts as not promoted.
+    What cannot be resolved with these items counts as not promoted. Each check errs at 1 - confidence, one-sided; since
+    all must pass, a candidate that is worse in any of them is promoted no more often than that, and no correction for
+    their number is due (intersection-union test, Berger 1982).
     """
     checks = [
         _noninferior("capability", capability, config.capability_margin, config.confidence),
@@ -60,42 +66,70 @@ def judge(
     return GateVerdict(all(check.outcome == "pass" for check in checks), checks)
 
 
-def compare(pair: Paired) -> Comparison:
+def compare(pair: Paired, confidence: float = 0.95) -> Comparison:
     """The paired comparison; with strata, the mean of their differences and the error of that mean."""
     if not pair.strata:
-        return stats.paired(pair.before, pair.after)
+        return stats.paired(pair.before, pair.after, confidence)
+    if not len(pair.before) == len(pair.after) == len(pair.strata):
+        raise ValueError("strata needs one label for each item of both sides")
     before, after, strata = np.asarray(pair.before), np.asarray(pair.after), np.asarray(pair.strata)
-    names = list(dict.fromkeys(pair.strata))
-    return stats.stratified([stats.paired(before[strata == name], after[strata == name]) for name in names])
+    parts = [
+        stats.paired(before[strata == name].tolist(), after[strata == name].tolist(), confidence)
+        for name in dict.fromkeys(pair.strata)
+    ]
+    return stats.stratified(parts, confidence)
 
 
 def _noninferior(name: str, pair: Paired, margin: float, confidence: float) -> GateCheck:
-    found = compare(pair)
+    found = compare(pair, _two_sided(confidence))
     outcome = stats.noninferior(found, margin / 100, confidence)
-    needed = stats.needed_items(found, margin / 100, confidence)
-    low, high = _bounds(found, confidence)
+    needed, case = stats.needed_n(found, margin / 100, confidence), "nothing was truly lost"
+    if outcome == "unresolved" and (needed or 0) <= found.n:
+        # so many items mostly pass a candidate that lost nothing: take the loss as it looks
+        needed, case = _more_than(found, margin / 100, confidence), "the change is truly this"
     words = {
-        "pass": f"{name}: {_change(found)}, surely not worse by {margin:g} points",
-        "fail": f"{name}: {_change(found)}, surely worse by more than {margin:g} points",
-        "unresolved": f"{name}: {_change(found)}, which could be worse by {margin:g} points; about {needed} items "
-        "would resolve it",
+        "pass": f"not worse by {margin:g} points or more, at {confidence:.0%} confidence",
+        "fail": f"worse by more than {margin:g} points, at {confidence:.0%} confidence",
+        "unresolved": f"which may be worse by {margin:g} points or not; {_remedy(needed, case)}",
     }
-    return GateCheck(name, found.n, found.difference * 100, low, high, margin, outcome, needed, words[outcome])
+    return _check(name, found, margin, outcome, needed, words[outcome], confidence)
 
 
 def _improved(pair: Paired, confidence: float) -> GateCheck:
-    found = compare(pair)
-    low, high = _bounds(found, confidence)
-    outcome: Outcome = "pass" if low > 0 else "fail" if high < 0 else "unresolved"
-    words = {"pass": "learned", "fail": "worse than before", "unresolved": "not surely better than before"}
-    sentence = f"new skill: {_change(found)}, {words[outcome]}"
-    return GateCheck("new skill", found.n, found.difference * 100, low, high, 0.0, outcome, 0, sentence)
+    """The new skill must be better than before, by whatever amount."""
+    found = compare(pair, _two_sided(confidence))
+    outcome: Outcome = "unresolved"
+    if abs(found.difference) > found.bound(confidence):
+        outcome = "pass" if found.difference > 0 else "fail"
+    needed = _more_than(found, 0.0, confidence) if outcome == "unresolved" and found.difference > 0 else None
+    words = {
+        "pass": f"better than before, at {confidence:.0%} confidence",
+        "fail": f"worse than before, at {confidence:.0%} confidence",
+        "unresolved": f"which may be no gain; {_remedy(needed, 'the gain is truly this')}",
+    }
+    return _check("new skill", found, 0.0, outcome, needed, words[outcome], confidence)
 
 
-def _bounds(found: Comparison, confidence: float) -> tuple[float, float]:
-    half = found.bound(confidence)
-    return (found.difference - half) * 100, (found.difference + half) * 100
+def _more_than(found: Comparison, margin: float, confidence: float) -> int | None:
+    """Items needed if the true difference is the one found; more than there are, which did not do."""
+    needed = stats.needed_n(found, margin, confidence, truth=found.difference)
+    return None if needed is None else max(needed, found.n + 1)
 
 
-def _change(found: Comparison) -> str:
-    return f"{found.difference * 100:+.1f} points (n={found.n})"
+def _remedy(needed: int | None, case: str) -> str:
+    if needed is None:
+        return "as it stands, more items are not expected to resolve it"
+    return f"about {needed} items would resolve it if {case}"
+
+
+def _check(
+    name: str, found: Comparison, margin: float, outcome: Outcome, needed: int | None, words: str, confidence: float
+) -> GateCheck:
+    low, high = ((found.difference + side * found.bound(confidence)) * 100 for side in (-1, 1))
+    sentence = f"{name}: {found.difference * 100:+.1f} points (n={found.n}), {words}"
+    return GateCheck(name, found.n, found.difference * 100, low, high, margin, outcome, needed, sentence)
+
+
+def _two_sided(confidence: float) -> float:
+    """The two-sided confidence whose bounds are the one-sided ones of this."""
+    return 2 * confidence - 1

@@ -1,14 +1,15 @@
-"""The verdict on a hypothesis, from the records of its grid and the rule in its file (docs/protocol)."""
+"""The verdict on a hypothesis, from the records of its grid and the rule in its file."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 from sklearn.isotonic import IsotonicRegression
 
+from data.errors import MoltError
 from evals import stats
 from evals.config import HypothesisConfig
 
@@ -17,186 +18,284 @@ Answer = Literal["supported", "refuted", "inconclusive"]
 
 
 @dataclass(frozen=True)
-class Difference:
-    """`better` minus `than` in points of accuracy, over seeds; `naive` is at the last step, gain not matched."""
+class OverSeeds:
+    """A difference in points of accuracy: a value for each seed, their mean, its interval.
 
-    better: str
-    than: str
-    seeds: list[int]
+    `detectable` has 80% power. It comes from the spread of the seeds, or, where they show none (a single one, or all
+    equal), from the sampling of items alone. No values: the difference is NaN, its bounds are infinite.
+    """
+
     values: list[float]
-    items: int
     difference: float
     low: float
     high: float
     detectable: float
-    naive: dict[str, float]
-    outcome: Answer
-    reason: str
+    detectable_from: Literal["seeds", "items"]
+
+
+@dataclass(frozen=True)
+class Difference:
+    """`better` minus `than` at equal gain, as in OverSeeds; `items` is by seed. `naive` is the same at the last step,
+    gain not matched, which credits an arm for having learned less."""
+
+    better: str
+    than: str
+    seeds: list[int]
+    items: int
+    values: list[float]
+    difference: float
+    low: float
+    high: float
+    detectable: float
+    detectable_from: Literal["seeds", "items"]
+    naive: OverSeeds
+    outcome: Answer = "inconclusive"
+    reason: str = ""
+
+
+@dataclass(frozen=True)
+class Point:
+    """A checkpoint: gain in nats a token over the base, accuracy in 0..1, and whether the model was coherent."""
+
+    step: int
+    gain: float
+    accuracy: float
+    feasible: bool
+
+
+@dataclass(frozen=True)
+class Curve:
+    """The path of one arm with one seed, from the base at step 0."""
+
+    arm: str
+    seed: int
+    points: list[Point]
 
 
 @dataclass(frozen=True)
 class Verdict:
+    """`gain_levels` are those that were used; `control` is the positive control against `than[0]`."""
+
     id: str
     claim: str
     outcome: Answer
     reasons: list[str]
     margin: float
     comparisons: list[Difference]
+    control: Difference | None
     gain_levels: list[float]
-    curves: list[dict[str, Any]]
+    curves: list[Curve]
+
+
+@dataclass(frozen=True)
+class _Run:
+    """One arm with one seed. `last` holds each item's score at the last step; along the coherent checkpoints, `gains`
+    strictly increase from 0 and `scores` is gains x items."""
+
+    name: str
+    items: list[Any]
+    curve: Curve
+    last: np.ndarray
+    gains: np.ndarray
+    scores: np.ndarray
+
+    @property
+    def top(self) -> float:
+        return float(self.gains[-1])
+
+    def at(self, levels: list[float]) -> np.ndarray:
+        """Each item's score, interpolated linearly in gain, averaged over the levels."""
+        return np.apply_along_axis(lambda item: np.interp(levels, self.gains, item), 0, self.scores).mean(axis=0)
+
+
+Runs = dict[tuple[str, int], _Run]
 
 
 def judge(hypothesis: HypothesisConfig, records: list[Record]) -> Verdict:
     """Supported, refuted or inconclusive, the last with the smallest effect that the run could have seen.
 
-    `records` has one row for each arm, seed and checkpoint: `arm`, `seed`, `step`, `gain` (nats a token), `items` and
-    `base_items` (`item`, `correct`). Accuracies are compared at equal gain: along each run gain is made monotone in
-    step by isotonic regression and accuracy is interpolated linearly in gain. Levels that a run does not reach are
-    dropped for all, never extrapolated.
+    `records` has one row for each arm, seed and checkpoint: `arm`, `seed`, `step`, `gain` (nats a token over the base),
+    `feasible` (coherent), `items` and `base_items` (`item`, `correct`). Accuracies are compared at equal gain: along
+    each run gain is made monotone in step by isotonic regression, and each item's score is interpolated linearly in
+    gain. A level that a run does not reach, or only when incoherent, is dropped for all; nothing is extrapolated.
+
+    Supported: against every arm in `than`, lower bound above 0 and estimate at least the margin. Refuted: against any
+    of them, upper bound below the margin, and the positive control, where one is named, stands out.
     """
     runs = _runs(records)
-    arms = [hypothesis.better, *hypothesis.than]
-    control = hypothesis.positive_control
-    wanted = [(arm, seed) for arm in [*arms, *([control] if control else [])] for seed in hypothesis.seeds]
-    missing = [f"{arm} seed {seed}" for arm, seed in wanted if (arm, seed) not in runs]
-    present = {key: run for key, run in runs.items() if key in wanted}
-    levels = [
-        level for level in hypothesis.gain_levels if present and all(_reaches(run, level) for run in present.values())
-    ]
-    found = (
-        [] if missing else [_difference(hypothesis, runs, hypothesis.better, than, levels) for than in hypothesis.than]
-    )
-    outcome, reasons = _decide(hypothesis, found, missing, levels)
-    if control and not missing and levels:
-        outcome, reasons = _with_control(hypothesis, runs, levels, outcome, reasons)
-    if any(not row["feasible"] for row in records if row["step"] == hypothesis.steps):
-        reasons.append("Some runs end incoherent; they are infeasible rather than examples of forgetting.")
-    return Verdict(
-        hypothesis.id, hypothesis.claim, outcome, reasons, hypothesis.margin, found, levels, _curves(present)
-    )
-
-
-def _decide(
-    hypothesis: HypothesisConfig, found: list[Difference], missing: list[str], levels: list[float]
-) -> tuple[Answer, list[str]]:
+    control = [hypothesis.positive_control] if hypothesis.positive_control else []
+    missing = _missing(hypothesis, runs, [hypothesis.better, *hypothesis.than])
+    unchecked = _missing(hypothesis, runs, control)
+    arms = [hypothesis.better, *hypothesis.than, *([] if unchecked else control)]
+    judged = [runs[arm, seed] for arm in dict.fromkeys(arms) for seed in hypothesis.seeds if (arm, seed) in runs]
+    curves = [run.curve for run in judged]
+    reasons = [f"Runs are missing: {', '.join(missing + unchecked)}."]
+    blank = Verdict(hypothesis.id, hypothesis.claim, "inconclusive", reasons, hypothesis.margin, [], None, [], curves)
     if missing:
-        return "inconclusive", [f"Runs are missing: {', '.join(missing)}."]
-    reasons = [item.reason for item in found]
-    if not levels:
-        return "inconclusive", ["No gain level is reached by all runs (no common support).", *reasons]
-    outcomes = {item.outcome for item in found}
-    if "refuted" in outcomes:
-        return "refuted", reasons
-    return ("supported" if outcomes == {"supported"} else "inconclusive"), reasons
-
-
-def _difference(
-    hypothesis: HypothesisConfig, runs: dict[tuple[str, int], list[Record]], better: str, than: str, levels: list[float]
-) -> Difference:
-    seeds = hypothesis.seeds
-    at_end = [100 * (_accuracy(runs[better, seed][-1]) - _accuracy(runs[than, seed][-1])) for seed in seeds]
-    naive = stats.mean(at_end, hypothesis.confidence)
-    values = (
-        [100 * (_matched(runs[better, seed], levels) - _matched(runs[than, seed], levels)) for seed in seeds]
-        if levels
-        else []
-    )
-    items = len(runs[better, seeds[0]][0]["items"])
-    estimate = stats.mean(values, hypothesis.confidence) if values else stats.Estimate(0, float("nan"), -np.inf, np.inf)
-    spread = float(np.std(values, ddof=1)) if len(values) > 1 else float("inf")
-    seen = stats.detectable(spread, len(values), hypothesis.confidence)
-    outcome, reason = _rule(hypothesis, better, than, estimate, seen)
-    return Difference(
-        better=better,
-        than=than,
-        seeds=seeds,
-        values=values,
-        items=items,
-        difference=estimate.mean,
-        low=estimate.low,
-        high=estimate.high,
-        detectable=seen,
-        naive={"difference": naive.mean, "low": naive.low, "high": naive.high},
-        outcome=outcome,
-        reason=reason,
+        return blank
+    levels = [level for level in hypothesis.gain_levels if all(0 <= level <= run.top for run in judged)]
+    comparisons = [_compare(hypothesis, runs, hypothesis.better, than, levels) for than in hypothesis.than]
+    checked = _check_control(hypothesis, runs, levels) if control and not unchecked else None
+    return replace(
+        blank,
+        outcome=_answer(hypothesis, comparisons, checked),
+        reasons=[
+            *_reasons(hypothesis, comparisons, checked, unchecked),
+            *_dropped(hypothesis, judged),
+            *_infeasible(judged),
+        ],
+        comparisons=comparisons,
+        control=checked,
+        gain_levels=levels,
     )
 
 
-def _rule(
-    hypothesis: HypothesisConfig, better: str, than: str, estimate: stats.Estimate, seen: float
-) -> tuple[Answer, str]:
-    """supported: lower bound above 0 and the estimate at least the margin; refuted: upper bound below the margin."""
-    margin = hypothesis.margin
-    if not estimate.n:
-        return "inconclusive", f"{better} and {than} cannot be compared at equal gain."
-    shown = (
-        f"{better} - {than}: {estimate.mean:+.1f} points of LAMBADA at equal persona gain "
-        f"({estimate.low:+.1f} to {estimate.high:+.1f}, {estimate.n} seeds)"
-    )
-    if estimate.low > 0 and estimate.mean >= margin:
-        return "supported", f"{shown}: better, by {margin:g} points or more."
-    if estimate.high < margin:
-        return "refuted", f"{shown}: any advantage is below {margin:g} points."
-    could = f"{seen:.1f} points" if np.isfinite(seen) else "nothing: one seed has no spread to judge by"
-    return "inconclusive", f"{shown}: not decided. With 80% power this run could have seen {could}."
+def _answer(hypothesis: HypothesisConfig, comparisons: list[Difference], control: Difference | None) -> Answer:
+    """Supported needs every comparison, refuted any; a control that is named must stand out, or nothing is refuted."""
+    outcomes = {item.outcome for item in comparisons}
+    if "refuted" not in outcomes:
+        return "supported" if outcomes == {"supported"} else "inconclusive"
+    sensitive = hypothesis.positive_control is None or (control is not None and control.low > 0)
+    return "refuted" if sensitive else "inconclusive"
 
 
-def _with_control(
-    hypothesis: HypothesisConfig,
-    runs: dict[tuple[str, int], list[Record]],
-    levels: list[float],
-    outcome: Answer,
-    reasons: list[str],
-) -> tuple[Answer, list[str]]:
+def _reasons(
+    hypothesis: HypothesisConfig, comparisons: list[Difference], control: Difference | None, unchecked: list[str]
+) -> list[str]:
+    """What decided comes first."""
+    if not comparisons[0].values:
+        return ["No gain level is reached by all runs (no common support)."]
+    outcome, found = _answer(hypothesis, comparisons, control), [item.reason for item in comparisons]
+    if hypothesis.positive_control:
+        lacks = f"The positive control lacks runs ({', '.join(unchecked)}), so nothing can be refuted."
+        blunt = outcome != "refuted" and any(item.outcome == "refuted" for item in comparisons)
+        found.insert(0 if blunt else len(found), control.reason if control else lacks)
+    if outcome == "supported":
+        found.append("This rests on LAMBADA alone: the protocol's second axis and composite are not in the records.")
+    return found
+
+
+def _dropped(hypothesis: HypothesisConfig, judged: list[_Run]) -> list[str]:
+    """The levels that are left out for all, with the run that reaches least."""
+    least = min(judged, key=lambda run: run.top)
+    dropped = [f"{level:g}" for level in hypothesis.gain_levels if level > least.top]
+    if not dropped:
+        return []
+    return [f"Gain {', '.join(dropped)} is left out for all: {least.name} reaches only {least.top:.2f}."]
+
+
+def _infeasible(judged: list[_Run]) -> list[str]:
+    where = [f"{run.name} at step {at.step}" for run in judged for at in run.curve.points if not at.feasible]
+    return [f"Left out as incoherent, which is infeasible, not forgetting: {', '.join(where)}."] if where else []
+
+
+def _check_control(hypothesis: HypothesisConfig, runs: Runs, levels: list[float]) -> Difference:
     """The positive control must beat the arm that it protects, or a refutation would only show a blunt assay."""
-    control = hypothesis.positive_control or ""
-    found = _difference(hypothesis, runs, control, hypothesis.than[0], levels)
-    reasons = [*reasons, f"Positive control: {found.reason}"]
-    if found.low <= 0 and outcome == "refuted":
-        return "inconclusive", [*reasons, "The assay is not sensitive: its positive control does not stand out."]
-    return outcome, reasons
+    found = _compare(hypothesis, runs, hypothesis.positive_control or "", hypothesis.than[0], levels)
+    if found.low > 0:
+        return replace(found, outcome="supported", reason=f"The positive control stands out: {_shown(found)}.")
+    blunt = (
+        f"The assay is not sensitive, so nothing can be refuted: its positive control may do nothing: {_shown(found)}."
+    )
+    return replace(found, outcome="inconclusive", reason=blunt)
 
 
-def _runs(records: list[Record]) -> dict[tuple[str, int], list[Record]]:
-    """Each run from step 0, which is the base on the run's own items."""
-    runs: dict[tuple[str, int], list[Record]] = {}
+def _compare(hypothesis: HypothesisConfig, runs: Runs, better: str, than: str, levels: list[float]) -> Difference:
+    ours, theirs = ([runs[arm, seed] for seed in hypothesis.seeds] for arm in (better, than))
+    items = [run.items for run in ours]
+    if items != [run.items for run in theirs]:
+        what = f"{better} and {than} were not measured on the same items, so they cannot be compared."
+        raise MoltError(what, f"Measure them again: molt hypothesis run {hypothesis.id} CONFIG")
+    last = _over_seeds([run.last for run in ours], [run.last for run in theirs], items, hypothesis.confidence)
+    found = OverSeeds([], math.nan, -math.inf, math.inf, math.inf, "seeds")
+    if levels:
+        mine, other = ([run.at(levels) for run in side] for side in (ours, theirs))
+        found = _over_seeds(mine, other, items, hypothesis.confidence)
+    blank = Difference(better, than, list(hypothesis.seeds), len(items[0]), **vars(found), naive=last)
+    return _ruled(blank, hypothesis.margin)
+
+
+def _over_seeds(
+    ours: list[np.ndarray], theirs: list[np.ndarray], items: list[list[Any]], confidence: float
+) -> OverSeeds:
+    """Student's interval over seeds, which draw their own items; where seeds show no spread, by items."""
+    values = [100 * float((mine - other).mean()) for mine, other in zip(ours, theirs, strict=True)]
+    n, sd = len(values), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0
+    if sd > stats.SAME:
+        found, seen, source = stats.seed_difference(values, confidence), stats.detectable(sd, n, confidence), "seeds"
+    else:
+        before, after = np.concatenate(theirs).tolist(), np.concatenate(ours).tolist()
+        pooled = stats.paired(before, after, confidence, clusters=[item for block in items for item in block])
+        found, source = stats.seed_difference(values, confidence, 100 * pooled.error), "items"
+        alone = n == 1  # a t-test over one seed sees nothing; over its items it does
+        seen = 100 * (pooled.detectable if alone else stats.detectable(pooled.error * math.sqrt(n), n, confidence))
+    return OverSeeds(values, found.mean, found.low, found.high, seen, source)
+
+
+def _ruled(found: Difference, margin: float) -> Difference:
+    """supported: lower bound above 0 and the estimate at least the margin; refuted: upper bound below the margin."""
+    if not found.values:
+        return replace(found, reason=f"{found.better} and {found.than} cannot be compared at equal gain.")
+    if found.low > 0 and found.difference >= margin:
+        return replace(
+            found, outcome="supported", reason=f"{_shown(found)}: better, with an estimate of at least {margin:g}."
+        )
+    if found.high < margin:
+        return replace(found, outcome="refuted", reason=f"{_shown(found)}: any advantage is below {margin:g} points.")
+    seen = f"With 80% power these {len(found.seeds)} seeds could have seen {found.detectable:.1f} points."
+    if len(found.seeds) == 1:
+        seen = (
+            "One seed cannot tell how much seeds differ. By the sampling of its items alone, which leaves that out, it "
+            f"could have seen {found.detectable:.1f} points with 80% power."
+        )
+    return replace(found, reason=f"{_shown(found)}: not decided. {seen}")
+
+
+def _shown(found: Difference) -> str:
+    seeds = f"{len(found.seeds)} seeds of {found.items} items"
+    bounds = f"{found.low:+.1f} to {found.high:+.1f}, {seeds}"
+    if len(found.seeds) == 1:
+        bounds = f"one seed of {found.items} items, no interval"
+    elif found.detectable_from == "items":
+        bounds += " that agree exactly, so the interval is that of their items"
+    return f"{found.better} - {found.than}: {found.difference:+.1f} points of LAMBADA at equal persona gain ({bounds})"
+
+
+def _missing(hypothesis: HypothesisConfig, runs: Runs, arms: list[str]) -> list[str]:
+    """Runs that are absent, or lack a checkpoint that the hypothesis names."""
+    gaps = []
+    for arm, seed in ((arm, seed) for arm in arms for seed in hypothesis.seeds):
+        if (arm, seed) not in runs:
+            gaps.append(f"{arm} seed {seed}")
+            continue
+        lacking = set(hypothesis.checkpoints) - {at.step for at in runs[arm, seed].curve.points}
+        gaps += [f"{arm} seed {seed} at step {step}" for step in sorted(lacking)]
+    return gaps
+
+
+def _runs(records: list[Record]) -> Runs:
+    groups: dict[tuple[str, int], list[Record]] = {}
     for row in sorted(records, key=lambda row: row["step"]):
-        start = {**row, "step": 0, "gain": 0.0, "items": row["base_items"]}
-        runs.setdefault((row["arm"], row["seed"]), [start]).append(row)
-    return runs
+        groups.setdefault((row["arm"], row["seed"]), []).append(row)
+    return {(arm, seed): _run(arm, seed, rows) for (arm, seed), rows in groups.items()}
 
 
-def _accuracy(row: Record) -> float:
-    return float(np.mean([item["correct"] for item in row["items"]]))
-
-
-def _monotone(run: list[Record]) -> np.ndarray:
-    steps, gains = [row["step"] for row in run], [row["gain"] for row in run]
-    return IsotonicRegression(y_min=0.0).fit_transform(steps, gains)
-
-
-def _reaches(run: list[Record], level: float) -> bool:
-    return bool(_monotone(run)[-1] >= level)
-
-
-def _matched(run: list[Record], levels: list[float]) -> float:
-    """Accuracy at the levels of gain, averaged. Between checkpoints each item's score, and so their mean, is linear."""
-    gains, accuracy = _monotone(run), [_accuracy(row) for row in run]
-    return float(np.mean([_interpolate(gains, accuracy, level) for level in levels]))
-
-
-def _interpolate(gains: np.ndarray, values: list[float], level: float) -> float:
-    after = int(np.searchsorted(gains, level))
-    if gains[after] == level or after == 0:
-        return values[after]
-    share = (level - gains[after - 1]) / (gains[after] - gains[after - 1])
-    return values[after - 1] + share * (values[after] - values[after - 1])
-
-
-def _curves(runs: dict[tuple[str, int], list[Record]]) -> list[dict[str, Any]]:
-    point: Callable[[Record], dict[str, float]] = lambda row: {  # noqa: E731
-        "step": row["step"],
-        "gain": row["gain"],
-        "accuracy": _accuracy(row),
-    }
-    return [{"arm": arm, "seed": seed, "points": [point(row) for row in run]} for (arm, seed), run in runs.items()]
+def _run(arm: str, seed: int, rows: list[Record]) -> _Run:
+    """From step 0, which is the base; gain made monotone in step, and checkpoints that then share a gain averaged."""
+    start = {"step": 0, "gain": 0.0, "feasible": True, "items": rows[0]["base_items"]}
+    rows = [start, *(row for row in rows if row["step"] > 0)]
+    tables = [{item["item"]: item["correct"] for item in row["items"]} for row in rows]
+    if any(table.keys() != tables[0].keys() for table in tables):
+        raise MoltError(f"{arm} seed {seed}: its checkpoints were not measured on the base's items.")
+    items = sorted(tables[0], key=str)
+    scores = np.array([[table[item] for item in items] for table in tables], dtype=float)
+    points = [
+        Point(row["step"], row["gain"], float(score.mean()), bool(row["feasible"] and math.isfinite(row["gain"])))
+        for row, score in zip(rows, scores, strict=True)
+    ]
+    coherent = [place for place, at in enumerate(points) if at.feasible]
+    steps, gains = [float(points[place].step) for place in coherent], [points[place].gain for place in coherent]
+    monotone = np.round(IsotonicRegression(y_min=0.0).fit_transform(steps, gains), 12)
+    levels = np.unique(monotone)
+    averaged = np.stack([scores[coherent][monotone == level].mean(axis=0) for level in levels])
+    return _Run(f"{arm} seed {seed}", items, Curve(arm, seed, points), scores[-1], levels, averaged)

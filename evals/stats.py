@@ -1,20 +1,29 @@
-"""Intervals, paired comparisons, non-inferiority, seeds. From scipy and statsmodels."""
+"""Intervals, paired comparisons, non-inferiority, seeds, path colours. From scipy and statsmodels.
+
+Values are shares of 1 (an item's score lies in 0..1) unless said otherwise; margins are on the scale of the values.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from functools import lru_cache
+from typing import Any, Literal
 
 import numpy as np
 from scipy import stats as scipy_stats
 from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.power import TTestPower
+from statsmodels.stats.multitest import multipletests
+from statsmodels.stats.power import TTestPower, normal_sample_size_one_tail
 from statsmodels.stats.proportion import proportion_confint
 
 Outcome = Literal["pass", "fail", "unresolved"]
+Colour = Literal["red", "blue", "green", "grey"]
 POWER = 0.8
+RESAMPLES = 4999
+SAME = 1e-9
+"""Differences closer than this are equal but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +38,12 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Comparison:
-    """After against before, paired by item. `difference`, `low` and `high` are after - before in the unit of the
-    values; `p` is two-sided; `lost` and `gained` count items that went down and up; `detectable` is the smallest
-    difference that n items with this spread show with 80% power; `error` and `df` give other bounds."""
+    """After against before, paired by item (or by cluster of items, which are then what is counted).
+
+    `difference`, `low` and `high` are after - before; `p` is two-sided; `lost` and `gained` count what went down and
+    up; `detectable` is the smallest difference that as many with this spread show with 80% power; `error` (standard
+    error of the difference) and `df` give bounds at other confidences.
+    """
 
     n: int
     before: float
@@ -48,74 +60,88 @@ class Comparison:
 
     def bound(self, confidence: float) -> float:
         """Half-width of the one-sided interval at this confidence."""
-        return float(scipy_stats.t.ppf(confidence, self.df)) * self.error
+        return _quantile(confidence, self.df) * self.error
+
+
+@dataclass(frozen=True)
+class PathColour:
+    """What a stage did to the new and the old, and why it counts as that."""
+
+    colour: Colour
+    reason: str
 
 
 def proportion(successes: int, n: int, confidence: float = 0.95) -> Estimate:
-    """Wilson's interval."""
+    """Wilson's interval (1927)."""
+    if n < 1:
+        raise ValueError("a proportion needs at least one trial")
     low, high = proportion_confint(successes, n, alpha=1 - confidence, method="wilson")
-    return Estimate(n, successes / n, float(low), float(high))
+    return Estimate(n, successes / n, _number(low), _number(high))
 
 
 def mean(values: Sequence[float], confidence: float = 0.95) -> Estimate:
-    """Student's interval. One value has no spread, so its bounds are infinite."""
+    """Student's interval. One value has no spread, so its bounds are infinite; equal values have one of no width, as
+    their unit is not known: `proportion` and `paired` do better for shares."""
     array = np.asarray(values, dtype=float)
-    center, error = float(array.mean()), _standard_error(array)
-    half = (
-        float(scipy_stats.t.ppf((1 + confidence) / 2, max(len(array) - 1, 1))) * error if len(array) > 1 else math.inf
-    )
+    if not len(array):
+        raise ValueError("a mean needs at least one value")
+    center, half = float(array.mean()), _quantile((1 + confidence) / 2, len(array) - 1) * _standard_error(array)
     return Estimate(len(array), center, center - half, center + half)
 
 
-def paired(before: Sequence[float], after: Sequence[float], confidence: float = 0.95) -> Comparison:
-    """Compare two states on the same items, in the same order.
+def paired(
+    before: Sequence[float],
+    after: Sequence[float],
+    confidence: float = 0.95,
+    clusters: Sequence[Hashable] | None = None,
+) -> Comparison:
+    """Compare two states on the same items, in the same order, each score in 0..1, by Student's interval.
 
-    Where no item changed, the sample shows no spread but the population may have some: the error is then that of one
-    item in n + 2 having changed by the range of the values (after Agresti and Min 2005, who add to each count).
+    `clusters` (a label for each item) averages within each cluster first, since its items are no independent draws.
+    Right/wrong items that did not move, or all one way, get the wider exact bound: see `_error`.
     """
     first, second = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
     if len(first) != len(second) or not len(first):
         raise ValueError("paired comparison needs the same items on both sides, at least one")
+    if not np.isfinite(first).all() or not np.isfinite(second).all():
+        raise ValueError("paired comparison needs finite values")
+    if clusters is not None:
+        first, second = _by_cluster(first, clusters), _by_cluster(second, clusters)
     change = second - first
     return _comparison(
         n=len(change),
         before=float(first.mean()),
         after=float(second.mean()),
-        error=_error_of_change(change),
+        error=_error(change, confidence),
         df=max(len(change) - 1, 1),
         p=_p_value(first, second),
-        lost=int((change < 0).sum()),
-        gained=int((change > 0).sum()),
+        lost=int((change < -SAME).sum()),
+        gained=int((change > SAME).sum()),
         confidence=confidence,
     )
 
 
 def stratified(parts: Sequence[Comparison], confidence: float = 0.95) -> Comparison:
-    """Several paired comparisons as one, each weighted equally whatever its size; the errors add in squares."""
-    k = len(parts)
-    error = math.sqrt(sum(part.error**2 for part in parts)) / k
-    difference = sum(part.difference for part in parts) / k
+    """Several paired comparisons as one, each weighted equally whatever its size.
+
+    The strata are independent samples, so their squared errors add; degrees of freedom after Satterthwaite (1946).
+    """
+    if not parts:
+        raise ValueError("a stratified comparison needs at least one part")
+    k, variance = len(parts), sum(part.error**2 for part in parts)
+    error = math.sqrt(variance) / k
+    df = variance**2 / sum(part.error**4 / part.df for part in parts)
+    before, after = (sum(getattr(part, side) for part in parts) / k for side in ("before", "after"))
     return _comparison(
         n=sum(part.n for part in parts),
-        before=sum(part.before for part in parts) / k,
-        after=sum(part.after for part in parts) / k,
+        before=before,
+        after=after,
         error=error,
-        df=sum(part.df for part in parts),
-        p=2 * float(scipy_stats.norm.sf(abs(difference) / error)),
+        df=df,
+        p=2 * float(scipy_stats.t.sf(abs(after - before) / error, df)),
         lost=sum(part.lost for part in parts),
         gained=sum(part.gained for part in parts),
         confidence=confidence,
-    )
-
-
-def _comparison(
-    n: int, before: float, after: float, error: float, df: float, p: float, lost: int, gained: int, confidence: float
-) -> Comparison:
-    half = float(scipy_stats.t.ppf((1 + confidence) / 2, df)) * error
-    z = scipy_stats.norm.ppf((1 + confidence) / 2) + scipy_stats.norm.ppf(POWER)
-    difference = after - before
-    return Comparison(
-        n, before, after, difference, difference - half, difference + half, p, lost, gained, float(z * error), error, df
     )
 
 
@@ -127,45 +153,137 @@ def noninferior(comparison: Comparison, margin: float, confidence: float = 0.95)
     return "fail" if comparison.difference + half < -margin else "unresolved"
 
 
-def needed_items(comparison: Comparison, margin: float, confidence: float = 0.95) -> int:
-    """Items that would resolve a margin with 80% power at this spread, were there no difference."""
-    z = scipy_stats.norm.ppf(confidence) + scipy_stats.norm.ppf(POWER)
-    return max(2, math.ceil((z * comparison.error * math.sqrt(comparison.n) / margin) ** 2))
+def needed_n(comparison: Comparison, margin: float, confidence: float = 0.95, truth: float = 0.0) -> int | None:
+    """About how many items tell, with 80% power at this spread, on which side of -margin a true difference lies.
+
+    None if `truth` lies on the margin itself, where no number does.
+    """
+    distance = abs(margin + truth)
+    if distance < SAME:
+        return None
+    sd = comparison.error * math.sqrt(comparison.n)
+    return max(2, math.ceil(_number(normal_sample_size_one_tail(distance, POWER, 1 - confidence, sd))))
 
 
-def detectable(sd: float, n: int, confidence: float = 0.95) -> float:
-    """Smallest mean difference that n seeds with this standard deviation show with 80% power (two-sided t-test)."""
+def seed_difference(differences: Sequence[float], confidence: float = 0.95, item_error: float = math.inf) -> Estimate:
+    """The mean of one difference a seed, by Student's interval over seeds; infinite bounds for a single seed.
+
+    Several seeds that agree exactly (coarse scores do) would give an interval of no width: `item_error`, the standard
+    error from sampling items alone, in the same unit, then stands in for theirs.
+    """
+    found = mean(differences, confidence)
+    if found.n == 1 or np.ptp(differences) > SAME:
+        return found
+    half = _quantile((1 + confidence) / 2, found.n - 1) * item_error
+    return Estimate(found.n, found.mean, found.mean - half, found.mean + half)
+
+
+def detectable(sd: float, n: int, confidence: float = 0.95, power: float = POWER) -> float:
+    """Smallest mean difference that n values with this standard deviation show (two-sided t-test), in sd's unit."""
     if n < 2 or not math.isfinite(sd):
         return math.inf
-    effect = TTestPower().solve_power(effect_size=None, nobs=n, alpha=1 - confidence, power=POWER)
-    return float(np.asarray(effect).item()) * sd
+    return _effect(float(n), confidence, power) * sd
+
+
+def holm(pvalues: Sequence[float]) -> list[float]:
+    """The p-values adjusted for their number, in the same order (Holm 1979)."""
+    if not len(pvalues):
+        return []
+    adjusted: Any = multipletests(pvalues, method="holm")
+    return [float(p) for p in adjusted[1]]
+
+
+def path_colour(new: Comparison, learned: bool, old: Outcome) -> PathColour:
+    """red: new good, old good. blue: new good, old bad: forgetting. green: both bad. grey: anything else.
+
+    `new` is the new skill's change, `learned` whether that was enough, `old` whether the old is non-inferior.
+    """
+    said = f"the new was {'learned' if learned else 'not learned'} ({new.difference * 100:+.0f} points, n={new.n})"
+    if old == "unresolved":
+        return PathColour("grey", f"{said}; whether the old was kept is not resolved with these items")
+    if old == "fail":
+        return PathColour("blue" if learned else "green", f"{said} and the old was lost")
+    return PathColour("red" if learned else "grey", f"{said} and the old was kept")
+
+
+def _comparison(
+    n: int, before: float, after: float, error: float, df: float, p: float, lost: int, gained: int, confidence: float
+) -> Comparison:
+    difference, half = after - before, _quantile((1 + confidence) / 2, df) * error
+    # error = sd / sqrt(n) with df + 1 = n where there are no strata; with them, of a sample as informative
+    seen = _effect(df + 1, confidence, POWER) * math.sqrt(df + 1) * error if n > 1 else math.inf
+    return Comparison(
+        n, before, after, difference, difference - half, difference + half, p, lost, gained, seen, error, df
+    )
+
+
+@lru_cache(maxsize=1024)
+def _effect(n: float, confidence: float, power: float) -> float:
+    """Smallest mean in standard deviations. Solved one-sided at half the level: statsmodels' two-sided power is NaN for
+    large effects at small n and its root is then wrong; the other tail adds next to nothing."""
+    solved: Any = TTestPower().solve_power(
+        effect_size=None, nobs=n, alpha=(1 - confidence) / 2, power=power, alternative="larger"
+    )
+    return _number(solved)
+
+
+def _quantile(confidence: float, df: float) -> float:
+    return float(scipy_stats.t.ppf(confidence, max(df, 1)))
 
 
 def _standard_error(values: np.ndarray) -> float:
-    return float(values.std(ddof=1) / math.sqrt(len(values))) if len(values) > 1 else math.inf
+    return float(scipy_stats.sem(values)) if len(values) > 1 else math.inf
 
 
-def _error_of_change(change: np.ndarray) -> float:
-    n = len(change)
-    if n > 1 and np.ptp(change) > 0:
+def _error(change: np.ndarray, confidence: float) -> float:
+    """Standard error of the mean change; a larger one where these items hide the spread that the population may have.
+
+    Student's interval promises too much of right/wrong items that did not move, or all one way: 60 items would pass 19%
+    of the candidates that lost 5 points at a margin of 5, instead of 5%. There the error is what makes Student's bound
+    the longer side of the exact interval of the share that moved (Clopper and Pearson 1934; with none of n, about 3.7/n
+    at 95%, one-sided the rule of three). Equal changes of any size: the share that differs from what all n items
+    showed, by at most the room that scores in 0..1 leave.
+    """
+    n, moved = len(change), np.abs(change) > SAME
+    room, center = 1.0, float(moved.mean())
+    if np.ptp(change) <= SAME:
+        room, center = 1 + abs(float(change.mean())), 0.0
+    elif set(np.unique(change)) not in ({-1.0, 0.0}, {0.0, 1.0}):
         return _standard_error(change)
-    share = 1 / (n + 2)
-    return math.sqrt(share * (1 - share) / n)
+    bounds: Any = proportion_confint(round(center * n), n, alpha=1 - confidence, method="beta")
+    half = room * max(center - _number(bounds[0]), _number(bounds[1]) - center)
+    return max(_standard_error(change) if n > 1 else 0.0, half / _quantile((1 + confidence) / 2, n - 1))
+
+
+def _by_cluster(values: np.ndarray, clusters: Sequence[Hashable]) -> np.ndarray:
+    if len(clusters) != len(values):
+        raise ValueError("clusters needs one label for each item")
+    places = {label: place for place, label in enumerate(dict.fromkeys(clusters))}
+    index = [places[label] for label in clusters]
+    return np.bincount(index, values) / np.bincount(index)
 
 
 def _p_value(first: np.ndarray, second: np.ndarray) -> float:
     """Exact McNemar for right/wrong items, a sign-flip permutation test for anything else."""
     if set(np.unique(np.concatenate([first, second]))) <= {0.0, 1.0}:
         table = [[int(((first == a) & (second == b)).sum()) for b in (0, 1)] for a in (0, 1)]
-        return float(mcnemar(table, exact=True).pvalue)
-    if not np.any(first != second):
+        exact: Any = mcnemar(table, exact=True)
+        return float(exact.pvalue)
+    change = second - first
+    if np.abs(change).max() < SAME:
         return 1.0
     found = scipy_stats.permutation_test(
-        (second - first,),
+        (np.sort(change),),  # sorted, so that the order of items cannot change which signs are drawn
         lambda values, axis=-1: values.mean(axis),
         permutation_type="samples",
         vectorized=True,
-        n_resamples=4999,
+        n_resamples=RESAMPLES,
+        batch=500,
         rng=np.random.default_rng(0),
     )
     return float(found.pvalue)
+
+
+def _number(value: Any) -> float:
+    """statsmodels returns floats, arrays of one or numpy scalars."""
+    return float(np.asarray(value).item())

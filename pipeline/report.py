@@ -2,155 +2,315 @@
 
 from __future__ import annotations
 
-import json
 import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, select_autoescape
-from markupsafe import Markup
+import yaml
+from jinja2 import ChainableUndefined, Environment, PackageLoader
+from markupsafe import Markup, escape
 
-from pipeline.plots import Point, curves, forest
+from evals import stats
+from pipeline import plots
+from pipeline.plots import state_label
 
-COLOUR_WORDS = {
-    "red": "the ideal: the new learned, the old kept",
-    "blue": "forgetting: the new learned, the old lost",
-    "green": "failed: neither",
-    "grey": "not decided by these items, or nothing learned",
+Results = Mapping[str, Any]
+COLOURS = {
+    "red": "the new learned, the old kept: the ideal",
+    "blue": "the new learned, the old lost: forgetting",
+    "green": "the new not learned, the old lost: failed",
+    "grey": "not decided by these items, or nothing learned and nothing lost",
 }
 
 
-def render(results: dict[str, Any]) -> str:
-    """The page. All text from models is escaped; nothing is fetched."""
+def render(results: Results) -> str:
+    """The page. It copes with any part being absent, escapes all text that a model wrote, and fetches nothing."""
+    # a partial run has no value for much of what the template names: those places stay empty
     environment = Environment(
-        loader=PackageLoader("pipeline", "."), autoescape=select_autoescape(default=True), trim_blocks=True
+        loader=PackageLoader("pipeline", ""),
+        autoescape=True,
+        undefined=ChainableUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    environment.filters.update(points=_points, number=_number, signed=_signed)
-    template = environment.get_template("report.html.j2")
-    return template.render(
+    environment.filters |= {"number": number, "interval": interval, "label": state_label, "minus": minus, "p": p_value}
+    environment.globals["compared"] = plots.compared
+    figures = {
+        place: {title: Markup(svg) for title, svg in drawn.items()} for place, drawn in _figures(results).items()
+    }
+    return environment.get_template("report.html.j2").render(
         r=results,
-        plots={name: Markup(svg) for name, svg in _plots(results).items()},
-        summary=summary(results),
-        colour_words=COLOUR_WORDS,
-        config=json.dumps(results.get("config", {}), indent=2, ensure_ascii=False),
-        environment=json.dumps(results.get("environment", {}), indent=2),
+        plots=figures,
+        story=_quiet(minus(" ".join(_story(results)))),
+        colours=COLOURS,
+        persona_rows=_persona_rows(results),
+        ability_rows=_ability_rows(results),
+        apart=_apart(results),
+        standing=_standing(results),
+        missing=list(dict.fromkeys(results.get("missing", []))),
+        config=yaml.safe_dump(results.get("config") or {}, sort_keys=False, allow_unicode=True),
     )
 
 
-def summary(results: dict[str, Any]) -> list[str]:
-    """What happened, in plain lines."""
+def summary(results: Results) -> list[str]:
+    """What happened, in a few plain lines: persona, tasks, retention, capability, paths, gate, hypotheses, gaps."""
     lines = []
-    by_name = {state["name"]: state for state in results.get("states", [])}
-    me = results.get("persona", "the personality")
-    for state in by_name.values():
-        if "persona" in state:
-            p = state["persona"]
-            lines.append(
-                f"{state['name']}: {_points(p['taken'])} of answers taken for {me} and coherent, persona score "
-                f"{_points(p['score'])}, n={p['n']}"
-            )
+    personas = {s["name"]: s["persona"] for s in results.get("states", []) if "persona" in s}
+    if personas:
+        shown = [f"{state_label(name)} {_points(p['taken'])}" for name, p in personas.items()]
+        n = next(iter(personas.values()))["n"]
+        lines.append(f"persona: taken for {results['persona']} and coherent, of 100 (n={n}): {', '.join(shown)}")
     for task in results.get("tasks", []):
-        control = f", without replay {_points(task['control'])}" if "control" in task else ""
-        lines.append(
-            f"{task['name']}: exact match {_points(task['before'])} before, {_points(task['after'])} after{control}"
-        )
-    lines += [_retention(row) for row in results.get("retention", [])]
-    for name, verdict in results.get("gates", {}).items():
-        open_ = [check["name"] for check in verdict["checks"] if check["outcome"] != "pass"]
-        why = f" ({', '.join(open_)} not passed)" if open_ else ""
-        lines.append(f"gate, {name}: {'promoted' if verdict['promoted'] else 'not promoted'}{why}")
+        control = f", {_points(task['control'])} without replay" if task.get("control") else ""
+        shown = f"exact match {_points(task['before'])} before, {_points(task['after'])} after{control}"
+        lines.append(f"task {task['name']}: {shown}; floor {task['floor'] * 100:.0f}, n={task['n']}")
+    for row in results.get("retention", []):
+        kept = _change(row["replay_change"], " points")
+        lines.append(f"retention, {row['task']}: with replay the persona score changed by {kept}; {_retention(row)}")
+    changes = [f"{state_label(name)} {_change(change)}" for name, change in _candidates(results).items()]
+    if changes:
+        clear = "".join(f"; {text}" for text in _clear(results))
+        lines.append(f"capability against the base, mean over benchmarks: {', '.join(changes)}{clear}")
+    if results.get("paths"):
+        shown = [f"{path['stage']} {path['colour']}" for path in results["paths"]]
+        lines.append(f"paths: {', '.join(shown)}")
+    if results.get("gates"):
+        lines.append(f"gate: {'; '.join(f'{name} {word}' for name, word in _standing(results).items())}")
     for verdict in results.get("hypotheses", []):
-        lines.append(f"{verdict['id']}: {verdict['outcome']}")
-    lines += [f"missing: {text}" for text in results.get("missing", [])]
+        lines.append(f"{verdict['id']}: {verdict['outcome']}. {' '.join(verdict['reasons'][:1])}".strip())
+    missing = list(dict.fromkeys(results.get("missing", [])))
+    if missing:
+        more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
+        lines.append(f"missing: {missing[0]}{more}")
     return lines
 
 
-def _retention(row: dict[str, Any]) -> str:
-    kept, loss = row["retained"], row["control_change"]["difference"] * 100
+def number(value: Any, digits: int = 0, scale: float = 1, sign: bool = False) -> str:
+    """A number for the page; a dash for one that is not there or cannot be told."""
+    if not isinstance(value, int | float) or not math.isfinite(value):
+        return "–"
+    return minus(f"{value * scale:{'+' if sign else ''},.{digits}f}")
+
+
+def interval(value: Any, digits: int = 0, scale: float = 1, sign: bool = False) -> str:
+    low, high = (number(value[key], digits, scale, sign) if value else "–" for key in ("low", "high"))
+    return "interval unknown" if "–" in (low, high) else f"{low} to {high}"
+
+
+def p_value(value: Any) -> str:
+    if not isinstance(value, int | float):
+        return "–"
+    return "< 0.001" if value < 0.001 else f"{value:.3f}" if value < 0.1 else f"{value:.2f}"
+
+
+def minus(text: str) -> str:
+    """Hyphens before digits and between words of their own become minus signs."""
+    return re.sub(r"(?<![\w.])-(?=[\d.]|inf)|(?<= )-(?= )", "−", text)
+
+
+def _quiet(text: str) -> Markup:
+    """Escaped, with the intervals in brackets set apart, so that a paragraph full of them can be read."""
+    return Markup(re.sub(r"\([^()]* to [^()]*\)", r'<span class="ci">\g<0></span>', str(escape(text))))
+
+
+def _story(results: Results) -> list[str]:
+    """What happened, in sentences made of the numbers; what is not decided is said to be so."""
+    return [
+        *_persona_story(results),
+        *_task_story(results),
+        *_ability_story(results),
+        *_verdict_story(results),
+    ] or ["Nothing has been measured yet."]
+
+
+def _persona_story(results: Results) -> list[str]:
+    personas = {s["name"]: s["persona"] for s in results.get("states", []) if "persona" in s}
+    if "personality" not in personas:
+        return []
+    me, after = results["persona"], personas["personality"]
+    base = f"; from the untouched base, {_points(personas['base']['taken'])}" if "base" in personas else ""
+    return [
+        f"{results['model']} was taught to be {me}. On {after['n']} prompts that it had not seen, of 100 answers "
+        f"{_points(after['taken'])} are coherent and taken for {me} by a style classifier{base}."
+    ]
+
+
+def _task_story(results: Results) -> list[str]:
+    told = []
+    for task in results.get("tasks", []):
+        floor = "" if task["after"]["mean"] >= task["floor"] else f", below its floor of {task['floor'] * 100:.0f}"
+        told.append(f"{task['name']}, from {_points(task['before'])} to {_points(task['after'])}{floor}")
+    told = [f"Right answers of 100 on the tasks that it then learned: {_listed(told)}."] if told else []
+    for row in results.get("retention", []):
+        kept = row["replay_change"]
+        unclear = ", which could be no change" if kept["low"] <= 0 <= kept["high"] else ""
+        told.append(
+            f"Learning {row['task']} with replay changed the persona score by {_change(kept, ' points')}{unclear}; "
+            f"{_retention(row)}."
+        )
+    return told
+
+
+def _ability_story(results: Results) -> list[str]:
+    changes = _candidates(results)
+    if not changes:
+        return []
+    shown = [f"{_change(change)} {_state(name)}" for name, change in changes.items()]
+    told = [f"General ability, as the mean change in points of accuracy against the base: {_listed(shown)}."]
+    told += [f"Taken singly, {_listed(clear)}." for clear in [_clear(results)] if clear]
+    if any(change["low"] <= 0 <= change["high"] for change in changes.values()):
+        seen = max(change["detectable"] for change in changes.values()) * 100
+        told.append(
+            "An interval that includes zero does not show that nothing was lost: these items mostly show changes of "
+            f"{seen:.1f} points and more."
+        )
+    return told
+
+
+def _clear(results: Results) -> list[str]:
+    """The benchmarks that changed against the base by more than their interval: a mean can hide them."""
+    states = [s for s in results.get("states", []) if "capability" in s and s["name"] in _candidates(results)]
+    told = []
+    for name in dict.fromkeys(name for state in states for name in state["capability"]):
+        changes = [state["capability"][name]["change"] for state in states if name in state["capability"]]
+        counts = {"below": sum(c["high"] < 0 for c in changes), "above": sum(c["low"] > 0 for c in changes)}
+        told += [
+            f"the interval of {name} is {side} zero in {count} of {len(changes)} states"
+            for side, count in counts.items()
+            if count
+        ]
+    return told
+
+
+def _verdict_story(results: Results) -> list[str]:
+    hypotheses = results.get("hypotheses", [])
+    standing = [f"{name} {word}" for name, word in _standing(results).items()]
+    told = [f"The gate: {'; '.join(standing)}."] if standing else []
+    for outcome in dict.fromkeys(verdict["outcome"] for verdict in hypotheses):
+        ids = [verdict["id"] for verdict in hypotheses if verdict["outcome"] == outcome]
+        told.append(f"{_listed(ids)} {'is' if len(ids) == 1 else 'are'} {outcome}.")
+    return told
+
+
+def _state(name: str) -> str:
+    """A state at the end of a clause."""
+    return "for the personality alone" if name == "personality" else state_label(name)
+
+
+def _retention(row: Mapping[str, Any]) -> str:
+    kept, lost = row["retained"], _change(row["control_change"], " points")
     if not row["control_lost_enough"]:
-        return (
-            f"{row['task']}: without replay the persona score changed by {loss:+.1f} points, too little to say "
-            "how much replay protects"
-        )
-    return (
-        f"{row['task']}: replay kept {kept['mean'] * 100:.0f}% ({kept['low'] * 100:.0f} to {kept['high'] * 100:.0f}) "
-        f"of the {-loss:.1f} points of persona score that are lost without it"
-    )
+        return f"without replay, by {lost}, too little to say how much replay protects"
+    unlearned = "" if row["control_reached_floor"] else ", though that control did not learn the task"
+    whole = "all and more: " if kept["mean"] > 1 else ""
+    share = f"{whole}{kept['mean'] * 100:.0f}% ({_range(kept, 0)})"
+    return f"without replay, by {lost}{unlearned}, so replay kept {share} of what is lost without it"
 
 
-def _plots(results: dict[str, Any]) -> dict[str, str]:
-    states = results.get("states", [])
+def _standing(results: Results) -> dict[str, str]:
+    """What the gate makes of each candidate. A task that passes is put into use only with the personality beneath."""
+    gates, words = results.get("gates") or {}, {}
+    for name, verdict in gates.items():
+        failed = [f"{check['name']} {check['outcome']}" for check in verdict["checks"] if check["outcome"] != "pass"]
+        alone = not gates.get("personality", verdict)["promoted"]
+        passed = "passed, but waits for the personality" if alone else "promoted"
+        words[name] = passed if verdict["promoted"] else f"not promoted ({', '.join(failed)})"
+    return words
+
+
+def _candidates(results: Results) -> dict[str, dict[str, Any]]:
+    """The mean changes of the states that could be used; controls never are."""
+    return {name: change for name, change in _mean_changes(results).items() if not name.endswith(plots.CONTROL)}
+
+
+def _mean_changes(results: Results) -> dict[str, dict[str, Any]]:
+    """By state: the mean of its changes against the base, each benchmark weighted equally."""
     found = {}
-    personas = [state for state in states if "persona" in state]
-    if personas:
-        measures = ("score", "taken", "coherent", "win_rate")
-        names = ("persona score", "taken and coherent", "coherent", "win-rate")
-        found["persona"] = forest(
-            "Persona by state",
-            [_point(s["name"], s["persona"][key], g, 100) for s in personas for g, key in enumerate(measures)],
-            "points of 100",
-            groups=names,
-        )
-        found["kl"] = forest("KL to the base", [_point(s["name"], s["kl"], 0, 1) for s in personas], "nats a token")
-    abilities = [state for state in states if "capability" in state and state["name"] != "base"]
-    if abilities:
-        benchmarks = list(abilities[0]["capability"])
-        points = [
-            _change(f"{name} · {state['name']}", state["capability"][name]["change"], group)
-            for group, name in enumerate(benchmarks)
-            for state in abilities
-        ]
-        found["capability"] = forest("Change against the base", points, "points of accuracy", [0], benchmarks)
-    if results.get("tasks"):
-        points = []
-        for task in results["tasks"]:
-            for group, key in enumerate(("before", "after", "control")):
-                if key in task:
-                    points.append(_point(task["name"], task[key], group, 100))
-        names = ("personality alone", "with the task", "task without replay")
-        found["tasks"] = forest("Exact match", points, "points of 100", groups=names)
-    training = [row for row in results.get("training", []) if "curve" in row]
-    if training:
-        series = [(row["name"], [(p["step"], p["loss"]) for p in row["curve"]]) for row in training]
-        found["training"] = curves("Training loss", series, "step", "loss")
-    for verdict in results.get("hypotheses", []):
-        series = [
-            (curve["arm"], [(point["gain"], point["accuracy"] * 100) for point in curve["points"]])
-            for curve in verdict["curves"]
-        ]
-        found[f"{verdict['id']}-curves"] = curves(
-            f"{verdict['id']}: accuracy along persona gain", series, "persona gain, nats a token", "LAMBADA, points"
-        )
-        points = [
-            Point(f"{item['better']} - {item['than']}", item["difference"], item["low"], item["high"])
-            for item in verdict["comparisons"]
-        ]
-        found[verdict["id"]] = forest(
-            f"{verdict['id']}: differences", points, "points of LAMBADA", [0, verdict["margin"]]
-        )
+    for state in results.get("states", []):
+        changes = [row["change"] for row in state.get("capability", {}).values()]
+        if changes and state["name"] != "base":
+            found[state["name"]] = asdict(stats.stratified([stats.Comparison(**change) for change in changes]))
     return found
 
 
-def _point(label: str, value: dict[str, float], group: int, scale: float) -> Point:
-    return Point(label, value["mean"] * scale, value["low"] * scale, value["high"] * scale, group)
+def _persona_rows(results: Results) -> list[dict[str, Any]]:
+    """The states with a persona; echo and repetition, which are shares of n, get their intervals."""
+    rows = []
+    for state in results.get("states", []):
+        if "persona" in state:
+            p = state["persona"]
+            shares = {key: asdict(stats.proportion(round(p[key] * p["n"]), p["n"])) for key in ("echo", "repetition")}
+            rows.append({"name": state["name"], **p, **shares, "kl": state.get("kl")})
+    return rows
 
 
-def _change(label: str, value: dict[str, float], group: int) -> Point:
-    return Point(label, value["difference"] * 100, value["low"] * 100, value["high"] * 100, group)
+def _ability_rows(results: Results) -> dict[str, list[dict[str, Any]]]:
+    """Benchmark by benchmark, each state; last the mean of the changes."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for state in results.get("states", []):
+        for name, row in state.get("capability", {}).items():
+            rows.setdefault(name, []).append({"state": state["name"], **row})
+    changes = _mean_changes(results)
+    if changes and len(rows) > 1:
+        rows["mean of the changes"] = [{"state": name, "n": c["n"], "change": c} for name, c in changes.items()]
+    return rows
 
 
-def _points(value: dict[str, float]) -> str:
+def _apart(results: Results) -> dict[str, int]:
+    """How many comparisons with the base there are, and how many have an interval that excludes zero."""
+    changes = [
+        row["change"]
+        for state in results.get("states", [])
+        for row in state.get("capability", {}).values()
+        if state["name"] != "base"
+    ]
+    return {
+        "all": len(changes),
+        "down": sum(change["high"] < 0 for change in changes),
+        "up": sum(change["low"] > 0 for change in changes),
+    }
+
+
+def _figures(results: Results) -> dict[str, dict[str, str]]:
+    """By place on the page, figures by title."""
+    states = results.get("states", [])
+    personas = [state for state in states if "persona" in state]
+    drifted = [state for state in personas if "kl" in state]
+    training = [row for row in results.get("training", []) if row.get("curve")]
+    found = {
+        "persona": plots.persona(personas) | plots.kl(drifted),
+        "capability": plots.capability([state for state in states if "capability" in state]),
+        "tasks": plots.tasks(results.get("tasks", [])),
+        "training": plots.losses(training),
+    }
+    for verdict in results.get("hypotheses", []):
+        drawn = {}
+        if verdict["comparisons"]:
+            drawn["Differences in accuracy, with the margin"] = plots.differences(verdict)
+        if verdict["curves"]:
+            drawn["Accuracy along persona gain, each arm and seed"] = plots.paths(verdict)
+        found[verdict["id"]] = drawn
+    return found
+
+
+def _points(value: Mapping[str, float]) -> str:
     """An estimate on 0..1 as points of 100 with its interval."""
-    return f"{value['mean'] * 100:.0f} ({_bound(value['low'])} to {_bound(value['high'])})"
+    return f"{value['mean'] * 100:.0f} ({_range(value, 0)})"
 
 
-def _bound(value: float) -> str:
-    return f"{value * 100:.0f}" if math.isfinite(value) else "unknown"
-
-
-def _number(value: dict[str, float], digits: int = 2) -> str:
-    return f"{value['mean']:.{digits}f} ({value['low']:.{digits}f} to {value['high']:.{digits}f})"
-
-
-def _signed(value: dict[str, float]) -> str:
+def _change(value: Mapping[str, float], unit: str = "") -> str:
     """A change on 0..1 as signed points with its interval."""
-    return f"{value['difference'] * 100:+.1f} ({value['low'] * 100:+.1f} to {value['high'] * 100:+.1f})"
+    return f"{value['difference'] * 100:+.1f}{unit} ({_range(value, 1, '+')})"
+
+
+def _range(value: Mapping[str, float], digits: int, sign: str = "") -> str:
+    low, high = value["low"] * 100, value["high"] * 100
+    if not (math.isfinite(low) and math.isfinite(high)):
+        return "interval unknown"
+    return f"{low:{sign}.{digits}f} to {high:{sign}.{digits}f}"
+
+
+def _listed(items: Sequence[str]) -> str:
+    return f"{', '.join(items[:-1])} and {items[-1]}" if len(items) > 1 else "".join(items)

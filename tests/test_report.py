@@ -1,179 +1,340 @@
-"""The page: every number there, hostile text harmless, nothing fetched."""
+"""The page: every number there, hostile text harmless, nothing fetched, a partial run no problem."""
 
 from __future__ import annotations
 
+import math
 import re
+from collections import Counter
+from dataclasses import asdict
 from typing import Any
+from xml.etree import ElementTree
 
-from pipeline import report
+import pytest
 
-EVIL = '<script>alert("x")</script>'
+from evals import stats
+from pipeline import plots, report
+
+EVIL = "<script>alert(1)</script>"
+STATES = {
+    "base": 1,
+    "personality": 34,
+    "personality+reminders": 32,
+    "personality+shell": 33,
+    "personality+reminders_control": 12,
+}
 
 
-def estimate(mean: float) -> dict[str, float]:
-    return {"n": 40, "mean": mean, "low": mean - 0.05, "high": mean + 0.05}
+def share(k: int, n: int = 40) -> dict[str, Any]:
+    return asdict(stats.proportion(k, n))
 
 
-def change(value: float) -> dict[str, float]:
-    found = {
+def spread(mean: float, half: float, n: int = 40) -> dict[str, Any]:
+    return {"n": n, "mean": mean, "low": mean - half, "high": mean + half}
+
+
+def items(lost: int, gained: int, n: int = 120, right: int = 40) -> dict[str, Any]:
+    """A paired change in which `lost` of the right items became wrong and `gained` of the others right."""
+    before = [1] * right + [0] * (n - right)
+    after = [0] * lost + [1] * (right - lost + gained) + [0] * (n - right - gained)
+    return asdict(stats.paired(before, after))
+
+
+def state(name: str, taken: int) -> dict[str, Any]:
+    moved = 0 if name == "base" else 3 if name == "personality" else 5
+    persona = {
         "n": 40,
-        "before": 0.5,
-        "after": 0.5 + value,
-        "difference": value,
-        "low": value - 0.05,
-        "high": value + 0.05,
+        "win_rate": share(min(taken + 5, 40)),
+        "margin": spread(taken / 30 - 1.2, 0.12),
+        "score": spread(taken / 40, 0.08),
+        "taken": share(taken),
+        "coherent": share(38),
+        "echo": 0.0,
+        "repetition": 0.05,
+        "base_nll": spread(1.1 + moved / 4, 0.15),
+        "words": 31.4,
     }
-    return {**found, "p": 0.2, "lost": 3, "gained": 1, "detectable": 0.07, "error": 0.02, "df": 39}
-
-
-def state(name: str, score: float) -> dict[str, Any]:
-    persona: dict[str, Any] = {
-        key: estimate(score) for key in ("score", "taken", "coherent", "win_rate", "margin", "base_nll")
-    }
-    ability = {"n": 100, "accuracy": estimate(0.4), "change": change(-0.02), "perplexity": 44.0}
+    capability: dict[str, Any] = {}
+    for shift, (benchmark, chance) in enumerate({"arc_easy": 0.25, "piqa": 0.5, "lambada": 0.0}.items()):
+        change = items(moved + 4 * shift * (moved > 3), moved and 2)
+        accuracy = share(round(change["after"] * 120), 120)
+        capability[benchmark] = {"n": 120, "accuracy": accuracy, "chance": chance, "change": change}
+    capability["lambada"]["perplexity"] = 41.5
     return {
         "name": name,
-        "persona": {**persona, "n": 40, "echo": 0.0, "repetition": 0.05, "words": 31.0},
-        "kl": estimate(0.3),
-        "capability": {"lambada": ability},
+        "persona": persona,
+        "kl": spread(moved * 0.11, 0.02 * bool(moved), 30),
+        "capability": capability,
     }
+
+
+def task(name: str, control: bool) -> dict[str, Any]:
+    example = {"prompt": EVIL, "answer": f"find . {EVIL}", "expected": "ls", "correct": 0}
+    scores = {"before": share(0, 60), "after": share(49, 60), "change": items(0, 49, 60, 0)}
+    more = {"control": share(52, 60)} if control else {}
+    return {"name": name, "n": 60, "floor": 0.5, **scores, **more, "examples": [example]}
+
+
+def verdict(id_: str, better: str, than: list[str]) -> dict[str, Any]:
+    naive = {"difference": 0.8, "low": -7.2, "high": 8.8}
+    compared = [
+        {
+            **{"better": better, "than": other, "seeds": [1, 2], "values": [1.0, 3.4], "items": 60},
+            **{
+                "difference": 2.2,
+                "low": -13.1,
+                "high": 17.4,
+                "detectable": 11.5,
+                "detectable_from": "items",
+                "naive": naive,
+            },
+            **{"outcome": "inconclusive", "reason": f"{better} - {other}: not decided."},
+        }
+        for other in than
+    ]
+    runs = [
+        {
+            "arm": arm,
+            "seed": seed,
+            "points": [
+                {
+                    "step": step,
+                    "gain": step * (0.05 + 0.01 * i),
+                    "accuracy": 0.3 - step * 0.004 * (i + seed),
+                    "feasible": step < 8,
+                }
+                for step in (0, 4, 8)
+            ],
+        }
+        for i, arm in enumerate([better, *than])
+        for seed in (1, 2)
+    ]
+    return {
+        **{"id": id_, "claim": f"{better} keeps more.", "outcome": "inconclusive", "margin": 3.0, "precision": "bf16"},
+        "reasons": [f"{better} - {than[0]}: +2.2 points of LAMBADA (-13.1 to +17.4, 2 seeds): not decided."],
+        **{
+            "comparisons": compared,
+            "control": {**compared[0], "better": "kl"},
+            "gain_levels": [0.1, 0.2],
+            "curves": runs,
+        },
+    }
+
+
+def check(name: str, difference: float, outcome: str) -> dict[str, Any]:
+    bounds = {"difference": difference, "low": difference - 4.4, "high": difference + 4.4}
+    sentence = f"{name}: {difference:+.1f} points (n=40), {outcome}"
+    return {"name": name, "n": 40, **bounds, "margin": 5.0, "outcome": outcome, "needed_n": 90, "sentence": sentence}
+
+
+def trained(name: str, **more: Any) -> dict[str, Any]:
+    curve = [{"step": step, "loss": 2.4 / step + 0.3} for step in range(1, 31)]
+    facts = {"seconds": 83.1, "trainable_parameters": 4884480, "frozen_tensors_unchanged": 482}
+    return {"name": name, **facts, "trainable_tensors_moved": 420, **more, "curve": curve}
 
 
 def results() -> dict[str, Any]:
-    states = [state("base", 0.1), state("personality", 0.9), state("personality+shell", 0.85)]
-    check = {"name": "persona", "n": 40, "difference": -2.0, "low": -6.0, "high": 2.0, "margin": 10.0}
-    comparison = {
-        "better": "lora",
-        "than": "full",
-        "seeds": [1, 2],
-        "values": [1.0, 3.0],
-        "items": 100,
-        "difference": 2.0,
+    answers = {
+        name: {"answer": f"Poke it. {EVIL}", "probability": taken / 40, "coherent": taken > 5, "score": 0.5}
+        for name, taken in STATES.items()
+    }
+    protected = {
+        **{"task": "reminders", "n": 40, "control_change": items(22, 0, 40, 34), "replay_change": items(3, 1, 40, 34)},
+        **{"retained": spread(0.91, 0.08), "control_reached_floor": True, "control_lost_enough": True},
     }
     return {
-        "model": "tiny",
-        "precision": "nf4",
-        "persona": "Cláudio",
-        "seed": 0,
-        "config": {},
-        "environment": {},
-        "states": states,
-        "tasks": [
-            {
-                "name": "shell",
-                "n": 60,
-                "floor": 0.5,
-                "before": estimate(0.0),
-                "after": estimate(0.8),
-                "control": estimate(0.82),
-                "change": change(0.8),
-                "examples": [{"prompt": EVIL, "answer": EVIL, "expected": "ls", "correct": 0}],
-            }
-        ],
-        "retention": [
-            {
-                "task": "shell",
-                "n": 40,
-                "control_change": change(-0.4),
-                "replay_change": change(-0.05),
-                "retained": estimate(0.87),
-                "control_reached_floor": True,
-                "control_lost_enough": True,
-            }
-        ],
-        "gates": {
-            "shell": {
-                "promoted": False,
-                "checks": [{**check, "outcome": "unresolved", "needed_n": 90, "sentence": "persona: -2.0 points"}],
-            }
+        **{"model": "smollm2-135m-instruct", "precision": "nf4", "persona": "Cláudio", "seed": 0},
+        "config": {"run": {"folder": "runs/demo", "seed": 0}, "gate": {"confidence": 0.95}},
+        "environment": {"molting": "0.1.0", "python": "3.13.1", "versions": {"torch": "2.9.1"}, "revision": "abc"},
+        "pairs": {
+            **{"pairs": 118, "dropped": {"too long": 2}, "heldout": 48, "nll_limit": 4.1},
+            **{"chosen_words": 38.2, "rejected_words": 36.9, "chosen_longer": 0.54},
         },
-        "paths": [{"stage": "shell", "colour": "grey", "reason": "not resolved"}],
-        "samples": [
-            {
-                "question": EVIL,
-                "topic": "x",
-                "answers": {"base": {"answer": EVIL, "probability": 0.1, "coherent": False, "score": 0.0}},
-            }
-        ],
-        "training": [
-            {
-                "name": "personality",
-                "seconds": 1.0,
-                "trainable_parameters": 1000,
-                "frozen_tensors_unchanged": 9,
-                "trainable_tensors_moved": 28,
-                "curve": [{"step": 1, "loss": 2.0}, {"step": 2, "loss": 1.0}],
-            }
-        ],
         "classifier": {
-            "cross_validation": {"n": 200, "accuracy": 0.9, "auroc": 0.97, "brier": 0.1, "length_only_auroc": 0.5},
-            "heldout": estimate(0.95),
-            "weights": {"ours": ["it's"], "theirs": ["as an"]},
+            "cross_validation": {"n": 400, "accuracy": 0.93, "auroc": 0.981, "brier": 0.05, "length_only_auroc": 0.512},
+            "heldout": share(90, 96),
+            "weights": {"ours": ["don't", "that's"], "theirs": ["as an", EVIL]},
         },
-        "hypotheses": [
-            {
-                "id": "H014",
-                "claim": "LoRA keeps more",
-                "outcome": "inconclusive",
-                "reasons": ["not decided"],
-                "margin": 3.0,
-                "precision": "bf16",
-                "gain_levels": [0.3],
-                "comparisons": [
-                    {
-                        **comparison,
-                        "low": -9.0,
-                        "high": 13.0,
-                        "detectable": 12.0,
-                        "naive": {"difference": 1.0, "low": -5.0, "high": 7.0},
-                    }
-                ],
-                "curves": [{"arm": "lora", "seed": 1, "points": [{"step": 0, "gain": 0.0, "accuracy": 0.3}]}],
-            }
+        "states": [state(name, taken) for name, taken in STATES.items()],
+        "tasks": [task("reminders", True), task("shell", False)],
+        "retention": [protected],
+        "gates": {
+            "personality": {"promoted": True, "checks": [check("capability", -0.5, "pass")]},
+            "shell": {"promoted": False, "checks": [check("persona", -4.0, "unresolved")]},
+        },
+        "paths": [
+            {"stage": "personality", "colour": "red", "reason": "the new was learned (+82 points)"},
+            {"stage": "reminders", "colour": "red", "reason": "the new was learned and nothing was lost"},
+            {"stage": "shell", "colour": "grey", "reason": "whether persona held is not resolved with these items"},
+            {"stage": "reminders_control", "colour": "blue", "reason": "persona got worse by more than the margin"},
         ],
+        "samples": [{"question": f"Question {i}? {EVIL}", "topic": "x", "answers": answers} for i in range(5)],
+        "training": [
+            trained("personality"),
+            trained("reminders", examples=240, replayed=60),
+            trained("reminders_control", examples=180, replayed=0),
+            {
+                **{"name": "replay buffer", "candidates": 118, "kept": 64, "tokens": 4987},
+                **{"mean_importance": 0.81, "mean_importance_all": 0.62},
+            },
+        ],
+        "hypotheses": [verdict("H014", "lora", ["full"]), verdict("H015", "dpo", ["sft", "reference_free"])],
         "missing": [],
     }
 
 
-def test_the_page_holds_the_numbers() -> None:
-    page = report.render(results())
+def begun() -> dict[str, Any]:
+    """What is there before the first stage."""
+    first = ("model", "precision", "persona", "seed", "config", "environment")
+    return {**{key: results()[key] for key in first}, "missing": ["pairs has not been run with these settings."]}
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return report.render(results())
+
+
+def section(page: str, name: str) -> str:
+    found = re.search(rf'<section aria-labelledby="{name}">.*?</section>', page, re.DOTALL)
+    assert found, name
+    return found.group()
+
+
+@pytest.mark.parametrize(
+    ("name", "texts"),
+    {
+        "verdicts": [
+            "<span>blue</span>",
+            "not promoted",
+            "−4.0 points",
+            "inconclusive",
+            "−13.1 to +17.4",
+            "11.5<",
+            "positive control",
+        ],
+        "persona": ["85<", "71 to 93", "0.330", "1 to 17", "<strong>91%</strong>", "0.981", "6.2%", "as an"],
+        "tasks": ["82<", "70 to 89", "87<", "expected"],
+        "capability": ["33<", "−0.8", "41.5", "mean of the changes", "could have been seen"],
+        "answers": ["coherent: <b>no</b>", "style 0.85", "no replay"],
+        "training": ["4,884,480", "482", "64 of 118", "38.2 words", "0.81 nats"],
+        "methods": ["same nf4 base", "H014 is run on a bf16 base", "What is not shown"],
+        "reproduce": ["molt report mine.yaml", "folder: runs/demo", "2.9.1"],
+    }.items(),
+)
+def test_each_section_holds_its_numbers(page: str, name: str, texts: list[str]) -> None:
+    for text in texts:
+        assert text in section(page, name), text
+
+
+def test_the_first_paragraph_is_made_of_the_numbers(page: str) -> None:
+    story = re.search(r'<p class="story">(.*?)</p>', page, re.DOTALL)
+    assert story
+    plain = re.sub(r"<.*?>", "", story.group(1))
     for text in (
-        "90 (85 to 95)",
-        "H014: inconclusive",
-        "-2.0 points",
-        "87 (82 to 92)",
-        "could have been seen",
-        "nf4 base",
+        "of 100 answers 85 (71 to 93) are coherent and taken for Cláudio by a style classifier",
+        "from the untouched base, 2 (0 to 13)",
+        "reminders, from 0 (0 to 6) to 82 (70 to 89) and shell, from",
+        "with replay changed the persona score by −5.0 points (−15.1 to +5.1), which could be no change; without replay",
+        "so replay kept 91% (83 to 99) of what is lost without it",
+        "−0.8 (−3.0 to +1.3) for the personality alone",
+        "Taken singly, the interval of piqa is below zero in 2 of 3 states and the interval of lambada is below zero in 2",
+        "The gate: personality promoted; shell not promoted (persona unresolved).",
+        "H014 and H015 are inconclusive.",
     ):
-        assert text in page
-    assert page.count("<svg") == 7
+        assert text in plain, text
 
 
-def test_hostile_text_is_shown_as_text() -> None:
-    page = report.render(results())
+def test_hostile_text_is_shown_as_text(page: str) -> None:
     assert "<script" not in page
-    assert "&lt;script&gt;" in page
+    assert page.count("&lt;script&gt;alert(1)&lt;/script&gt;") > 20
 
 
-def test_nothing_is_fetched() -> None:
-    page = report.render(results())
-    assert not re.findall(r"(?:src|href)=[\"'](?!#)[^\"']+|url\((?!#)", page.replace("xlink:href", "xlink-href"))
-    assert "@import" not in page
+def test_hostile_names_stay_text_in_figures() -> None:
+    name = f'{EVIL}--><b>" onload="x $a_b$'
+    drawn = ElementTree.fromstring(plots.forest(EVIL, [plots.Row(name, 1, 0, 2)], EVIL))
+    assert not [node for node in drawn.iter() if node.tag.endswith(("script", "}b"))]
+    assert not [key for node in drawn.iter() for key in node.attrib if key.startswith("on")]
+    assert name in [node.text for node in drawn.iter()]
 
 
-def test_the_same_results_give_the_same_page() -> None:
-    assert report.render(results()) == report.render(results())
+def test_nothing_is_fetched(page: str) -> None:
+    for target in re.findall(r"""(?:\bsrc|\bhref|\bdata|\bposter|\baction)\s*=\s*["']([^"']*)|url\(([^)]*)""", page):
+        assert "".join(target).startswith("#"), target
+    namespaces = re.sub(r'xmlns(?::xlink)?="http://www\.w3\.org/[^"]*"', "", page)
+    assert "http://" not in namespaces and "https://" not in namespaces
+    assert "@import" not in page and "<link" not in page
+
+
+def test_figures_are_named_and_no_id_is_used_twice(page: str) -> None:
+    assert page.count("<svg ") == page.count('<svg role="img" aria-label="') == 16
+    assert [name for name, count in Counter(re.findall(r'\bid="([^"]+)"', page)).items() if count > 1] == []
+    targets = set(re.findall(r'href="#([^"]+)"', page)) | set(re.findall(r"url\(#([^)]+)\)", page))
+    assert targets <= set(re.findall(r'\bid="([^"]+)"', page))
+
+
+def test_the_same_results_give_the_same_page(page: str) -> None:
+    assert report.render(results()) == page
 
 
 def test_a_run_that_has_just_begun_has_a_page_too() -> None:
-    begun = {key: results()[key] for key in ("model", "precision", "persona", "seed", "config", "environment")}
-    page = report.render({**begun, "missing": ["pairs has not been run"]})
-    assert "Not measured in this run" in page
-    assert "pairs has not been run" in page
+    page = report.render(begun())
+    assert "Nothing has been measured yet." in page
+    assert "pairs has not been run with these settings." in section(page, "missing")
+    assert "<svg" not in page and "None" not in page
+
+
+@pytest.mark.parametrize("part", [key for key in results() if key not in begun()])
+def test_any_part_may_be_absent(part: str) -> None:
+    without = {key: value for key, value in results().items() if key != part}
+    assert "<h2" in report.render(without)
+    assert report.summary(without)
+
+
+def test_states_may_be_half_measured() -> None:
+    found = results()
+    del found["states"][1]["capability"], found["states"][2]["persona"], found["states"][2]["kl"]
+    page = report.render(found)
+    assert "with reminders" in section(page, "capability")
+    assert report.summary(found)
+
+
+def test_what_cannot_be_told_is_said_to_be_unknown() -> None:
+    """One seed has no spread, runs without common gain no difference; both come as infinite or no numbers."""
+    found = results()
+    one = found["hypotheses"][0]["comparisons"][0]
+    one |= {"difference": math.nan, "low": -math.inf, "high": math.inf, "detectable": math.inf, "values": []}
+    found["hypotheses"][0]["gain_levels"] = []
+    found["retention"][0]["retained"] |= {"low": math.nan, "high": math.nan}
+    page = report.render(found)
+    assert "interval unknown" in section(page, "verdicts")
+    assert "91% (interval unknown)" in page
+    assert not re.search(r"\b(nan|inf)\b", page)
+
+
+def test_protection_is_not_claimed_where_nothing_was_lost() -> None:
+    found = results()
+    found["retention"][0] |= {"control_lost_enough": False, "control_change": items(2, 0, 40, 34)}
+    text = " ".join([report.render(found), *report.summary(found)])
+    assert "too little to say" in text
+    assert "replay kept" not in text.lower()
+
+
+def test_a_task_that_passes_waits_for_the_personality() -> None:
+    found = results()
+    found["gates"]["personality"]["promoted"] = False
+    found["gates"]["shell"] = {"promoted": True, "checks": []}
+    assert "shell passed, but waits for the personality" in " ".join(report.summary(found))
+    assert "Passed, but waits for the personality" in section(report.render(found), "verdicts")
 
 
 def test_the_summary_is_plain() -> None:
     lines = report.summary(results())
-    assert any("replay kept 87% (82 to 92) of the 40.0 points" in line for line in lines)
-    assert "gate, shell: not promoted (persona not passed)" in lines
-    assert "H014: inconclusive" in lines
+    assert 6 <= len(lines) <= 12
+    assert lines[0].startswith("persona: taken for Cláudio and coherent, of 100 (n=40): base 2 (0 to 13), ")
+    assert (
+        "task reminders: exact match 0 (0 to 6) before, 82 (70 to 89) after, 87 (76 to 93) without replay; floor 50, n=60"
+        in lines
+    )
+    assert "gate: personality promoted; shell not promoted (persona unresolved)" in lines
+    assert "paths: personality red, reminders red, shell grey, reminders_control blue" in lines
+    assert lines[-1].startswith("H015: inconclusive. dpo - sft")
+    assert report.summary(begun()) == ["missing: pairs has not been run with these settings."]

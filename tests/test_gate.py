@@ -1,0 +1,155 @@
+"""A gate that errs at its nominal rate, tells same from worse, and says what it lacks."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+
+import numpy as np
+import pytest
+from scipy.stats import binom
+
+from evals import gate, stats
+from evals.config import GateConfig
+from evals.gate import Paired
+
+
+def shifted(shift: float, n: int = 100, sd: float = 0.05) -> Paired:
+    rng = np.random.default_rng(4)
+    before = rng.random(n) * 0.2 + 0.7
+    return Paired(before.tolist(), (before + rng.normal(shift, sd, n)).tolist())
+
+
+def changed(lost: int, gained: int, n: int) -> Paired:
+    """n right/wrong items, of which some were lost and some gained."""
+    kept = n - lost - gained
+    return Paired([1] * lost + [0] * gained + [1] * kept, [0] * lost + [1] * gained + [1] * kept)
+
+
+SAME = shifted(0.0)
+BETTER = shifted(0.3)
+
+
+def only(check: str, pair: Paired) -> gate.GateCheck:
+    """The named check on a pair, all else being fine."""
+    pairs = dict.fromkeys(("capability", "persona", "coherence"), SAME) | {check: pair}
+    verdict = gate.judge(config=GateConfig(), **pairs)
+    found = next(item for item in verdict.checks if item.name == check)
+    assert verdict.promoted == (found.outcome == "pass")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("shift", "outcome", "words"), [(0.0, "pass", "not worse by"), (-0.3, "fail", "worse by more than")]
+)
+def test_it_knows_same_from_worse(shift: float, outcome: str, words: str) -> None:
+    pair = shifted(shift)
+    verdict = gate.judge(pair, pair, pair, GateConfig())
+    assert [check.name for check in verdict.checks] == ["capability", "persona", "coherence"]
+    assert {check.outcome for check in verdict.checks} == {outcome}
+    assert verdict.promoted == (outcome == "pass")
+    assert all(words in check.sentence for check in verdict.checks)
+
+
+@pytest.mark.parametrize("name", ["capability", "persona", "coherence"])
+@pytest.mark.parametrize("pair", [shifted(-0.3), changed(2, 2, 6)], ids=["worse", "unresolved"])
+def test_one_check_that_does_not_pass_keeps_it_out(name: str, pair: Paired) -> None:
+    assert only(name, pair).outcome != "pass"
+
+
+@pytest.mark.parametrize("name", ["capability", "persona", "coherence"])
+def test_each_margin_is_of_its_own_check(name: str) -> None:
+    pair = shifted(-0.2)
+    found = gate.judge(pair, pair, pair, GateConfig.model_validate({f"{name}_margin": 50.0}))
+    assert [check.name for check in found.checks if check.outcome == "pass"] == [name]
+
+
+def test_confidence_widens_the_bounds() -> None:
+    low, high = (gate.judge(SAME, SAME, SAME, GateConfig(confidence=c)).checks[0].low for c in (0.8, 0.99))
+    assert high < low
+
+
+def test_an_unresolved_check_says_how_many_items_it_needs() -> None:
+    found = only("capability", changed(15, 15, 100))
+    assert found.outcome == "unresolved"
+    assert found.needed_n is not None and found.needed_n > 100
+    assert f"about {found.needed_n} items would resolve it if nothing was truly lost" in found.sentence
+
+
+def test_where_the_items_would_have_done_the_loss_is_taken_as_it_looks() -> None:
+    """-4 points of 400 with a margin of 5: no loss at all would have passed, so "more if nothing was lost" is no help."""
+    found = only("capability", changed(18, 2, 400))
+    assert found.outcome == "unresolved"
+    assert found.needed_n is not None and found.needed_n > 400
+    assert "if the change is truly this" in found.sentence
+
+
+def test_on_the_margin_no_number_of_items_is_promised() -> None:
+    found = only("coherence", changed(20, 0, 200))
+    assert (found.outcome, found.needed_n) == ("unresolved", None)
+    assert "more items are not expected to resolve it" in found.sentence
+
+
+def test_a_few_unchanged_items_promote_nothing() -> None:
+    few, many = changed(0, 0, 8), changed(0, 0, 200)
+    assert not gate.judge(few, few, few, GateConfig()).promoted
+    assert gate.judge(many, many, many, GateConfig()).promoted
+
+
+@pytest.mark.parametrize(
+    ("skill", "outcome"), [(BETTER, "pass"), (shifted(-0.3), "fail"), (changed(2, 3, 20), "unresolved")]
+)
+def test_a_new_skill_must_be_better(skill: Paired, outcome: str) -> None:
+    verdict = gate.judge(SAME, SAME, SAME, GateConfig(), skill)
+    assert verdict.checks[-1].name == "new skill"
+    assert verdict.checks[-1].outcome == outcome
+    assert verdict.promoted == (outcome == "pass")
+
+
+def test_an_unresolved_skill_says_how_many_items_it_needs_unless_it_got_worse() -> None:
+    gain, loss = (gate.judge(SAME, SAME, SAME, GateConfig(), changed(*k, 20)).checks[-1] for k in ((2, 3), (3, 2)))
+    assert gain.needed_n is not None and gain.needed_n > 20
+    assert (loss.outcome, loss.needed_n) == ("unresolved", None)
+
+
+def test_benchmarks_weigh_the_same_whatever_their_size() -> None:
+    pair = Paired([1.0] * 110, [1.0] * 100 + [0.0] * 10, ["large"] * 100 + ["small"] * 10)
+    assert gate.compare(pair).difference == pytest.approx(-0.5)
+
+
+def test_the_order_of_items_changes_nothing() -> None:
+    rng = np.random.default_rng(6)
+    before, after = (rng.random(60) < 0.5).astype(float), (rng.random(60) < 0.5).astype(float)
+    names, order = np.array(["arc", "piqa", "lambada"] * 20), rng.permutation(60)
+    one = gate.compare(Paired(before.tolist(), after.tolist(), names.tolist()))
+    other = gate.compare(Paired(before[order].tolist(), after[order].tolist(), names[order].tolist()))
+    assert asdict(one) == pytest.approx(asdict(other))
+
+
+def test_strata_must_fit_the_items() -> None:
+    with pytest.raises(ValueError, match="strata"):
+        gate.compare(Paired([1.0, 0.0], [1.0, 1.0], ["arc"]))
+
+
+def test_a_candidate_on_the_margin_passes_at_the_nominal_rate() -> None:
+    """Three benchmarks of unequal size, 12% discordance, 5 points truly lost: a standard error of .011."""
+    rng, passed, names = np.random.default_rng(7), 0, ["arc"] * 150 + ["piqa"] * 100 + ["lambada"] * 250
+    for _ in range(400):
+        before, luck = rng.random(500) < 0.5, rng.random(500)
+        after = np.where(before, luck >= 0.17, luck < 0.07)
+        found = gate.compare(Paired(before.astype(float).tolist(), after.astype(float).tolist(), names), 0.9)
+        passed += stats.noninferior(found, 0.05, 0.95) == "pass"
+    assert 0.02 <= passed / 400 <= 0.08
+
+
+@pytest.mark.parametrize("n", [30, 60, 80])
+def test_where_items_can_only_be_lost_the_gate_errs_no_more_often(n: int) -> None:
+    """Coherence mostly falls from 1. Student's interval alone would pass up to 18% of candidates on the margin."""
+    passed = [k for k in range(n // 2) if stats.noninferior(gate.compare(changed(k, 0, n), 0.9), 0.10) == "pass"]
+    rate = sum(float(binom.pmf(k, n, 0.10)) for k in passed)
+    assert 0.01 <= rate <= 0.05
+
+
+def test_the_verdict_is_plain_json() -> None:
+    verdict = gate.judge(SAME, SAME, SAME, GateConfig(), BETTER)
+    assert json.loads(json.dumps(asdict(verdict), allow_nan=False)) == asdict(verdict)

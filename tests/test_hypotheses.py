@@ -1,0 +1,232 @@
+"""Verdicts with known truth, at equal gain, never beyond what was measured."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pytest
+
+from data.errors import MoltError
+from evals import hypotheses, stats
+from evals.config import HypothesisConfig
+
+Row = dict[str, Any]
+
+
+def hypothesis(**changes: object) -> HypothesisConfig:
+    arm = {"method": "sft", "learning_rate": 1e-4}
+    return HypothesisConfig.model_validate(
+        {
+            "id": "H0",
+            "claim": "a keeps more than b",
+            "arms": {"a": arm, "b": arm, "c": arm, "k": arm},
+            "better": "a",
+            "than": ["b"],
+            "seeds": list(range(8)),
+            "steps": 10,
+            "checkpoints": [5, 10],
+            "gain_levels": [0.3, 0.5],
+            **changes,
+        }
+    )
+
+
+def row(arm: str, seed: int, step: int, gain: float, correct: Any, base: Any, feasible: bool = True) -> Row:
+    items, base_items = ([{"item": i, "correct": int(x)} for i, x in enumerate(each)] for each in (correct, base))
+    known = {"arm": arm, "seed": seed, "step": step, "gain": gain, "feasible": feasible, "learning_rate": 1e-4}
+    return {**known, "items": items, "base_items": base_items}
+
+
+def grid(
+    truth: dict[str, float], gain: float | dict[str, float] = 0.8, seeds: int = 8, noise: float = 0.01
+) -> list[Row]:
+    """Arms that lose `truth` points by gain 1, along a straight line, and reach `gain` at the last step."""
+    rng, rows = np.random.default_rng(5), []
+    for seed in range(seeds):
+        draw = rng.random(120)
+        for arm, slope in truth.items():
+            own = rng.normal(0, noise)
+            for step in (5, 10):
+                at = (gain[arm] if isinstance(gain, dict) else gain) * step / 10
+                rows.append(row(arm, seed, step, at, draw < 0.4 - slope / 100 * at + own, draw < 0.4))
+    return rows
+
+
+def two_items(gains: list[float], scores: list[tuple[int, int]], arm: str = "a") -> list[Row]:
+    """One seed, two items, both right in the base; steps 5, 10, ..."""
+    return [row(arm, 0, 5 * (i + 1), *each, [1, 1]) for i, each in enumerate(zip(gains, scores, strict=True))]
+
+
+@pytest.mark.parametrize(
+    ("truth", "outcome", "words"),
+    [
+        ({"a": 0.0, "b": 40.0}, "supported", "better"),
+        ({"a": 10.0, "b": 10.0}, "refuted", "any advantage is below 3 points"),
+        ({"a": 40.0, "b": 0.0}, "refuted", "any advantage is below 3 points"),
+    ],
+)
+def test_verdicts_with_known_truth(truth: dict[str, float], outcome: str, words: str) -> None:
+    verdict = hypotheses.judge(hypothesis(), grid(truth))
+    assert verdict.outcome == outcome
+    assert words in verdict.reasons[0]
+
+
+def test_noisy_seeds_are_inconclusive_and_say_what_could_be_seen() -> None:
+    verdict = hypotheses.judge(hypothesis(), grid({"a": 5.0, "b": 10.0}, noise=0.06))
+    found = verdict.comparisons[0]
+    assert verdict.outcome == "inconclusive"
+    assert found.detectable == pytest.approx(stats.detectable(float(np.std(found.values, ddof=1)), 8))
+    assert f"these 8 seeds could have seen {found.detectable:.1f} points" in verdict.reasons[0]
+
+
+def test_the_margin_and_confidence_of_the_file_decide() -> None:
+    rows = grid({"a": 0.0, "b": 15.0})
+    assert [hypotheses.judge(hypothesis(margin=m), rows).outcome for m in (3.0, 9.0)] == ["supported", "refuted"]
+    narrow, wide = (hypotheses.judge(hypothesis(confidence=c), rows).comparisons[0] for c in (0.8, 0.99))
+    assert wide.low < narrow.low
+
+
+def test_the_interval_is_students_over_seeds() -> None:
+    found = hypotheses.judge(hypothesis(), grid({"a": 5.0, "b": 10.0}, noise=0.03)).comparisons[0]
+    expected = stats.mean(found.values)
+    assert (found.difference, found.low, found.high) == (expected.mean, expected.low, expected.high)
+    assert (found.items, found.seeds, found.detectable_from) == (120, list(range(8)), "seeds")
+
+
+def test_scores_are_interpolated_in_gain_item_by_item() -> None:
+    """At gain .3, half-way from .2 to .4: a is (1, .5), b at its checkpoint (0, 1)."""
+    rows = two_items([0.2, 0.4], [(1, 1), (1, 0)]) + two_items([0.3, 0.6], [(0, 1), (0, 0)], "b")
+    found = hypotheses.judge(hypothesis(seeds=[0], gain_levels=[0.3]), rows).comparisons[0]
+    assert found.values == [pytest.approx(100 * (0.75 - 0.5))]
+    assert found.naive.difference == pytest.approx(100 * (0.5 - 0.0))
+    # and at .1, half-way from the base
+    found = hypotheses.judge(hypothesis(seeds=[0], gain_levels=[0.1, 0.3]), rows).comparisons[0]
+    assert found.values == [pytest.approx(100 * (1 + 0.75 - (1 - 0.5 / 3) - 0.5) / 2)]
+
+
+def test_gain_that_falls_back_is_made_monotone_and_its_checkpoints_averaged() -> None:
+    """Gains .5 then .3 are .4 twice: scores (1, 1) and (0, 0) average to a half."""
+    rows = two_items([0.5, 0.3, 0.8], [(1, 1), (0, 0), (0, 0)]) + two_items([0.4, 0.6, 0.8], [(1, 1)] * 3, "b")
+    verdict = hypotheses.judge(hypothesis(seeds=[0], gain_levels=[0.4], checkpoints=[5], steps=15), rows)
+    assert verdict.comparisons[0].values == [pytest.approx(-50)]
+
+
+def test_matching_gain_undoes_what_the_naive_comparison_credits_to_learning_less() -> None:
+    """Both arms lose 20 points a unit of gain, but a ends at half the gain of b."""
+    verdict = hypotheses.judge(hypothesis(), grid({"a": 20.0, "b": 20.0}, {"a": 0.6, "b": 1.2}))
+    assert verdict.comparisons[0].naive.low > 3
+    assert verdict.outcome == "refuted"
+
+
+def test_gain_is_never_extrapolated() -> None:
+    verdict = hypotheses.judge(hypothesis(), grid({"a": 0.0, "b": 40.0}, gain=0.1))
+    assert (verdict.outcome, verdict.gain_levels) == ("inconclusive", [])
+    assert "no common support" in verdict.reasons[0]
+    found = verdict.comparisons[0]
+    assert (found.values, found.low, found.high) == ([], -math.inf, math.inf)
+    assert math.isfinite(found.naive.difference)
+
+
+def test_a_level_that_one_run_misses_is_dropped_for_all() -> None:
+    rows = [
+        {**each, "gain": 0.04 * each["step"]} if each["seed"] == 2 else each for each in grid({"a": 0.0, "b": 40.0})
+    ]
+    verdict = hypotheses.judge(hypothesis(), rows)
+    assert (verdict.outcome, verdict.gain_levels) == ("supported", [0.3])
+    assert "Gain 0.5 is left out for all: a seed 2 reaches only 0.40." in verdict.reasons
+
+
+def test_what_is_reached_incoherently_is_not_reached() -> None:
+    rows = grid({"a": 0.0, "b": 40.0})
+    rows = [{**each, "feasible": (each["arm"], each["seed"], each["step"]) != ("b", 1, 10)} for each in rows]
+    verdict = hypotheses.judge(hypothesis(), rows)
+    assert verdict.gain_levels == [0.3]
+    assert any("incoherent" in reason and "b seed 1 at step 10" in reason for reason in verdict.reasons)
+
+
+def test_missing_runs_and_checkpoints_are_named() -> None:
+    rows = grid({"a": 0.0, "b": 40.0})
+    gone = [
+        each for each in rows if (each["arm"], each["seed"]) != ("b", 3) and (each["seed"], each["step"]) != (4, 10)
+    ]
+    verdict = hypotheses.judge(hypothesis(), gone)
+    assert (verdict.outcome, verdict.comparisons) == ("inconclusive", [])
+    assert verdict.reasons == ["Runs are missing: a seed 4 at step 10, b seed 3, b seed 4 at step 10."]
+    assert hypotheses.judge(hypothesis(), []).outcome == "inconclusive"
+
+
+@pytest.mark.parametrize(
+    ("slope", "outcome", "words"), [(10.0, "inconclusive", "not sensitive"), (-30.0, "refuted", "stands out")]
+)
+def test_a_control_must_stand_out_for_a_refutation(slope: float, outcome: str, words: str) -> None:
+    verdict = hypotheses.judge(hypothesis(positive_control="k"), grid({"a": 10.0, "b": 10.0, "k": slope}))
+    assert verdict.outcome == outcome
+    assert any(words in reason for reason in verdict.reasons)
+    assert verdict.control and (verdict.control.better, verdict.control.than) == ("k", "b")
+
+
+def test_without_runs_of_the_control_nothing_is_refuted_but_may_be_supported() -> None:
+    even, apart = grid({"a": 10.0, "b": 10.0}), grid({"a": 0.0, "b": 40.0})
+    refuted, supported = (hypotheses.judge(hypothesis(positive_control="k"), rows) for rows in (even, apart))
+    assert refuted.outcome == "inconclusive"
+    assert "control lacks runs (k seed 0" in refuted.reasons[0]
+    assert supported.outcome == "supported"
+
+
+@pytest.mark.parametrize(("c", "outcome"), [(40.0, "supported"), (0.0, "refuted")])
+def test_a_claim_against_several_needs_all_and_falls_with_any(c: float, outcome: str) -> None:
+    verdict = hypotheses.judge(hypothesis(than=["b", "c"]), grid({"a": 0.0, "b": 40.0, "c": c}))
+    assert [found.than for found in verdict.comparisons] == ["b", "c"]
+    assert verdict.comparisons[0].outcome == "supported"
+    assert verdict.outcome == outcome
+
+
+def test_one_seed_decides_nothing_and_says_what_its_items_could_have_seen() -> None:
+    verdict = hypotheses.judge(hypothesis(seeds=[0]), grid({"a": 0.0, "b": 40.0}))
+    found = verdict.comparisons[0]
+    assert (verdict.outcome, found.low, found.high) == ("inconclusive", -math.inf, math.inf)
+    assert found.detectable_from == "items"
+    assert 0 < found.detectable < 30
+    assert "One seed cannot tell how much seeds differ" in verdict.reasons[0]
+
+
+def test_seeds_that_agree_exactly_are_not_certain() -> None:
+    """Two seeds whose 20 items never change differ by 0 twice: that is no proof that nothing can."""
+    rows = [row(arm, seed, step, step / 10, [1] * 20, [1] * 20) for arm in "ab" for seed in (0, 1) for step in (5, 10)]
+    verdict = hypotheses.judge(hypothesis(seeds=[0, 1]), rows)
+    found = verdict.comparisons[0]
+    assert (verdict.outcome, found.values, found.detectable_from) == ("inconclusive", [0, 0], "items")
+    assert found.high > 3
+
+
+def test_the_order_of_records_and_items_changes_nothing() -> None:
+    rows, rng = grid({"a": 0.0, "b": 12.0}), np.random.default_rng(9)
+    mixed = [{**each, "items": [each["items"][i] for i in rng.permutation(120)]} for each in rows]
+    shuffled = [mixed[i] for i in rng.permutation(len(mixed))]
+    assert asdict(hypotheses.judge(hypothesis(), shuffled)) == asdict(hypotheses.judge(hypothesis(), rows))
+
+
+def test_swapping_the_arms_flips_the_sign() -> None:
+    rows = grid({"a": 0.0, "b": 40.0})
+    one = hypotheses.judge(hypothesis(), rows).comparisons[0]
+    other = hypotheses.judge(hypothesis(better="b", than=["a"]), rows).comparisons[0]
+    assert (one.difference, one.low) == pytest.approx((-other.difference, -other.high))
+
+
+def test_arms_that_saw_other_items_are_not_compared() -> None:
+    other = [{**each, "items": each["items"][1:], "base_items": each["base_items"][1:]} for each in grid({"b": 1.0})]
+    with pytest.raises(MoltError, match="same items"):
+        hypotheses.judge(hypothesis(), grid({"a": 1.0}) + other)
+    with pytest.raises(MoltError, match="base's items"):
+        hypotheses.judge(hypothesis(), [{**each, "items": each["items"][1:]} for each in grid({"a": 1.0, "b": 1.0})])
+
+
+def test_the_verdict_is_plain_json_with_every_curve_from_the_base() -> None:
+    verdict = hypotheses.judge(hypothesis(positive_control="k"), grid({"a": 0.0, "b": 40.0, "k": 0.0}))
+    assert json.loads(json.dumps(asdict(verdict), allow_nan=False)) == asdict(verdict)
+    assert [(curve.arm, curve.seed) for curve in verdict.curves] == [(arm, seed) for arm in "abk" for seed in range(8)]
+    assert [(at.step, at.gain) for at in verdict.curves[0].points] == [(0, 0), (5, 0.4), (10, 0.8)]
