@@ -123,7 +123,7 @@ class Served(TextModel):
         if missing:
             raise BadInput(f"No adapter {missing[0]} is loaded.", f"Loaded: {', '.join(self.adapters) or 'none'}.")
         if isinstance(self.model, PeftModel):
-            tuner = self.model.base_model
+            tuner: Any = self.model.base_model
             if wanted:
                 tuner.enable_adapter_layers()
                 tuner.set_adapter(wanted)

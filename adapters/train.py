@@ -123,7 +123,8 @@ def train_task(
     set_seed(seed)
     model = PeftModel.from_pretrained(base.model, str(personality), adapter_name="personality")
     model.add_adapter(name, _lora(config.lora))
-    model.base_model.set_adapter(["personality", name])  # makes both trainable
+    tuner: Any = model.base_model
+    tuner.set_adapter(["personality", name])  # makes both trainable
     for key, parameter in model.named_parameters():
         parameter.requires_grad = f".{name}." in key
     batch = len(mix) // task.steps

@@ -93,12 +93,13 @@ class PersonalityTrainer(DPOTrainer):
             return dataset.add_column("ref_chosen_logps", zeros).add_column("ref_rejected_logps", zeros)
         chosen: list[float] = []
         rejected: list[float] = []
-        self.model.eval()
+        model: Any = self.model
+        model.eval()
         for batch in DataLoader(dataset, batch_size=batch_size, collate_fn=self.data_collator):  # type: ignore[arg-type]
             batch = self._prepare_inputs(batch)
             labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
             with torch.no_grad(), self.accelerator.autocast():
-                out = self.model(
+                out = model(
                     input_ids=batch["input_ids"],
                     attention_mask=batch["attention_mask"],
                     labels=labels,

@@ -51,8 +51,8 @@ def judge(run: Run, name: str) -> gate.GateVerdict:
     if name == "personality":
         learned = _pair(*personas, "score")
     else:
-        scores = (records(stages.task_score(run, name, state)) for state in (before, after))
-        learned = _pair(*scores, "correct")
+        old, new = (records(stages.task_score(run, name, state)) for state in (before, after))
+        learned = _pair(old, new, "correct")
     return judge_records(run, personas, abilities, learned)
 
 

@@ -145,9 +145,10 @@ def _retention(
     states = ("personality", f"personality+{name}", f"personality+{name}{stages.CONTROL}")
     if not run.config.tasks[name].control or any(state not in personas for state in states):
         return None
-    whole, kept, lost = (np.array([row["score"] for row in personas[state]]) for state in states)
+    scores = [[float(row["score"]) for row in personas[state]] for state in states]
+    loss, with_replay = stats.paired(scores[0], scores[2]), stats.paired(scores[0], scores[1])
+    whole, kept, lost = map(np.array, scores)
     low, high = _bootstrap(whole, kept, lost, run.config.run.seed)
-    loss, with_replay = stats.paired(whole, lost), stats.paired(whole, kept)
     control = next((task.get("control") for task in tasks if task["name"] == name), None)
     return {
         "task": name,

@@ -69,9 +69,9 @@ def test_dpo_moves_every_adapter_tensor_and_nothing_else(tiny: Path, tmp_path: P
 
 def test_the_first_dpo_loss_is_log_2_whatever_the_start(tiny: Path, tmp_path: Path) -> None:
     """With the reference equal to the model the margin is 0: for a fresh adapter, and for one that is continued."""
-    plain = {"dpo": {"nll_weight": 0.0}}
-    personality(tiny, tmp_path / "first", **plain)
-    personality(tiny, tmp_path / "second", start=tmp_path / "first", **plain)
+    plain = {"nll_weight": 0.0}
+    personality(tiny, tmp_path / "first", dpo=plain)
+    personality(tiny, tmp_path / "second", start=tmp_path / "first", dpo=plain)
     for name in ("first", "second"):
         assert losses(tmp_path / name)[0] == pytest.approx(0.693147, abs=1e-5)
 
