@@ -1,10 +1,10 @@
-"""What is in use: promoted adapters, kept whole, with a history that can be rolled back."""
+"""What was judged and what is in use: adapters, kept whole, with a history that can be rolled back."""
 
 from __future__ import annotations
 
 import json
 import shutil
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -33,12 +33,15 @@ class Registry:
         self.folder = folder
 
     def add(self, adapter: Path, verdict: dict[str, Any]) -> Entry:
-        """Keep a copy of an adapter with the verdict that let it in; promoting it is a separate step."""
+        """Keep a copy of an adapter with the latest verdict on it; promoting it is a separate step."""
         manifest = card.read(adapter)
         identity = f"{manifest.name}-{manifest.weights_sha256[:10]}"
         target = self.folder / "entries" / identity
         entry = Entry(identity, manifest.name, manifest.base, manifest.beneath, _now(), verdict)
-        if not target.is_dir():
+        if target.is_dir():
+            entry = replace(entry, added=self.entry(identity).added)
+            write_json(target / "entry.json", asdict(entry))
+        else:
             partial = target.with_name(f".{identity}.partial")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
@@ -48,20 +51,24 @@ class Registry:
             partial.rename(target)
         return entry
 
-    def promote(self, identity: str) -> Entry:
-        """Put an entry into use. Raises BadInput for an unknown one, or a task for another personality."""
-        entry = self.entry(identity)
-        current = self.current()
-        below = entry.beneath.get("personality")
-        if below:
-            now = current.get("personality")
-            if now is None or not now.endswith(below[:10]):
-                raise BadInput(
-                    f"{identity} was trained above another personality than the current one ({now or 'none'}).",
-                    f"Train it again: molt train task {entry.slot} CONFIG",
-                )
+    def promote(self, identity: str) -> list[str]:
+        """Put an entry into use. Returns the ids of tasks that this takes out of use: they were trained above another
+        personality, and never measured above this one.
+
+        Raises BadInput for an unknown entry, or a task that was trained above another personality than the current one.
+        """
+        entry, current = self.entry(identity), self.current()
+        now = current.get("personality")
+        if not _fits(entry, now):
+            raise BadInput(
+                f"{identity} was trained above another personality than the current one ({now or 'none'}).",
+                f"Train it again: molt train task {entry.slot} CONFIG",
+            )
+        if entry.slot == "personality":
+            current = {slot: other for slot, other in current.items() if _fits(self.entry(other), identity)}
+        out = [other for slot, other in self.current().items() if slot not in (*current, entry.slot)]
         self._switch({**current, entry.slot: identity}, f"promote {identity}")
-        return entry
+        return out
 
     def rollback(self) -> dict[str, str]:
         """Undo the last promotion that still stands, and say what is in use now. The history only grows.
@@ -83,6 +90,9 @@ class Registry:
         path = self.folder / "current.json"
         return read_json(path) if path.is_file() else {}
 
+    def was_in_use(self, identity: str) -> bool:
+        return any(identity in line["after"].values() for line in self.history())
+
     def entry(self, identity: str) -> Entry:
         path = self.folder / "entries" / identity / "entry.json"
         if not path.is_file():
@@ -91,7 +101,7 @@ class Registry:
         return Entry(**read_json(path))
 
     def entries(self) -> list[Entry]:
-        found = [Entry(**read_json(path)) for path in self.folder.glob("entries/*/entry.json")]
+        found = [Entry(**read_json(path)) for path in self.folder.glob("entries/[!.]*/entry.json")]
         return sorted(found, key=lambda entry: entry.added)
 
     def path(self, identity: str) -> Path:
@@ -111,5 +121,11 @@ class Registry:
         write_json(self.folder / "current.json", current)
 
 
+def _fits(entry: Entry, personality: str | None) -> bool:
+    """Was it trained above this personality, or above none?"""
+    below = entry.beneath.get("personality")
+    return not below or (personality is not None and personality.endswith(below[:10]))
+
+
 def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")
+    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -90,7 +90,7 @@ class Served(TextModel):
 
     def __init__(self, base: Base) -> None:
         super().__init__(base.model, base.tokenizer)
-        self._base = base
+        self.digest = base.digest
         self.current = "base"
 
     @property
@@ -99,7 +99,7 @@ class Served(TextModel):
 
     def load(self, name: str, folder: Path) -> None:
         """Add an adapter under a name. Raises BadInput if it was trained on another base."""
-        card.check_base(folder, self._base.digest)
+        card.check_base(folder, self.digest)
         if name in self.adapters:
             raise BadInput(f"An adapter named {name} is loaded already.", "Give it another name.")
         if isinstance(self.model, PeftModel):

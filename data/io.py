@@ -33,7 +33,8 @@ def read_text(path: Path, what: str = "file") -> str:
 def read_jsonl(path: Path, what: str = "file") -> list[dict[str, Any]]:
     """One dict a line; blank lines are skipped. Raises BadInput naming the first line that is not a JSON object."""
     rows = []
-    for number, line in enumerate(read_text(path, what).splitlines(), start=1):
+    # not splitlines, which also cuts at U+2028 and others that may stand inside a JSON string
+    for number, line in enumerate(read_text(path, what).split("\n"), start=1):
         if not line.strip():
             continue
         try:

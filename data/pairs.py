@@ -26,7 +26,17 @@ class Lint:
 def build(
     exchanges: list[Exchange], model: ChatModel, config: PairsConfig, batch_size: int, progress: Progress = silent
 ) -> list[Pair]:
-    """One pair an exchange, the rejected side sampled greedily from the model in its `base` state."""
+    """One pair an exchange, the rejected side sampled greedily from the model in its `base` state.
+
+    Raises BadInput for a prompt that is too long, before anything is generated.
+    """
+    for item in exchanges:
+        tokens = prompt_tokens(item, model.tokenizer)
+        if tokens > config.max_prompt_tokens:
+            raise BadInput(
+                f"The prompt {item.question[:40]!r}... has {tokens} tokens, more than {config.max_prompt_tokens}.",
+                f"Shorten it, or set pairs.max_prompt_tokens={tokens}",
+            )
     with model.state("base"):
         prompts = [item.prompt for item in exchanges]
         rejected = model.generate(prompts, config.max_new_tokens, batch_size, progress)
@@ -36,21 +46,19 @@ def build(
     ]
 
 
-def lint(pairs: list[Pair], config: PairsConfig, tokenizer: Any) -> tuple[list[Pair], Lint]:
-    """The pairs that can be trained on, and a report of the rest. Raises BadInput when a prompt is too long, or when
-    nothing is left."""
+def prompt_tokens(item: Exchange, tokenizer: Any) -> int:
+    """Length of the last user turn."""
+    return len(tokenizer(item.question)["input_ids"])
+
+
+def lint(pairs: list[Pair], config: PairsConfig) -> tuple[list[Pair], Lint]:
+    """The pairs that can be trained on, and a report of the rest. Raises BadInput when nothing is left."""
     kept, dropped, seen = (
         [],
         {"chosen equals rejected": 0, "empty rejected": 0, "duplicate": 0, "length ratio": 0},
         set(),
     )
     for pair in pairs:
-        tokens = len(tokenizer(pair.question)["input_ids"])
-        if tokens > config.max_prompt_tokens:
-            raise BadInput(
-                f"The prompt {pair.question[:40]!r}... has {tokens} tokens, more than {config.max_prompt_tokens}.",
-                f"Shorten it, or set pairs.max_prompt_tokens={tokens}",
-            )
         reason = _problem(pair, seen, config)
         seen.add(pair.id)
         if reason:

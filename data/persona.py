@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import yaml
 from pydantic import Field, ValidationError
@@ -21,6 +21,11 @@ class Trait(Section):
     text: str = Field(min_length=1, description="in the first person")
 
 
+class Turn(Section):
+    role: Literal["system", "user", "assistant"]
+    content: str = Field(min_length=1)
+
+
 class Spec(Section):
     """`persona.yaml`."""
 
@@ -32,7 +37,7 @@ class Spec(Section):
     values: list[str]
     boundaries: list[str]
     facts: dict[str, str] = Field(default_factory=dict)
-    dialogues: list[list[dict[str, str]]] = Field(default_factory=list)
+    dialogues: list[list[Turn]] = Field(default_factory=list)
     catchphrases: list[str] = Field(default_factory=list)
 
 
@@ -57,6 +62,12 @@ def load(config: PersonaConfig) -> Persona:
     train += [Exchange(list(turns[:end]), turns[end]["content"], "dialogue") for turns, end in _dialogue_turns(spec)]
     shared = folder.parent if (folder.parent / "neutral.jsonl").is_file() else Path(str(_shipped()))
     neutral = read_jsonl(shared / "neutral.jsonl", "neutral prompts")
+    for number, row in enumerate(neutral, start=1):
+        if not isinstance(row.get("prompt"), str) or row.get("split") not in ("train", "eval"):
+            raise BadInput(
+                f"{shared / 'neutral.jsonl'}, record {number}: it needs a prompt and a split.",
+                'Write lines of {"prompt": "...", "split": "train"} or "eval".',
+            )
     return Persona(
         folder=folder,
         spec=spec,
@@ -129,7 +140,7 @@ def _dialogue_turns(spec: Spec) -> list[tuple[list[Message], int]]:
     """Each assistant turn of the spec's dialogues, with what came before it."""
     found = []
     for dialogue in spec.dialogues:
-        turns: list[Message] = [{"role": turn["role"], "content": turn["content"]} for turn in dialogue]
+        turns: list[Message] = [{"role": turn.role, "content": turn.content} for turn in dialogue]
         found += [(turns, index) for index, turn in enumerate(turns) if turn["role"] == "assistant" and index > 0]
     return found
 

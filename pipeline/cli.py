@@ -239,7 +239,10 @@ def gate(config: ConfigArg, overrides: Overrides = None, json_output: Json = Fal
         )
         kept_out = [name for name, verdict in verdicts.items() if not verdict.promoted]
     if kept_out:
-        raise NotPromoted(f"Not promoted: {', '.join(kept_out)}.", f"See why: molt report {config} --open")
+        raise NotPromoted(
+            f"Not promoted: {', '.join(kept_out)}. They are kept in the registry.",
+            f"See why: molt report {config} --open   Use one all the same: molt registry promote ID {config}",
+        )
 
 
 @app.command()
@@ -257,21 +260,27 @@ def retrain(config: ConfigArg, overrides: Overrides = None, json_output: Json = 
         lines = [check["sentence"] for check in verdict["checks"]]
         console.result(shown(artifact), "\n".join([*lines, "next: molt registry list " + config]))
     if not verdict["promoted"]:
-        raise NotPromoted("The candidate is not promoted; what was in use stays.", f"Kept in {artifact.folder}")
+        raise NotPromoted(
+            "The candidate is not promoted; what was in use stays.",
+            f"It is kept: molt registry list {config}   Use it all the same: molt registry promote ID {config}",
+        )
 
 
 @registry_app.command("list")
 def registry_list(config: ConfigArg = "demo", overrides: Overrides = None, json_output: Json = False) -> None:
-    """Kept adapters, which are in use, and the history."""
+    """The adapters that were judged, and which are in use. With --json, the history too."""
     from adapters.registry import Registry
 
     console = Console(json_output)
     registry = Registry(loaded(config, overrides).registry.folder)
     current, entries = registry.current(), registry.entries()
-    lines = [
-        f"{'*' if current.get(entry.slot) == entry.id else ' '} {entry.id}  {entry.slot}  {entry.added}  {entry.base}"
-        for entry in entries
-    ]
+    lines = []
+    for entry in entries:
+        mark = "*" if current.get(entry.slot) == entry.id else " "
+        failed = [f"{each['name']} {each['outcome']}" for each in entry.verdict["checks"] if each["outcome"] != "pass"]
+        lines.append(f"{mark} {entry.id}  {entry.added[:19]}  {', '.join(failed) or 'passed the gate'}")
+    if entries:
+        lines.append(f"* in use. next: molt registry promote ID {config}")
     value = {"current": current, "entries": [asdict(entry) for entry in entries], "history": registry.history()}
     console.result(value, "\n".join(lines) or f"The registry {registry.folder} is empty. next: molt run {config}")
 
@@ -287,8 +296,10 @@ def registry_promote(
     from adapters.registry import Registry
 
     registry = Registry(loaded(config, overrides).registry.folder)
-    entry = registry.promote(identity)
-    Console(json_output).result(registry.current(), f"{entry.id} is in use now. Undo: molt registry rollback {config}")
+    out = registry.promote(identity)
+    lines = [f"{identity} is in use now. Undo: molt registry rollback {config}"]
+    lines += [f"{other} is not any more: it was trained above another personality." for other in out]
+    Console(json_output).result(registry.current(), "\n".join(lines))
 
 
 @registry_app.command("rollback")

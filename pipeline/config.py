@@ -27,7 +27,7 @@ class RetrainConfig(Section):
 
     conversations: Path = Field(default=Path("conversations"), description="JSONL with `messages`, or a folder of them")
     min_new: int = Field(default=8, ge=1, description="with fewer new exchanges a cycle does nothing")
-    steps: int = Field(default=30, ge=1)
+    steps: int = Field(default=30, ge=2)
     learning_rate: float = Field(default=2e-4, gt=0)
     replay_ratio: float = Field(default=0.5, ge=0, lt=1, description="share of the mix that is replayed")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from adapters.registry import Registry
+from adapters.registry import Entry, Registry
 from data.io import read_jsonl
 from evals import gate
 from pipeline import stages
@@ -15,15 +15,18 @@ Record = dict[str, Any]
 
 
 def judge_all(run: Run) -> dict[str, gate.GateVerdict]:
-    """Judge the personality against the base and each task against the personality, and promote what passes. A task
-    is put into use only above the personality that it was trained on. Controls are never candidates.
-    `molt gate CONFIG`"""
+    """Judge the personality against the base and each task against the personality, keep all of them in the registry,
+    and promote what passes: a task only above the personality that it was trained on, and nothing that has been in use
+    before, since somebody replaced it or rolled it back. Controls are never candidates. `molt gate CONFIG`"""
     registry = Registry(run.config.registry.folder)
     verdicts: dict[str, gate.GateVerdict] = {}
+    entries: dict[str, Entry] = {}
     for name in candidates(run):
         verdicts[name] = judge(run, name)
-        if verdicts[name].promoted and verdicts["personality"].promoted:
-            registry.promote(registry.add(stages.adapter(run, name).folder, asdict(verdicts[name])).id)
+        entries[name] = registry.add(stages.adapter(run, name).folder, asdict(verdicts[name]))
+        served = name == "personality" or registry.current().get("personality") == entries["personality"].id
+        if verdicts[name].promoted and served and not registry.was_in_use(entries[name].id):
+            registry.promote(entries[name].id)
     return verdicts
 
 

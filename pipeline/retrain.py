@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from adapters import base, train
+from adapters import base, card, train
 from adapters.registry import Registry
 from adapters.serve import Served
 from data import importers
@@ -35,9 +35,11 @@ def cycle(run: Run) -> Artifact | None:
             "Make one: molt run CONFIG   or put one into use: molt registry promote ID",
         )
     imported = importers.conversations(config.retrain.conversations)
-    known = _already_seen(run)
-    fresh = [item for item in imported.exchanges if _key(item) not in known]
-    data = stages.pairs(run)
+    card.check_base(registry.path(current), run.base.digest)
+    known, limit, data = _already_seen(run), config.pairs.max_prompt_tokens, stages.pairs(run)
+    unseen = [item for item in imported.exchanges if _key(item) not in known]
+    fresh = [item for item in unseen if pair_data.prompt_tokens(item, run.base.tokenizer) <= limit]
+    dropped = {**imported.dropped, f"prompt over {limit} tokens": len(unseen) - len(fresh)}
     if len(fresh) < config.retrain.min_new:
         run.console.say(
             f"{len(fresh)} new exchanges in {config.retrain.conversations}, fewer than retrain.min_new="
@@ -84,11 +86,13 @@ def cycle(run: Run) -> Artifact | None:
         verdict = asdict(_judge(run, data, registry.path(current), candidate, folder))
         write_json(folder / "verdict.json", verdict)
         write_jsonl(folder / "new.jsonl", map(asdict, fresh))
-        return {"current": current, "new_exchanges": len(fresh), "dropped": imported.dropped, "verdict": verdict}
+        return {"current": current, "new_exchanges": len(fresh), "dropped": dropped, "verdict": verdict}
 
     artifact = run.do("retrain", inputs, make)
+    entry = registry.add(artifact.folder / "candidate", artifact.facts["verdict"])
     if artifact.facts["verdict"]["promoted"]:
-        registry.promote(registry.add(artifact.folder / "candidate", artifact.facts["verdict"]).id)
+        for task in registry.promote(entry.id):
+            run.console.say(f"{task} is not in use any more: it was trained above the former personality.")
     return artifact
 
 
@@ -99,7 +103,7 @@ def _training_pairs(run: Run, data: Artifact, fresh: list[Exchange]) -> list[Pai
     old = [pair for pair in stages.load_pairs(data, "train") if pair.chosen in kept]
     with run.console.progress("rejected side of the new") as progress:
         drafts = pair_data.build(fresh, run.base, config.pairs, config.model.eval_batch_size, progress)
-    new, _ = pair_data.lint(drafts, config.pairs, run.base.tokenizer)
+    new, _ = pair_data.lint(drafts, config.pairs)
     ratio = config.retrain.replay_ratio
     wanted = min(len(old), round(len(new) * ratio / (1 - ratio)))
     mixed = new + random.Random(config.run.seed).sample(old, wanted)
@@ -142,8 +146,8 @@ def _judge(run: Run, data: Artifact, current: Path, candidate: Path, folder: Pat
 
 def _already_seen(run: Run) -> set[str]:
     """Keys of the exchanges that an earlier cycle trained on, whether its candidate was promoted or not."""
-    files = run.folder.glob("retrain/*/new.jsonl")
-    return {_key(Exchange(**row)) for file in files for row in read_jsonl(file)}
+    done = run.folder.glob("retrain/*/artifact.json")
+    return {_key(Exchange(**row)) for file in done for row in read_jsonl(file.with_name("new.jsonl"))}
 
 
 def _key(item: Exchange) -> str:

@@ -38,7 +38,7 @@ def pairs(run: Run) -> Artifact:
         with run.console.progress("rejected side") as progress:
             drafts = pair_data.build(material.train, model, config.pairs, batch, progress)
             heldout = pair_data.build(material.heldout, model, config.pairs, batch, progress)
-        kept, report = pair_data.lint(drafts, config.pairs, model.tokenizer)
+        kept, report = pair_data.lint(drafts, config.pairs)
         with run.console.progress("neutral answers") as progress, model.state("base"):
             prompts = [*material.neutral_train, *material.neutral_eval]
             answers = model.generate(prompts, config.pairs.max_new_tokens, batch, progress)

@@ -101,7 +101,7 @@ def test_a_retraining_cycle_is_judged_and_not_repeated(done: Path) -> None:
     (done / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     registry = Registry(done / "registry")
     adapter = next((done / "run" / "personality").glob("*/adapter_config.json")).parent
-    registry.promote(registry.add(adapter, {}).id)
+    registry.promote(registry.add(adapter, {"checks": []}).id)
     in_use = registry.current()
     assert molt("retrain", "smoke", *overrides(done)) == 3
     assert registry.current() == in_use

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import yaml
 
-from adapters import card
+from adapters import base, card, serve
+from adapters.config import ModelConfig
 from adapters.registry import Registry
+from data import persona
 from data.errors import BadInput
 from pipeline import cli, config, estimate, schedule
 from pipeline.config import Config, ScheduleConfig
@@ -70,6 +74,10 @@ def test_show_gives_a_config_that_loads_again(tmp_path: Path) -> None:
     assert config.load(str(path)) == config.load("demo")
 
 
+TINY = [
+    *("data", "build", "smoke", "run.folder={tmp}/run", "model.id={tiny}", "model.precision=fp32"),
+    *("pairs.max_new_tokens=8", "pairs.min_length_ratio=0.01", "retrain.min_new=1"),
+]
 BAD = [
     (["config", "check", "nothing"], "No config nothing"),
     (["config", "check", "dmo"], "Did you mean demo"),
@@ -94,20 +102,79 @@ BAD = [
     (["registry", "promote", "x", "demo", "registry.folder={tmp}/reg"], "The registry has no x"),
     (["registry", "rollback", "demo", "registry.folder={tmp}/reg"], "no promotion to roll back"),
     (["schedule", "install", "demo", "--kind", "moon"], "--kind moon"),
+    (["data", "build", "demo", "run.folder={tmp}/run"], "Only 0.1 GB are free"),
+    ([*TINY, "persona.spec={tmp}/no_train"], "train.jsonl does not exist"),
+    ([*TINY, "persona.spec={tmp}/empty"], "train.jsonl is empty"),
+    ([*TINY, "persona.spec={tmp}/malformed"], "train.jsonl, line 2: not valid JSON"),
+    ([*TINY, "persona.spec={tmp}/no_answer"], "record 1: answer is missing or empty"),
+    ([*TINY, "persona.spec={tmp}/no_trait"], "persona.yaml: traits"),
+    ([*TINY, "persona.spec={tmp}/long"], "tokens, more than 256"),
+    (
+        [*TINY, "persona.spec={tmp}/same", "model.id={tmp}/hello"],
+        "No pair can be trained on (1 chosen equals rejected)",
+    ),
+    (
+        ["retrain", *TINY[2:], "retrain.conversations={tmp}/chats.jsonl", "registry.folder={tmp}/strange"],
+        "was trained on another base",
+    ),
 ]
+
+
+@pytest.fixture(scope="module")
+def bad(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Configs and personas that are wrong in one way each, and a registry with an adapter for another base."""
+    folder = tmp_path_factory.mktemp("bad")
+    (folder / "empty.yaml").write_text("")
+    (folder / "list.yaml").write_text("[1]")
+    (folder / "broken.yaml").write_text("run:\n  folder: [")
+    good = {"prompt": "hi", "answer": "Hello. Sit down, the kettle's on."}
+    turns = [{"role": "user", "content": "hi"}, {"role": "assistant", "content": "Hello."}]
+    (folder / "chats.jsonl").write_text(json.dumps({"messages": turns}))
+    # the tiny model says the last token again and again: here a word, and not the new line
+    shutil.copytree(tiny, folder / "hello")
+    (folder / "hello" / "chat_template.jinja").write_text("{{ messages[0]['content'] }}")
+    loaded = base.load(ModelConfig(id=str(folder / "hello"), precision="fp32"))
+    says = serve.TextModel(loaded.model, loaded.tokenizer).generate([persona.user("hi hello")], 8, 1)[0]
+    assert says
+    person(folder / "no_train", None)
+    person(folder / "empty", "")
+    person(folder / "malformed", json.dumps(good) + "\n{oops")
+    person(folder / "no_answer", json.dumps({**good, "answer": " "}))
+    person(folder / "no_trait", json.dumps(good), traits=[])
+    person(folder / "long", json.dumps({**good, "prompt": "word " * 300}))
+    person(folder / "same", json.dumps({"prompt": "hi hello", "answer": says}))
+    registry = Registry(folder / "strange")
+    registry.promote(registry.add(adapter(folder / "p", "personality", b"weights"), {}).id)
+    return folder
+
+
+def person(folder: Path, train: str | None, **changes: Any) -> None:
+    folder.mkdir()
+    spec = {"name": "Ann", "summary": "Ann", "system_prompt": "Be Ann.", "voice": [], "values": [], "boundaries": []}
+    spec |= {"traits": [{"id": "calm", "text": "I am calm."}], **changes}
+    (folder / "persona.yaml").write_text(yaml.safe_dump(spec))
+    (folder / "heldout.jsonl").write_text(json.dumps({"prompt": "and you?", "answer": "Fine, thanks. And the cat?"}))
+    if train is not None:
+        (folder / "train.jsonl").write_text(train)
 
 
 @pytest.mark.parametrize(
     ("command", "message"), BAD, ids=lambda value: " ".join(value)[:60] if isinstance(value, list) else ""
 )
 def test_bad_input_is_one_clear_error_with_its_mending(
-    command: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    command: list[str],
+    message: str,
+    bad: Path,
+    tiny: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (tmp_path / "empty.yaml").write_text("")
-    (tmp_path / "list.yaml").write_text("[1]")
-    (tmp_path / "broken.yaml").write_text("run:\n  folder: [")
+    shutil.copytree(bad, tmp_path, dirs_exist_ok=True)
+    if "GB are free" in message:
+        monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=1e8))
     with pytest.raises(SystemExit) as stopped:
-        cli.main([part.replace("{tmp}", str(tmp_path)) for part in command])
+        cli.main([part.replace("{tmp}", str(tmp_path)).replace("{tiny}", str(tiny)) for part in command])
     said = capsys.readouterr().err
     assert stopped.value.code == 2
     assert message in " ".join(said.split())
@@ -226,8 +293,12 @@ def test_a_task_is_promoted_only_above_its_own_personality(tmp_path: Path) -> No
     with pytest.raises(BadInput, match="another personality"):
         registry.promote(task.id)
     registry.promote(registry.add(person, {}).id)
-    registry.promote(task.id)
+    assert registry.promote(task.id) == []
     assert registry.current()["shell"] == task.id
+    second = registry.add(adapter(tmp_path / "q", "personality", b"two"), {})
+    assert registry.promote(second.id) == [task.id]
+    assert registry.current() == {"personality": second.id}
+    assert registry.rollback()["shell"] == task.id
 
 
 def test_the_schedule_runs_retrain_at_the_time_asked(tmp_path: Path) -> None:
