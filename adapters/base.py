@@ -59,6 +59,8 @@ def load(config: ModelConfig, precision: str | None = None) -> Base:
         tokenizer.pad_token = tokenizer.eos_token
     model.requires_grad_(False).eval()
     _keep_trainable(model)
+    head: Any = model.get_output_embeddings()
+    head.register_forward_pre_hook(_contiguous)
     return Base(model, tokenizer, digest(model))
 
 
@@ -77,6 +79,12 @@ def _keep_trainable(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
+
+
+def _contiguous(module: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+    """With `logits_to_keep` the hidden states are a slice, and for one that is not contiguous torch multiplies each
+    sequence by a copy of the whole vocabulary matrix: a second and gigabytes for a batch of 32."""
+    return (inputs[0].contiguous(),)
 
 
 def quiet_libraries() -> None:

@@ -35,8 +35,9 @@ class OverSeeds:
 
 @dataclass(frozen=True)
 class Difference:
-    """`better` minus `than` at equal gain, as in OverSeeds; `items` is by seed. `naive` is the same at the last step,
-    gain not matched, which credits an arm for having learned less."""
+    """`better` minus `than` at equal gain, as in OverSeeds; `items` is by seed. `gain_levels` are those that every run
+    of both arms reaches. `naive` is the same at the last step, gain not matched, which credits an arm for having
+    learned less."""
 
     better: str
     than: str
@@ -48,6 +49,7 @@ class Difference:
     high: float
     detectable: float
     detectable_from: Literal["seeds", "items"]
+    gain_levels: list[float]
     naive: OverSeeds
     outcome: Answer = "inconclusive"
     reason: str = ""
@@ -74,7 +76,7 @@ class Curve:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`gain_levels` are those that were used; `control` is the positive control against `than[0]`."""
+    """`gain_levels` are those that any comparison used; `control` is the positive control against `than[0]`."""
 
     id: str
     claim: str
@@ -117,7 +119,8 @@ def judge(hypothesis: HypothesisConfig, records: list[Record]) -> Verdict:
     `records` has one row for each arm, seed and checkpoint: `arm`, `seed`, `step`, `gain` (nats a token over the base),
     `feasible` (coherent), `items` and `base_items` (`item`, `correct`). Accuracies are compared at equal gain: along
     each run gain is made monotone in step by isotonic regression, and each item's score is interpolated linearly in
-    gain. A level that a run does not reach, or only when incoherent, is dropped for all; nothing is extrapolated.
+    gain. A level that a run of either arm does not reach, or only when incoherent, is dropped from their comparison;
+    nothing is extrapolated.
 
     Supported: against every arm in `than`, lower bound above 0 and estimate at least the margin. Refuted: against any
     of them, upper bound below the margin, and the positive control, where one is named, stands out.
@@ -133,20 +136,16 @@ def judge(hypothesis: HypothesisConfig, records: list[Record]) -> Verdict:
     blank = Verdict(hypothesis.id, hypothesis.claim, "inconclusive", reasons, hypothesis.margin, [], None, [], curves)
     if missing:
         return blank
-    levels = [level for level in hypothesis.gain_levels if all(0 <= level <= run.top for run in judged)]
-    comparisons = [_compare(hypothesis, runs, hypothesis.better, than, levels) for than in hypothesis.than]
-    checked = _check_control(hypothesis, runs, levels) if control and not unchecked else None
+    comparisons = [_compare(hypothesis, runs, hypothesis.better, than) for than in hypothesis.than]
+    checked = _check_control(hypothesis, runs) if control and not unchecked else None
+    used = {level for item in [*comparisons, checked] if item for level in item.gain_levels}
     return replace(
         blank,
         outcome=_answer(hypothesis, comparisons, checked),
-        reasons=[
-            *_reasons(hypothesis, comparisons, checked, unchecked),
-            *_dropped(hypothesis, judged),
-            *_infeasible(judged),
-        ],
+        reasons=[*_reasons(hypothesis, comparisons, checked, unchecked), *_infeasible(judged)],
         comparisons=comparisons,
         control=checked,
-        gain_levels=levels,
+        gain_levels=sorted(used),
     )
 
 
@@ -163,8 +162,6 @@ def _reasons(
     hypothesis: HypothesisConfig, comparisons: list[Difference], control: Difference | None, unchecked: list[str]
 ) -> list[str]:
     """What decided comes first."""
-    if not comparisons[0].values:
-        return ["No gain level is reached by all runs (no common support)."]
     outcome, found = _answer(hypothesis, comparisons, control), [item.reason for item in comparisons]
     if hypothesis.positive_control:
         lacks = f"The positive control lacks runs ({', '.join(unchecked)}), so nothing can be refuted."
@@ -175,23 +172,14 @@ def _reasons(
     return found
 
 
-def _dropped(hypothesis: HypothesisConfig, judged: list[_Run]) -> list[str]:
-    """The levels that are left out for all, with the run that reaches least."""
-    least = min(judged, key=lambda run: run.top)
-    dropped = [f"{level:g}" for level in hypothesis.gain_levels if level > least.top]
-    if not dropped:
-        return []
-    return [f"Gain {', '.join(dropped)} is left out for all: {least.name} reaches only {least.top:.2f}."]
-
-
 def _infeasible(judged: list[_Run]) -> list[str]:
     where = [f"{run.name} at step {at.step}" for run in judged for at in run.curve.points if not at.feasible]
     return [f"Left out as incoherent, which is infeasible, not forgetting: {', '.join(where)}."] if where else []
 
 
-def _check_control(hypothesis: HypothesisConfig, runs: Runs, levels: list[float]) -> Difference:
+def _check_control(hypothesis: HypothesisConfig, runs: Runs) -> Difference:
     """The positive control must beat the arm that it protects, or a refutation would only show a blunt assay."""
-    found = _compare(hypothesis, runs, hypothesis.positive_control or "", hypothesis.than[0], levels)
+    found = _compare(hypothesis, runs, hypothesis.positive_control or "", hypothesis.than[0])
     if found.low > 0:
         return replace(found, outcome="supported", reason=f"The positive control stands out: {_shown(found)}.")
     blunt = (
@@ -200,19 +188,30 @@ def _check_control(hypothesis: HypothesisConfig, runs: Runs, levels: list[float]
     return replace(found, outcome="inconclusive", reason=blunt)
 
 
-def _compare(hypothesis: HypothesisConfig, runs: Runs, better: str, than: str, levels: list[float]) -> Difference:
+def _compare(hypothesis: HypothesisConfig, runs: Runs, better: str, than: str) -> Difference:
     ours, theirs = ([runs[arm, seed] for seed in hypothesis.seeds] for arm in (better, than))
     items = [run.items for run in ours]
     if items != [run.items for run in theirs]:
         what = f"{better} and {than} were not measured on the same items, so they cannot be compared."
         raise MoltError(what, f"Measure them again: molt hypothesis run {hypothesis.id} CONFIG")
     last = _over_seeds([run.last for run in ours], [run.last for run in theirs], items, hypothesis.confidence)
-    found = OverSeeds([], math.nan, -math.inf, math.inf, math.inf, "seeds")
+    found, least = OverSeeds([], math.nan, -math.inf, math.inf, math.inf, "seeds"), min([*ours, *theirs], key=_top)
+    levels = [level for level in hypothesis.gain_levels if 0 <= level <= least.top]
     if levels:
         mine, other = ([run.at(levels) for run in side] for side in (ours, theirs))
         found = _over_seeds(mine, other, items, hypothesis.confidence)
-    blank = Difference(better, than, list(hypothesis.seeds), len(items[0]), **vars(found), naive=last)
-    return _ruled(blank, hypothesis.margin)
+    blank = Difference(
+        better, than, list(hypothesis.seeds), len(items[0]), **vars(found), gain_levels=levels, naive=last
+    )
+    ruled, dropped = _ruled(blank, hypothesis.margin), sorted({*hypothesis.gain_levels} - {*levels})
+    if not dropped:
+        return ruled
+    shown = ", ".join(f"{level:g}" for level in dropped)
+    return replace(ruled, reason=f"{ruled.reason} Gain {shown} is left out: {least.name} reaches only {least.top:.2f}.")
+
+
+def _top(run: _Run) -> float:
+    return run.top
 
 
 def _over_seeds(
@@ -235,7 +234,7 @@ def _over_seeds(
 def _ruled(found: Difference, margin: float) -> Difference:
     """supported: lower bound above 0 and the estimate at least the margin; refuted: upper bound below the margin."""
     if not found.values:
-        return replace(found, reason=f"{found.better} and {found.than} cannot be compared at equal gain.")
+        return replace(found, reason=f"{found.better} - {found.than}: no common support, so they cannot be compared.")
     if found.low > 0 and found.difference >= margin:
         return replace(
             found, outcome="supported", reason=f"{_shown(found)}: better, with an estimate of at least {margin:g}."

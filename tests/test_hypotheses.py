@@ -131,13 +131,22 @@ def test_gain_is_never_extrapolated() -> None:
     assert math.isfinite(found.naive.difference)
 
 
-def test_a_level_that_one_run_misses_is_dropped_for_all() -> None:
+def test_a_level_that_one_run_misses_is_dropped_from_its_comparison() -> None:
     rows = [
         {**each, "gain": 0.04 * each["step"]} if each["seed"] == 2 else each for each in grid({"a": 0.0, "b": 40.0})
     ]
     verdict = hypotheses.judge(hypothesis(), rows)
     assert (verdict.outcome, verdict.gain_levels) == ("supported", [0.3])
-    assert "Gain 0.5 is left out for all: a seed 2 reaches only 0.40." in verdict.reasons
+    assert "Gain 0.5 is left out: a seed 2 reaches only 0.40." in verdict.reasons[0]
+
+
+def test_an_arm_that_learns_nothing_voids_no_other_comparison() -> None:
+    rows = grid({"a": 0.0, "b": 40.0, "c": 40.0}, {"a": 0.8, "b": 0.8, "c": 0.1})
+    verdict = hypotheses.judge(hypothesis(than=["b", "c"]), rows)
+    assert [found.gain_levels for found in verdict.comparisons] == [[0.3, 0.5], []]
+    assert [found.outcome for found in verdict.comparisons] == ["supported", "inconclusive"]
+    assert verdict.outcome == "inconclusive"
+    assert "a - c: no common support" in verdict.reasons[1]
 
 
 def test_what_is_reached_incoherently_is_not_reached() -> None:
