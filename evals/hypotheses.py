@@ -195,23 +195,19 @@ def _compare(hypothesis: HypothesisConfig, runs: Runs, better: str, than: str) -
         what = f"{better} and {than} were not measured on the same items, so they cannot be compared."
         raise MoltError(what, f"Measure them again: molt hypothesis run {hypothesis.id} CONFIG")
     last = _over_seeds([run.last for run in ours], [run.last for run in theirs], items, hypothesis.confidence)
-    found, least = OverSeeds([], math.nan, -math.inf, math.inf, math.inf, "seeds"), min([*ours, *theirs], key=_top)
+    least = min([*ours, *theirs], key=lambda run: run.top)
     levels = [level for level in hypothesis.gain_levels if 0 <= level <= least.top]
+    found = OverSeeds([], math.nan, -math.inf, math.inf, math.inf, "seeds")
     if levels:
         mine, other = ([run.at(levels) for run in side] for side in (ours, theirs))
         found = _over_seeds(mine, other, items, hypothesis.confidence)
-    blank = Difference(
-        better, than, list(hypothesis.seeds), len(items[0]), **vars(found), gain_levels=levels, naive=last
-    )
+    seeds, size = list(hypothesis.seeds), len(items[0])
+    blank = Difference(better, than, seeds, size, **vars(found), gain_levels=levels, naive=last)
     ruled, dropped = _ruled(blank, hypothesis.margin), sorted({*hypothesis.gain_levels} - {*levels})
     if not dropped:
         return ruled
     shown = ", ".join(f"{level:g}" for level in dropped)
     return replace(ruled, reason=f"{ruled.reason} Gain {shown} is left out: {least.name} reaches only {least.top:.2f}.")
-
-
-def _top(run: _Run) -> float:
-    return run.top
 
 
 def _over_seeds(

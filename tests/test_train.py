@@ -203,6 +203,19 @@ def test_an_adapter_for_another_base_is_refused(tiny: Path, tmp_path: Path) -> N
         serve.Served(base.load(ModelConfig(id=str(tiny), precision="fp32"))).load("personality", tmp_path / "p")
 
 
+def test_only_whole_hidden_states_meet_the_vocabulary(tiny: Path) -> None:
+    """torch multiplies a slice of a batch by one copy of the vocabulary matrix for each sequence."""
+    loaded = base.load(ModelConfig(id=str(tiny), precision="fp32"))
+    seen: list[bool] = []
+    loaded.model.get_output_embeddings().register_forward_hook(
+        lambda _, given, out: seen.append(given[0].is_contiguous())
+    )
+    text = serve.TextModel(loaded.model, loaded.tokenizer)
+    text.score([PAIRS[0].prompt] * 2, ["a cup of tea", "rain"], 2)
+    text.generate([PAIRS[0].prompt] * 2, 2, 2)
+    assert seen and all(seen)
+
+
 def test_weights_that_changed_on_disk_are_refused(tiny: Path, tmp_path: Path) -> None:
     personality(tiny, tmp_path / "p")
     path = tmp_path / "p" / "adapter_model.safetensors"
