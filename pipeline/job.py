@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from data import assets
+from data.errors import BadInput
 from data.io import write_json, write_text
 from pipeline import gates, grid, report, results, stages
 from pipeline.run import Run
@@ -43,8 +44,13 @@ def everything(run: Run) -> Outcome:
 
 
 def write_report(run: Run) -> Outcome:
-    """results.json and report.html from the records that are there."""
+    """results.json and report.html from the records that are there. Raises BadInput where there are none."""
     found = results.collect(run)
+    if not found.get("states"):
+        raise BadInput(
+            f"Nothing has been measured in {run.folder} with these settings.",
+            "Measure it: molt run CONFIG   or give the KEY=VALUE that it was run with.",
+        )
     write_json(run.folder / "results.json", found)
     write_text(run.folder / "report.html", report.render(found))
     return Outcome(run.folder / "report.html", run.folder / "results.json", report.summary(found))

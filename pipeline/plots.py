@@ -70,7 +70,10 @@ class Series:
 def persona(states: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Persona score, coherence and win-rate by state, in points of 100."""
     titles = {"Persona score": "score", "Coherent answers": "coherent", "Win-rate": "win_rate"}
-    rows = {title: [_row(state, state["persona"][key], 100) for state in states] for title, key in titles.items()}
+    rows = {
+        title: [_row(state, state["persona"][key], 100) for state in states if key in state["persona"]]
+        for title, key in titles.items()
+    }
     dressed = _coloured(rows, states)
     return {title: forest(title, each, "points of 100", span=(0, 100)) for title, each in dressed if each}
 

@@ -75,12 +75,10 @@ def _state(
     found: dict[str, Any] = {"name": state}
     if artifact:
         rows = personas[state]
-        wins = [row["chosen"] > row["rejected"] for row in rows]
         taken = [row["probability"] >= 0.5 and row["coherent"] for row in rows]
         found["persona"] = {
             "n": len(rows),
-            "win_rate": asdict(stats.proportion(sum(wins), len(wins))),
-            "margin": asdict(stats.mean([row["chosen"] - row["rejected"] for row in rows])),
+            **_preference(personas.get("base", []), rows),
             "score": asdict(stats.mean([row["score"] for row in rows])),
             "taken": asdict(stats.proportion(sum(taken), len(taken))),
             "coherent": asdict(stats.proportion(sum(row["coherent"] for row in rows), len(rows))),
@@ -94,6 +92,17 @@ def _state(
     if state in abilities and "base" in abilities:
         found["capability"] = _ability(abilities["base"], abilities[state])
     return found
+
+
+def _preference(base: list[Record], rows: list[Record]) -> dict[str, Any]:
+    """DPO's implicit reward over beta (Rafailov et al. 2023, section 4), in nats a token: by how much more than the
+    base a state prefers the hand-written answer to the base's own. Nothing without the base's records."""
+    origin = {row["id"]: row["chosen"] - row["rejected"] for row in base}
+    margins = [row["chosen"] - row["rejected"] - origin[row["id"]] for row in rows if row["id"] in origin]
+    if not margins:
+        return {}
+    wins = sum(margin > 0 for margin in margins)
+    return {"win_rate": asdict(stats.proportion(wins, len(margins))), "margin": asdict(stats.mean(margins))}
 
 
 def _ability(base: list[Record], rows: list[Record]) -> dict[str, Any]:

@@ -49,6 +49,8 @@ def test_the_job_leaves_results_and_a_report(done: Path) -> None:
         assert set(state["capability"]) == {"arc_easy", "piqa", "hellaswag", "lambada"}
         assert state["persona"]["n"] == 6
     assert found["states"][0]["kl"]["mean"] == pytest.approx(0.0, abs=1e-6)
+    assert found["states"][0]["persona"]["margin"]["mean"] == 0
+    assert found["states"][1]["persona"]["margin"]["mean"] != 0
     assert found["states"][1]["kl"]["mean"] > 0
     assert found["precision"] == "nf4"
     assert found["missing"] == []

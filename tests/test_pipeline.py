@@ -99,6 +99,7 @@ BAD = [
     (["data", "build", "demo", "run.folder={tmp}/run", "model.id=no/such-model"], "cannot be loaded"),
     (["train", "task", "dance", "demo", "run.folder={tmp}/run"], "no task dance"),
     (["retrain", "demo", "run.folder={tmp}/run", "registry.folder={tmp}/reg"], "No personality is in use"),
+    (["report", "demo", "run.folder={tmp}/run"], "Nothing has been measured"),
     (["registry", "promote", "x", "demo", "registry.folder={tmp}/reg"], "The registry has no x"),
     (["registry", "rollback", "demo", "registry.folder={tmp}/reg"], "no promotion to roll back"),
     (["schedule", "install", "demo", "--kind", "moon"], "--kind moon"),
