@@ -88,7 +88,7 @@ BAD = [
     (["config", "check", "demo", "personality.parameters=full"], "cannot train 4-bit"),
     (["config", "check", "demo", "personality.steps=1"], "greater than or equal to 2"),
     (["config", "check", "demo", "tasks.base={kind: shell}"], "plain name"),
-    (["config", "check", "demo", "tasks.reminders.batch_size=5"], "must be multiples"),
+    (["config", "check", "smoke", "tasks.reminders.batch_size=5"], "must be multiples"),
     (["config", "check", "{tmp}/empty.yaml"], "is empty"),
     (["config", "check", "{tmp}/list.yaml"], "holds no settings"),
     (["config", "check", "{tmp}/broken.yaml"], "line 2: not valid YAML"),
