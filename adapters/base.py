@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from bitsandbytes.nn import Linear4bit
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
 from adapters.config import ModelConfig
@@ -49,7 +49,7 @@ def load(config: ModelConfig, precision: str | None = None) -> Base:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **kwargs)
         model = AutoModelForCausalLM.from_pretrained(source, **settings)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ImportError) as error:
         raise _not_loadable(config.id, error) from error
     if not tokenizer.chat_template:
         raise BadInput(
@@ -124,12 +124,3 @@ def _not_loadable(name: str, error: Exception) -> BadInput:
         "Check model.id (a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct, or a folder), log in with `hf auth "
         "login` if it is gated, or use the embedded one: model.id=smollm2-135m-instruct",
     )
-
-
-def read_shape(config: ModelConfig) -> Any | None:
-    """The model's own configuration where it can be read without its weights, else None."""
-    try:
-        source, kwargs = _source(config)
-        return AutoConfig.from_pretrained(source, local_files_only=True, **kwargs)
-    except (OSError, ValueError, BadInput):
-        return None

@@ -10,7 +10,7 @@ from data.config import Section
 
 
 class ShapeConfig(Section):
-    """The architecture, for estimates before the weights are there. A loaded model overrules it."""
+    """The architecture, for estimates before the weights are there. Nothing else reads it."""
 
     hidden_size: int = Field(default=576, ge=1)
     intermediate_size: int = Field(default=1536, ge=1)

@@ -34,8 +34,7 @@ class Registry:
 
     def add(self, adapter: Path, verdict: dict[str, Any]) -> Entry:
         """Keep a copy of an adapter with the latest verdict on it; promoting it is a separate step."""
-        manifest = card.read(adapter)
-        identity = f"{manifest.name}-{manifest.weights_sha256[:10]}"
+        manifest, identity = card.read(adapter), self.identity(adapter)
         target = self.folder / "entries" / identity
         entry = Entry(identity, manifest.name, manifest.base, manifest.beneath, _now(), verdict)
         if target.is_dir():
@@ -51,6 +50,12 @@ class Registry:
             partial.rename(target)
         return entry
 
+    @staticmethod
+    def identity(adapter: Path) -> str:
+        """The id that an adapter has in any registry."""
+        manifest = card.read(adapter)
+        return f"{manifest.name}-{manifest.weights_sha256[:10]}"
+
     def promote(self, identity: str) -> list[str]:
         """Put an entry into use. Returns the ids of tasks that this takes out of use: they were trained above another
         personality, and never measured above this one.
@@ -62,7 +67,7 @@ class Registry:
         if not _fits(entry, now):
             raise BadInput(
                 f"{identity} was trained above another personality than the current one ({now or 'none'}).",
-                f"Train it again: molt train task {entry.slot} CONFIG",
+                "Go back to that one: molt registry rollback, or molt registry promote ID",
             )
         if entry.slot == "personality":
             current = {slot: other for slot, other in current.items() if _fits(self.entry(other), identity)}

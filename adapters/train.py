@@ -194,7 +194,8 @@ def _arguments(
         "gradient_accumulation_steps": train.gradient_accumulation,
         "learning_rate": learning_rate,
         "lr_scheduler_type": "constant_with_warmup",
-        "warmup_steps": min(train.warmup_steps, steps - 1),
+        # the first step of a warm-up has rate 0, and LoRA's A only moves once its B has
+        "warmup_steps": max(0, min(train.warmup_steps, steps - 2)),
         "max_steps": steps,
         "max_grad_norm": train.max_grad_norm,
         "weight_decay": 0.0,

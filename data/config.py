@@ -43,7 +43,7 @@ class TaskConfig(Section):
 
     kind: Literal["reminders", "shell"] = Field(description="the generator of examples")
     train: int = Field(default=240, ge=8, description="training examples")
-    test: int = Field(default=60, ge=8, description="test examples, with no slot value in common with training")
+    test: int = Field(default=60, ge=8, description="test examples; none of what they name is in training")
     steps: int = Field(default=60, ge=2, description="optimizer steps; with one, LoRA cannot move its A")
     batch_size: int = Field(default=8, ge=1, description="task examples a step; replay comes on top")
     learning_rate: float = Field(default=4e-4, gt=0, description="constant after warm-up")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
@@ -67,8 +68,21 @@ def write_text(path: Path, text: str) -> None:
         raise
 
 
+def to_json(value: Any) -> str:
+    """Indented JSON. What is not finite (the bounds of an unknown interval) becomes null: JSON has no word for it."""
+    return json.dumps(_finite(value), ensure_ascii=False, indent=2, default=str, allow_nan=False)
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_json(path: Path, value: Any) -> None:
-    write_text(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")
+    write_text(path, to_json(value) + "\n")
 
 
 def read_json(path: Path) -> Any:

@@ -1,6 +1,7 @@
 """Two small tasks with programmatic examples: a reminder to JSON, and English to a shell command.
 
-Train and test share wordings and share no slot value, so a test example is never a copy of a training one.
+Train and test share wordings, days and times, but no thing to do, file, folder, word or number, so a test example is
+never a copy of a training one.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict
 
 Progress = Callable[[int, int, str], None]
@@ -70,14 +70,6 @@ class TokenScore:
     @property
     def per_token(self) -> float:
         return self.logprob / max(self.tokens, 1)
-
-
-@dataclass(frozen=True)
-class Step:
-    """One line of a training log."""
-
-    step: int
-    values: dict[str, float] = field(default_factory=dict)
 
 
 class ChatModel(Protocol):

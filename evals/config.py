@@ -8,8 +8,6 @@ from pydantic import Field, model_validator
 
 from data.config import Section
 
-BENCHMARKS = ("arc_easy", "piqa", "hellaswag", "lambada")
-
 
 class CapabilityConfig(Section):
     items: dict[str, int] = Field(
@@ -35,7 +33,7 @@ class GateConfig(Section):
 
 
 class Arm(Section):
-    """One way of training that a hypothesis compares. Unset fields keep the config's values."""
+    """One way of training that a hypothesis compares. What is not set here has the default here, not the config's."""
 
     method: Literal["dpo", "sft"]
     parameters: Literal["lora", "full"] = "lora"
@@ -53,10 +51,10 @@ class HypothesisConfig(Section):
     better: str = Field(description="the arm that should preserve more")
     than: list[str] = Field(min_length=1, description="the arms that it is compared with; the claim needs all")
     positive_control: str | None = Field(
-        default=None, description="an arm that must beat `than[0]`, or nothing can be refuted"
+        default=None, description="an arm that must beat `than[0]` before anything is refuted"
     )
     seeds: list[int] = Field(min_length=1)
-    steps: int = Field(ge=1)
+    steps: int = Field(ge=2)
     batch_size: int = Field(default=6, ge=1)
     checkpoints: list[int] = Field(min_length=1, description="steps at which the model is measured")
     pairs: int = Field(default=60, ge=2, description="training pairs a seed draws")

@@ -1,4 +1,4 @@
-"""Intervals, paired comparisons, non-inferiority, seeds, path colours. From scipy and statsmodels.
+"""Intervals, paired comparisons, non-inferiority, seeds. From scipy and statsmodels.
 
 Values are shares of 1 (an item's score lies in 0..1) unless said otherwise; margins are on the scale of the values.
 """
@@ -14,12 +14,10 @@ from typing import Any, Literal
 import numpy as np
 from scipy import stats as scipy_stats
 from statsmodels.stats.contingency_tables import mcnemar
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower, normal_sample_size_one_tail
 from statsmodels.stats.proportion import proportion_confint
 
 Outcome = Literal["pass", "fail", "unresolved"]
-Colour = Literal["red", "blue", "green", "grey"]
 POWER = 0.8
 RESAMPLES = 4999
 SAME = 1e-9
@@ -61,14 +59,6 @@ class Comparison:
     def bound(self, confidence: float) -> float:
         """Half-width of the one-sided interval at this confidence."""
         return _quantile(confidence, self.df) * self.error
-
-
-@dataclass(frozen=True)
-class PathColour:
-    """What a stage did to the new and the old, and why it counts as that."""
-
-    colour: Colour
-    reason: str
 
 
 def proportion(successes: int, n: int, confidence: float = 0.95) -> Estimate:
@@ -183,27 +173,6 @@ def detectable(sd: float, n: int, confidence: float = 0.95, power: float = POWER
     if n < 2 or not math.isfinite(sd):
         return math.inf
     return _effect(float(n), confidence, power) * sd
-
-
-def holm(pvalues: Sequence[float]) -> list[float]:
-    """The p-values adjusted for their number, in the same order (Holm 1979)."""
-    if not len(pvalues):
-        return []
-    adjusted: Any = multipletests(pvalues, method="holm")
-    return [float(p) for p in adjusted[1]]
-
-
-def path_colour(new: Comparison, learned: bool, old: Outcome) -> PathColour:
-    """red: new good, old good. blue: new good, old bad: forgetting. green: both bad. grey: anything else.
-
-    `new` is the new skill's change, `learned` whether that was enough, `old` whether the old is non-inferior.
-    """
-    said = f"the new was {'learned' if learned else 'not learned'} ({new.difference * 100:+.0f} points, n={new.n})"
-    if old == "unresolved":
-        return PathColour("grey", f"{said}; whether the old was kept is not resolved with these items")
-    if old == "fail":
-        return PathColour("blue" if learned else "green", f"{said} and the old was lost")
-    return PathColour("red" if learned else "grey", f"{said} and the old was kept")
 
 
 def _comparison(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import traceback
 from collections.abc import Iterator
@@ -31,6 +32,7 @@ app = typer.Typer(
 ConfigArg = Annotated[str, typer.Argument(help="a YAML file, or a shipped config: demo, smoke, llama-8b")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings as KEY=VALUE, for example dpo.beta=0.2")]
 Json = Annotated[bool, typer.Option("--json", help="one JSON document on standard output")]
+DEMO_FOLDER = Path("runs/demo")
 State = Annotated[str, typer.Option(help="base, personality, or personality+TASK; empty for all")]
 
 
@@ -58,6 +60,9 @@ def running(config: Config, console: Console) -> Iterator[Run]:
     run = Run(config, console)
     try:
         yield run
+    except KeyboardInterrupt:  # here, since typer would make a silent exit of it
+        console.error("Interrupted.", "Run the same command again: it continues with what is done.")
+        raise typer.Exit(130) from None
     finally:
         run.close()
 
@@ -66,6 +71,11 @@ def loaded(name: str, overrides: list[str] | None) -> Config:
     from pipeline.config import load
 
     return load(name, overrides)
+
+
+def again(config: str, overrides: list[str] | None) -> str:
+    """The arguments that mean the same run in the next command."""
+    return shlex.join([config, *(overrides or [])])
 
 
 def shown(artifact: Artifact) -> dict[str, Any]:
@@ -95,11 +105,12 @@ def _short(value: Any) -> str:
 @app.command()
 def demo(
     overrides: Overrides = None,
-    folder: Annotated[Path, typer.Option(help="where the run goes")] = Path("runs/demo"),
+    folder: Annotated[Path, typer.Option(help="where the run goes")] = DEMO_FOLDER,
     json_output: Json = False,
 ) -> None:
     """The whole job on the embedded model: about half an hour on two CPU cores, then a report."""
-    _whole_job("demo", [f"run.folder={folder}", *(overrides or [])], json_output)
+    elsewhere = [f"run.folder={folder}"] if folder != DEMO_FOLDER else []
+    _whole_job("demo", [*elsewhere, *(overrides or [])], json_output)
 
 
 @app.command()
@@ -109,14 +120,14 @@ def run(config: ConfigArg, overrides: Overrides = None, json_output: Json = Fals
 
 
 def _whole_job(name: str, overrides: list[str] | None, json_output: bool) -> None:
-    console = Console(json_output)
+    console, same = Console(json_output), again(name, overrides)
     with running(loaded(name, overrides), console) as current:
         from pipeline import job
 
         found = job.everything(current)
         console.result(
             {"report": str(found.report), "results": str(found.results), "summary": found.summary},
-            "\n".join([*found.summary, f"report: {found.report}", f"next: molt report {name} --open"]),
+            "\n".join([*found.summary, f"report: {found.report}", f"next: molt report {same} --open"]),
         )
 
 
@@ -127,7 +138,7 @@ def data_build(config: ConfigArg, overrides: Overrides = None, json_output: Json
     with running(loaded(config, overrides), console) as current:
         from pipeline import stages
 
-        told(console, [stages.pairs(current)], f"molt train personality {config}")
+        told(console, [stages.pairs(current)], f"molt train personality {again(config, overrides)}")
 
 
 @replay_app.command("build")
@@ -137,7 +148,7 @@ def replay_build(config: ConfigArg, overrides: Overrides = None, json_output: Js
     with running(loaded(config, overrides), console) as current:
         from pipeline import stages
 
-        told(console, [stages.buffer(current)], f"molt train task NAME {config}")
+        told(console, [stages.buffer(current)], f"molt train task NAME {again(config, overrides)}")
 
 
 @train_app.command("personality")
@@ -147,7 +158,7 @@ def train_personality(config: ConfigArg, overrides: Overrides = None, json_outpu
     with running(loaded(config, overrides), console) as current:
         from pipeline import stages
 
-        told(console, [stages.personality(current)], f"molt replay build {config}")
+        told(console, [stages.personality(current)], f"molt replay build {again(config, overrides)}")
 
 
 @train_app.command("task")
@@ -162,7 +173,11 @@ def train_task(
     with running(loaded(config, overrides), console) as current:
         from pipeline import stages
 
-        told(console, [stages.task(current, name)], f"molt eval persona {config} --state personality+{name}")
+        told(
+            console,
+            [stages.task(current, name)],
+            f"molt eval persona {again(config, overrides)} --state personality+{name}",
+        )
 
 
 @eval_app.command("capability")
@@ -175,7 +190,7 @@ def eval_capability(
         from pipeline import stages
 
         wanted = [state] if state else stages.states(current)
-        told(console, [stages.capability(current, name) for name in wanted], f"molt report {config}")
+        told(console, [stages.capability(current, name) for name in wanted], f"molt report {again(config, overrides)}")
 
 
 @eval_app.command("persona")
@@ -186,7 +201,7 @@ def eval_persona(config: ConfigArg, overrides: Overrides = None, state: State = 
         from pipeline import stages
 
         wanted = [state] if state else stages.states(current)
-        told(console, [stages.persona_of(current, name) for name in wanted], f"molt report {config}")
+        told(console, [stages.persona_of(current, name) for name in wanted], f"molt report {again(config, overrides)}")
 
 
 @hypothesis_app.command("run")
@@ -201,7 +216,7 @@ def hypothesis_run(
     with running(loaded(config, overrides), console) as current:
         from pipeline import grid
 
-        told(console, [grid.verdict(current, name)], f"molt report {config}")
+        told(console, [grid.verdict(current, name)], f"molt report {again(config, overrides)}")
 
 
 @app.command()
@@ -227,7 +242,7 @@ def report(
 
 @app.command()
 def gate(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
-    """Judge the run's adapters against what they replace. Exit code 3 if one is not promoted."""
+    """Judge the run's adapters against what they were trained from. Exit code 3 if one is not promoted."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
         from pipeline import gates
@@ -239,9 +254,10 @@ def gate(config: ConfigArg, overrides: Overrides = None, json_output: Json = Fal
         )
         kept_out = [name for name, verdict in verdicts.items() if not verdict.promoted]
     if kept_out:
+        same = again(config, overrides)
         raise NotPromoted(
             f"Not promoted: {', '.join(kept_out)}. They are kept in the registry.",
-            f"See why: molt report {config} --open   Use one all the same: molt registry promote ID {config}",
+            f"See why: molt report {same} --open   Use one all the same: molt registry promote ID {same}",
         )
 
 
@@ -356,7 +372,7 @@ def _schedule_job(config: str, overrides: list[str] | None, kind: str | None) ->
 
     if kind not in (None, "systemd", "cron"):
         raise BadInput(f"--kind {kind} is not known.", "Use --kind systemd or --kind cron")
-    return schedule.plan(find(config), loaded(config, overrides).schedule, kind)
+    return schedule.plan(find(config), loaded(config, overrides).schedule, kind, overrides)
 
 
 @config_app.command("show")
@@ -384,7 +400,8 @@ def config_check(config: ConfigArg, overrides: Overrides = None, json_output: Js
     Console(json_output).result(
         value,
         f"{config} is valid: {found.model.id}, {count / 1e6:.0f} M parameters, {found.model.precision} base\n"
-        f"training takes about {memory.total:.1f} GiB ({parts})\nnext: molt run {config}",
+        f"training takes about {memory.total:.1f} GiB ({parts}), by model.shape: keep it that of model.id\n"
+        f"next: molt run {again(config, overrides)}",
     )
 
 
@@ -437,9 +454,6 @@ def main(arguments: list[str] | None = None) -> None:
             traceback.print_exc()
         Console().error(error.what, error.fix)
         raise SystemExit(error.exit_code) from None
-    except KeyboardInterrupt:
-        Console().error("Interrupted.", "Run the same command again: it continues with what is done.")
-        raise SystemExit(130) from None
 
 
 if __name__ == "__main__":

@@ -63,6 +63,8 @@ class Config(Section):
     @model_validator(mode="after")
     def consistent(self) -> Config:
         self.adapters()
+        if self.personality.parameters == "full":
+            raise ValueError("personality.parameters=full is for the arms of hypotheses; tasks need an adapter beneath")
         for name, task in self.tasks.items():
             if not name.isidentifier() or name in ("base", "personality", "default", "ref"):
                 raise ValueError(f"tasks.{name}: a task needs a plain name other than base, personality, default, ref")

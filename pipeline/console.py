@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from rich.console import Console as Rich
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from data.io import to_json
 from data.types import Progress as Callback
 
 
@@ -33,7 +33,7 @@ class Console:
     def result(self, value: Any, text: str) -> None:
         """The command's outcome: the value as JSON if asked for, else the text."""
         if self.json_output:
-            sys.stdout.write(json.dumps(value, ensure_ascii=False, indent=2, default=str) + "\n")
+            sys.stdout.write(to_json(value) + "\n")
         else:
             self._out.print(escape(text))
 

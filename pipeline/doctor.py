@@ -68,8 +68,10 @@ def _four_bit() -> Check:
 
 
 def _device() -> Check:
-    import torch
-
+    try:
+        import torch
+    except ImportError as problem:
+        return Check("no", "device", f"torch cannot be imported: {problem}", "pip install torch")
     if torch.cuda.is_available():
         total = torch.cuda.get_device_properties(0).total_memory / 2**30
         return Check("ok", "device", f"{torch.cuda.get_device_name(0)}, {total:.0f} GiB")

@@ -1,4 +1,4 @@
-"""The gate over a run: each adapter against what it replaces; what passes is promoted, what does not stays out."""
+"""The gate over a run: each adapter against what it was trained from. What passes may be used, the rest stays out."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any
 from adapters.registry import Entry, Registry
 from data.io import read_jsonl
 from evals import gate
+from evals.stats import Outcome
 from pipeline import stages
 from pipeline.run import Artifact, Missing, Run
 
@@ -16,17 +17,22 @@ Record = dict[str, Any]
 
 def judge_all(run: Run) -> dict[str, gate.GateVerdict]:
     """Judge the personality against the base and each task against the personality, keep all of them in the registry,
-    and promote what passes: a task only above the personality that it was trained on, and nothing that has been in use
-    before, since somebody replaced it or rolled it back. Controls are never candidates. `molt gate CONFIG`"""
+    and put what passes into use: a task only above the personality that it was trained on; nothing in place of what is
+    in use, since it was not compared with that; and nothing that has been in use before, since somebody replaced it or
+    rolled it back. Controls are never candidates. `molt gate CONFIG`"""
     registry = Registry(run.config.registry.folder)
     verdicts: dict[str, gate.GateVerdict] = {}
     entries: dict[str, Entry] = {}
     for name in candidates(run):
         verdicts[name] = judge(run, name)
         entries[name] = registry.add(stages.adapter(run, name).folder, asdict(verdicts[name]))
-        served = name == "personality" or registry.current().get("personality") == entries["personality"].id
-        if verdicts[name].promoted and served and not registry.was_in_use(entries[name].id):
-            registry.promote(entries[name].id)
+        current, entry = registry.current(), entries[name]
+        served = name == "personality" or current.get("personality") == entries["personality"].id
+        if verdicts[name].promoted and served and name not in current and not registry.was_in_use(entry.id):
+            registry.promote(entry.id)
+        elif verdicts[name].promoted and current.get(name) != entry.id:
+            why = f"{current[name]} is" if name in current else "it was before" if served else "its personality is not"
+            run.console.say(f"{name} passed and is not put into use: {why}. By hand: molt registry promote {entry.id}")
     return verdicts
 
 
@@ -94,7 +100,7 @@ def paths(run: Run) -> list[dict[str, str]]:
 
 
 def _colour(run: Run, name: str, verdict: gate.GateVerdict) -> tuple[str, str]:
-    """red: new good, old good. blue: new good, old bad. green: both bad. grey: these items do not tell."""
+    """The colour of a stage, and why."""
     checks = {check.name: check for check in verdict.checks}
     new = checks.pop("new skill")
     if name == "personality":
@@ -106,18 +112,27 @@ def _colour(run: Run, name: str, verdict: gate.GateVerdict) -> tuple[str, str]:
     lost = [check.name for check in checks.values() if check.outcome == "fail"]
     open_ = [check.name for check in checks.values() if check.outcome == "unresolved"]
     gained = f"the new was {'learned' if learned else 'not learned'} ({new.difference:+.0f} points)"
+    found = colour(learned, [check.outcome for check in checks.values()])
     if lost:
-        return ("blue" if learned else "green"), f"{gained}; {' and '.join(lost)} got worse by more than the margin"
+        return found, f"{gained}; {' and '.join(lost)} got worse by more than the margin"
     if open_:
-        return "grey", f"{gained}; whether {' and '.join(open_)} held is not resolved with these items"
-    return ("red", f"{gained} and nothing was lost") if learned else ("grey", f"{gained}, and nothing was lost")
+        return found, f"{gained}; whether {' and '.join(open_)} held is not resolved with these items"
+    return found, f"{gained} and nothing was lost"
+
+
+def colour(learned: bool, old: list[Outcome]) -> str:
+    """red: new good, old good, the ideal. blue: new good, old bad, forgetting. green: both bad, failed. grey: these
+    items do not tell, or nothing was learned and nothing lost. `old` has an outcome for each thing that should stay."""
+    if "fail" in old:
+        return "blue" if learned else "green"
+    return "red" if learned and "unresolved" not in old else "grey"
 
 
 def sentences(verdicts: dict[str, gate.GateVerdict]) -> list[str]:
     """What a person reads: each candidate, its verdict, its checks."""
     lines = []
     for name, verdict in verdicts.items():
-        lines.append(f"{name}: {'promoted' if verdict.promoted else 'not promoted'}")
+        lines.append(f"{name}: {'passed' if verdict.promoted else 'not promoted'}")
         lines += [f"  {check.outcome:<10} {check.sentence}" for check in verdict.checks]
     return lines
 

@@ -7,16 +7,19 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from adapters import base, train
 from adapters.config import AdaptersConfig
 from adapters.serve import TextModel
+from data.errors import BadInput
 from data.io import read_jsonl, write_json, write_jsonl
 from data.types import Pair
 from evals import capability, coherence
 from evals import hypotheses as judge
 from evals.config import Arm, HypothesisConfig
 from pipeline import stages
-from pipeline.config import load_hypothesis
+from pipeline.config import Config, load_hypothesis
 from pipeline.run import Artifact, Run
 
 BENCHMARK = "lambada"
@@ -28,6 +31,14 @@ def verdict(run: Run, name: str) -> Artifact:
     """Run what is missing of a hypothesis' grid and judge it. `molt hypothesis run H014 CONFIG`"""
     hypothesis = load_hypothesis(name)
     arms = needed_arms(hypothesis)
+    for arm in arms:
+        arm_config(run.config, hypothesis, hypothesis.arms[arm])
+    there = stages.pairs(run).facts["pairs"]
+    if there < hypothesis.pairs:
+        raise BadInput(
+            f"{hypothesis.id} draws {hypothesis.pairs} pairs for each seed, and there are {there}.",
+            f"Write more prompts, set pairs: {there} in a copy of its file, or run without it: hypotheses=[]",
+        )
     jobs = {(arm, seed): job(run, hypothesis, arm, seed) for seed in hypothesis.seeds for arm in arms}
     inputs = {
         "hypothesis": hypothesis.model_dump(),
@@ -69,7 +80,7 @@ def job(run: Run, hypothesis: HypothesisConfig, name: str, seed: int) -> Artifac
 
     def make(folder: Path) -> dict[str, Any]:
         run.release()
-        config = _arm_config(run, hypothesis, arm)
+        config = arm_config(run.config, hypothesis, arm)
         heldout = stages.load_pairs(data, "heldout")
         drawn = random.Random(seed).sample(stages.load_pairs(data, "train"), hypothesis.pairs)
         origin = read_jsonl(start.folder / "records.jsonl")[0]
@@ -142,24 +153,26 @@ def _point(text: Any, heldout: list[Pair], hypothesis: HypothesisConfig, seed: i
     }
 
 
-def _arm_config(run: Run, hypothesis: HypothesisConfig, arm: Arm) -> AdaptersConfig:
-    """The run's configuration with what the arm and the hypothesis fix."""
-    config = run.config
-    return AdaptersConfig(
-        model=config.model.model_copy(update={"precision": hypothesis.precision}),
-        lora=config.lora,
-        train=config.train,
-        personality=config.personality.model_copy(
-            update={
-                "method": arm.method,
-                "parameters": arm.parameters,
-                "learning_rate": arm.learning_rate,
-                "steps": hypothesis.steps,
-                "batch_size": hypothesis.batch_size,
-            }
-        ),
-        dpo=config.dpo.model_copy(update={"reference": arm.reference, "kl_weight": arm.kl_weight}),
-    )
+def arm_config(config: Config, hypothesis: HypothesisConfig, arm: Arm) -> AdaptersConfig:
+    """The run's configuration with what the arm and the hypothesis fix. Raises BadInput if they do not go together."""
+    trained = {
+        "method": arm.method,
+        "parameters": arm.parameters,
+        "learning_rate": arm.learning_rate,
+        "steps": hypothesis.steps,
+        "batch_size": hypothesis.batch_size,
+    }
+    try:
+        return AdaptersConfig(
+            model=config.model.model_copy(update={"precision": hypothesis.precision}),
+            lora=config.lora,
+            train=config.train,
+            personality=config.personality.model_copy(update=trained),
+            dpo=config.dpo.model_copy(update={"reference": arm.reference, "kl_weight": arm.kl_weight}),
+        )
+    except ValidationError as error:
+        why = error.errors()[0]["msg"].removeprefix("Value error, ")
+        raise BadInput(f"{hypothesis.id}: {why}.", "For example with: train.gradient_accumulation=1") from None
 
 
 def _drop_weights(folder: Path) -> None:

@@ -272,9 +272,11 @@ def _task(name: str) -> str:
     return name.split("+")[-1].removesuffix(CONTROL)
 
 
-def _scaled(value: Mapping[str, float], scale: float) -> tuple[float, float, float]:
-    center = value["mean"] if "mean" in value else value["difference"]
-    return center * scale, value["low"] * scale, value["high"] * scale
+def _scaled(value: Mapping[str, Any], scale: float) -> tuple[float, float, float]:
+    """Center, low and high; NaN for what a file has as null."""
+    center = "mean" if "mean" in value else "difference"
+    first, low, high = (math.nan if value[key] is None else value[key] * scale for key in (center, "low", "high"))
+    return first, low, high
 
 
 def _span(rows: Sequence[Row], lines: Sequence[float]) -> tuple[float, float]:

@@ -36,7 +36,7 @@ def cycle(run: Run) -> Artifact | None:
         )
     imported = importers.conversations(config.retrain.conversations)
     card.check_base(registry.path(current), run.base.digest)
-    known, limit, data = _already_seen(run), config.pairs.max_prompt_tokens, stages.pairs(run)
+    known, limit, data = _already_seen(run, registry), config.pairs.max_prompt_tokens, stages.pairs(run)
     unseen = [item for item in imported.exchanges if _key(item) not in known]
     fresh = [item for item in unseen if pair_data.prompt_tokens(item, run.base.tokenizer) <= limit]
     dropped = {**imported.dropped, f"prompt over {limit} tokens": len(unseen) - len(fresh)}
@@ -51,8 +51,10 @@ def cycle(run: Run) -> Artifact | None:
         "new": fingerprint([asdict(item) for item in fresh]),
         "retrain": config.retrain.model_dump(mode="json"),
         "pairs": data.fingerprint,
-        "gate": config.gate.model_dump(),
+        "replay": stages.buffer(run).fingerprint,
+        "batch_size": config.personality.batch_size,
         "seed": config.run.seed,
+        **{name: getattr(config, name).model_dump() for name in ("train", "dpo", "persona_eval", "capability", "gate")},
     }
 
     def make(folder: Path) -> dict[str, Any]:
@@ -144,10 +146,13 @@ def _judge(run: Run, data: Artifact, current: Path, candidate: Path, folder: Pat
     )
 
 
-def _already_seen(run: Run) -> set[str]:
-    """Keys of the exchanges that an earlier cycle trained on, whether its candidate was promoted or not."""
-    done = run.folder.glob("retrain/*/artifact.json")
-    return {_key(Exchange(**row)) for file in done for row in read_jsonl(file.with_name("new.jsonl"))}
+def _already_seen(run: Run, registry: Registry) -> set[str]:
+    """Keys of the exchanges that an earlier cycle finished with, whether its candidate was promoted or not. One that
+    was interrupted before its candidate was kept is not finished: the same cycle goes on from there."""
+    kept = {entry.id for entry in registry.entries()}
+    done = [file.parent for file in run.folder.glob("retrain/*/artifact.json")]
+    done = [folder for folder in done if Registry.identity(folder / "candidate") in kept]
+    return {_key(Exchange(**row)) for folder in done for row in read_jsonl(folder / "new.jsonl")}
 
 
 def _key(item: Exchange) -> str:

@@ -57,7 +57,10 @@ class Run:
         self.only_read = False
         self._served: Any = None
         _check_disk(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise BadInput(f"{self.folder} cannot be made: {error}.", "Set run.folder to one of your own.") from None
         self._lock = FileLock(str(self.folder / ".lock"), timeout=0)
         try:
             self._lock.acquire()

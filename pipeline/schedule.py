@@ -28,14 +28,16 @@ class Job:
     line: str
 
 
-def plan(config_path: Path, schedule: ScheduleConfig, kind: str | None = None) -> Job:
-    """The job for a config file; the kind is chosen by what the machine has when it is not given."""
+def plan(
+    config_path: Path, schedule: ScheduleConfig, kind: str | None = None, overrides: list[str] | None = None
+) -> Job:
+    """The job for a config file and its overrides; the kind is what the machine has when it is not given."""
     kind = kind or ("systemd" if has_systemd() else "cron")
     config_path = config_path.resolve()
     name = f"molting-{config_path.stem}-{fingerprint(str(config_path))[:6]}"
     program = Path(sys.executable).with_name("molt")
     folder = shlex.quote(str(Path.cwd()))
-    command = f"{shlex.quote(str(program))} retrain {shlex.quote(str(config_path))}"
+    command = shlex.join([str(program), "retrain", str(config_path), *(overrides or [])])
     line = f"{_cron_time(schedule)} cd {folder} && {command} {MARK} {name}"
     if kind == "cron":
         return Job(kind, name, command, {}, line)
@@ -60,9 +62,9 @@ def install(job: Job) -> str:
             write_text(path, text)
         _call(["systemctl", "--user", "daemon-reload"])
         _call(["systemctl", "--user", "enable", "--now", f"{job.name}.timer"])
-        return f"Look: systemctl --user list-timers {job.name}.timer   Remove: molt schedule remove"
+        return f"Look: systemctl --user list-timers {job.name}.timer   Remove: molt schedule remove CONFIG"
     _write_crontab([*_other_lines(job.name), job.line])
-    return "Look: crontab -l   Remove: molt schedule remove"
+    return "Look: crontab -l   Remove: molt schedule remove CONFIG"
 
 
 def remove(job: Job) -> bool:
@@ -103,7 +105,7 @@ def _crontab() -> list[str]:
     if shutil.which("crontab") is None:
         raise MoltError(
             "This machine has neither a systemd user session nor crontab.",
-            "Print the line and give it to your own scheduler: molt schedule install --print",
+            "Print the line and give it to your own scheduler: molt schedule install CONFIG --print",
         )
     found = subprocess.run(["crontab", "-l"], capture_output=True, text=True)
     return found.stdout.splitlines() if found.returncode == 0 else []
@@ -117,10 +119,12 @@ def _write_crontab(lines: list[str]) -> None:
     text = "".join(line + "\n" for line in lines)
     done = subprocess.run(["crontab", "-"], input=text, capture_output=True, text=True)
     if done.returncode:
-        raise MoltError(f"crontab refused the line: {done.stderr.strip()}", "molt schedule install --print")
+        raise MoltError(f"crontab refused the line: {done.stderr.strip()}", "molt schedule install CONFIG --print")
 
 
 def _call(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True)
     if done.returncode:
-        raise MoltError(f"{shlex.join(command)} failed: {done.stderr.strip()}", "molt schedule install --kind cron")
+        raise MoltError(
+            f"{shlex.join(command)} failed: {done.stderr.strip()}", "molt schedule install CONFIG --kind cron"
+        )

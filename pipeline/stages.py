@@ -43,12 +43,12 @@ def pairs(run: Run) -> Artifact:
             prompts = [*material.neutral_train, *material.neutral_eval]
             answers = model.generate(prompts, config.pairs.max_new_tokens, batch, progress)
             spoken = model.score([pair.prompt for pair in kept], [pair.chosen for pair in kept], batch, progress)
-        neutral = [Exchange(prompt, answer) for prompt, answer in zip(prompts, answers, strict=True) if answer]
+        neutral = [Exchange(*row) for row in zip(prompts, answers, strict=True)]
         split = len(material.neutral_train)
         write_jsonl(folder / "train.jsonl", map(pair_data.to_row, kept))
         write_jsonl(folder / "heldout.jsonl", map(pair_data.to_row, heldout))
-        write_jsonl(folder / "neutral_train.jsonl", map(asdict, neutral[:split]))
-        write_jsonl(folder / "neutral_eval.jsonl", map(asdict, neutral[split:]))
+        write_jsonl(folder / "neutral_train.jsonl", (asdict(item) for item in neutral[:split] if item.answer))
+        write_jsonl(folder / "neutral_eval.jsonl", (asdict(item) for item in neutral[split:] if item.answer))
         return {**asdict(report), "heldout": len(heldout), "nll_limit": persona_eval.nll_limit(spoken)}
 
     return run.do("pairs", inputs, make)
@@ -255,13 +255,16 @@ def serve(run: Run, state: str) -> ChatModel:
 
 
 def classifier(run: Run) -> style.StyleClassifier:
-    """The style classifier: training prompts only, against the base's answers and other characters'."""
+    """The style classifier: training prompts only, against the base's answers and other characters'. One and the same
+    for all states and seeds of these pairs."""
     material = persona.load(run.config.persona)
     ours = load_pairs(pairs(run), "train")
-    positive = [style.Labelled(pair.chosen, pair.topic) for pair in ours]
-    negative = [style.Labelled(pair.rejected, pair.topic) for pair in ours]
+    topics = len({pair.topic for pair in ours}) > 1  # without topics, cross-validation keeps prompts apart
+    groups = [pair.topic if topics else pair.id for pair in ours]
+    positive = [style.Labelled(pair.chosen, group) for pair, group in zip(ours, groups, strict=True)]
+    negative = [style.Labelled(pair.rejected, group) for pair, group in zip(ours, groups, strict=True)]
     negative += [style.Labelled(item.answer, item.source) for item in material.others]
-    return style.train(positive, negative, material.spec.catchphrases, run.config.run.seed)
+    return style.train(positive, negative, material.spec.catchphrases, seed=0)
 
 
 def material_of(run: Run) -> Persona:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from data import importers, pairs, persona, replay, tasks
 from data.config import PairsConfig, PersonaConfig, ReplayConfig, TaskConfig
 from data.errors import BadInput
-from data.io import read_jsonl, write_jsonl
+from data.io import read_jsonl, write_json, write_jsonl
 from data.types import Exchange, Pair
 
 CLAUDIO = persona.load(PersonaConfig())
@@ -150,6 +151,14 @@ def test_jsonl_comes_back_as_it_was_written(tmp_path_factory: pytest.TempPathFac
     rows = [{"text": "first"}, *({"text": text} for text in texts), {"text": "a\u2028b\x85c\x0bd\r"}]
     write_jsonl(path, rows)
     assert read_jsonl(path) == rows
+
+
+def test_json_has_no_word_for_what_is_not_finite(tmp_path: Path) -> None:
+    write_json(tmp_path / "x.json", {"low": -math.inf, "rows": [(math.nan, 1.5)]})
+    assert json.loads((tmp_path / "x.json").read_text(), parse_constant=pytest.fail) == {
+        "low": None,
+        "rows": [[None, 1.5]],
+    }
 
 
 def test_conversations_lose_no_turn_silently(tmp_path: Path) -> None:

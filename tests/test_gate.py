@@ -12,6 +12,7 @@ from scipy.stats import binom
 from evals import gate, stats
 from evals.config import GateConfig
 from evals.gate import Paired
+from pipeline.gates import colour
 
 
 def shifted(shift: float, n: int = 100, sd: float = 0.05) -> Paired:
@@ -153,3 +154,19 @@ def test_where_items_can_only_be_lost_the_gate_errs_no_more_often(n: int) -> Non
 def test_the_verdict_is_plain_json() -> None:
     verdict = gate.judge(SAME, SAME, SAME, GateConfig(), BETTER)
     assert json.loads(json.dumps(asdict(verdict), allow_nan=False)) == asdict(verdict)
+
+
+@pytest.mark.parametrize(
+    ("learned", "old", "expected"),
+    [
+        (True, ["pass", "pass"], "red"),
+        (True, ["pass", "fail"], "blue"),
+        (True, ["unresolved", "fail"], "blue"),
+        (True, ["pass", "unresolved"], "grey"),
+        (False, ["pass", "pass"], "grey"),
+        (False, ["pass", "fail"], "green"),
+        (False, ["pass", "unresolved"], "grey"),
+    ],
+)
+def test_path_colours(learned: bool, old: list[stats.Outcome], expected: str) -> None:
+    assert colour(learned, old) == expected

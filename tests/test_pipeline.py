@@ -86,6 +86,15 @@ BAD = [
     (["config", "check", "demo", "dpo.beta=-1"], "dpo.beta"),
     (["config", "check", "demo", "dpo.beta.x=1"], "is a value, not a section"),
     (["config", "check", "demo", "personality.parameters=full"], "cannot train 4-bit"),
+    (["config", "check", "demo", "personality.parameters=full", "model.precision=bf16"], "need an adapter beneath"),
+    (
+        ["hypothesis", "run", "H014", *TINY[2:], "persona.spec={tmp}/short", "model.id={tmp}/hello"],
+        "draws 60 pairs for each seed, and there are 1",
+    ),
+    (
+        ["hypothesis", "run", "H014", "llama-8b", "run.folder={tmp}/run"],
+        "H014: personality.batch_size must be a multiple",
+    ),
     (["config", "check", "demo", "personality.steps=1"], "greater than or equal to 2"),
     (["config", "check", "demo", "tasks.base={kind: shell}"], "plain name"),
     (["config", "check", "smoke", "tasks.reminders.batch_size=5"], "must be multiples"),
@@ -137,6 +146,7 @@ def bad(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     loaded = base.load(ModelConfig(id=str(folder / "hello"), precision="fp32"))
     says = serve.TextModel(loaded.model, loaded.tokenizer).generate([persona.user("hi hello")], 8, 1)[0]
     assert says
+    person(folder / "short", json.dumps(good))
     person(folder / "no_train", None)
     person(folder / "empty", "")
     person(folder / "malformed", json.dumps(good) + "\n{oops")

@@ -298,10 +298,10 @@ def test_states_may_be_half_measured() -> None:
 
 
 def test_what_cannot_be_told_is_said_to_be_unknown() -> None:
-    """One seed has no spread, runs without common gain no difference; both come as infinite or no numbers."""
+    """One seed has no spread, runs without common gain no difference; a file has null for both."""
     found = results()
     one = found["hypotheses"][0]["comparisons"][0]
-    one |= {"difference": math.nan, "low": -math.inf, "high": math.inf, "detectable": math.inf, "values": []}
+    one |= {"difference": None, "low": None, "high": None, "detectable": None, "values": []}
     found["hypotheses"][0]["gain_levels"] = []
     found["retention"][0]["retained"] |= {"low": math.nan, "high": math.nan}
     page = report.render(found)

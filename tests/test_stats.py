@@ -71,8 +71,6 @@ def test_by_hand() -> None:
     assert (found.lost, found.gained, found.difference) == (1, 2, pytest.approx(0.2))
     # differences 0 -1 1 1 0: sd sqrt(.7), t(4) = 2.7764
     assert found.high - found.difference == pytest.approx(2.7764 * math.sqrt(0.7 / 5), abs=1e-4)
-    assert stats.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
-    assert stats.holm([]) == []
 
 
 def test_p_values_by_hand() -> None:
@@ -191,24 +189,6 @@ def test_the_items_that_are_needed_resolve_it_four_times_in_five() -> None:
 def test_no_number_of_items_resolves_a_truth_on_the_margin() -> None:
     found = stats.paired([1, 1, 0, 0, 1], [1, 0, 1, 1, 1])
     assert stats.needed_n(found, 0.05, truth=-0.05) is None
-
-
-@pytest.mark.parametrize(
-    ("learned", "old", "colour"),
-    [
-        (True, "pass", "red"),
-        (True, "fail", "blue"),
-        (True, "unresolved", "grey"),
-        (False, "pass", "grey"),
-        (False, "fail", "green"),
-        (False, "unresolved", "grey"),
-    ],
-)
-def test_path_colours(learned: bool, old: stats.Outcome, colour: str) -> None:
-    found = stats.path_colour(stats.paired([0.0] * 10, [1.0] * 10), learned, old)
-    assert found.colour == colour
-    assert "+100 points, n=10" in found.reason
-    assert ("not learned" in found.reason) != learned
 
 
 @pytest.mark.parametrize("before, after", [([], []), ([1.0], [1.0, 0.0]), ([math.nan], [1.0])])

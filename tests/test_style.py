@@ -49,7 +49,7 @@ def classifier() -> style.StyleClassifier:
 
 def test_style_carries_over_to_unseen_topics(classifier: style.StyleClassifier) -> None:
     heldout = classifier.probability([row.answer for row in CLAUDIO.heldout])
-    assert sum(p >= 0.5 for p in heldout) / len(heldout) > 0.85
+    assert sum(p >= 0.5 for p in heldout) / len(heldout) > 0.8
     assert classifier.cross_validation.auroc > 0.8
 
 

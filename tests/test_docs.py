@@ -1,0 +1,33 @@
+"""What the documents say is so."""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import typer.main
+
+from pipeline import cli, report
+
+ROOT = Path(__file__).resolve().parent.parent
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+RESULTS = json.loads((ROOT / "docs" / "results" / "demo.json").read_text(encoding="utf-8"))
+
+
+def test_the_figures_of_the_readme_are_those_of_the_committed_results() -> None:
+    """Each line of the summary, and each answer that is quoted, word for word."""
+    said = " ".join(README.split())
+    for line in report.summary(RESULTS):
+        assert line in said
+    quoted = re.findall(r"^> (.+)$", README, flags=re.MULTILINE)
+    answers = {" ".join(sample["answers"]["personality"]["answer"].split()) for sample in RESULTS["samples"]}
+    assert quoted and set(quoted) <= answers
+
+
+def test_every_command_in_the_readme_exists() -> None:
+    known: dict = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
+    for name, sub in re.findall(r"`molt ([a-z]+)(?: ([a-z]+))?", README):
+        assert name in known
+        if commands := getattr(known[name], "commands", None):
+            assert sub in commands
