@@ -25,6 +25,11 @@ class Entry:
     added: str
     verdict: dict[str, Any] = field(default_factory=dict)
 
+    def fits(self, personality: str | None) -> bool:
+        """Was it trained above the personality of this id, or above none?"""
+        below = self.beneath.get("personality")
+        return not below or (personality is not None and personality.endswith(below[:10]))
+
 
 class Registry:
     """A folder: `entries/ID/`, `current.json` (slot to id), `history.jsonl` (what was in use, and since when)."""
@@ -34,7 +39,8 @@ class Registry:
 
     def add(self, adapter: Path, verdict: dict[str, Any]) -> Entry:
         """Keep a copy of an adapter with the latest verdict on it; promoting it is a separate step."""
-        manifest, identity = card.read(adapter), self.identity(adapter)
+        manifest = card.read(adapter)
+        identity = f"{manifest.name}-{manifest.weights_sha256[:10]}"
         target = self.folder / "entries" / identity
         entry = Entry(identity, manifest.name, manifest.base, manifest.beneath, _now(), verdict)
         if target.is_dir():
@@ -50,12 +56,6 @@ class Registry:
             partial.rename(target)
         return entry
 
-    @staticmethod
-    def identity(adapter: Path) -> str:
-        """The id that an adapter has in any registry."""
-        manifest = card.read(adapter)
-        return f"{manifest.name}-{manifest.weights_sha256[:10]}"
-
     def promote(self, identity: str) -> list[str]:
         """Put an entry into use. Returns the ids of tasks that this takes out of use: they were trained above another
         personality, and never measured above this one.
@@ -64,13 +64,13 @@ class Registry:
         """
         entry, current = self.entry(identity), self.current()
         now = current.get("personality")
-        if not _fits(entry, now):
+        if not entry.fits(now):
             raise BadInput(
                 f"{identity} was trained above another personality than the current one ({now or 'none'}).",
                 "Go back to that one: molt registry rollback, or molt registry promote ID",
             )
         if entry.slot == "personality":
-            current = {slot: other for slot, other in current.items() if _fits(self.entry(other), identity)}
+            current = {slot: other for slot, other in current.items() if self.entry(other).fits(identity)}
         out = [other for slot, other in self.current().items() if slot not in (*current, entry.slot)]
         self._switch({**current, entry.slot: identity}, f"promote {identity}")
         return out
@@ -124,12 +124,6 @@ class Registry:
         with (self.folder / "history.jsonl").open("a", encoding="utf-8") as out:
             out.write(json.dumps({"time": _now(), "action": action, "before": before, "after": current}) + "\n")
         write_json(self.folder / "current.json", current)
-
-
-def _fits(entry: Entry, personality: str | None) -> bool:
-    """Was it trained above this personality, or above none?"""
-    below = entry.beneath.get("personality")
-    return not below or (personality is not None and personality.endswith(below[:10]))
 
 
 def _now() -> str:

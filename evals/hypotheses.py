@@ -34,8 +34,8 @@ class OverSeeds:
 
 
 @dataclass(frozen=True)
-class Difference:
-    """`better` minus `than` at equal gain, as in OverSeeds; `items` is by seed. `gain_levels` are those that every run
+class Difference(OverSeeds):
+    """`better` minus `than` at equal gain; `items` is by seed. `gain_levels` are those that every run
     of both arms reaches. `naive` is the same at the last step, gain not matched, which credits an arm for having
     learned less."""
 
@@ -43,12 +43,6 @@ class Difference:
     than: str
     seeds: list[int]
     items: int
-    values: list[float]
-    difference: float
-    low: float
-    high: float
-    detectable: float
-    detectable_from: Literal["seeds", "items"]
     gain_levels: list[float]
     naive: OverSeeds
     outcome: Answer = "inconclusive"
@@ -201,8 +195,15 @@ def _compare(hypothesis: HypothesisConfig, runs: Runs, better: str, than: str) -
     if levels:
         mine, other = ([run.at(levels) for run in side] for side in (ours, theirs))
         found = _over_seeds(mine, other, items, hypothesis.confidence)
-    seeds, size = list(hypothesis.seeds), len(items[0])
-    blank = Difference(better, than, seeds, size, **vars(found), gain_levels=levels, naive=last)
+    blank = Difference(
+        **vars(found),
+        better=better,
+        than=than,
+        seeds=list(hypothesis.seeds),
+        items=len(items[0]),
+        gain_levels=levels,
+        naive=last,
+    )
     ruled, dropped = _ruled(blank, hypothesis.margin), sorted({*hypothesis.gain_levels} - {*levels})
     if not dropped:
         return ruled

@@ -274,11 +274,12 @@ def retrain(config: ConfigArg, overrides: Overrides = None, json_output: Json = 
             return
         verdict = artifact.facts["verdict"]
         lines = [check["sentence"] for check in verdict["checks"]]
-        console.result(shown(artifact), "\n".join([*lines, "next: molt registry list " + config]))
+        console.result(shown(artifact), "\n".join([*lines, f"next: molt registry list {again(config, overrides)}"]))
     if not verdict["promoted"]:
+        same = again(config, overrides)
         raise NotPromoted(
             "The candidate is not promoted; what was in use stays.",
-            f"It is kept: molt registry list {config}   Use it all the same: molt registry promote ID {config}",
+            f"It is kept: molt registry list {same}   Use it all the same: molt registry promote ID {same}",
         )
 
 
@@ -296,9 +297,11 @@ def registry_list(config: ConfigArg = "demo", overrides: Overrides = None, json_
         failed = [f"{each['name']} {each['outcome']}" for each in entry.verdict["checks"] if each["outcome"] != "pass"]
         lines.append(f"{mark} {entry.id}  {entry.added[:19]}  {', '.join(failed) or 'passed the gate'}")
     if entries:
-        lines.append(f"* in use. next: molt registry promote ID {config}")
+        lines.append(f"* in use. next: molt registry promote ID {again(config, overrides)}")
     value = {"current": current, "entries": [asdict(entry) for entry in entries], "history": registry.history()}
-    console.result(value, "\n".join(lines) or f"The registry {registry.folder} is empty. next: molt run {config}")
+    console.result(
+        value, "\n".join(lines) or f"The registry {registry.folder} is empty. next: molt run {again(config, overrides)}"
+    )
 
 
 @registry_app.command("promote")
@@ -313,7 +316,7 @@ def registry_promote(
 
     registry = Registry(loaded(config, overrides).registry.folder)
     out = registry.promote(identity)
-    lines = [f"{identity} is in use now. Undo: molt registry rollback {config}"]
+    lines = [f"{identity} is in use now. Undo: molt registry rollback {again(config, overrides)}"]
     lines += [f"{other} is not any more: it was trained above another personality." for other in out]
     Console(json_output).result(registry.current(), "\n".join(lines))
 

@@ -22,18 +22,27 @@ def judge_all(run: Run) -> dict[str, gate.GateVerdict]:
     rolled it back. Controls are never candidates. `molt gate CONFIG`"""
     registry = Registry(run.config.registry.folder)
     verdicts: dict[str, gate.GateVerdict] = {}
-    entries: dict[str, Entry] = {}
     for name in candidates(run):
         verdicts[name] = judge(run, name)
-        entries[name] = registry.add(stages.adapter(run, name).folder, asdict(verdicts[name]))
-        current, entry = registry.current(), entries[name]
-        served = name == "personality" or current.get("personality") == entries["personality"].id
-        if verdicts[name].promoted and served and name not in current and not registry.was_in_use(entry.id):
+        entry = registry.add(stages.adapter(run, name).folder, asdict(verdicts[name]))
+        if not verdicts[name].promoted or registry.current().get(name) == entry.id:
+            continue
+        if why := hindrance(registry, entry):
+            by_hand = f"molt registry promote {entry.id} CONFIG"
+            run.console.say(f"{name} passed and is not put into use: {why}. By hand: {by_hand}")
+        else:
             registry.promote(entry.id)
-        elif verdicts[name].promoted and current.get(name) != entry.id:
-            why = f"{current[name]} is" if name in current else "it was before" if served else "its personality is not"
-            run.console.say(f"{name} passed and is not put into use: {why}. By hand: molt registry promote {entry.id}")
     return verdicts
+
+
+def hindrance(registry: Registry, entry: Entry) -> str:
+    """Why an adapter that passed is not put into use; empty if nothing stands in the way."""
+    current = registry.current()
+    if entry.slot in current:
+        return f"{current[entry.slot]} is"
+    if not entry.fits(current.get("personality")):
+        return "its personality is not"
+    return "it was before" if registry.was_in_use(entry.id) else ""
 
 
 def judge_present(run: Run) -> dict[str, gate.GateVerdict]:

@@ -29,16 +29,8 @@ COHERENCE_TOKENS = 48
 
 def verdict(run: Run, name: str) -> Artifact:
     """Run what is missing of a hypothesis' grid and judge it. `molt hypothesis run H014 CONFIG`"""
-    hypothesis = load_hypothesis(name)
+    hypothesis = check(run, name)
     arms = needed_arms(hypothesis)
-    for arm in arms:
-        arm_config(run.config, hypothesis, hypothesis.arms[arm])
-    there = stages.pairs(run).facts["pairs"]
-    if there < hypothesis.pairs:
-        raise BadInput(
-            f"{hypothesis.id} draws {hypothesis.pairs} pairs for each seed, and there are {there}.",
-            f"Write more prompts, set pairs: {there} in a copy of its file, or run without it: hypotheses=[]",
-        )
     jobs = {(arm, seed): job(run, hypothesis, arm, seed) for seed in hypothesis.seeds for arm in arms}
     inputs = {
         "hypothesis": hypothesis.model_dump(),
@@ -56,6 +48,20 @@ def verdict(run: Run, name: str) -> Artifact:
         return {"id": hypothesis.id, "outcome": found["outcome"], "reasons": found["reasons"]}
 
     return run.do(f"hypothesis-{hypothesis.id.lower()}", inputs, make)
+
+
+def check(run: Run, name: str) -> HypothesisConfig:
+    """The hypothesis, if it can be run with this configuration and its pairs; BadInput if not. Trains nothing."""
+    hypothesis = load_hypothesis(name)
+    for arm in needed_arms(hypothesis):
+        _arm_config(run.config, hypothesis, hypothesis.arms[arm])
+    there = stages.pairs(run).facts["pairs"]
+    if there < hypothesis.pairs:
+        raise BadInput(
+            f"{hypothesis.id} draws {hypothesis.pairs} pairs for each seed, and there are {there}.",
+            f"Write more prompts, set pairs: {there} in a copy of its file, or run without it: hypotheses=[]",
+        )
+    return hypothesis
 
 
 def needed_arms(hypothesis: HypothesisConfig) -> list[str]:
@@ -80,7 +86,7 @@ def job(run: Run, hypothesis: HypothesisConfig, name: str, seed: int) -> Artifac
 
     def make(folder: Path) -> dict[str, Any]:
         run.release()
-        config = arm_config(run.config, hypothesis, arm)
+        config = _arm_config(run.config, hypothesis, arm)
         heldout = stages.load_pairs(data, "heldout")
         drawn = random.Random(seed).sample(stages.load_pairs(data, "train"), hypothesis.pairs)
         origin = read_jsonl(start.folder / "records.jsonl")[0]
@@ -153,7 +159,7 @@ def _point(text: Any, heldout: list[Pair], hypothesis: HypothesisConfig, seed: i
     }
 
 
-def arm_config(config: Config, hypothesis: HypothesisConfig, arm: Arm) -> AdaptersConfig:
+def _arm_config(config: Config, hypothesis: HypothesisConfig, arm: Arm) -> AdaptersConfig:
     """The run's configuration with what the arm and the hypothesis fix. Raises BadInput if they do not go together."""
     trained = {
         "method": arm.method,

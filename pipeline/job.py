@@ -26,6 +26,8 @@ def everything(run: Run) -> Outcome:
         with run.console.progress("assets") as progress:
             assets.pull(progress)
     stages.pairs(run)
+    for name in config.hypotheses:
+        grid.check(run, name)  # now, and not after an hour of training
     stages.personality(run)
     stages.buffer(run)
     for state in stages.states(run)[2:]:

@@ -21,6 +21,8 @@ from evals import persona as persona_eval
 from pipeline import gates, stages
 from pipeline.run import Artifact, Run
 
+FINISHED = "finished.json"
+
 
 def cycle(run: Run) -> Artifact | None:
     """Train a candidate from the personality in use on new conversations and replay, judge it, and promote it only if
@@ -35,10 +37,11 @@ def cycle(run: Run) -> Artifact | None:
             "Make one: molt run CONFIG   or put one into use: molt registry promote ID",
         )
     imported = importers.conversations(config.retrain.conversations)
-    card.check_base(registry.path(current), run.base.digest)
-    known, limit, data = _already_seen(run, registry), config.pairs.max_prompt_tokens, stages.pairs(run)
-    unseen = [item for item in imported.exchanges if _key(item) not in known]
-    fresh = [item for item in unseen if pair_data.prompt_tokens(item, run.base.tokenizer) <= limit]
+    known, limit = _already_seen(run), config.pairs.max_prompt_tokens
+    unseen = fresh = [item for item in imported.exchanges if _key(item) not in known]
+    if len(unseen) >= config.retrain.min_new:  # only then is the model needed
+        card.check_base(registry.path(current), run.base.digest)
+        fresh = [item for item in unseen if pair_data.prompt_tokens(item, run.base.tokenizer) <= limit]
     dropped = {**imported.dropped, f"prompt over {limit} tokens": len(unseen) - len(fresh)}
     if len(fresh) < config.retrain.min_new:
         run.console.say(
@@ -46,6 +49,7 @@ def cycle(run: Run) -> Artifact | None:
             f"{config.retrain.min_new}: nothing to do."
         )
         return None
+    data = stages.pairs(run)
     inputs = {
         "current": current,
         "new": fingerprint([asdict(item) for item in fresh]),
@@ -95,6 +99,7 @@ def cycle(run: Run) -> Artifact | None:
     if artifact.facts["verdict"]["promoted"]:
         for task in registry.promote(entry.id):
             run.console.say(f"{task} is not in use any more: it was trained above the former personality.")
+    write_json(artifact.folder / FINISHED, {"candidate": entry.id})
     return artifact
 
 
@@ -146,13 +151,11 @@ def _judge(run: Run, data: Artifact, current: Path, candidate: Path, folder: Pat
     )
 
 
-def _already_seen(run: Run, registry: Registry) -> set[str]:
+def _already_seen(run: Run) -> set[str]:
     """Keys of the exchanges that an earlier cycle finished with, whether its candidate was promoted or not. One that
-    was interrupted before its candidate was kept is not finished: the same cycle goes on from there."""
-    kept = {entry.id for entry in registry.entries()}
-    done = [file.parent for file in run.folder.glob("retrain/*/artifact.json")]
-    done = [folder for folder in done if Registry.identity(folder / "candidate") in kept]
-    return {_key(Exchange(**row)) for folder in done for row in read_jsonl(folder / "new.jsonl")}
+    was interrupted is not finished: the same cycle goes on from there."""
+    done = run.folder.glob(f"retrain/*/{FINISHED}")
+    return {_key(Exchange(**row)) for file in done for row in read_jsonl(file.with_name("new.jsonl"))}
 
 
 def _key(item: Exchange) -> str:

@@ -20,7 +20,7 @@ from adapters.config import ModelConfig
 from adapters.registry import Registry
 from data import persona
 from data.errors import BadInput
-from pipeline import cli, config, estimate, schedule
+from pipeline import cli, config, estimate, gates, schedule
 from pipeline.config import Config, ScheduleConfig
 from pipeline.console import Console
 from pipeline.run import Missing, Run
@@ -310,6 +310,20 @@ def test_a_task_is_promoted_only_above_its_own_personality(tmp_path: Path) -> No
     assert registry.promote(second.id) == [task.id]
     assert registry.current() == {"personality": second.id}
     assert registry.rollback()["shell"] == task.id
+
+
+def test_what_passed_replaces_nothing_and_comes_back_only_by_hand(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "registry")
+    one, two = (registry.add(adapter(tmp_path / n, "personality", n.encode()), {}) for n in ("one", "two"))
+    beneath = {"personality": card.weights_hash(tmp_path / "one")}
+    task = registry.add(adapter(tmp_path / "t", "shell", b"task", beneath), {})
+    assert gates.hindrance(registry, one) == ""
+    assert gates.hindrance(registry, task) == "its personality is not"
+    registry.promote(one.id)
+    assert gates.hindrance(registry, task) == ""
+    assert gates.hindrance(registry, two) == f"{one.id} is"
+    registry.rollback()
+    assert gates.hindrance(registry, one) == "it was before"
 
 
 def test_the_schedule_runs_retrain_at_the_time_asked(tmp_path: Path) -> None:
