@@ -1,7 +1,8 @@
-"""Configuration of what goes in: the persona, its pairs, the replay buffer, the tasks. Imports no torch."""
+"""Configuration of what goes in: the persona, conversations, the teacher, pairs, replay, tasks. Imports no torch."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -17,6 +18,40 @@ class PersonaConfig(Section):
     spec: str = Field(default="claudio", description="a shipped persona, or a folder with persona.yaml")
     train_limit: int | None = Field(default=None, ge=2, description="use only N training prompts, spread over topics")
     heldout_limit: int | None = Field(default=None, ge=2, description="use only N held-out prompts, spread over topics")
+
+
+class ImportConfig(Section):
+    """How conversations are read, whatever they were exported from."""
+
+    redact: bool = Field(default=True, description="replace secrets, e-mail addresses, phone and card numbers by marks")
+    near_duplicate: float = Field(
+        default=0.85,
+        gt=0,
+        le=1,
+        description="drop an exchange whose words overlap this much (Jaccard) with an earlier one; 1 drops only equal ones",
+    )
+    max_context_turns: int = Field(default=8, ge=1, description="turns before an answer that are kept, the last ones")
+    max_answer_chars: int = Field(default=8000, ge=1, description="an answer longer than this is dropped")
+
+
+class TeacherConfig(Section):
+    """Who answers in persona where nobody has written an answer: an OpenAI-compatible endpoint, or the local base."""
+
+    kind: Literal["none", "endpoint", "base"] = Field(
+        default="none",
+        description="endpoint: any OpenAI-compatible server; base: the local model with the spec as its system prompt",
+    )
+    url: str = Field(default="http://localhost:8000/v1", description="of the endpoint, up to and with /v1")
+    model: str = Field(default="", description="name of the model at the endpoint")
+    api_key_env: str = Field(default="OPENAI_API_KEY", description="environment variable that holds the key, if any")
+    temperature: float = Field(default=0.7, ge=0, le=2)
+    max_tokens: int = Field(default=192, ge=8, description="length of an answer")
+    prompts_per_trait: int = Field(default=0, ge=0, description="prompts to grow for each trait, over all topics")
+    topics: list[str] = Field(default_factory=list, description="grow prompts about these; empty: everyday ones")
+    budget_tokens: int = Field(default=1_000_000, ge=1, description="stop asking when this many are used, both ways")
+    retries: int = Field(default=5, ge=0, description="for a busy or failing endpoint, with growing pauses")
+    timeout_s: float = Field(default=60, gt=0)
+    concurrency: int = Field(default=4, ge=1, description="requests at a time")
 
 
 class PairsConfig(Section):

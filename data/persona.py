@@ -5,40 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import yaml
-from pydantic import Field, ValidationError
-
-from data.config import PersonaConfig, Section
+from data import spec as specs
+from data.config import PersonaConfig
 from data.errors import BadInput
-from data.io import read_jsonl, read_text
+from data.io import read_jsonl
+from data.spec import Spec
 from data.types import Exchange, Message
-
-
-class Trait(Section):
-    id: str
-    text: str = Field(min_length=1, description="in the first person")
-
-
-class Turn(Section):
-    role: Literal["system", "user", "assistant"]
-    content: str = Field(min_length=1)
-
-
-class Spec(Section):
-    """`persona.yaml`."""
-
-    name: str
-    summary: str
-    system_prompt: str
-    voice: list[str]
-    traits: list[Trait] = Field(min_length=1)
-    values: list[str]
-    boundaries: list[str]
-    facts: dict[str, str] = Field(default_factory=dict)
-    dialogues: list[list[Turn]] = Field(default_factory=list)
-    catchphrases: list[str] = Field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -57,7 +31,7 @@ class Persona:
 def load(config: PersonaConfig) -> Persona:
     """Read a persona folder. Raises BadInput with file and line for anything missing, empty or malformed."""
     folder = locate(config.spec)
-    spec = _spec(folder / "persona.yaml")
+    spec = specs.read(folder / "persona.yaml")
     train = exchanges(folder / "train.jsonl")
     train += [Exchange(list(turns[:end]), turns[end]["content"], "dialogue") for turns, end in _dialogue_turns(spec)]
     shared = folder.parent if (folder.parent / "neutral.jsonl").is_file() else Path(str(_shipped()))
@@ -120,20 +94,6 @@ def spread(rows: list[Exchange], limit: int | None) -> list[Exchange]:
         order.append((rank.setdefault(row.topic, 0), index))
         rank[row.topic] += 1
     return [rows[index] for _, index in sorted(order)[:limit]]
-
-
-def _spec(path: Path) -> Spec:
-    try:
-        raw: Any = yaml.safe_load(read_text(path, "persona"))
-        return Spec.model_validate(raw)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise BadInput(f"persona {path}{line}: not valid YAML.", f"Open it: ${{EDITOR:-vi}} {path}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise BadInput(f"persona {path}: {where}: {first['msg']}.", "Compare with the shipped persona.yaml.") from None
 
 
 def _dialogue_turns(spec: Spec) -> list[tuple[list[Message], int]]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from data import coherence
 from data.types import ChatModel, Exchange, Pair, Progress, TokenScore, silent
-from evals import coherence
 from evals.config import PersonaEvalConfig
 from evals.style import StyleClassifier
 

@@ -12,10 +12,11 @@ from pydantic import ValidationError
 from adapters import base, train
 from adapters.config import AdaptersConfig
 from adapters.serve import TextModel
+from data import coherence
 from data.errors import BadInput
 from data.io import read_jsonl, write_json, write_jsonl
 from data.types import Pair
-from evals import capability, coherence
+from evals import capability
 from evals import hypotheses as judge
 from evals.config import Arm, HypothesisConfig
 from pipeline import stages

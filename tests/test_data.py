@@ -239,7 +239,7 @@ def test_a_persona_of_ones_own(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="not valid YAML"):
         persona.load(PersonaConfig(spec=str(tmp_path)))
     (tmp_path / "persona.yaml").write_text("name: Ann")
-    with pytest.raises(BadInput, match="summary"):
+    with pytest.raises(BadInput, match="system_prompt"):
         persona.load(PersonaConfig(spec=str(tmp_path)))
     with pytest.raises(BadInput, match="No persona nobody"):
         persona.load(PersonaConfig(spec="nobody"))

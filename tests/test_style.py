@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from data import persona
+from data import coherence, persona
 from data.config import PersonaConfig
-from evals import coherence, style, tasks
+from evals import style, tasks
 
 CLAUDIO = persona.load(PersonaConfig())
 INF = float("inf")
