@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from peft import PeftModel
 
 from adapters import card
 from adapters.base import Base
+from adapters.embed import StaticEmbedding
 from data.errors import BadInput
 from data.io import batches
-from data.types import Message, Progress, TokenScore, silent
+from data.topk import TopK
+from data.types import Exchange, Message, Progress, TokenScore, silent
 
 
 class TextModel:
@@ -26,7 +31,29 @@ class TextModel:
 
     @torch.no_grad()
     def generate(
-        self, prompts: list[list[Message]], max_new_tokens: int, batch_size: int, progress: Progress = silent
+        self,
+        prompts: list[list[Message]],
+        max_new_tokens: int,
+        batch_size: int,
+        progress: Progress = silent,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[str]:
+        """Greedy at temperature 0; above it sampled, the same for a seed and batch size, from all tokens."""
+        if temperature:
+            sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+            with torch.random.fork_rng():
+                torch.manual_seed(seed)
+                return self._generate(prompts, max_new_tokens, batch_size, progress, sampling)
+        return self._generate(prompts, max_new_tokens, batch_size, progress, {"do_sample": False})
+
+    def _generate(
+        self,
+        prompts: list[list[Message]],
+        max_new_tokens: int,
+        batch_size: int,
+        progress: Progress,
+        sampling: dict[str, Any],
     ) -> list[str]:
         ids = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
         answers: dict[int, str] = {}
@@ -36,7 +63,7 @@ class TextModel:
                 input_ids=tokens,
                 attention_mask=mask,
                 max_new_tokens=max_new_tokens,
-                do_sample=False,
+                **sampling,
                 pad_token_id=self.tokenizer.pad_token_id,
             )
             texts = self.tokenizer.batch_decode(out[:, tokens.shape[1] :], skip_special_tokens=True)
@@ -83,6 +110,14 @@ class TextModel:
         tokens = torch.tensor([[pad] * (width - len(row)) + row for row in rows], device=device)
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in rows], device=device)
         return tokens, mask
+
+
+@dataclass(frozen=True)
+class TopRow:
+    """What is kept of one answer's distribution, and the sum of p log p (t,) over what is not, to know the cost."""
+
+    kept: TopK
+    tail_plogp: np.ndarray
 
 
 class Served(TextModel):
@@ -132,6 +167,24 @@ class Served(TextModel):
             self.model.requires_grad_(False).eval()  # set_adapter makes what it activates trainable
         self.current = name
 
+    @cached_property
+    def _embedding(self) -> StaticEmbedding:
+        return StaticEmbedding(self.model, self.tokenizer)
+
+    def embed(self, texts: list[str]) -> np.ndarray:
+        return self._embedding(texts)
+
+    @torch.no_grad()
+    def top_k(self, exchanges: list[Exchange], k: int, batch_size: int, progress: Progress = silent) -> list[TopRow]:
+        """The current state's distribution over each answer, its `k` likeliest tokens one by one."""
+        rows = self.encode([item.prompt for item in exchanges], [item.answer for item in exchanges])
+        found: dict[int, TopRow] = {}
+        for group in _by_length(rows, batch_size):
+            for i, logits in zip(group, self.completion_logits([rows[i] for i in group]), strict=True):
+                found[i] = _top_row(torch.log_softmax(logits.float(), -1), k)
+            progress(len(found), len(rows), "distributions")
+        return [found[i] for i in range(len(rows))]
+
     @torch.no_grad()
     def kl_from(
         self,
@@ -155,6 +208,15 @@ class Served(TextModel):
                 found[i] = float((log_p.exp() * (log_p - log_q)).sum(-1).mean())
             progress(len(found), len(rows), "KL")
         return [found[i] for i in range(len(rows))]
+
+
+def _top_row(logprobs: torch.Tensor, k: int) -> TopRow:
+    """From (t, vocabulary)."""
+    top = logprobs.topk(min(k, logprobs.shape[1]), dim=-1)
+    rest = logprobs.scatter(1, top.indices, -torch.inf)
+    tail_plogp = torch.special.entr(rest.exp()).sum(-1).neg()
+    row = TopK(*(part.cpu().numpy() for part in (top.indices, top.values, rest.logsumexp(-1).clamp(min=-60))))
+    return TopRow(row, tail_plogp.cpu().numpy())
 
 
 def encode_prompt(tokenizer: Any, prompt: list[Message]) -> list[int]:

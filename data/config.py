@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -28,7 +27,7 @@ class ImportConfig(Section):
         default=0.85,
         gt=0,
         le=1,
-        description="drop an exchange whose words overlap this much (Jaccard) with an earlier one; 1 drops only equal ones",
+        description="drop an exchange that shares this much of its words with an earlier one; 1: only equal ones",
     )
     max_context_turns: int = Field(default=8, ge=1, description="turns before an answer that are kept, the last ones")
     max_answer_chars: int = Field(default=8000, ge=1, description="an answer longer than this is dropped")
@@ -63,14 +62,33 @@ class PairsConfig(Section):
 
 
 class ReplayConfig(Section):
-    """Which exchanges are kept to protect the personality while tasks are learned."""
+    """Which exchanges are kept to protect the personality while tasks are learned, and what is kept of them."""
 
-    select: Literal["importance", "uniform"] = Field(
-        default="importance",
-        description="importance: by KL of the personality from the base; uniform: at random",
+    select: Literal[
+        "combined", "importance", "facility_location", "k_center", "herding", "uniform", "reservoir", "recency"
+    ] = Field(
+        default="combined",
+        description="combined: coverage and importance as one objective; importance: the most important; "
+        "facility_location, k_center: coverage alone; the others are baselines",
     )
+    importance: Literal["kl", "margin", "gradient"] = Field(
+        default="kl",
+        description="how far the personality departs from the base on an answer: by KL, by the answer's "
+        "log-likelihood, or how well the answer's gradient agrees with that of all others",
+    )
+    importance_weight: float = Field(default=0.5, ge=0, description="combined: weight of importance against coverage")
+    strata: Literal["topic", "trait", "both"] = Field(default="both", description="what importance is spread over")
+    stratify: bool = Field(default=False, description="the same share of the budget for every stratum")
     budget_tokens: int = Field(default=5000, ge=50, description="size of the buffer in tokens, prompt and answer")
-    per_topic: bool = Field(default=True, description="take turns over topics, so that none crowds out the others")
+    max_tokens: int = Field(
+        default=512,
+        ge=16,
+        description="a longer exchange loses its earliest turns; one turn that is longer is left out",
+    )
+    distribution: Literal["none", "fp16", "int8"] = Field(
+        default="int8", description="keep the personality's likeliest tokens over each answer, to distil from"
+    )
+    top_k: int = Field(default=32, ge=1, description="so many tokens of each distribution")
 
 
 class TaskConfig(Section):
@@ -80,7 +98,7 @@ class TaskConfig(Section):
     train: int = Field(default=240, ge=8, description="training examples")
     test: int = Field(default=60, ge=8, description="test examples; none of what they name is in training")
     steps: int = Field(default=60, ge=2, description="optimizer steps; with one, LoRA cannot move its A")
-    batch_size: int = Field(default=8, ge=1, description="task examples a step; replay comes on top")
+    batch_size: int = Field(default=8, ge=1, description="examples a step, replayed ones included")
     learning_rate: float = Field(default=4e-4, gt=0, description="constant after warm-up")
     replay_ratio: float = Field(default=0.25, ge=0, lt=1, description="share of the final mix that is replay")
     control: bool = Field(default=False, description="also train without replay, as the unprotected control")
@@ -88,7 +106,7 @@ class TaskConfig(Section):
 
     @property
     def replayed(self) -> int:
-        """Replayed examples in each step, so that they are `replay_ratio` of it; at least one if there are any."""
+        """Replayed examples in the whole training; at least one if there are any."""
         if not self.replay_ratio:
             return 0
-        return max(1, round(self.batch_size * self.replay_ratio / (1 - self.replay_ratio)))
+        return max(1, round(self.steps * self.batch_size * self.replay_ratio))

@@ -1,92 +1,223 @@
-"""The replay buffer: the exchanges that carry the personality, chosen under one token budget."""
+"""The replay buffer: the exchanges that carry the personality, chosen under one token budget.
+
+It can be updated with new exchanges without what it left out: each that is kept stands for those that it covers.
+"""
 
 from __future__ import annotations
 
-import random
-from dataclasses import asdict, dataclass
+import hashlib
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
+import numpy as np
+from safetensors.numpy import load_file, save_file
+
+from data import selectors, topk
 from data.config import ReplayConfig
 from data.errors import BadInput
+from data.io import fingerprint, read_json, read_jsonl, sha256_file, write_json, write_jsonl
+from data.topk import TopK
 from data.types import Exchange
+
+EXCHANGES, ARRAYS, MANIFEST = "exchanges.jsonl", "arrays.safetensors", "manifest.json"
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An exchange that could be replayed. `importance` is the mean KL, in nats a token of the answer, of the
-    personality's distribution from the base's: how much is lost there if the personality is forgotten."""
+    """An exchange that could be replayed, what hangs on it (see `adapters.importance`), its length in tokens, how many
+    exchanges came before it, and for how many it stands."""
 
     exchange: Exchange
     importance: float
     tokens: int
+    arrived: int = 0
+    mass: float = 1.0
+
+    @property
+    def id(self) -> str:
+        return fingerprint([self.exchange.prompt, self.exchange.answer])
 
 
-def select(candidates: list[Candidate], config: ReplayConfig, seed: int) -> list[Candidate]:
-    """The most important candidates (or a uniform sample) that fit `budget_tokens`, topics taking turns if asked.
+@dataclass(frozen=True)
+class Buffer:
+    """What is kept. `embeddings` is (n, d) in float16; `seen` counts all exchanges that were ever offered, `mean` (d,)
+    is the mean of their embeddings; `distributions` are by id."""
+
+    config: ReplayConfig
+    seed: int
+    items: list[Candidate]
+    embeddings: np.ndarray
+    seen: int
+    mean: np.ndarray
+    distributions: dict[str, TopK] = field(default_factory=dict)
+
+    @property
+    def exchanges(self) -> list[Exchange]:
+        return [item.exchange for item in self.items]
+
+    @property
+    def tokens(self) -> int:
+        return sum(item.tokens for item in self.items)
+
+
+def build(candidates: list[Candidate], embeddings: np.ndarray, config: ReplayConfig, seed: int) -> Buffer:
+    """The best choice under `budget_tokens`. `embeddings` is (n, d), of unit length.
 
     Raises BadInput when not even one fits.
     """
-    order = list(candidates)
-    random.Random(seed).shuffle(order)
-    if config.select == "importance":
-        order.sort(key=lambda item: -item.importance)
-    if config.per_topic:
-        order = _turns(order)
-    kept, used = [], 0
-    for candidate in order:
-        if used + candidate.tokens <= config.budget_tokens:
-            kept.append(candidate)
-            used += candidate.tokens
-    if not kept:
-        smallest = min((item.tokens for item in candidates), default=0)
+    width = embeddings.shape[1]
+    nothing = Buffer(config, seed, [], np.zeros((0, width), np.float16), 0, np.zeros(width))
+    return update(nothing, candidates, embeddings)
+
+
+def update(buffer: Buffer, candidates: list[Candidate], embeddings: np.ndarray) -> Buffer:
+    """The best choice from what is kept and what is new. Equal exchanges are folded into one that counts for all."""
+    config, width = buffer.config, buffer.embeddings.shape[1]
+    if embeddings.shape != (len(candidates), width):
+        raise ValueError(f"embeddings of shape {embeddings.shape} for {len(candidates)} candidates of width {width}")
+    arriving = [replace(item, arrived=buffer.seen + place) for place, item in enumerate(candidates)]
+    items, rows = _folded(
+        [*buffer.items, *arriving], np.concatenate([buffer.embeddings, embeddings.astype(np.float16)])
+    )
+    seen = buffer.seen + len(candidates)
+    mean = buffer.mean if not seen else (buffer.mean * buffer.seen + embeddings.sum(0, dtype=np.float64)) / seen
+    pool = _pool(items, rows, config, buffer.seed)
+    kept = selectors.choose(
+        pool,
+        config.select,
+        config.budget_tokens,
+        buffer.seed,
+        config.importance_weight,
+        config.stratify,
+        selectors.Target(mean),
+    )
+    if not len(kept):
+        smallest = min((item.tokens for item in items), default=0)
         raise BadInput(
             f"No exchange fits a replay budget of {config.budget_tokens} tokens.",
             f"Set replay.budget_tokens={max(smallest, 1000)} or more.",
         )
-    return kept
+    places, _ = selectors.assign(pool.embeddings, pool.embeddings[kept])
+    places[kept] = np.arange(len(kept))
+    mass = np.bincount(places, weights=pool.mass, minlength=len(kept))
+    chosen = [replace(items[index], mass=float(share)) for index, share in zip(kept, mass, strict=True)]
+    known = {item.id for item in chosen}
+    distributions = {name: row for name, row in buffer.distributions.items() if name in known}
+    return Buffer(config, buffer.seed, chosen, rows[kept], seen, mean, distributions)
 
 
-def _turns(order: list[Candidate]) -> list[Candidate]:
-    """The same candidates, best of each topic first, then second best, and so on."""
-    rank: dict[str, int] = {}
-    keyed = []
-    for index, candidate in enumerate(order):
-        topic = candidate.exchange.topic
-        keyed.append((rank.get(topic, 0), index))
-        rank[topic] = rank.get(topic, 0) + 1
-    return [order[index] for _, index in sorted(keyed)]
+def trim(exchange: Exchange, count: Any, limit: int) -> Exchange | None:
+    """The exchange without its earliest turns, as few as make it fit `limit` tokens, never without its last user turn;
+    None if that is still too long. `count(exchange)` gives its tokens. A prompt starts with the user."""
+    prompt = exchange.prompt
+    while True:
+        shorter = replace(exchange, prompt=prompt)
+        if count(shorter) <= limit:
+            return shorter
+        later = [place for place, turn in enumerate(prompt) if place and turn["role"] == "user"]
+        if not later:
+            return None
+        prompt = prompt[later[0] :]
 
 
-def mix(
-    task: list[Exchange], replay: list[Exchange], steps: int, batch_size: int, replayed: int, seed: int
-) -> list[Exchange]:
-    """`steps` equal batches in training order, each of `batch_size` task examples and `replayed` replayed ones at
-    random places. Both are reshuffled whenever they run out.
-
-    Raises BadInput when replay is asked for and there is none.
-    """
-    if replayed and not replay:
-        raise BadInput("replay_ratio is above 0 but the replay buffer is empty.", "Build it: molt replay build CONFIG")
-    rng = random.Random(seed)
-    draw_task, draw_replay = _forever(task, rng), _forever(replay, random.Random(seed + 1))
-    rows = []
-    for _ in range(steps):
-        batch = [next(draw_task) for _ in range(batch_size)] + [next(draw_replay) for _ in range(replayed)]
-        rng.shuffle(batch)
-        rows += batch
-    return rows
+def with_distributions(buffer: Buffer, rows: dict[str, TopK]) -> Buffer:
+    return replace(buffer, distributions={**buffer.distributions, **rows})
 
 
-def _forever(rows: list[Exchange], rng: random.Random) -> Any:
-    while rows:
-        order = list(rows)
-        rng.shuffle(order)
-        yield from order
+def save(buffer: Buffer, folder: Path, vocab_size: int) -> dict[str, Any]:
+    """Write the buffer, the manifest last. Returns bytes an exchange, by what they are for."""
+    write_jsonl(folder / EXCHANGES, (_row(item) for item in buffer.items))
+    arrays = {"embeddings": buffer.embeddings, "mean": buffer.mean.astype(np.float64)}
+    packed = {}
+    if buffer.distributions:
+        rows = [buffer.distributions[item.id] for item in buffer.items]
+        packed = topk.pack(rows, buffer.config.distribution, vocab_size)
+    save_file({**arrays, **{f"top.{name}": value for name, value in packed.items()}}, folder / ARRAYS)
+    count = len(buffer.items)
+    size = {
+        "text": round((folder / EXCHANGES).stat().st_size / count),
+        "embedding": round(buffer.embeddings.nbytes / count),
+        "distribution": round(sum(value.nbytes for value in packed.values()) / count),
+    }
+    manifest = {
+        "config": buffer.config.model_dump(),
+        "seed": buffer.seed,
+        "seen": buffer.seen,
+        "exchanges": count,
+        "tokens": buffer.tokens,
+        "bytes_per_exchange": size,
+        "sha256": {name: sha256_file(folder / name) for name in (EXCHANGES, ARRAYS)},
+    }
+    write_json(folder / MANIFEST, manifest)
+    return size
 
 
-def to_row(candidate: Candidate) -> dict[str, Any]:
-    return asdict(candidate)
+def load(folder: Path) -> Buffer:
+    """Raises BadInput if a file is missing or is not what the manifest says."""
+    manifest = read_json(folder / MANIFEST)
+    for name, digest in manifest["sha256"].items():
+        if not (folder / name).is_file() or sha256_file(folder / name) != digest:
+            raise BadInput(
+                f"{folder / name} is not what {MANIFEST} says: it was changed or lost.",
+                f"Remove the folder and build it again: rm -r {folder}; molt replay build CONFIG",
+            )
+    items = [_candidate(row) for row in read_jsonl(folder / EXCHANGES)]
+    arrays = load_file(folder / ARRAYS)
+    packed = {name.removeprefix("top."): value for name, value in arrays.items() if name.startswith("top.")}
+    rows = topk.unpack(packed) if packed else []
+    return Buffer(
+        ReplayConfig.model_validate(manifest["config"]),
+        manifest["seed"],
+        items,
+        arrays["embeddings"],
+        manifest["seen"],
+        arrays["mean"],
+        {item.id: row for item, row in zip(items, rows, strict=True)} if packed else {},
+    )
 
 
-def from_row(row: dict[str, Any]) -> Candidate:
-    return Candidate(Exchange(**row["exchange"]), row["importance"], row["tokens"])
+def _folded(items: list[Candidate], rows: np.ndarray) -> tuple[list[Candidate], np.ndarray]:
+    """One for equal exchanges, with the mass of all, the time of the last, and the importance last measured."""
+    found: dict[str, int] = {}
+    kept: list[Candidate] = []
+    places = []
+    for place, item in enumerate(items):
+        if item.id in found:
+            there = kept[found[item.id]]
+            kept[found[item.id]] = replace(item, mass=there.mass + item.mass)
+        else:
+            found[item.id] = len(kept)
+            kept.append(item)
+            places.append(place)
+    return kept, rows[places]
+
+
+def _pool(items: list[Candidate], rows: np.ndarray, config: ReplayConfig, seed: int) -> selectors.Pool:
+    names = [_stratum(item.exchange, config.strata) for item in items]
+    return selectors.Pool(
+        embeddings=rows.astype(np.float32),
+        tokens=np.array([item.tokens for item in items], dtype=int),
+        importance=np.array([item.importance for item in items], dtype=float),
+        groups=np.unique(names, return_inverse=True)[1].ravel() if names else np.zeros(0, int),
+        mass=np.array([item.mass for item in items], dtype=float),
+        arrived=np.array([item.arrived for item in items], dtype=int),
+        key=np.array([_key(item.id, seed) for item in items], dtype=float),
+    )
+
+
+def _stratum(exchange: Exchange, strata: str) -> str:
+    return {"topic": exchange.topic, "trait": exchange.trait}.get(strata, f"{exchange.topic}/{exchange.trait}")
+
+
+def _key(identity: str, seed: int) -> float:
+    """A number in [0, 1) that depends on the exchange and the seed alone: a reservoir that forgets nothing of them."""
+    return int.from_bytes(hashlib.blake2b(f"{seed}/{identity}".encode(), digest_size=6).digest(), "big") / 2**48
+
+
+def _row(item: Candidate) -> dict[str, Any]:
+    return asdict(item)
+
+
+def _candidate(row: dict[str, Any]) -> Candidate:
+    return Candidate(**{**row, "exchange": Exchange(**row["exchange"])})

@@ -7,6 +7,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypedDict
 
+import numpy as np
+
 Progress = Callable[[int, int, str], None]
 """Called as (done, total, note) while something long goes on."""
 
@@ -89,9 +91,19 @@ class ChatModel(Protocol):
         ...
 
     def generate(
-        self, prompts: list[list[Message]], max_new_tokens: int, batch_size: int, progress: Progress = silent
+        self,
+        prompts: list[list[Message]],
+        max_new_tokens: int,
+        batch_size: int,
+        progress: Progress = silent,
+        temperature: float = 0.0,
+        seed: int = 0,
     ) -> list[str]:
-        """Greedy answers in the current state, one for each prompt."""
+        """Answers in the current state, one for each prompt: greedy at temperature 0, else sampled."""
+        ...
+
+    def embed(self, texts: list[str]) -> np.ndarray:
+        """(n, d) float32 of unit length, the same in every state."""
         ...
 
     def score(

@@ -68,10 +68,9 @@ class Config(Section):
         for name, task in self.tasks.items():
             if not name.isidentifier() or name in ("base", "personality", "default", "ref"):
                 raise ValueError(f"tasks.{name}: a task needs a plain name other than base, personality, default, ref")
-            sizes = [task.batch_size + task.replayed] + ([task.batch_size] if task.control else [])
-            if any(size % self.train.gradient_accumulation for size in sizes):
+            if task.batch_size % self.train.gradient_accumulation:
                 raise ValueError(
-                    f"tasks.{name}: {' and '.join(map(str, sizes))} examples a step (with replay) must be multiples of "
+                    f"tasks.{name}.batch_size={task.batch_size} must be a multiple of "
                     f"train.gradient_accumulation={self.train.gradient_accumulation}"
                 )
         return self

@@ -10,14 +10,15 @@ from typing import Any
 from adapters import base, card, train
 from adapters.registry import Registry
 from adapters.serve import Served
-from data import importers
+from data import importers, replay
 from data import pairs as pair_data
 from data.errors import BadInput
-from data.io import fingerprint, read_jsonl, write_json, write_jsonl
+from data.io import fingerprint, read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from data.types import Exchange, Pair
 from evals import capability as capability_eval
 from evals import gate
 from evals import persona as persona_eval
+from pipeline import buffer as buffers
 from pipeline import gates, stages
 from pipeline.run import Artifact, Run
 
@@ -55,14 +56,14 @@ def cycle(run: Run) -> Artifact | None:
         "new": fingerprint([asdict(item) for item in fresh]),
         "retrain": config.retrain.model_dump(mode="json"),
         "pairs": data.fingerprint,
-        "replay": stages.buffer(run).fingerprint,
+        "replay": sha256_file(_buffer(run, current) / replay.MANIFEST),
         "batch_size": config.personality.batch_size,
         "seed": config.run.seed,
         **{name: getattr(config, name).model_dump() for name in ("train", "dpo", "persona_eval", "capability", "gate")},
     }
 
     def make(folder: Path) -> dict[str, Any]:
-        mixed = _training_pairs(run, data, fresh)
+        mixed = _training_pairs(run, replay.load(_buffer(run, current)).exchanges, fresh)
         candidate = folder / "candidate"
         run.release()
         settings = config.adapters()
@@ -92,6 +93,8 @@ def cycle(run: Run) -> Artifact | None:
         verdict = asdict(_judge(run, data, registry.path(current), candidate, folder))
         write_json(folder / "verdict.json", verdict)
         write_jsonl(folder / "new.jsonl", map(asdict, fresh))
+        if verdict["promoted"]:
+            _next_buffer(run, _buffer(run, current), fresh, candidate, folder / "replay")
         return {"current": current, "new_exchanges": len(fresh), "dropped": dropped, "verdict": verdict}
 
     artifact = run.do("retrain", inputs, make)
@@ -103,18 +106,34 @@ def cycle(run: Run) -> Artifact | None:
     return artifact
 
 
-def _training_pairs(run: Run, data: Artifact, fresh: list[Exchange]) -> list[Pair]:
-    """New pairs, and as many from the replay buffer as make `replay_ratio` of the whole."""
+def _training_pairs(run: Run, kept: list[Exchange], fresh: list[Exchange]) -> list[Pair]:
+    """Pairs of what is new, and of as much from the replay buffer as makes `replay_ratio` of the whole."""
     config = run.config
-    kept = {row["exchange"]["answer"] for row in read_jsonl(stages.buffer(run).folder / "buffer.jsonl")}
-    old = [pair for pair in stages.load_pairs(data, "train") if pair.chosen in kept]
-    with run.console.progress("rejected side of the new") as progress:
-        drafts = pair_data.build(fresh, run.base, config.pairs, config.model.eval_batch_size, progress)
-    new, _ = pair_data.lint(drafts, config.pairs)
     ratio = config.retrain.replay_ratio
-    wanted = min(len(old), round(len(new) * ratio / (1 - ratio)))
-    mixed = new + random.Random(config.run.seed).sample(old, wanted)
-    return mixed
+    wanted = min(len(kept), round(len(fresh) * ratio / (1 - ratio)))
+    rows = [*fresh, *random.Random(config.run.seed).sample(kept, wanted)]
+    with run.console.progress("rejected side") as progress:
+        drafts = pair_data.build(rows, run.base, config.pairs, config.model.eval_batch_size, progress)
+    return pair_data.lint(drafts, config.pairs)[0]
+
+
+def _buffer(run: Run, current: str) -> Path:
+    """The replay buffer of the personality in use: that of the cycle which made it, or else of the run."""
+    for done in run.folder.glob(f"retrain/*/{FINISHED}"):
+        if read_json(done)["candidate"] == current and (done.parent / "replay").is_dir():
+            return done.parent / "replay"
+    return stages.buffer(run).folder
+
+
+def _next_buffer(run: Run, before: Path, fresh: list[Exchange], candidate: Path, folder: Path) -> None:
+    """What was kept, and the new, weighed by the personality that is about to be used."""
+    config = run.config
+    run.release()
+    served = Served(base.load(config.model))
+    served.load("personality", candidate)
+    with run.console.progress("replay buffer") as progress:
+        batch = config.model.eval_batch_size
+        buffers.build(served, fresh, config.replay, config.run.seed, batch, folder, progress, replay.load(before))
 
 
 def _judge(run: Run, data: Artifact, current: Path, candidate: Path, folder: Path) -> gate.GateVerdict:

@@ -7,16 +7,19 @@ from pathlib import Path
 from typing import Any
 
 from adapters import base, train
+from adapters.serve import Served
+from data import mix as mixing
 from data import pairs as pair_data
 from data import persona, replay, tasks
 from data.config import TaskConfig
 from data.io import fingerprint, read_jsonl, write_jsonl
 from data.persona import Persona
-from data.types import ChatModel, Exchange, Pair
+from data.types import Exchange, Pair
 from evals import capability as capability_eval
 from evals import persona as persona_eval
 from evals import style
 from evals import tasks as task_eval
+from pipeline import buffer as buffers
 from pipeline.run import Artifact, Run
 
 CONTROL = "_control"
@@ -81,30 +84,17 @@ def personality(run: Run) -> Artifact:
 
 
 def buffer(run: Run) -> Artifact:
-    """The replay buffer, by how far the personality departs from the base on an exchange. `molt replay build CONFIG`"""
+    """The replay buffer: what carries the personality, under a token budget. `molt replay build CONFIG`"""
     config, data, adapter = run.config, pairs(run), personality(run)
     inputs = {"personality": adapter.fingerprint, "replay": config.replay.model_dump(), "seed": config.run.seed}
 
     def make(folder: Path) -> dict[str, Any]:
         model = serve(run, "personality")
         exchanges = [Exchange(pair.prompt, pair.chosen, pair.topic, pair.trait) for pair in load_pairs(data, "train")]
-        prompts, answers = [item.prompt for item in exchanges], [item.answer for item in exchanges]
-        with run.console.progress("importance") as progress, model.state("personality"):
-            importance = model.kl_from("base", prompts, answers, config.model.eval_batch_size, progress)
-        lengths = [
-            len(ids) for ids in model.tokenizer([f"{item.question} {item.answer}" for item in exchanges])["input_ids"]
-        ]
-        candidates = [replay.Candidate(*row) for row in zip(exchanges, importance, lengths, strict=True)]
-        kept = replay.select(candidates, config.replay, config.run.seed)
-        write_jsonl(folder / "candidates.jsonl", map(replay.to_row, candidates))
-        write_jsonl(folder / "buffer.jsonl", map(replay.to_row, kept))
-        return {
-            "candidates": len(candidates),
-            "kept": len(kept),
-            "tokens": sum(item.tokens for item in kept),
-            "mean_importance": sum(item.importance for item in kept) / len(kept),
-            "mean_importance_all": sum(importance) / len(importance),
-        }
+        with run.console.progress("replay buffer") as progress:
+            return buffers.build(
+                model, exchanges, config.replay, config.run.seed, config.model.eval_batch_size, folder, progress
+            )
 
     return run.do("replay", inputs, make)
 
@@ -127,10 +117,8 @@ def task(run: Run, name: str) -> Artifact:
         run.release()
         examples = tasks.generate(settings.kind, "train", settings.train, config.run.seed)
         taught = [Exchange(item.prompt, item.answer, source=name) for item in examples]
-        kept = []
-        if settings.replay_ratio:
-            kept = [replay.from_row(row).exchange for row in read_jsonl(buffer(run).folder / "buffer.jsonl")]
-        mix = replay.mix(taught, kept, settings.steps, settings.batch_size, settings.replayed, config.run.seed)
+        kept = replay.load(buffer(run).folder).exchanges if settings.replay_ratio else []
+        mix = mixing.mix(taught, kept, settings.steps, settings.batch_size, settings.replayed, config.run.seed)
         with run.console.progress(name) as progress:
             trained = train.train_task(
                 config.adapters(),
@@ -245,7 +233,7 @@ def adapter(run: Run, name: str) -> Artifact:
     return personality(run) if name == "personality" else task(run, name)
 
 
-def serve(run: Run, state: str) -> ChatModel:
+def serve(run: Run, state: str) -> Served:
     """The served base with the adapters of a state loaded."""
     needed = {name: adapter(run, name) for name in ([] if state == "base" else state.split("+"))}
     for name, artifact in needed.items():

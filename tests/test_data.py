@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import importers, pairs, persona, replay, tasks
-from data.config import PairsConfig, PersonaConfig, ReplayConfig, TaskConfig
+from data import importers, pairs, persona, tasks
+from data.config import PairsConfig, PersonaConfig
 from data.errors import BadInput
 from data.io import read_jsonl, write_json, write_jsonl
-from data.types import Exchange, Pair
+from data.types import Pair
 
 CLAUDIO = persona.load(PersonaConfig())
 
@@ -61,59 +61,6 @@ def test_task_errors() -> None:
         tasks.generate("poems", "train", 8, 0)
     with pytest.raises(BadInput, match="different test examples"):
         tasks.generate("shell", "test", 100_000, 0)
-
-
-def exchange(i: int, topic: str = "t") -> Exchange:
-    return Exchange(persona.user(f"question {i}"), f"answer {i}", topic)
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.lists(st.tuples(st.floats(0, 5), st.integers(1, 40)), min_size=1, max_size=40), st.integers(50, 400))
-def test_replay_keeps_to_its_budget_and_is_deterministic(rows: list[tuple[float, int]], budget: int) -> None:
-    candidates = [replay.Candidate(exchange(i, f"t{i % 3}"), kl, n) for i, (kl, n) in enumerate(rows)]
-    config = ReplayConfig(budget_tokens=budget)
-    kept = replay.select(candidates, config, 1)
-    assert sum(item.tokens for item in kept) <= budget
-    assert kept == replay.select(candidates, config, 1)
-    assert len({item.exchange.question for item in kept}) == len(kept)
-
-
-def test_replay_prefers_what_matters() -> None:
-    candidates = [replay.Candidate(exchange(i), float(i), 10) for i in range(20)]
-    kept = replay.select(candidates, ReplayConfig(budget_tokens=50, per_topic=False), 0)
-    assert {item.importance for item in kept} == {15.0, 16.0, 17.0, 18.0, 19.0}
-    by_chance = replay.select(candidates, ReplayConfig(budget_tokens=50, per_topic=False, select="uniform"), 0)
-    assert {item.importance for item in by_chance} != {15.0, 16.0, 17.0, 18.0, 19.0}
-
-
-def test_replay_takes_turns_over_topics() -> None:
-    candidates = [replay.Candidate(exchange(i, "loud" if i < 18 else "quiet"), 20.0 - i, 10) for i in range(20)]
-    kept = replay.select(candidates, ReplayConfig(budget_tokens=50, per_topic=True), 0)
-    assert Counter(item.exchange.topic for item in kept) == {"loud": 3, "quiet": 2}
-
-
-def test_a_replay_budget_that_fits_nothing_says_so() -> None:
-    with pytest.raises(BadInput, match="No exchange fits"):
-        replay.select([replay.Candidate(exchange(0), 1.0, 500)], ReplayConfig(budget_tokens=50), 0)
-
-
-@settings(max_examples=50, deadline=None)
-@given(st.integers(1, 12), st.integers(1, 12), st.floats(0, 0.8))
-def test_every_batch_of_a_mix_has_the_same_share_of_replay(steps: int, batch: int, ratio: float) -> None:
-    taught = [Exchange(persona.user(str(i)), "x", source="task") for i in range(7)]
-    settings = TaskConfig(kind="shell", batch_size=batch, replay_ratio=ratio)
-    mix = replay.mix(taught, [exchange(i) for i in range(5)], steps, batch, settings.replayed, 0)
-    size = batch + settings.replayed
-    assert size * steps == len(mix)
-    for start in range(0, len(mix), size):
-        assert sum(bool(item.source) for item in mix[start : start + size]) == batch
-    if ratio > 0.1:
-        assert abs(sum(not item.source for item in mix) / len(mix) - ratio) < 0.5 / size + 0.5 / batch
-
-
-def test_replay_asked_for_without_a_buffer() -> None:
-    with pytest.raises(BadInput, match="buffer is empty"):
-        replay.mix([exchange(0)], [], 2, 2, 1, 0)
 
 
 def pair(chosen: str, rejected: str, prompt: str = "hello") -> Pair:

@@ -1,0 +1,83 @@
+"""How much of the personality hangs on an exchange: how far it departs from the base there, or how well learning it
+serves the personality as a whole."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import numpy as np
+import torch
+
+from adapters.serve import Served
+from data.types import Exchange, Progress, silent
+
+SKETCH = 8192
+LAYERS = 0.25
+
+
+def measure(
+    model: Served, kind: str, exchanges: list[Exchange], batch_size: int, progress: Progress = silent
+) -> np.ndarray:
+    """(n,) for the adapter `personality`. `kind` is one of
+
+    - `kl`: KL(personality || base) over the answer, in nats a token;
+    - `margin`: log-likelihood of the answer under the personality less that under the base, in nats a token;
+    - `gradient`: cosine of the answer's gradient with the mean one of all others (see `gradient_alignment`).
+    """
+    prompts, answers = [item.prompt for item in exchanges], [item.answer for item in exchanges]
+    if kind == "gradient":
+        return gradient_alignment(model, exchanges, progress)
+    if kind == "kl":
+        with model.state("base"):
+            return np.array(model.kl_from("personality", prompts, answers, batch_size, progress))
+    with model.state("personality"):
+        ours = model.score(prompts, answers, batch_size, progress)
+    with model.state("base"):
+        theirs = model.score(prompts, answers, batch_size, progress)
+    return np.array([a.per_token - b.per_token for a, b in zip(ours, theirs, strict=True)])
+
+
+def gradient_alignment(model: Served, exchanges: list[Exchange], progress: Progress = silent) -> np.ndarray:
+    """(n,) cosines, each with the mean of the others: an exchange that pulls where the personality's loss pulls (the
+    mean negative log-likelihood of the answers) protects more than itself.
+
+    Gradients are those of the adapter's weights in the last quarter of the layers, kept as count sketches of 8,192
+    numbers, which preserve inner products in expectation (Charikar et al. 2002).
+    """
+    with model.state("personality"):
+        weights = _top_weights(model.model)
+        size = sum(weight.numel() for weight in weights)
+        rng = torch.Generator().manual_seed(0)
+        bucket = torch.randint(SKETCH, (size,), generator=rng)
+        sign = torch.randint(2, (size,), generator=rng).float() * 2 - 1
+        rows = model.encode([item.prompt for item in exchanges], [item.answer for item in exchanges])
+        sketches = np.zeros((len(rows), SKETCH), dtype=np.float32)
+        try:
+            for weight in weights:
+                weight.requires_grad_(True)
+            for index, (_, answer) in enumerate(rows):
+                logits = model.completion_logits([rows[index]])[0].float()
+                loss = torch.nn.functional.cross_entropy(logits, torch.tensor(answer, device=logits.device))
+                flat = torch.cat([g.flatten().float().cpu() for g in torch.autograd.grad(loss, weights)])
+                sketches[index] = torch.zeros(SKETCH).index_add_(0, bucket, flat * sign).numpy()
+                progress(index + 1, len(rows), "gradients")
+        finally:
+            for weight in weights:
+                weight.requires_grad_(False)
+    return leave_one_out_cosine(sketches)
+
+
+def leave_one_out_cosine(rows: np.ndarray) -> np.ndarray:
+    """(n,) for (n, d): each row's cosine with the sum of all others; 0 where either is nothing."""
+    others = rows.sum(0) - rows
+    length = np.linalg.norm(rows, axis=1) * np.linalg.norm(others, axis=1)
+    return (rows * others).sum(1) / np.where(length > 0, length, 1)
+
+
+def _top_weights(model: Any) -> list[Any]:
+    """The personality's LoRA weights in the last quarter of the layers, one at least."""
+    named = [(name, weight) for name, weight in model.named_parameters() if ".personality." in name]
+    depth = {name: int(found.group(1)) for name, _ in named if (found := re.search(r"\.layers\.(\d+)\.", name))}
+    first = max(depth.values()) + 1 - max(1, round(LAYERS * (max(depth.values()) + 1)))
+    return [weight for name, weight in named if depth.get(name, -1) >= first]

@@ -1,0 +1,341 @@
+"""Choosing what to replay: importance, coverage, both as one submodular objective, and the baselines to beat.
+
+All of it works on arrays, in time near-linear in the number of candidates and without ever holding all pairs of them.
+"""
+
+from __future__ import annotations
+
+import heapq
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+CANDIDATES = 10240
+"""At most so many are weighed against each other at a time; the refinement afterwards looks at all."""
+CLIENTS = 40960
+"""At most so many are what they have to cover; the refinement covers all."""
+DRAWS = 3
+ROUNDS = 20
+BLOCK = 16384
+METHODS = (
+    "combined", "importance", "facility_location", "k_center", "herding", "uniform", "reservoir", "recency",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Pool:
+    """What can be chosen: arrays of length n.
+
+    `embeddings` (n, d) are of unit length. `mass` is how many exchanges of the past a candidate stands for (1 for a new
+    one), `arrived` a number that grows with time, `key` a fixed random number in [0, 1), `groups` the stratum.
+    """
+
+    embeddings: np.ndarray
+    tokens: np.ndarray
+    importance: np.ndarray
+    groups: np.ndarray
+    mass: np.ndarray
+    arrived: np.ndarray
+    key: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def take(self, index: np.ndarray) -> Pool:
+        return Pool(**{name: getattr(self, name)[index] for name in self.__dataclass_fields__})
+
+
+@dataclass(frozen=True)
+class Target:
+    """The mean of all embeddings that were ever seen, for herding. None: that of the pool."""
+
+    mean: np.ndarray | None = None
+
+
+def choose(
+    pool: Pool,
+    method: str,
+    budget: int,
+    seed: int,
+    importance_weight: float = 0.5,
+    stratify: bool = False,
+    target: Target | None = None,
+) -> np.ndarray:
+    """Indices of the chosen, best first, together at most `budget` tokens; the same for the same arguments.
+
+    With `stratify` every group has the same share of the budget, and what a small group cannot use goes to the others.
+    `reservoir` and `recency` are never stratified: their buffers can be updated without reading what was left out.
+    """
+    if stratify and method not in ("reservoir", "recency"):
+        return _stratified(pool, method, budget, seed, importance_weight, target)
+    if method == "combined":
+        return submodular(pool, budget, seed, importance_weight)
+    if method == "facility_location":
+        return submodular(pool, budget, seed, 0.0)
+    if method == "k_center":
+        return k_center(pool, budget)
+    if method == "herding":
+        return herding(pool, budget, target or Target())
+    ranks = {
+        "importance": -pool.importance,
+        "uniform": np.random.default_rng(seed).random(len(pool)),
+        "reservoir": pool.key,
+        "recency": -pool.arrived,
+    }
+    return _fill(pool, np.lexsort((pool.key, ranks[method])), budget, method in ("reservoir", "recency"))
+
+
+def _fill(pool: Pool, order: np.ndarray, budget: int, strict: bool) -> np.ndarray:
+    """In this order as far as the budget goes. `strict` stops at the first that does not fit, which makes the choice
+    from a union depend on the choices from its parts only; otherwise smaller ones behind it are tried."""
+    if strict:
+        return order[np.cumsum(pool.tokens[order]) <= budget]
+    kept, used = [], 0
+    smallest = int(pool.tokens.min(initial=1))
+    for index in order:
+        if used + pool.tokens[index] <= budget:
+            kept.append(index)
+            used += int(pool.tokens[index])
+        if budget - used < smallest:
+            break
+    return np.array(kept, dtype=int)
+
+
+def _stratified(
+    pool: Pool, method: str, budget: int, seed: int, importance_weight: float, target: Target | None
+) -> np.ndarray:
+    names, sizes = np.unique(pool.groups), {}
+    for name in names:
+        sizes[name] = int(pool.tokens[pool.groups == name].sum())
+    parts, left = [], budget
+    for position, name in enumerate(sorted(names, key=lambda name: sizes[name])):
+        inside = np.flatnonzero(pool.groups == name)
+        share = left // (len(names) - position)
+        part = inside[choose(pool.take(inside), method, share, seed, importance_weight, False, target)]
+        parts.append(part)
+        left -= int(pool.tokens[part].sum())
+    kept = _in_turns(parts)
+    return _fill_up(pool, kept, method, left, seed, importance_weight, target)
+
+
+def _in_turns(parts: list[np.ndarray]) -> np.ndarray:
+    """The best of each, then the second best of each, and so on."""
+    ranked = [(rank, place, index) for place, part in enumerate(parts) for rank, index in enumerate(part)]
+    return np.array([index for _, _, index in sorted(ranked)], dtype=int)
+
+
+def _fill_up(
+    pool: Pool,
+    kept: np.ndarray,
+    method: str,
+    left: int,
+    seed: int,
+    importance_weight: float,
+    target: Target | None,
+) -> np.ndarray:
+    """Shares leave crumbs, each too small for another exchange of its group: together they may do for some."""
+    rest = np.setdiff1d(np.flatnonzero(pool.tokens <= left), kept)
+    if not len(rest):
+        return kept
+    more = rest[choose(pool.take(rest), method, left, seed, importance_weight, False, target)]
+    return np.concatenate([kept, more])
+
+
+def k_center(pool: Pool, budget: int) -> np.ndarray:
+    """Farthest first (Gonzalez 1985): the greatest distance of anything to what is kept is at most twice the best
+    possible, for costs that are alike. Starts at the candidate nearest to the mean."""
+    mean = pool.embeddings.T @ (pool.mass / pool.mass.sum())
+    nearest = np.full(len(pool), -np.inf, dtype=np.float32)
+    kept: list[int] = []
+    free = pool.tokens <= budget
+    index, used = int(np.argmax(np.where(free, pool.embeddings @ mean, -np.inf))), 0
+    while free.any():
+        kept.append(index)
+        used += int(pool.tokens[index])
+        free[index] = False
+        free &= pool.tokens <= budget - used
+        np.maximum(nearest, pool.embeddings @ pool.embeddings[index], out=nearest)
+        index = int(np.argmin(np.where(free, nearest, np.inf)))
+    return np.array(kept, dtype=int)
+
+
+def herding(pool: Pool, budget: int, target: Target) -> np.ndarray:
+    """Greedily keep the mean of what is kept close to the mean of all (Welling 2009, as in iCaRL, Rebuffi 2017)."""
+    mean = target.mean if target.mean is not None else pool.embeddings.T @ (pool.mass / pool.mass.sum())
+    toward = pool.embeddings @ mean.astype(np.float32)
+    so_far = np.zeros(len(pool), dtype=np.float32)
+    kept: list[int] = []
+    free, used = pool.tokens <= budget, 0
+    while free.any():
+        # the next mean is closest to the target where its product with it, less half its own square, is greatest
+        score = (len(kept) + 1) * toward - so_far
+        index = int(np.argmax(np.where(free, score, -np.inf)))
+        kept.append(index)
+        used += int(pool.tokens[index])
+        free[index] = False
+        free &= pool.tokens <= budget - used
+        so_far += pool.embeddings @ pool.embeddings[index]
+    return np.array(kept, dtype=int)
+
+
+@dataclass(frozen=True)
+class Objective:
+    """F(S) = coverage(S) + weight * reward(S), monotone and submodular (Lin and Bilmes 2011).
+
+    coverage(S) is the mean over clients, weighted by mass, of the greatest similarity to anything in S, zero at least
+    (facility location). reward(S) = sum over groups of sqrt(sum of importance of the chosen in the group), over the
+    same for the most important choice under the budget: diminishing in each group, so importance is spread over traits
+    and topics.
+    """
+
+    pool: Pool
+    weight: float
+    scale: float
+
+    def reward(self, chosen: np.ndarray) -> float:
+        if not self.weight or not len(chosen):
+            return 0.0
+        sums = np.bincount(self.pool.groups[chosen], weights=self.pool.importance[chosen])
+        return self.weight * float(np.sqrt(sums).sum()) / self.scale
+
+    def coverage(self, chosen: np.ndarray) -> float:
+        _, nearest = assign(self.pool.embeddings, self.pool.embeddings[chosen])
+        return float(self.pool.mass @ nearest / self.pool.mass.sum())
+
+    def value(self, chosen: np.ndarray) -> float:
+        return self.coverage(chosen) + self.reward(chosen) if len(chosen) else 0.0
+
+
+def objective(pool: Pool, budget: int, importance_weight: float) -> Objective:
+    """The pool's objective, its groups renumbered from 0 and its importance not below 0."""
+    groups = np.unique(pool.groups, return_inverse=True)[1].ravel()
+    pool = replace(pool, groups=groups, importance=np.maximum(pool.importance, 0.0))
+    plain = Objective(pool, 1.0, 1.0)
+    best = plain.reward(_fill(pool, np.argsort(-pool.importance, kind="stable"), budget, False))
+    return Objective(pool, importance_weight if best > 0 else 0.0, best or 1.0)
+
+
+def submodular(pool: Pool, budget: int, seed: int, importance_weight: float) -> np.ndarray:
+    """Maximise the objective under a token budget.
+
+    Lazy greedy (Minoux 1978; by gain for each token, and by gain alone, the better of the two: Leskovec et al. 2007) on
+    a sample of candidates and clients, then again on those chosen and fresh ones; at last all n are assigned to what
+    covers them, and each of the chosen is exchanged for the best of its own cluster (k-medoids by alternation, Park and
+    Jun 2009) as long as that raises the objective. With unit vectors the sum of similarities to a cluster is a product
+    with its sum, so such a round costs O(n * chosen * d). Up to `CANDIDATES` candidates this is greedy on all, refined.
+    """
+    whole = objective(pool, budget, importance_weight)
+    pool = whole.pool
+    fitting = np.flatnonzero(pool.tokens <= budget)
+    if not len(fitting):
+        return np.array([], dtype=int)
+    rng = np.random.default_rng(seed)
+    kept = np.array([], dtype=int)
+    for _ in range(min(DRAWS, -(-len(fitting) // CANDIDATES))):
+        fresh = _sample(fitting, CANDIDATES - len(kept), rng)
+        clients = _sample(np.arange(len(pool)), CLIENTS, rng)
+        kept = _best_of(whole, np.union1d(kept, fresh), clients, budget, kept)
+    return _refine(whole, kept, budget)
+
+
+def _best_of(
+    whole: Objective, candidates: np.ndarray, clients: np.ndarray, budget: int, before: np.ndarray
+) -> np.ndarray:
+    """The best, by the whole objective, of greedy by gain, greedy by gain for each token, and what there was before."""
+    pool = whole.pool
+    similarity = pool.embeddings[candidates] @ pool.embeddings[clients].T
+    np.maximum(similarity, 0, out=similarity)
+    mass = (pool.mass[clients] / pool.mass[clients].sum()).astype(np.float32)
+    found = [before, candidates[_greedy(whole, candidates, similarity, mass, budget, per_token=False)]]
+    if len(np.unique(pool.tokens[candidates])) > 1:
+        found.append(candidates[_greedy(whole, candidates, similarity, mass, budget, per_token=True)])
+    return max(found, key=whole.value)
+
+
+def _sample(index: np.ndarray, n: int, rng: np.random.Generator) -> np.ndarray:
+    return index if len(index) <= n else np.sort(rng.choice(index, n, replace=False))
+
+
+def _greedy(
+    whole: Objective, candidates: np.ndarray, similarity: np.ndarray, mass: np.ndarray, budget: int, per_token: bool
+) -> np.ndarray:
+    """Places in `candidates`, in the order of choice. `similarity` is (candidates, clients), not below 0."""
+    pool = whole.pool.take(candidates)
+    cost = pool.tokens if per_token else np.ones(len(pool))
+    covered = np.zeros(similarity.shape[1], dtype=np.float32)
+    sums = np.zeros(pool.groups.max() + 1)
+
+    def gain(place: int) -> float:
+        extra = float(np.maximum(similarity[place] - covered, 0) @ mass)
+        group = pool.groups[place]
+        reward = np.sqrt(sums[group] + pool.importance[place]) - np.sqrt(sums[group])
+        return (extra + whole.weight * reward / whole.scale) / cost[place]
+
+    first = similarity @ mass + whole.weight * np.sqrt(pool.importance) / whole.scale
+    heap = [(-value, place) for place, value in enumerate((first / cost).tolist())]
+    heapq.heapify(heap)
+    kept, used = [], 0
+    while heap:
+        _, place = heapq.heappop(heap)
+        if used + pool.tokens[place] > budget:
+            continue
+        now = gain(place)
+        if heap and now < -heap[0][0]:  # others may be better by now: gains only shrink
+            heapq.heappush(heap, (-now, place))
+            continue
+        kept.append(place)
+        used += int(pool.tokens[place])
+        np.maximum(covered, similarity[place], out=covered)
+        sums[pool.groups[place]] += pool.importance[place]
+    return np.array(kept, dtype=int)
+
+
+def assign(embeddings: np.ndarray, centres: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """For each of (n, d): the place of the most similar of (k, d), and that similarity, 0 at least."""
+    places = np.empty(len(embeddings), dtype=np.int32)
+    nearest = np.empty(len(embeddings), dtype=np.float32)
+    for start in range(0, len(embeddings), BLOCK):
+        block = embeddings[start : start + BLOCK] @ centres.T
+        places[start : start + BLOCK] = best = block.argmax(1)
+        nearest[start : start + BLOCK] = np.take_along_axis(block, best[:, None], 1)[:, 0]
+    return places, np.maximum(nearest, 0)
+
+
+def _refine(whole: Objective, kept: np.ndarray, budget: int) -> np.ndarray:
+    """Exchange each of the chosen for the best of its cluster, over and over; never makes the objective worse."""
+    pool, best = whole.pool, whole.value(kept)
+    for _ in range(ROUNDS):
+        moved = _exchange(whole, kept, budget - int(pool.tokens[kept].sum()))
+        value = whole.value(moved)
+        if value <= best * (1 + 1e-4):
+            return moved if value > best else kept
+        kept, best = moved, value
+    return kept
+
+
+def _exchange(whole: Objective, kept: np.ndarray, slack: int) -> np.ndarray:
+    pool, kept = whole.pool, kept.copy()
+    places, nearest = assign(pool.embeddings, pool.embeddings[kept])
+    places[kept] = np.arange(len(kept))  # equal ones: each of the chosen stays in its own cluster
+    weight = np.where(nearest > 0, pool.mass, 0).astype(np.float32)
+    order = np.argsort(places, kind="stable")
+    bounds = np.searchsorted(places[order], np.arange(len(kept) + 1))
+    sums = np.bincount(pool.groups[kept], weights=pool.importance[kept], minlength=pool.groups.max() + 1)
+    total = float(pool.mass.sum())
+    for place, old in enumerate(kept):
+        inside = order[bounds[place] : bounds[place + 1]]
+        cluster = pool.embeddings[inside]
+        score = cluster @ (weight[inside] @ cluster) / total
+        if whole.weight:
+            without = sums.copy()
+            without[pool.groups[old]] -= pool.importance[old]
+            here = np.maximum(without[pool.groups[inside]], 0)
+            score = score + whole.weight * (np.sqrt(here + pool.importance[inside]) - np.sqrt(here)) / whole.scale
+        fits = pool.tokens[inside] <= pool.tokens[old] + slack
+        new = inside[np.argmax(np.where(fits, score, -np.inf))]
+        if score[inside == new][0] > score[inside == old][0]:
+            slack -= int(pool.tokens[new] - pool.tokens[old])
+            sums[pool.groups[old]] -= pool.importance[old]
+            sums[pool.groups[new]] += pool.importance[new]
+            kept[place] = new
+    return kept

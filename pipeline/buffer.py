@@ -1,0 +1,88 @@
+"""From exchanges to a replay buffer in a folder, and from a buffer and new exchanges to the next one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from adapters import importance
+from adapters.serve import Served
+from data import replay, topk
+from data.config import ReplayConfig
+from data.replay import Buffer, Candidate
+from data.types import Exchange, Progress, silent
+
+
+def build(
+    model: Served,
+    exchanges: list[Exchange],
+    config: ReplayConfig,
+    seed: int,
+    batch_size: int,
+    folder: Path,
+    progress: Progress = silent,
+    start: Buffer | None = None,
+) -> dict[str, Any]:
+    """Measure `exchanges` with the adapter `personality`, choose (from them and `start`), and save to `folder`.
+
+    Returns facts: how many there were and are, the mean importance of both, bytes an exchange, and what the stored
+    distributions cost in KL.
+    """
+    candidates, embeddings, too_long = offer(model, exchanges, config, batch_size, progress)
+    buffer = (
+        replay.build(candidates, embeddings, config, seed)
+        if start is None
+        else replay.update(start, candidates, embeddings)
+    )
+    facts: dict[str, Any] = {
+        "candidates": len(candidates),
+        "too_long": too_long,
+        "kept": len(buffer.items),
+        "new": sum(item.arrived >= buffer.seen - len(candidates) for item in buffer.items),
+        "tokens": buffer.tokens,
+        "mean_importance": float(np.mean([item.importance for item in buffer.items])),
+        "mean_importance_all": float(np.mean([item.importance for item in candidates])) if candidates else None,
+    }
+    vocabulary = model.model.config.vocab_size
+    if config.distribution != "none":
+        buffer, facts["kl_error"] = _remember(model, buffer, vocabulary, batch_size, progress)
+    facts["bytes_per_exchange"] = replay.save(buffer, folder, vocabulary)
+    return facts
+
+
+def offer(
+    model: Served, exchanges: list[Exchange], config: ReplayConfig, batch_size: int, progress: Progress = silent
+) -> tuple[list[Candidate], np.ndarray, int]:
+    """Candidates with their importance, their embeddings (n, d), and how many exchanges were too long."""
+    trimmed = [replay.trim(item, lambda row: _tokens(model, row), config.max_tokens) for item in exchanges]
+    fitting = [item for item in trimmed if item is not None]
+    values = importance.measure(model, config.importance, fitting, batch_size, progress) if fitting else np.zeros(0)
+    embeddings = model.embed([f"{item.question}\n{item.answer}" for item in fitting])
+    candidates = [
+        Candidate(item, float(value), _tokens(model, item)) for item, value in zip(fitting, values, strict=True)
+    ]
+    return candidates, embeddings, len(exchanges) - len(fitting)
+
+
+def _tokens(model: Served, exchange: Exchange) -> int:
+    """Of all turns and the answer, without the chat template's own."""
+    texts = [*(turn["content"] for turn in exchange.prompt), exchange.answer]
+    return sum(len(ids) for ids in model.tokenizer(texts, add_special_tokens=False)["input_ids"])
+
+
+def _remember(
+    model: Served, buffer: Buffer, vocabulary: int, batch_size: int, progress: Progress
+) -> tuple[Buffer, float | None]:
+    """The buffer with the personality's distributions over what has none yet, and the mean KL that storing them costs,
+    in nats a token; None if all had them."""
+    missing = [item for item in buffer.items if item.id not in buffer.distributions]
+    if not missing:
+        return buffer, None
+    with model.state("personality"):
+        rows = model.top_k([item.exchange for item in missing], buffer.config.top_k, batch_size, progress)
+    stored = topk.unpack(topk.pack([row.kept for row in rows], buffer.config.distribution, vocabulary))
+    errors = [topk.kl_error(row.kept, kept, row.tail_plogp, vocabulary) for row, kept in zip(rows, stored, strict=True)]
+    known = {item.id: row.kept for item, row in zip(missing, rows, strict=True)}
+    return replay.with_distributions(buffer, known), float(np.mean(errors))
