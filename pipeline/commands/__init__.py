@@ -1,0 +1,1 @@
+"""The commands of `molt`, by what they are for."""

