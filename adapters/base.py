@@ -46,9 +46,24 @@ def load(config: ModelConfig, precision: str | None = None) -> Base:
         settings["dtype"] = getattr(torch, config.compute_dtype)
     if torch.cuda.is_available():
         settings["device_map"] = {"": 0}
+    tokenizer = load_tokenizer(config)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(source, **settings)
+    except (OSError, ValueError, ImportError) as error:
+        raise _not_loadable(config.id, error) from error
+    model.requires_grad_(False).eval()
+    _keep_trainable(model)
+    head: Any = model.get_output_embeddings()
+    head.register_forward_pre_hook(_contiguous)
+    return Base(model, tokenizer, digest(model))
+
+
+def load_tokenizer(config: ModelConfig) -> Any:
+    """Raises BadInput when the model does not exist or has no chat template."""
+    quiet_libraries()
+    source, kwargs = _source(config)
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, **kwargs)
-        model = AutoModelForCausalLM.from_pretrained(source, **settings)
     except (OSError, ValueError, ImportError) as error:
         raise _not_loadable(config.id, error) from error
     if not tokenizer.chat_template:
@@ -57,11 +72,7 @@ def load(config: ModelConfig, precision: str | None = None) -> Base:
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    model.requires_grad_(False).eval()
-    _keep_trainable(model)
-    head: Any = model.get_output_embeddings()
-    head.register_forward_pre_hook(_contiguous)
-    return Base(model, tokenizer, digest(model))
+    return tokenizer
 
 
 def digest(model: Any) -> str:

@@ -78,7 +78,7 @@ def train_personality(
                 loss_weights=[1.0, config.dpo.nll_weight],
                 precompute_ref_log_probs=True,
             ),
-            train_dataset=_preferences(pairs),
+            train_dataset=preferences(pairs),
             processing_class=base.tokenizer,
             reference=config.dpo.reference,
             penalties=penalties,
@@ -220,7 +220,7 @@ def _autocast(config: AdaptersConfig) -> bool:
     return model.precision == "bf16" or (model.precision == "nf4" and model.compute_dtype == "bfloat16")
 
 
-def _preferences(pairs: list[Pair]) -> Dataset:
+def preferences(pairs: list[Pair]) -> Dataset:
     return Dataset.from_list(
         [
             {

@@ -1,0 +1,325 @@
+"""What choosing the replay buffer is worth, and how it scales. Not part of the installed package.
+
+    python benchmarks/replay.py quality --folder runs/benchmark    # about an hour and a half on two cores; resumable
+    python benchmarks/replay.py scale                              # about six minutes on one core
+    python benchmarks/replay.py report                             # writes docs/results/replay.json and .md
+
+quality: one personality on SmolLM2-135M; then, for every selector, share of replay in the mix and seed, a task is
+trained above it with a buffer of exactly the tokens that this share replays, and what is left of the personality is
+measured on the held-out prompts. Seeds draw the task's examples, their order, the adapter's start and the choice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import typer
+
+from data import coherence, replay, tasks
+from data.config import ReplayConfig, TaskConfig
+from data.io import write_json, write_text
+from data.mix import mix
+from data.types import Exchange
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+RESULTS = Path("docs/results")
+RATIOS = (0.01, 0.05, 0.10)
+SEEDS = (0, 1, 2)
+ARMS = {
+    "combined (KL)": {"select": "combined"},
+    "combined (gradient)": {"select": "combined", "importance": "gradient"},
+    "importance (KL)": {"select": "importance"},
+    "importance (margin)": {"select": "importance", "importance": "margin"},
+    "importance (gradient)": {"select": "importance", "importance": "gradient"},
+    "facility location": {"select": "facility_location"},
+    "k-center": {"select": "k_center"},
+    "herding": {"select": "herding"},
+    "uniform": {"select": "uniform"},
+    "uniform, stratified": {"select": "uniform", "stratify": True},
+    "reservoir": {"select": "reservoir"},
+    "recency": {"select": "recency"},
+}
+KINDS = ("kl", "margin", "gradient")
+TASK = TaskConfig(kind="reminders", train=240, test=60, steps=30, batch_size=8, learning_rate=5e-4, replay_ratio=0.0)
+WRITTEN = 24
+TOKENS = 40
+Folder = Annotated[Path, typer.Option(help="where runs and records go; rerunning continues")]
+RUNS = Path("runs/benchmark")
+MEANS = ("retained", "score", "task", "kept", "topics")
+PAIRED = ("difference", "low", "high", "n")
+TIMED = ("facility_location", "combined", "k_center", "herding")
+
+
+@app.command()
+def quality(
+    folder: Folder = RUNS,
+    part: Annotated[str, typer.Option(help="I/N: of N processes, do what falls to the I-th, from 0")] = "0/1",
+) -> None:
+    """Persona retention for every selector, share and seed."""
+    from adapters import base
+    from pipeline import stages
+    from pipeline.config import load
+    from pipeline.console import Console
+    from pipeline.run import Run
+
+    index, count = map(int, part.split("/"))
+    config = load(
+        "demo",
+        [f"run.folder={folder}/run-{index}", "model.precision=bf16", "persona.heldout_limit=null", "hypotheses=[]"],
+    )
+    run = Run(config, Console())
+    try:
+        heldout = stages.load_pairs(stages.pairs(run), "heldout")
+        judge = Judge(run, heldout)
+        candidates = pool(run, folder)
+        jobs = [("none", 0.0, seed) for seed in SEEDS]
+        jobs += [(arm, ratio, seed) for seed in SEEDS for ratio in RATIOS for arm in ARMS]
+        for place, (arm, ratio, seed) in enumerate(jobs):
+            record = folder / "records" / f"{arm.replace(' ', '-')}_{ratio:.2f}_{seed}.json"
+            if place % count == index and not record.is_file():
+                began = time.monotonic()
+                found = one(run, base, judge, candidates, arm, ratio, seed, folder / f"adapter-{index}")
+                write_json(
+                    record, {"arm": arm, "ratio": ratio, "seed": seed, **found, "seconds": time.monotonic() - began}
+                )
+                print(arm, ratio, seed, {k: round(v, 3) for k, v in found.items() if isinstance(v, float)}, flush=True)
+    finally:
+        run.close()
+
+
+def pool(run: Any, folder: Path) -> tuple[dict[str, list[replay.Candidate]], np.ndarray]:
+    """The training exchanges in the order of the file, topic after topic, with each kind of importance; embeddings."""
+    from pipeline import buffer, stages
+
+    file = folder / "importance.json"
+    model = stages.serve(run, "personality")
+    pairs = stages.load_pairs(stages.pairs(run), "train")
+    exchanges = [Exchange(pair.prompt, pair.chosen, pair.topic, pair.trait) for pair in pairs]
+    if not file.is_file():
+        values = {}
+        for kind in KINDS:
+            with run.console.progress(f"importance by {kind}") as progress:
+                rows, _, _ = buffer.offer(model, exchanges, ReplayConfig(importance=kind), 32, progress)
+            values[kind] = [row.importance for row in rows]
+        write_json(file, {**values, "tokens": [row.tokens for row in rows]})
+    known = json.loads(file.read_text())
+    found = {
+        kind: [replay.Candidate(*row) for row in zip(exchanges, known[kind], known["tokens"], strict=True)]
+        for kind in KINDS
+    }
+    return found, model.embed([f"{item.question}\n{item.answer}" for item in exchanges])
+
+
+def one(
+    run: Any,
+    base: Any,
+    judge: Judge,
+    candidates: tuple[dict[str, list[replay.Candidate]], np.ndarray],
+    arm: str,
+    ratio: float,
+    seed: int,
+    folder: Path,
+) -> dict[str, Any]:
+    from adapters import train
+    from pipeline import stages
+
+    task = TASK.model_copy(update={"replay_ratio": ratio})
+    kept: list[Exchange] = []
+    if ratio:
+        by_kind, embeddings = candidates
+        settings = {"importance": "kl", **ARMS[arm]}
+        rows = by_kind[settings["importance"]]
+        budget = round(task.replayed * float(np.mean([row.tokens for row in rows])))
+        config = ReplayConfig.model_validate({**settings, "budget_tokens": budget})
+        kept = replay.build(rows, embeddings, config, seed).exchanges
+    examples = tasks.generate(task.kind, "train", task.train, seed)
+    taught = [Exchange(item.prompt, item.answer, source="task") for item in examples]
+    rows = mix(taught, kept, task.steps, task.batch_size, task.replayed, seed)
+    shutil.rmtree(folder, ignore_errors=True)
+    personality = stages.personality(run).folder
+    config = run.config.adapters()
+    train.train_task(config, base.load(run.config.model), "task", task, rows, personality, folder, seed)
+    return {"kept": len(kept), "topics": len({item.topic for item in kept}), **judge(folder, task, seed)}
+
+
+class Judge:
+    """What is left of the personality, and what was learned, in the state `personality+task`."""
+
+    def __init__(self, run: Any, heldout: list[Any]) -> None:
+        from pipeline import stages
+
+        self.run, self.heldout = run, heldout
+        self.classifier = stages.classifier(run)
+        self.limit = stages.pairs(run).facts["nll_limit"]
+        self.start = {state: self.margins(stages.serve(run, state), state) for state in ("base", "personality")}
+
+    def margins(self, model: Any, state: str) -> np.ndarray:
+        """Log-likelihood of the hand-written answers, nats a token, prompt by prompt."""
+        prompts, answers = [pair.prompt for pair in self.heldout], [pair.chosen for pair in self.heldout]
+        with model.state(state):
+            return np.array([score.per_token for score in model.score(prompts, answers, 32)])
+
+    def __call__(self, folder: Path, task: TaskConfig, seed: int) -> dict[str, Any]:
+        from adapters import base
+        from adapters.serve import Served
+        from evals import tasks as task_eval
+        from pipeline import stages
+
+        model = Served(base.load(self.run.config.model))
+        model.load("personality", stages.personality(self.run).folder)
+        model.load("task", folder)
+        state = "personality+task"
+        now = self.margins(model, state)
+        gained = self.start["personality"] - self.start["base"]
+        step = max(len(self.heldout) // WRITTEN, 1)
+        asked = self.heldout[::step][:WRITTEN]
+        with model.state(state):
+            answers = model.generate([pair.prompt for pair in asked], TOKENS, 32)
+            test = tasks.generate(task.kind, "test", 24, seed)
+            learned = task_eval.evaluate(model, task.kind, test, 48, 32)
+        with model.state("base"):
+            under_base = model.score([pair.prompt for pair in asked], answers, 32)
+        scores = [
+            p * coherence.check(pair.question, answer, -nll.per_token, self.limit).coherent
+            for p, pair, answer, nll in zip(
+                self.classifier.probability(answers), asked, answers, under_base, strict=True
+            )
+        ]
+        return {
+            "retained": float((now - self.start["base"]).mean() / gained.mean()),
+            "score": float(np.mean(scores)),
+            "task": float(np.mean([row["correct"] for row in learned])),
+            "kept_gain": [round(float(x), 4) for x in now - self.start["base"]],
+            "gain": [round(float(x), 4) for x in gained],
+        }
+
+
+@app.command("scale")
+def scale_curve(
+    folder: Folder = RUNS, sizes: Annotated[str, typer.Option(help="numbers of candidates")] = "2e3,1e4,5e4,2e5,1e6"
+) -> None:
+    """Time, memory and value of the choice: 200 of n vectors of 256 dimensions, each in a process on one core."""
+    one_core = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+    for kind in ("clustered", "isotropic"):
+        for n in (int(float(size)) for size in sizes.split(",")):
+            record = folder / "scale" / f"{kind}_{n}.json"
+            if not record.is_file():
+                command = [sys.executable, str(Path(__file__).with_name("scale.py")), kind, str(n)]
+                done = subprocess.run(
+                    command, env={**os.environ, **one_core}, check=True, capture_output=True, text=True
+                )
+                write_text(record, done.stdout)
+                print(done.stdout, flush=True)
+
+
+@app.command()
+def report(folder: Folder = RUNS) -> None:
+    """docs/results/replay.json and replay.md from the records."""
+    records = [json.loads(file.read_text()) for file in sorted((folder / "records").glob("*.json"))]
+    curve = [json.loads(file.read_text()) for file in sorted((folder / "scale").glob("*.json"))]
+    curve.sort(key=lambda row: (row["kind"], row["n"]))
+    rows = summary(records)
+    write_json(RESULTS / "replay.json", {"quality": rows, "scale": curve, "seeds": len(SEEDS), "ratios": RATIOS})
+    write_text(RESULTS / "replay.md", text(rows, curve))
+    print((RESULTS / "replay.md").read_text())
+
+
+def summary(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row an arm and share. `against_uniform` pairs the gain kept on each held-out prompt, averaged over seeds, so
+    prompts are what is counted; `seeds` are the means of each seed."""
+    from evals import stats
+
+    grouped = defaultdict(list)
+    for record in records:
+        grouped[record["arm"], record["ratio"]].append(record)
+    rows = []
+    for (arm, ratio), found in grouped.items():
+        means = {key: round(float(np.mean([record[key] for record in found])), 4) for key in MEANS}
+        by_seed = [round(record["retained"], 4) for record in sorted(found, key=lambda record: record["seed"])]
+        row = {"arm": arm, "ratio": ratio, "seeds": by_seed, **means}
+        plain = grouped.get(("uniform", ratio), [])
+        if ratio and arm != "uniform" and len(plain) == len(found) == len(SEEDS):
+            scale = float(np.mean(found[0]["gain"]))
+            ours, theirs = (np.mean([r["kept_gain"] for r in part], axis=0) / scale for part in (found, plain))
+            pairing = stats.paired(theirs.tolist(), ours.tolist())
+            row["against_uniform"] = {
+                key: round(getattr(pairing, key), 4) for key in ("difference", "low", "high", "n")
+            }
+        rows.append(row)
+    return sorted(rows, key=lambda row: (row["ratio"], -row["retained"]))
+
+
+def text(rows: list[dict[str, Any]], curve: list[dict[str, Any]]) -> str:
+    lines = [
+        "# What choosing the replay buffer is worth",
+        "",
+        f"SmolLM2-135M (bf16), Cláudio, one personality; task `{TASK.kind}`, {TASK.steps} steps of {TASK.batch_size};",
+        f"{len(SEEDS)} seeds of task, order, adapter and choice. Retained: the mean gain in log-likelihood over the",
+        "base, on the held-out hand-written answers, that is left after the task, as a share of the personality's.",
+        f"Score: taken for Cláudio and coherent, {WRITTEN} written answers a seed. Intervals of 95%, paired by prompt,",
+        "seeds averaged. Made by `python benchmarks/replay.py`.",
+        "",
+        "| replay | selector | exchanges | topics | retained % | by seed | against uniform, points | score | task |",
+        "|---|---|---|---|---|---|---|---|---|",
+        *map(_quality_row, rows),
+        "",
+        "# How the choice scales",
+        "",
+        "200 of n vectors of 256 dimensions, one core. Value: mean similarity to the nearest of the chosen. Share of",
+        "the gain: of what the reference has over a random choice.",
+        "",
+        "| vectors | n | coverage s | combined s | k-center s | herding s | GiB beyond the vectors | value | random "
+        "| reference | share of its value | of its gain |",
+        "|---|---|---|---|---|---|---|---|---|---|---|---|",
+        *map(_scale_row, curve),
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _quality_row(row: dict[str, Any]) -> str:
+    against = ""
+    if other := row.get("against_uniform"):
+        against = "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * other[key] for key in PAIRED[:3]))
+    cells = [
+        f"{row['ratio']:.0%}",
+        row["arm"],
+        f"{row['kept']:.0f}",
+        f"{row['topics']:.0f}",
+        f"{100 * row['retained']:.1f}",
+        " ".join(f"{100 * value:.0f}" for value in row["seeds"]),
+        against,
+        f"{row['score']:.2f}",
+        f"{row['task']:.2f}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def _scale_row(row: dict[str, Any]) -> str:
+    reference = ""
+    if "reference" in row:
+        reference = f"{row['reference']} {row['reference_value']} ({row['reference_seconds']} s)"
+    cells = [
+        row["kind"],
+        f"{row['n']:,}",
+        *(row["seconds"][key] for key in TIMED),
+        row["peak_gib_beyond_vectors"],
+        row["value"]["facility_location"],
+        row["random"],
+        reference,
+        row.get("share_of_value", ""),
+        row.get("share_of_gain", ""),
+    ]
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+if __name__ == "__main__":
+    app()
