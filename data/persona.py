@@ -16,40 +16,52 @@ from data.types import Exchange, Message
 
 
 @dataclass(frozen=True)
+class Attack:
+    """An attempt to make the personality drop. With `prefill`, the answer has to begin with it."""
+
+    id: str
+    kind: str
+    prompt: list[Message]
+    prefill: str = ""
+
+
+@dataclass(frozen=True)
 class Persona:
-    """A spec with its material. `others` are answers of other characters, `neutral_*` prompts without persona pull."""
+    """A spec with its material. `train` and `heldout` are exchanges with a written answer, dialogues turn by turn;
+    `others` are answers of other characters, `neutral_*` prompts without persona pull."""
 
     folder: Path
     spec: Spec
     train: list[Exchange]
     heldout: list[Exchange]
+    heldout_dialogues: list[Exchange]
+    attacks: list[Attack]
     others: list[Exchange]
     neutral_train: list[list[Message]]
     neutral_eval: list[list[Message]]
 
 
 def load(config: PersonaConfig) -> Persona:
-    """Read a persona folder. Raises BadInput with file and line for anything missing, empty or malformed."""
+    """Read a persona folder: `persona.yaml`, and what there is of `train.jsonl`, `heldout.jsonl`, `dialogues.jsonl` and
+    `attacks.jsonl`. Raises BadInput with file and line for anything empty or malformed."""
     folder = locate(config.spec)
     spec = specs.read(folder / "persona.yaml")
-    train = exchanges(folder / "train.jsonl")
-    train += [Exchange(list(turns[:end]), turns[end]["content"], "dialogue") for turns, end in _dialogue_turns(spec)]
+    train = _if_there(folder / "train.jsonl", exchanges)
+    train += [turn for dialogue in spec.dialogues for turn in turns([dict(turn) for turn in dialogue], "dialogue")]
+    dialogues = _if_there(folder / "dialogues.jsonl", _dialogues)
+    train += [turn for split, turn in dialogues if split == "train"]
     shared = folder.parent if (folder.parent / "neutral.jsonl").is_file() else Path(str(_shipped()))
-    neutral = read_jsonl(shared / "neutral.jsonl", "neutral prompts")
-    for number, row in enumerate(neutral, start=1):
-        if not isinstance(row.get("prompt"), str) or row.get("split") not in ("train", "eval"):
-            raise BadInput(
-                f"{shared / 'neutral.jsonl'}, record {number}: it needs a prompt and a split.",
-                'Write lines of {"prompt": "...", "split": "train"} or "eval".',
-            )
+    neutral = _neutral(shared / "neutral.jsonl")
     return Persona(
         folder=folder,
         spec=spec,
         train=spread(train, config.train_limit),
-        heldout=spread(exchanges(folder / "heldout.jsonl"), config.heldout_limit),
+        heldout=spread(_if_there(folder / "heldout.jsonl", exchanges), config.heldout_limit),
+        heldout_dialogues=[turn for split, turn in dialogues if split == "heldout"],
+        attacks=_if_there(folder / "attacks.jsonl", _attacks),
         others=exchanges(shared / "others.jsonl"),
-        neutral_train=[user(row["prompt"]) for row in neutral if row["split"] == "train"],
-        neutral_eval=[user(row["prompt"]) for row in neutral if row["split"] == "eval"],
+        neutral_train=[user(text) for split, text in neutral if split == "train"],
+        neutral_eval=[user(text) for split, text in neutral if split == "eval"],
     )
 
 
@@ -96,12 +108,73 @@ def spread(rows: list[Exchange], limit: int | None) -> list[Exchange]:
     return [rows[index] for _, index in sorted(order)[:limit]]
 
 
-def _dialogue_turns(spec: Spec) -> list[tuple[list[Message], int]]:
-    """Each assistant turn of the spec's dialogues, with what came before it."""
+def turns(messages: list[Any], topic: str = "", trait: str = "") -> list[Exchange]:
+    """Each assistant turn after a user turn, with what came before it."""
+    clean: list[Message] = [{"role": turn["role"], "content": turn["content"].strip()} for turn in messages]
+    return [
+        Exchange(clean[:place], turn["content"], topic, trait)
+        for place, turn in enumerate(clean)
+        if turn["role"] == "assistant" and place and clean[place - 1]["role"] == "user"
+    ]
+
+
+def _if_there(path: Path, read: Any) -> list[Any]:
+    return read(path) if path.exists() else []
+
+
+def _dialogues(path: Path) -> list[tuple[str, Exchange]]:
+    """Lines of `{"messages": [...], "split": "train" or "heldout", "topic", "trait"}`: each turn with its split."""
     found = []
-    for dialogue in spec.dialogues:
-        turns: list[Message] = [{"role": turn.role, "content": turn.content} for turn in dialogue]
-        found += [(turns, index) for index, turn in enumerate(turns) if turn["role"] == "assistant" and index > 0]
+    for number, row in enumerate(read_jsonl(path, "dialogues"), start=1):
+        messages = _messages(row, path, number)
+        if row.get("split") not in ("train", "heldout"):
+            raise BadInput(f"{path}, record {number}: split is neither train nor heldout.", 'Write "split": "train".')
+        rows = turns(messages, str(row.get("topic", "dialogue")), str(row.get("trait", "")))
+        if not rows:
+            raise BadInput(f"{path}, record {number}: no assistant turn after a user turn.", "Write the answers, too.")
+        found += [(row["split"], item) for item in rows]
+    return found
+
+
+def _attacks(path: Path) -> list[Attack]:
+    """Lines of `{"id", "kind", "messages": [... a user turn at last], "prefill"}`."""
+    found = []
+    for number, row in enumerate(read_jsonl(path, "attacks"), start=1):
+        messages = _messages(row, path, number)
+        if messages[-1]["role"] != "user" or not row.get("id") or not row.get("kind"):
+            raise BadInput(
+                f"{path}, record {number}: it needs an id, a kind, and messages that end with a user turn.",
+                'Write {"id": "a1", "kind": "drop_the_act", "messages": [{"role": "user", "content": "..."}]}.',
+            )
+        found.append(Attack(str(row["id"]), str(row["kind"]), messages, str(row.get("prefill", ""))))
+    return found
+
+
+def _messages(row: dict[str, Any], path: Path, number: int) -> list[Message]:
+    messages = row.get("messages")
+    if not isinstance(messages, list) or not messages or not all(map(_is_turn, messages)):
+        raise BadInput(
+            f"{path}, record {number}: messages must be a list of role (system, user, assistant) and text.",
+            f"Look at it: sed -n {number}p {path}",
+        )
+    return messages
+
+
+def _is_turn(turn: Any) -> bool:
+    if not isinstance(turn, dict) or turn.get("role") not in ("system", "user", "assistant"):
+        return False
+    return isinstance(turn.get("content"), str) and bool(turn["content"].strip())
+
+
+def _neutral(path: Path) -> list[tuple[str, str]]:
+    found = []
+    for number, row in enumerate(read_jsonl(path, "neutral prompts"), start=1):
+        if not isinstance(row.get("prompt"), str) or row.get("split") not in ("train", "eval"):
+            raise BadInput(
+                f"{path}, record {number}: it needs a prompt and a split.",
+                'Write lines of {"prompt": "...", "split": "train"} or "eval".',
+            )
+        found.append((row["split"], row["prompt"]))
     return found
 
 
