@@ -20,8 +20,11 @@ class PersonaConfig(Section):
 
 
 class ImportConfig(Section):
-    """How conversations are read, whatever they were exported from."""
+    """Conversations to learn the personality from, and how they are read, whatever they were exported from."""
 
+    paths: list[str] = Field(
+        default_factory=list, description="files, folders or exports; what the assistant says there becomes `chosen`"
+    )
     redact: bool = Field(default=True, description="replace secrets, e-mail addresses, phone and card numbers by marks")
     near_duplicate: float = Field(
         default=0.85,
@@ -54,11 +57,15 @@ class TeacherConfig(Section):
 
 
 class PairsConfig(Section):
-    """How the rejected side is sampled: from the bare base model, greedily."""
+    """How the rejected side is sampled from the bare base model, and what is held out where nobody has said so."""
 
     max_new_tokens: int = Field(default=64, ge=8, description="length of a rejected answer")
+    temperature: float = Field(default=0.7, ge=0, le=2, description="of the rejected answer; 0: greedy")
     min_length_ratio: float = Field(default=0.2, gt=0, le=1, description="lint: least ratio of the two lengths")
-    max_prompt_tokens: int = Field(default=256, ge=16, description="lint: a prompt longer than this is an error")
+    max_prompt_tokens: int = Field(default=256, ge=16, description="a prompt longer than this is an error")
+    heldout_share: float = Field(
+        default=0.2, gt=0, lt=0.9, description="of the exchanges, if the persona has no heldout.jsonl; whole topics"
+    )
 
 
 class ReplayConfig(Section):

@@ -24,9 +24,14 @@ class Lint:
 
 
 def build(
-    exchanges: list[Exchange], model: ChatModel, config: PairsConfig, batch_size: int, progress: Progress = silent
+    exchanges: list[Exchange],
+    model: ChatModel,
+    config: PairsConfig,
+    batch_size: int,
+    progress: Progress = silent,
+    seed: int = 0,
 ) -> list[Pair]:
-    """One pair an exchange, the rejected side sampled greedily from the model in its `base` state.
+    """One pair an exchange, the rejected side sampled from the model in its `base` state.
 
     Raises BadInput for a prompt that is too long, before anything is generated.
     """
@@ -39,7 +44,9 @@ def build(
             )
     with model.state("base"):
         prompts = [item.prompt for item in exchanges]
-        rejected = model.generate(prompts, config.max_new_tokens, batch_size, progress)
+        rejected = model.generate(
+            prompts, config.max_new_tokens, batch_size, progress, temperature=config.temperature, seed=seed
+        )
     return [
         Pair(fingerprint([item.prompt, item.answer]), item.prompt, item.answer, answer, item.topic, item.trait)
         for item, answer in zip(exchanges, rejected, strict=True)

@@ -11,7 +11,15 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from adapters.config import AdaptersConfig, DpoConfig, LoraSettings, ModelConfig, PersonalityConfig, TrainSettings
-from data.config import PairsConfig, PersonaConfig, ReplayConfig, Section, TaskConfig
+from data.config import (
+    ImportConfig,
+    PairsConfig,
+    PersonaConfig,
+    ReplayConfig,
+    Section,
+    TaskConfig,
+    TeacherConfig,
+)
 from data.errors import BadInput
 from data.io import read_text
 from evals.config import CapabilityConfig, GateConfig, HypothesisConfig, PersonaEvalConfig
@@ -45,6 +53,8 @@ class Config(Section):
     run: RunConfig = RunConfig()
     model: ModelConfig = ModelConfig()
     persona: PersonaConfig = PersonaConfig()
+    conversations: ImportConfig = ImportConfig()
+    teacher: TeacherConfig = TeacherConfig()
     pairs: PairsConfig = PairsConfig()
     lora: LoraSettings = LoraSettings()
     train: TrainSettings = TrainSettings()

@@ -8,10 +8,11 @@ from typing import Any
 
 from adapters import base, train
 from adapters.serve import Served
+from data import importers, persona, replay, tasks
 from data import mix as mixing
 from data import pairs as pair_data
-from data import persona, replay, tasks
 from data.config import TaskConfig
+from data.errors import BadInput
 from data.io import fingerprint, read_jsonl, write_jsonl
 from data.persona import Persona
 from data.types import Exchange, Pair
@@ -39,8 +40,8 @@ def pairs(run: Run) -> Artifact:
     def make(folder: Path) -> dict[str, Any]:
         model, batch = run.base, config.model.eval_batch_size
         with run.console.progress("rejected side") as progress:
-            drafts = pair_data.build(material.train, model, config.pairs, batch, progress)
-            heldout = pair_data.build(material.heldout, model, config.pairs, batch, progress)
+            drafts = pair_data.build(material.train, model, config.pairs, batch, progress, config.run.seed)
+            heldout = pair_data.build(material.heldout, model, config.pairs, batch, progress, config.run.seed)
         kept, report = pair_data.lint(drafts, config.pairs)
         with run.console.progress("neutral answers") as progress, model.state("base"):
             prompts = [*material.neutral_train, *material.neutral_eval]
@@ -97,6 +98,24 @@ def buffer(run: Run) -> Artifact:
             )
 
     return run.do("replay", inputs, make)
+
+
+def updated_buffer(run: Run, paths: list[Path]) -> Artifact:
+    """The buffer after new conversations came in. `molt replay update CONFIG PATH...`"""
+    config, before = run.config, buffer(run)
+    report = importers.Report()
+    fresh = list(importers.read(paths, config.conversations, report))
+    if not fresh:
+        raise BadInput("There is no exchange in these conversations.", f"Look why: molt data import {paths[0]}")
+    inputs = {"replay": before.fingerprint, "new": fingerprint([asdict(item) for item in fresh])}
+
+    def make(folder: Path) -> dict[str, Any]:
+        batch, start = config.model.eval_batch_size, replay.load(before.folder)
+        with run.console.progress("replay buffer") as progress:
+            model = serve(run, "personality")
+            return buffers.build(model, fresh, config.replay, config.run.seed, batch, folder, progress, start)
+
+    return run.do("replay-update", inputs, make)
 
 
 def task(run: Run, name: str) -> Artifact:
@@ -212,8 +231,6 @@ def states(run: Run) -> list[str]:
 
 def task_settings(run: Run, name: str) -> TaskConfig:
     """The settings of a task, or of its control. Raises BadInput for a task that the config does not have."""
-    from data.errors import BadInput
-
     settings = run.config.tasks.get(name.removesuffix(CONTROL))
     if settings is None:
         known = ", ".join(run.config.tasks) or "none"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -49,6 +49,41 @@ def _whole_job(name: str, overrides: list[str] | None, json_output: bool) -> Non
         )
 
 
+@data_app.command("import")
+def data_import(
+    paths: Annotated[list[Path], typer.Argument(help="exports, transcripts, session logs, or folders of them")],
+    out: Annotated[Path, typer.Option(help="JSONL to write")] = Path("conversations/imported.jsonl"),
+    redact: Annotated[bool, typer.Option(help="replace secrets, e-mail addresses, phone and card numbers")] = True,
+    json_output: Json = False,
+) -> None:
+    """Conversations as people have them into clean JSONL: told by content, near-duplicates out, secrets redacted."""
+    from data import importers
+    from data.config import ImportConfig
+    from data.errors import BadInput
+
+    console = Console(json_output)
+    if out.exists():
+        raise BadInput(f"{out} exists already.", "Name another: --out conversations/more.jsonl")
+    report = importers.Report()
+    count = importers.write(importers.read(paths, ImportConfig(redact=redact), report), out)
+    lines = [_imported(row) for row in report.rows()]
+    lines += [f"{name}: passed over, {why}" for name, why in report.skipped.items()]
+    if report.redacted:
+        marks = ", ".join(f"{number} {kind}" for kind, number in report.redacted.most_common())
+        lines.append(f"redacted: {marks}")
+    lines.append(f"{count} exchanges of {report.turns} assistant turns in {out}")
+    lines.append(f"next: molt data build CONFIG 'conversations.paths=[{out}]'")
+    value = {"files": report.rows(), "skipped": report.skipped, "redacted": report.redacted, "exchanges": count}
+    console.result({**value, "out": str(out)}, "\n".join(lines))
+
+
+def _imported(row: dict[str, Any]) -> str:
+    left = "; ".join(f"{key} {row[key]}" for key in ("dropped", "removed") if row[key])
+    return f"{row['file']}: {row['format']}, {row['conversations']} conversations, {row['exchanges']} exchanges" + (
+        f" ({left})" if left else ""
+    )
+
+
 @data_app.command("build")
 def data_build(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
     """Preference pairs: the persona's answers against what the bare model really says; with lint counts."""
@@ -59,6 +94,22 @@ def data_build(config: ConfigArg, overrides: Overrides = None, json_output: Json
         told(console, [stages.pairs(current)], f"molt train personality {again(config, overrides)}")
 
 
+@replay_app.command("update")
+def replay_update(
+    config: ConfigArg,
+    paths: Annotated[list[str], typer.Argument(help="new conversations, then settings as KEY=VALUE")],
+    json_output: Json = False,
+) -> None:
+    """The next buffer, from the present one and new conversations; what was left out before is not read again."""
+    console = Console(json_output)
+    overrides = [item for item in paths if "=" in item]
+    with running(loaded(config, overrides), console) as current:
+        from pipeline import stages
+
+        new = [Path(item) for item in paths if "=" not in item]
+        told(console, [stages.updated_buffer(current, new)], f"molt retrain {again(config, overrides)}")
+
+
 @train_app.command("personality")
 def train_personality(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
     """The personality adapter: TRL's DPO with NLL and explicit KL, or SFT."""
@@ -67,6 +118,27 @@ def train_personality(config: ConfigArg, overrides: Overrides = None, json_outpu
         from pipeline import stages
 
         told(console, [stages.personality(current)], f"molt replay build {again(config, overrides)}")
+
+
+@data_app.command("show")
+def data_show(
+    config: ConfigArg,
+    overrides: Overrides = None,
+    n: Annotated[int, typer.Option("-n", min=0, help="examples")] = 3,
+    split: Annotated[str, typer.Option(help="train or heldout")] = "train",
+    json_output: Json = False,
+) -> None:
+    """How the pairs are spread over topics, traits and lengths, and some as the trainer sees them, token by token."""
+    from data.errors import BadInput
+
+    if split not in ("train", "heldout"):
+        raise BadInput(f"There is no split {split}.", "Use --split train or --split heldout")
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from pipeline import show
+
+        value, text = show.lines(current, split, n)
+        console.result(value, "\n".join(text))
 
 
 @replay_app.command("build")

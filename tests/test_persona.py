@@ -1,0 +1,77 @@
+"""A persona's folder: what may lie in it, and what is said when something is wrong there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from data import persona
+from data.config import PersonaConfig
+from data.errors import BadInput
+
+SPEC = "name: Ann\nsystem_prompt: You are Ann.\ntraits: [{id: calm, text: I keep calm.}]\n"
+TALK = [
+    {"role": "user", "content": "hi"},
+    {"role": "assistant", "content": "Morning."},
+    {"role": "user", "content": "and?"},
+    {"role": "assistant", "content": "Sit down."},
+]
+
+
+def folder(tmp_path: Path, **files: list[dict] | str) -> PersonaConfig:
+    (tmp_path / "persona.yaml").write_text(SPEC)
+    for name, rows in files.items():
+        text = rows if isinstance(rows, str) else "".join(json.dumps(row) + "\n" for row in rows)
+        (tmp_path / f"{name}.jsonl").write_text(text)
+    return PersonaConfig(spec=str(tmp_path))
+
+
+def test_a_spec_alone_is_enough(tmp_path: Path) -> None:
+    found = persona.load(folder(tmp_path))
+    assert (found.train, found.heldout, found.attacks) == ([], [], [])
+    assert found.neutral_train and found.others
+
+
+def test_dialogues_are_learned_turn_by_turn(tmp_path: Path) -> None:
+    rows = [{"messages": TALK, "split": "train", "topic": "t"}, {"messages": TALK[:2], "split": "heldout"}]
+    found = persona.load(folder(tmp_path, dialogues=rows))
+    assert [(len(item.prompt), item.answer, item.topic) for item in found.train] == [
+        (1, "Morning.", "t"),
+        (3, "Sit down.", "t"),
+    ]
+    assert [item.answer for item in found.heldout_dialogues] == ["Morning."]
+
+
+def test_attacks_end_with_the_user(tmp_path: Path) -> None:
+    rows = [{"id": "a1", "kind": "prefill", "messages": TALK[:1], "prefill": "As an AI"}]
+    assert persona.load(folder(tmp_path, attacks=rows)).attacks[0].prefill == "As an AI"
+
+
+@pytest.mark.parametrize(
+    ("name", "row", "message"),
+    [
+        ("dialogues", {"messages": TALK}, "neither train nor heldout"),
+        ("dialogues", {"messages": TALK[:1], "split": "train"}, "no assistant turn"),
+        ("dialogues", {"messages": [{"role": "robot", "content": "x"}], "split": "train"}, "messages must be a list"),
+        ("dialogues", {"messages": "hi", "split": "train"}, "messages must be a list"),
+        ("attacks", {"id": "a", "kind": "k", "messages": TALK}, "end with a user turn"),
+        ("attacks", {"kind": "k", "messages": TALK[:1]}, "needs an id"),
+        ("attacks", {"id": "a", "kind": "k", "messages": []}, "messages must be a list"),
+        (
+            "attacks",
+            {"id": "a", "kind": "k", "messages": [{"role": "user", "content": " "}]},
+            "messages must be a list",
+        ),
+    ],
+)
+def test_a_bad_line_is_named(tmp_path: Path, name: str, row: dict, message: str) -> None:
+    with pytest.raises(BadInput, match=message) as found:
+        persona.load(folder(tmp_path, **{name: [row]}))
+    assert f"{name}.jsonl, record 1" in found.value.what
+
+
+def test_an_empty_file_is_not_taken_for_none(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="is empty"):
+        persona.load(folder(tmp_path, train=""))
