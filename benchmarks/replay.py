@@ -37,7 +37,6 @@ SEEDS = (0, 1, 2)
 ARMS = {
     "combined (KL)": {"select": "combined"},
     "importance (KL)": {"select": "importance"},
-    "importance (margin)": {"select": "importance", "importance": "margin"},
     "importance (gradient)": {"select": "importance", "importance": "gradient"},
     "facility location": {"select": "facility_location"},
     "k-center": {"select": "k_center"},
@@ -46,9 +45,9 @@ ARMS = {
     "reservoir": {"select": "reservoir"},
     "recency": {"select": "recency"},
 }
-KINDS = ("kl", "margin", "gradient")
-TASK = TaskConfig(kind="reminders", train=240, test=60, steps=20, batch_size=8, learning_rate=5e-4, replay_ratio=0.0)
-PROMPTS = 60
+KINDS = ("kl", "gradient")
+TASK = TaskConfig(kind="reminders", train=240, test=40, steps=20, batch_size=8, learning_rate=5e-4, replay_ratio=0.0)
+PROMPTS = 48
 WRITTEN = 16
 TOKENS = 32
 Folder = Annotated[Path, typer.Option(help="where runs and records go; rerunning continues")]
@@ -156,27 +155,28 @@ class Judge:
     def __init__(self, run: Any, heldout: list[Any]) -> None:
         from pipeline import stages
 
-        self.run, self.heldout = run, heldout
+        self.heldout = heldout
+        self.model = stages.serve(run, "personality")
         self.classifier = stages.classifier(run)
         self.limit = stages.pairs(run).facts["nll_limit"]
-        self.start = {state: self.margins(stages.serve(run, state), state) for state in ("base", "personality")}
+        self.start = {state: self.margins(state) for state in ("base", "personality")}
 
-    def margins(self, model: Any, state: str) -> np.ndarray:
+    def margins(self, state: str) -> np.ndarray:
         """Log-likelihood of the hand-written answers, nats a token, prompt by prompt."""
         prompts, answers = [pair.prompt for pair in self.heldout], [pair.chosen for pair in self.heldout]
-        with model.state(state):
-            return np.array([score.per_token for score in model.score(prompts, answers, 32)])
+        with self.model.state(state):
+            return np.array([score.per_token for score in self.model.score(prompts, answers, 16)])
 
     def __call__(self, folder: Path, task: TaskConfig, seed: int) -> dict[str, Any]:
-        from adapters import base
-        from adapters.serve import Served
-        from pipeline import stages
-
-        model = Served(base.load(self.run.config.model))
-        model.load("personality", stages.personality(self.run).folder)
+        model, state = self.model, "personality+task"
         model.load("task", folder)
-        state = "personality+task"
-        now = self.margins(model, state)
+        try:
+            return self._measure(model, state, task, seed)
+        finally:
+            model.model.delete_adapter("task")
+
+    def _measure(self, model: Any, state: str, task: TaskConfig, seed: int) -> dict[str, Any]:
+        now = self.margins(state)
         gained = self.start["personality"] - self.start["base"]
         asked = spaced(self.heldout, WRITTEN)
         with model.state(state):
