@@ -30,7 +30,7 @@ class ImportConfig(Section):
         default=0.85,
         gt=0,
         le=1,
-        description="drop an exchange that shares this much of its words with an earlier one; 1: only equal ones",
+        description="drop an exchange that shares this much of its pairs of neighbouring words with an earlier one",
     )
     max_context_turns: int = Field(default=8, ge=1, description="turns before an answer that are kept, the last ones")
     max_answer_chars: int = Field(default=8000, ge=1, description="an answer longer than this is dropped")
@@ -61,10 +61,27 @@ class PairsConfig(Section):
 
     max_new_tokens: int = Field(default=64, ge=8, description="length of a rejected answer")
     temperature: float = Field(default=0.7, ge=0, le=2, description="of the rejected answer; 0: greedy")
-    min_length_ratio: float = Field(default=0.2, gt=0, le=1, description="lint: least ratio of the two lengths")
     max_prompt_tokens: int = Field(default=256, ge=16, description="a prompt longer than this is an error")
     heldout_share: float = Field(
         default=0.2, gt=0, lt=0.9, description="of the exchanges, if the persona has no heldout.jsonl; whole topics"
+    )
+
+
+class ChecksConfig(Section):
+    """What a pair must pass to be trained on. What fails is counted, and shown by `molt data lint`."""
+
+    min_length_ratio: float = Field(default=0.2, gt=0, le=1, description="least ratio of the lengths of both sides")
+    language: bool = Field(default=True, description="drop answers that are surely in another language than the prompt")
+    min_margin: float | None = Field(
+        default=None,
+        description="least gain of an answer's log-likelihood, nats a token, with the spec as a system prompt; asked "
+        "of answers from a teacher or from conversations, never of hand-written ones",
+    )
+    near: float = Field(
+        default=0.95,
+        gt=0,
+        le=1,
+        description="prompts of this cosine or more are the same: never on both sides of a split",
     )
 
 

@@ -107,6 +107,14 @@ def sha256_file(path: Path) -> str:
     return digest.hexdigest()
 
 
+def sha256_tree(path: Path) -> list[list[str]]:
+    """Name and hash of a file, or of every file in a folder, in name order. Raises BadInput when there is nothing."""
+    files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
+    if not all(file.is_file() for file in files):
+        raise BadInput(f"{path} does not exist.", "Correct the path in the config or on the command line.")
+    return [[str(file.relative_to(path)), sha256_file(file)] for file in files]
+
+
 def fingerprint(value: Any) -> str:
     """Twelve hex digits that depend on a JSON-able value, whatever the order of its keys."""
     canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)

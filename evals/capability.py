@@ -151,6 +151,21 @@ def evaluate(
     return records
 
 
+def texts(items: dict[str, int], seed: int) -> dict[str, list[str]]:
+    """What the items of each benchmark ask, as `evaluate` draws them for the same arguments: what must not be trained
+    on. Raises BadInput for a benchmark that cannot be loaded."""
+    found = {}
+    with tempfile.TemporaryDirectory() as folder, assets.quiet():
+        for name, count in items.items():
+            drawn = _draw(name, count, seed, 0, Path(folder))
+            docs = [drawn.tasks[task].eval_docs[i] for task, chosen in drawn.items.items() for i in chosen]
+            found[name] = [
+                " ".join(str(value) for value in doc.values() if isinstance(value, str) and " " in value)
+                for doc in docs
+            ]
+    return found
+
+
 def summarise(records: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
     """By benchmark: n, accuracy, chance, perplexity of LAMBADA's last word; and the plain mean of accuracies."""
     found: dict[str, dict[str, float]] = {}

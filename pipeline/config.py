@@ -12,6 +12,7 @@ from pydantic import BaseModel, Field, ValidationError, model_validator
 
 from adapters.config import AdaptersConfig, DpoConfig, LoraSettings, ModelConfig, PersonalityConfig, TrainSettings
 from data.config import (
+    ChecksConfig,
     ImportConfig,
     PairsConfig,
     PersonaConfig,
@@ -56,6 +57,7 @@ class Config(Section):
     conversations: ImportConfig = ImportConfig()
     teacher: TeacherConfig = TeacherConfig()
     pairs: PairsConfig = PairsConfig()
+    checks: ChecksConfig = ChecksConfig()
     lora: LoraSettings = LoraSettings()
     train: TrainSettings = TrainSettings()
     personality: PersonalityConfig = PersonalityConfig()

@@ -10,7 +10,7 @@ from typing import Any
 from adapters import base, card, train
 from adapters.registry import Registry
 from adapters.serve import Served
-from data import importers, replay
+from data import checks, importers, replay
 from data import pairs as pair_data
 from data.errors import BadInput
 from data.io import fingerprint, read_json, read_jsonl, sha256_file, write_json, write_jsonl
@@ -37,7 +37,7 @@ def cycle(run: Run) -> Artifact | None:
             "No personality is in use yet, so there is nothing to retrain.",
             "Make one: molt run CONFIG   or put one into use: molt registry promote ID",
         )
-    imported = importers.conversations(config.retrain.conversations)
+    imported = importers.conversations(config.retrain.conversations, config.conversations)
     known, limit = _already_seen(run), config.pairs.max_prompt_tokens
     unseen = fresh = [item for item in imported.exchanges if _key(item) not in known]
     if len(unseen) >= config.retrain.min_new:  # only then is the model needed
@@ -114,7 +114,7 @@ def _training_pairs(run: Run, kept: list[Exchange], fresh: list[Exchange]) -> li
     rows = [*fresh, *random.Random(config.run.seed).sample(kept, wanted)]
     with run.console.progress("rejected side") as progress:
         drafts = pair_data.build(rows, run.base, config.pairs, config.model.eval_batch_size, progress)
-    return pair_data.lint(drafts, config.pairs)[0]
+    return checks.keep(drafts, config.checks)[0]
 
 
 def _buffer(run: Run, current: str) -> Path:

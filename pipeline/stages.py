@@ -8,12 +8,13 @@ from typing import Any
 
 from adapters import base, train
 from adapters.serve import Served
-from data import importers, persona, replay, tasks
+from data import checks, dataset_card, importers, replay, tasks
 from data import mix as mixing
 from data import pairs as pair_data
+from data import persona as personas
 from data.config import TaskConfig
 from data.errors import BadInput
-from data.io import fingerprint, read_jsonl, write_jsonl
+from data.io import fingerprint, read_jsonl, sha256_tree, write_jsonl
 from data.persona import Persona
 from data.types import Exchange, Pair
 from evals import capability as capability_eval
@@ -21,6 +22,7 @@ from evals import persona as persona_eval
 from evals import style
 from evals import tasks as task_eval
 from pipeline import buffer as buffers
+from pipeline import material
 from pipeline.run import Artifact, Run
 
 CONTROL = "_control"
@@ -30,30 +32,49 @@ TASK_TOKENS = 48
 def pairs(run: Run) -> Artifact:
     """Preference pairs: answers in the personality's voice against the bare model's own. `molt data build CONFIG`"""
     config = run.config
-    material = persona.load(config.persona)
+    persona = personas.load(config.persona)
     inputs = {
         "model": config.model.model_dump(exclude={"shape"}),
-        "pairs": config.pairs.model_dump(),
-        "persona": fingerprint(asdict(material)),
+        "persona": fingerprint({**asdict(persona), "folder": None}),
+        "conversations": [[name, sha256_tree(Path(name))] for name in config.conversations.paths],
+        "measured": {
+            "capability": config.capability.items,
+            "tasks": {n: [t.kind, t.test] for n, t in config.tasks.items()},
+        },
+        **{name: getattr(config, name).model_dump() for name in ("conversations", "teacher", "pairs", "checks")},
+        "seed": config.run.seed,
     }
 
     def make(folder: Path) -> dict[str, Any]:
-        model, batch = run.base, config.model.eval_batch_size
+        model, batch, seed = run.base, config.model.eval_batch_size, config.run.seed
+        found = material.gather(run, persona, folder)
         with run.console.progress("rejected side") as progress:
-            drafts = pair_data.build(material.train, model, config.pairs, batch, progress, config.run.seed)
-            heldout = pair_data.build(material.heldout, model, config.pairs, batch, progress, config.run.seed)
-        kept, report = pair_data.lint(drafts, config.pairs)
+            drafts = pair_data.build(found.train, model, config.pairs, batch, progress, seed)
+            heldout = pair_data.build(found.heldout, model, config.pairs, batch, progress, seed)
         with run.console.progress("neutral answers") as progress, model.state("base"):
-            prompts = [*material.neutral_train, *material.neutral_eval]
+            prompts = [*persona.neutral_train, *persona.neutral_eval]
             answers = model.generate(prompts, config.pairs.max_new_tokens, batch, progress)
-            spoken = model.score([pair.prompt for pair in kept], [pair.chosen for pair in kept], batch, progress)
+        margins = material.margins(run, persona, found.train, [pair.id for pair in drafts])
+        kept, report = checks.keep(drafts, config.checks, margins)
+        with model.state("base"):
+            spoken = model.score([pair.prompt for pair in kept], [pair.chosen for pair in kept], batch)
         neutral = [Exchange(*row) for row in zip(prompts, answers, strict=True)]
-        split = len(material.neutral_train)
+        split = len(persona.neutral_train)
         write_jsonl(folder / "train.jsonl", map(pair_data.to_row, kept))
         write_jsonl(folder / "heldout.jsonl", map(pair_data.to_row, heldout))
         write_jsonl(folder / "neutral_train.jsonl", (asdict(item) for item in neutral[:split] if item.answer))
         write_jsonl(folder / "neutral_eval.jsonl", (asdict(item) for item in neutral[split:] if item.answer))
-        return {**asdict(report), "heldout": len(heldout), "nll_limit": persona_eval.nll_limit(spoken)}
+        facts = {
+            **asdict(report),
+            **asdict(checks.length_bias(kept)),
+            "heldout": len(heldout),
+            "nll_limit": persona_eval.nll_limit(spoken),
+            "variety": asdict(checks.variety([pair.chosen for pair in kept])),
+            "examples": {**report.examples, **({"leaked": found.leaked} if found.leaked else {})},
+            **found.facts,
+        }
+        dataset_card.write(folder, persona.spec, config.model.id, kept, facts)
+        return facts
 
     return run.do("pairs", inputs, make)
 
@@ -262,18 +283,18 @@ def serve(run: Run, state: str) -> Served:
 def classifier(run: Run) -> style.StyleClassifier:
     """The style classifier: training prompts only, against the base's answers and other characters'. One and the same
     for all states and seeds of these pairs."""
-    material = persona.load(run.config.persona)
+    persona = personas.load(run.config.persona)
     ours = load_pairs(pairs(run), "train")
     topics = len({pair.topic for pair in ours}) > 1  # without topics, cross-validation keeps prompts apart
     groups = [pair.topic if topics else pair.id for pair in ours]
     positive = [style.Labelled(pair.chosen, group) for pair, group in zip(ours, groups, strict=True)]
     negative = [style.Labelled(pair.rejected, group) for pair, group in zip(ours, groups, strict=True)]
-    negative += [style.Labelled(item.answer, item.source) for item in material.others]
-    return style.train(positive, negative, material.spec.catchphrases, seed=0)
+    negative += [style.Labelled(item.answer, item.source) for item in persona.others]
+    return style.train(positive, negative, persona.spec.catchphrases, seed=0)
 
 
 def material_of(run: Run) -> Persona:
-    return persona.load(run.config.persona)
+    return personas.load(run.config.persona)
 
 
 def load_pairs(artifact: Artifact, name: str) -> list[Pair]:

@@ -8,10 +8,10 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from data import importers, pairs, persona, tasks
+from data import pairs, persona, tasks
 from data.config import PairsConfig, PersonaConfig
 from data.errors import BadInput
 from data.io import read_jsonl, write_json, write_jsonl
@@ -86,11 +86,6 @@ def test_lint_refuses_an_empty_result() -> None:
         pairs.lint([pair("same words", "same words")], PairsConfig())
 
 
-def write(path: Path, *rows: object) -> Path:
-    path.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
-    return path
-
-
 @given(st.lists(st.text(max_size=30), max_size=5))
 def test_jsonl_comes_back_as_it_was_written(tmp_path_factory: pytest.TempPathFactory, texts: list[str]) -> None:
     """Whatever a model says, line separators of Unicode included."""
@@ -106,55 +101,6 @@ def test_json_has_no_word_for_what_is_not_finite(tmp_path: Path) -> None:
         "low": None,
         "rows": [[None, 1.5]],
     }
-
-
-def test_conversations_lose_no_turn_silently(tmp_path: Path) -> None:
-    turns = [
-        {"role": "assistant", "content": "unasked"},
-        {"role": "user", "content": "hi"},
-        {"role": "assistant", "content": "hello"},
-        {"role": "user", "content": "and?"},
-        {"role": "assistant", "content": " "},
-    ]
-    path = write(tmp_path / "a.jsonl", {"messages": turns}, {"messages": turns})
-    found = importers.conversations(path)
-    assert [item.answer for item in found.exchanges] == ["hello"]
-    assert len(found.exchanges) + sum(found.dropped.values()) == 6
-    assert found.dropped == {"empty": 2, "no user turn before": 2, "duplicate": 1}
-
-
-@settings(max_examples=30, deadline=None)
-@given(st.lists(st.tuples(st.text(min_size=1, max_size=20), st.text(min_size=1, max_size=20)), min_size=1, max_size=8))
-def test_conversations_account_for_every_assistant_turn(tmp_path_factory: pytest.TempPathFactory, rows: list) -> None:
-    messages = [turn for a, b in rows for turn in ({"role": "user", "content": a}, {"role": "assistant", "content": b})]
-    path = write(tmp_path_factory.mktemp("c") / "a.jsonl", {"messages": messages})
-    found = importers.conversations(path)
-    assert len(found.exchanges) + sum(found.dropped.values()) == len(rows)
-
-
-BAD_LINES = [
-    ("{not json", "line 1: not valid JSON"),
-    ("[1, 2]", "expected an object"),
-    ({"text": "x"}, "no `messages` list"),
-    ({"messages": [{"role": "robot", "content": "x"}]}, "needs a role"),
-    ({"messages": [{"role": "user", "content": 3}]}, "needs a role"),
-]
-
-
-@pytest.mark.parametrize(("line", "message"), BAD_LINES)
-def test_a_bad_conversation_is_named(tmp_path: Path, line: object, message: str) -> None:
-    with pytest.raises(BadInput, match=message):
-        importers.conversations(write(tmp_path / "a.jsonl", line))
-
-
-def test_files_that_cannot_be_read(tmp_path: Path) -> None:
-    with pytest.raises(BadInput, match="does not exist"):
-        importers.conversations(tmp_path / "none.jsonl")
-    with pytest.raises(BadInput, match="No conversations"):
-        importers.conversations(tmp_path)
-    (tmp_path / "latin.jsonl").write_bytes(b'{"messages": "\xe9"}')
-    with pytest.raises(BadInput, match="not UTF-8"):
-        importers.conversations(tmp_path / "latin.jsonl")
 
 
 def persona_folder(tmp_path: Path, train: str = '{"prompt": "hi", "answer": "yes"}') -> Path:

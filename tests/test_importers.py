@@ -1,0 +1,820 @@
+"""Conversations as people have them: every format, every way in which a file can be broken, and nothing lost silently."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import zipfile
+from collections import Counter
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from data import importers, near, sources
+from data.config import ImportConfig
+from data.errors import BadInput
+from data.redact import redact
+from data.types import Exchange
+
+EVERYTHING = ImportConfig(near_duplicate=1, redact=False, max_answer_chars=10**6, max_context_turns=100)
+FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+def turn(role: str, content: Any, **more: Any) -> dict[str, Any]:
+    return {"role": role, "content": content, **more}
+
+
+def write(path: Path, *rows: object) -> Path:
+    """JSON lines; a text is written as it is."""
+    path.write_text(
+        "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8"
+    )
+    return path
+
+
+def read(*paths: Path, config: ImportConfig = EVERYTHING) -> tuple[list[Exchange], importers.Report]:
+    report = importers.Report()
+    found = list(importers.read(list(paths), config, report))
+    assert report.exchanges == len(found)
+    for file in report.files:
+        assert file.turns == file.exchanges + file.dropped.total()
+    return found, report
+
+
+def said(exchanges: list[Exchange]) -> list[list[str]]:
+    return [[*(message["content"] for message in item.prompt), item.answer] for item in exchanges]
+
+
+# --- formats
+
+
+CHAT = [["hi", "hello"], ["hi", "hello", "and tea?", "always tea"]]
+
+
+def node(name: str, parent: str | None, role: str, *parts: Any, kind: str = "text", **more: Any) -> dict[str, Any]:
+    message = {"author": {"role": role}, "content": {"content_type": kind, "parts": list(parts)}, "recipient": "all"}
+    return {"id": name, "parent": parent, "children": [], "message": {**message, **more}}
+
+
+def chatgpt(**more: Any) -> dict[str, Any]:
+    hidden = {"metadata": {"is_visually_hidden_from_conversation": True}}
+    nodes = [
+        {"id": "root", "parent": None, "children": ["s"], "message": None},
+        node("s", "root", "system", ""),
+        node("h", "s", "user", "about me", kind="user_editable_context", **hidden),
+        node("u1", "h", "user", "hi"),
+        node("a0", "u1", "assistant", "an answer that was regenerated"),
+        node("a1", "u1", "assistant", "hello"),
+        node("u2", "a1", "user", {"content_type": "image_asset_pointer", "asset_pointer": "x"}, "and tea?"),
+        node("t1", "u2", "assistant", kind="thoughts"),
+        node("c1", "t1", "assistant", "search()", kind="code", recipient="browser"),
+        node("r1", "c1", "tool", "found"),
+        node("a2", "r1", "assistant", "always tea \ue200cite\ue202turn0search0\ue201"),
+    ]
+    return {"title": "Tea", "create_time": 1.5, "mapping": {each["id"]: each for each in nodes}, **more}
+
+
+def test_chatgpt_export(tmp_path: Path) -> None:
+    (tmp_path / "conversations.json").write_text(json.dumps([chatgpt(current_node="a2"), chatgpt(current_node="a0")]))
+    found, report = read(tmp_path / "conversations.json")
+    assert said(found) == [*CHAT, ["hi", "an answer that was regenerated"]]
+    assert {item.source for item in found} == {"conversations"}
+    assert report.dropped == {"alternative branch": 3}
+    removed = {
+        "system message",
+        "hidden message",
+        "attachment",
+        "thinking",
+        "tool call",
+        "tool result",
+        "citation mark",
+    }
+    assert removed <= set(report.noise)
+    assert report.formats == {"ChatGPT export": 3}
+
+
+def test_chatgpt_without_a_current_node_and_with_speech(tmp_path: Path) -> None:
+    one = chatgpt()
+    one["mapping"]["a2"]["message"]["create_time"] = 9.0
+    one["mapping"]["u1"]["message"]["content"]["parts"] = [{"content_type": "audio_transcription", "text": "hi"}]
+    assert said(read(write(tmp_path / "a.json", one))[0]) == CHAT
+
+
+def test_chatgpt_parents_in_a_circle(tmp_path: Path) -> None:
+    one = chatgpt(current_node="a2")
+    one["mapping"]["root"]["parent"] = "a2"
+    with pytest.raises(BadInput, match=r"conversation 1: the parents .* circle"):
+        read(write(tmp_path / "a.json", [one]))
+
+
+def test_claude_export(tmp_path: Path) -> None:
+    messages = [
+        {"sender": "human", "text": "hi", "content": [{"type": "text", "text": "hi"}], "attachments": []},
+        {"sender": "assistant", "text": "hello", "content": []},
+        {"sender": "human", "text": "and tea?", "files": [{"file_name": "a.png"}]},
+        {
+            "sender": "assistant",
+            "text": "This block is not supported",
+            "content": [
+                {"type": "thinking", "thinking": "..."},
+                {"type": "tool_use"},
+                {"type": "text", "text": "always tea"},
+            ],
+        },
+    ]
+    found, report = read(write(tmp_path / "a.json", [{"uuid": "1", "name": "Tea", "chat_messages": messages}]))
+    assert said(found) == CHAT
+    assert report.noise["thinking"] == report.noise["tool call"] == report.noise["attachment"] == 1
+
+
+def test_claude_export_with_branches(tmp_path: Path) -> None:
+    rows = [("1", "0", "human", "hi"), ("2", "1", "assistant", "old"), ("3", "1", "assistant", "hello")]
+    messages = [{"uuid": a, "parent_message_uuid": b, "sender": c, "text": d} for a, b, c, d in rows]
+    found, report = read(write(tmp_path / "a.json", [{"chat_messages": messages}]))
+    assert said(found) == [["hi", "hello"]]
+    assert report.dropped == {"alternative branch": 1}
+
+
+@pytest.mark.parametrize("as_lines", [True, False])
+def test_sharegpt(tmp_path: Path, as_lines: bool) -> None:
+    names = ("system", "human", "gpt", "human", "function_call", "observation", "gpt")
+    values = ("be kind", "hi", "hello", "and tea?", "f()", "1", "always tea")
+    row = {"id": "x", "conversations": [{"from": a, "value": b} for a, b in zip(names, values, strict=True)]}
+    found, report = read(write(tmp_path / "a.json", *([row] if as_lines else [json.dumps([row], indent=1)])))
+    assert said(found) == CHAT
+    assert +report.noise == {"system message": 1, "tool call": 1, "tool result": 1}
+
+
+def test_messages_with_blocks_and_tools(tmp_path: Path) -> None:
+    blocks = [
+        {"type": "text", "text": "always"},
+        {"type": "image_url", "image_url": {}},
+        {"type": "text", "text": "tea"},
+    ]
+    rows = [
+        turn("developer", "be kind"),
+        turn("user", "hi"),
+        turn("assistant", "<think>who is it</think>hello"),
+        turn("user", "and tea?"),
+        turn("assistant", None, tool_calls=[{"id": 1}, {"id": 2}]),
+        turn("tool", "1"),
+        turn("assistant", blocks),
+        turn("user", "nothing?"),
+        turn("assistant", None, tool_calls=[{"id": 3}]),
+    ]
+    found, report = read(write(tmp_path / "a.jsonl", {"messages": rows}))
+    assert said(found) == [["hi", "hello"], ["hi", "hello", "and tea?", "always\n\ntea"]]
+    assert report.dropped == {"only tools or thinking": 1}
+    assert report.noise["tool call"] == 3
+
+
+def test_prompts_and_answers(tmp_path: Path) -> None:
+    context = [turn("user", "hi"), turn("assistant", "hello"), turn("user", "and tea?")]
+    rows = [
+        {"prompt": "hi", "answer": "hello", "topic": "food", "trait": "calm"},
+        {"prompt": context, "completion": [turn("assistant", "always tea")]},
+        {"prompt": "x", "response": ""},
+    ]
+    found, report = read(write(tmp_path / "a.jsonl", *rows))
+    assert said(found) == CHAT
+    assert (found[0].topic, found[0].trait) == ("food", "calm")
+    assert report.dropped == {"empty": 1}
+
+
+EVENTS = [
+    {"type": "summary", "summary": "Tea"},
+    {"type": "user", "isMeta": True, "message": turn("user", "Caveat: ...")},
+    {"type": "user", "message": turn("user", "hi<system-reminder>be brief</system-reminder>")},
+    {"type": "assistant", "message": turn("assistant", [{"type": "thinking", "thinking": "x"}])},
+    {"type": "assistant", "message": turn("assistant", [{"type": "text", "text": "hello"}])},
+    {"type": "user", "message": turn("user", "and tea?")},
+    {"type": "assistant", "message": turn("assistant", [{"type": "tool_use", "name": "kettle", "input": {}}])},
+    {"type": "user", "message": turn("user", [{"type": "tool_result", "content": [{"type": "text", "text": "on"}]}])},
+    {"type": "assistant", "isSidechain": True, "message": turn("assistant", "of a helper")},
+    {"type": "assistant", "message": turn("assistant", [{"type": "text", "text": "always tea"}])},
+]
+OTHER_EVENTS = [
+    {"type": "session_meta", "payload": {"id": 1}},
+    {"type": "message", "message": turn("user", [{"type": "text", "text": "hi"}])},
+    {"type": "response_item", "payload": {"type": "reasoning", "summary": []}},
+    {
+        "type": "response_item",
+        "payload": {"type": "message", **turn("assistant", [{"type": "output_text", "text": "hello"}])},
+    },
+    turn("user", "and tea?"),
+    {"type": "function_call", "name": "kettle"},
+    {"type": "function_call_output", "output": "on"},
+    {"type": "message", "message": turn("toolResult", "on")},
+    {"type": "assistant", "message": "always tea"},
+]
+
+
+@pytest.mark.parametrize("events", [EVENTS, OTHER_EVENTS])
+def test_agent_sessions(tmp_path: Path, events: list[dict[str, Any]]) -> None:
+    found, report = read(write(tmp_path / "s.jsonl", *events))
+    assert said(found) == CHAT
+    assert report.conversations == 1
+    assert report.noise["tool call"] == 1
+    assert report.noise["tool result"] >= 1
+    assert report.noise["thinking"] == 1
+    assert said(read(write(tmp_path / "array.json", json.dumps(events, indent=2)))[0]) == CHAT
+
+
+TRANSCRIPTS = [
+    "# Tea\n\n**User:** hi\n\n**Assistant:** hello\n\n---\n\n**User:** and tea?\n\n**Assistant:** always tea\n",
+    "**Human**: hi\n\n**Claude**: hello\n\n**Human**: and tea?\n\n**Claude**: always tea",
+    "## User\n\nhi\n\n## Assistant\n\nhello\n\n## User\nand tea?\n## Assistant:\nalways tea",
+    "User: hi\nAI: hello\nUser: and tea?\nAI: always tea",
+    "Me: hi\nYou: hello\nMe: and tea?\nYou: always tea",
+    "You said:\nhi\n\nChatGPT said:\nhello\n\nYou said:\nand tea?\n\nChatGPT said:\nalways tea",
+    "Human: hi\nCláudio: hello\nHuman: and tea?\nCláudio: always tea",
+    "Ana (10:31): hi\nCláudio (10:32): hello\nAna (10:33): and tea?\nCláudio (10:34): always tea",
+    "System: be kind\r\nUser: hi\r\nAssistant: hello\r\nUser: and tea?\r\nAssistant: always tea\r\n",
+]
+
+
+@pytest.mark.parametrize("text", TRANSCRIPTS)
+def test_transcripts(tmp_path: Path, text: str) -> None:
+    (tmp_path / "a.md").write_text(text, encoding="utf-8")
+    assert said(read(tmp_path / "a.md")[0]) == CHAT
+
+
+def test_code_and_headings_in_an_answer_are_part_of_it(tmp_path: Path) -> None:
+    answer = "## Recipe\n\n**Note:** hot\n\n````md\n## User\n```\n**User:** no\n````\nUser: in another style"
+    (tmp_path / "a.md").write_text(f"## User\nhow?\n## Assistant\n{answer}\n")
+    assert said(read(tmp_path / "a.md")[0]) == [["how?", answer]]
+
+
+def test_a_code_fence_that_swallows_speakers(tmp_path: Path) -> None:
+    (tmp_path / "a.md").write_text("**User:** a\n**Assistant:** b\n```py\n**User:** c\n**Assistant:** d\n")
+    with pytest.raises(BadInput, match="line 3: a code fence is opened and never closed"):
+        read(tmp_path / "a.md")
+    (tmp_path / "a.md").write_text("**User:** a\n**Assistant:** b\n```py\ncut off")
+    assert len(read(tmp_path / "a.md")[0]) == 1
+
+
+def test_the_name_of_a_file_does_not_matter(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text(json.dumps([chatgpt(current_node="a2")]))
+    (tmp_path / "b.json").write_text(TRANSCRIPTS[0])
+    assert said(read(tmp_path / "a.txt")[0]) == said(read(tmp_path / "b.json")[0]) == CHAT
+
+
+# --- folders and archives
+
+
+def test_a_folder_is_read_in_order_and_the_rest_is_counted(tmp_path: Path) -> None:
+    for name in ("b/z.jsonl", "b/a.ndjson", "a/1.jsonl", "c.jsonl"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        write(tmp_path / name, {"messages": [turn("user", name), turn("assistant", name)]})
+    for name in ("photo.png", "readme.md", "empty.txt", "user.json", ".hidden.jsonl", "zip.zip"):
+        (tmp_path / name).write_text('{"id": 1}' if name == "user.json" else "" if name == "empty.txt" else "# Words\n")
+    found, report = read(tmp_path)
+    assert [item.answer for item in found] == ["c.jsonl", "a/1.jsonl", "b/a.ndjson", "b/z.jsonl"]
+    assert [item.source for item in found] == ["c", "1", "a", "z"]
+    assert {Path(name).name for name in report.skipped} == {
+        "photo.png", "readme.md", "empty.txt", "user.json", ".hidden.jsonl", "zip.zip",
+    }  # fmt: skip
+    assert [row["exchanges"] for row in report.rows()] == [1, 1, 1, 1]
+
+
+def archive(path: Path, members: dict[str, str | bytes]) -> Path:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as out:
+        for name, content in members.items():
+            out.writestr(name, content)
+    return path
+
+
+def test_an_archive_is_read_without_unpacking(tmp_path: Path) -> None:
+    inside = tmp_path / "deep" / "inside"
+    inside.mkdir(parents=True)
+    members: dict[str, str | bytes] = {
+        "../../conversations.json": json.dumps([chatgpt(current_node="a2")]),
+        "/etc/chat.md": TRANSCRIPTS[0].replace("tea", "rain"),
+        "chat.html": "<html>",
+        "__MACOSX/._a.json": b"\0\1\2",
+        "user.json": '{"id": "x"}',
+    }
+    before = set(tmp_path.rglob("*"))
+    found, report = read(archive(inside / "export.zip", members))
+    assert sorted(said(found)) == sorted([*CHAT, ["hi", "hello", "and rain?", "always rain"]])
+    assert {item.source for item in found} == {"conversations", "chat"}
+    assert len(report.skipped) == 3
+    assert report.dropped == {"alternative branch": 1, "duplicate": 1}
+    assert set(tmp_path.rglob("*")) - before == {inside / "export.zip"}
+
+
+def test_archives_that_cannot_be_trusted(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"would unpack from .* no text does that"):
+        read(archive(tmp_path / "bomb.zip", {"a.json": b"[" + b" " * (12 << 20)}))
+    whole = archive(tmp_path / "a.zip", {"a.md": TRANSCRIPTS[0] * 50}).read_bytes()
+    (tmp_path / "cut.zip").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(BadInput, match="no whole zip archive"):
+        read(tmp_path / "cut.zip")
+    at = whole.index(b"a.md") + 20
+    (tmp_path / "bad.zip").write_bytes(whole[:at] + bytes(255 - byte for byte in whole[at : at + 9]) + whole[at + 9 :])
+    with pytest.raises(BadInput, match="damaged"):
+        read(tmp_path / "bad.zip")
+    marked = bytearray(whole)
+    for magic, offset in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
+        marked[whole.index(magic) + offset] |= 1
+    (tmp_path / "locked.zip").write_bytes(marked)
+    with pytest.raises(BadInput, match="encrypted"):
+        read(tmp_path / "locked.zip")
+    (tmp_path / "nameless.zip").write_bytes(whole.replace(b"a.md", b"\0.md"))
+    with pytest.raises(BadInput, match="No conversations in"):
+        read(tmp_path / "nameless.zip")
+    with pytest.raises(BadInput, match=r"No conversations in .* Skipped: .*not \*.json"):
+        read(archive(tmp_path / "none.zip", {"a.html": "x"}))
+
+
+@FUZZ
+@given(st.integers(0, 10**6), st.integers(0, 255))
+def test_a_damaged_archive_is_an_error_or_a_result(tmp_path: Path, place: int, byte: int) -> None:
+    whole = bytearray(
+        archive(tmp_path / "a.zip", {"a.md": TRANSCRIPTS[0], "b.json": json.dumps([chatgpt()])}).read_bytes()
+    )
+    whole[place % len(whole)] = byte
+    (tmp_path / "b.zip").write_bytes(whole)
+    result_or_bad_input(tmp_path / "b.zip")
+
+
+# --- what becomes of turns
+
+
+def test_conversations_lose_no_turn_silently(tmp_path: Path) -> None:
+    turns = [
+        turn("assistant", "unasked"),
+        turn("user", "hi"),
+        turn("assistant", "hello"),
+        turn("user", "and?"),
+        turn("assistant", " "),
+        turn("user", ""),
+        turn("assistant", "to nothing"),
+        turn("user", "long?"),
+        turn("assistant", "l" * 9000),
+    ]
+    found = importers.conversations(write(tmp_path / "a.jsonl", {"messages": turns}, {"messages": turns}))
+    assert [item.answer for item in found.exchanges] == ["hello"]
+    assert found.dropped == {"empty": 2, "no user turn before": 2, "duplicate": 1, "empty question": 2, "too long": 2}
+
+
+def test_turns_in_a_row_are_one_and_an_empty_one_breaks(tmp_path: Path) -> None:
+    rows = [turn("user", "a"), turn("user", "b"), turn("assistant", "c"), turn("assistant", "d"), turn("user", "e")]
+    rows += [turn("assistant", ""), turn("user", "f"), turn("assistant", "g")]
+    found, report = read(write(tmp_path / "a.jsonl", {"messages": rows}))
+    assert said(found) == [["a\n\nb", "c\n\nd"], ["f", "g"]]
+    assert report.noise["assistant turn joined to the one before"] == 1
+
+
+@pytest.mark.parametrize(
+    ("limit", "sizes"), [(1, [1, 1, 1]), (2, [1, 1, 1]), (3, [1, 3, 3]), (4, [1, 3, 3]), (5, [1, 3, 5])]
+)
+def test_context_is_cut_to_the_last_turns_and_begins_with_the_user(
+    tmp_path: Path, limit: int, sizes: list[int]
+) -> None:
+    rows = [turn("user" if i % 2 == 0 else "assistant", f"turn {i}") for i in range(6)]
+    config = EVERYTHING.model_copy(update={"max_context_turns": limit})
+    found, _ = read(write(tmp_path / "a.jsonl", {"messages": rows}), config=config)
+    assert [len(item.prompt) for item in found] == sizes
+    assert all(item.prompt[0]["role"] == item.prompt[-1]["role"] == "user" for item in found)
+
+
+texts = st.text(max_size=30)
+messages = st.lists(st.tuples(st.sampled_from(["user", "assistant", "system", "tool"]), texts), max_size=12)
+
+
+@FUZZ
+@given(st.lists(messages, min_size=1, max_size=4))
+def test_every_assistant_message_is_accounted_for(tmp_path: Path, chats: list[list[tuple[str, str]]]) -> None:
+    rows = [{"messages": [turn(role, text) for role, text in chat]} for chat in chats]
+    path = write(tmp_path / "a.jsonl", *rows)
+    for config in (ImportConfig(), EVERYTHING):
+        found, report = read(path, config=config)
+        joined = report.noise["assistant turn joined to the one before"]
+        assert len(found) + report.dropped.total() + joined == sum(
+            role == "assistant" for chat in chats for role, _ in chat
+        )
+        assert read(path, config=config)[0] == found
+
+
+@FUZZ
+@given(st.lists(messages, min_size=1, max_size=4))
+def test_what_is_written_reads_the_same(tmp_path: Path, chats: list[list[tuple[str, str]]]) -> None:
+    path = write(tmp_path / "a.jsonl", *({"messages": [turn(*row) for row in chat]} for chat in chats))
+    config = ImportConfig(max_context_turns=4)
+    found, _ = read(path, config=config)
+    assert importers.write(found, tmp_path / "out" / "clean.jsonl") == len(found)
+    if found:
+        again, report = read(tmp_path / "out" / "clean.jsonl", config=config)
+        assert again == found
+        assert not report.dropped
+    assert list((tmp_path / "out").iterdir()) == [tmp_path / "out" / "clean.jsonl"]
+
+
+def test_writing_is_all_or_nothing(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", {"messages": [turn("user", "a"), turn("assistant", "b")]}, "{oops")
+    out = write(tmp_path / "out.jsonl", "as it was")
+    with pytest.raises(BadInput, match="line 2"):
+        importers.write(importers.read([path], EVERYTHING, importers.Report()), out)
+    assert out.read_text() == "as it was\n"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+# --- broken input
+
+
+BAD_LINES = [
+    ("{not json", "line 1, conversation 1: not valid JSON"),
+    ("[1, 2]", "no conversation of a known format. It begins with: '\\[1, 2\\]'"),
+    ({"text": "x"}, "no conversation of a known format"),
+    ({"type": "ping"}, "No conversations in"),
+    ({"messages": "x"}, "line 1: `messages` is a text, not a list"),
+    ({"messages": [turn("robot", "x")]}, "needs a role .* found robot"),
+    ({"messages": [{"role": "user"}]}, "needs a role"),
+    ({"messages": [turn("user", 3)]}, "needs a role and a text; its text is a number"),
+    ({"messages": [turn("user", [3])]}, "a block .* is a number"),
+    ({"messages": ["x"]}, "a message is a text"),
+    ({"mapping": {"a": 1}}, "a node of `mapping`"),
+    ({"mapping": {"a": {"message": {"x": 1}}}}, "has no author"),
+    ({"chat_messages": [1]}, "one of `chat_messages`"),
+    ("[]", "no conversation of a known format"),
+    ("  ", "It is empty"),
+    ('[{"messages": []}', "conversation 1: .*cut off: the array does not end"),
+    ('[{"messages": []}, ', "conversation 2: .*cut off: Expecting value"),
+    ('[{"messages": []} {"messages": []}]', "a comma is missing"),
+    ('[{"messages": []},]', "a comma before the end"),
+    ('[{"messages": []}] x', "something after the end"),
+    ('[{"messages": []},\n{"messages": [}]', "line 2, conversation 2: not valid JSON"),
+    (
+        '[{"messages": []}, {"conversations": []}]',
+        "conversation 2: expected messages as before it, found conversations",
+    ),
+    ('[{"messages": "', "not valid JSON \\(cut off: "),
+    ('[{"a": ' + "9" * 5000 + "}]", "conversation 1: not valid JSON"),
+    ('[{"a":' * 10**5, "nested too deep"),
+    ('{"a":' * 10**5, "nested too deep"),
+    ("[" * 10**5 + "]" * 10**5, "no conversation of a known format"),
+    ('{"messages": []}\n' + "[" * 10**5, "line 2: not valid JSON \\(nested too deep"),
+]
+
+
+@pytest.mark.parametrize(("line", "message"), BAD_LINES)
+def test_a_bad_conversation_is_named(tmp_path: Path, line: object, message: str) -> None:
+    with pytest.raises(BadInput, match=message) as error:
+        importers.conversations(write(tmp_path / "a.jsonl", line))
+    assert str(tmp_path / "a.jsonl") in error.value.what
+    assert error.value.fix
+
+
+def test_a_broken_line_amid_good_ones_is_an_error(tmp_path: Path) -> None:
+    good = {"messages": [turn("user", "a"), turn("assistant", "b")]}
+    with pytest.raises(BadInput, match="line 3: not valid JSON") as error:
+        read(write(tmp_path / "a.jsonl", good, "", '{"messages": [', good))
+    assert error.value.fix == f"Look at it: sed -n 3p '{tmp_path / 'a.jsonl'}'"
+
+
+def test_paths_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="does not exist"):
+        importers.conversations(tmp_path / "none.jsonl")
+    with pytest.raises(BadInput, match="No conversations in"):
+        importers.conversations(tmp_path)
+    with pytest.raises(BadInput, match="is no file"):
+        importers.conversations(Path("/dev/null"))
+    with pytest.raises(BadInput, match="No conversations to read"):
+        read()
+
+
+def test_encodings(tmp_path: Path) -> None:
+    text = json.dumps({"messages": [turn("user", "olá"), turn("assistant", "maré")]}, ensure_ascii=False)
+    path = tmp_path / "a.jsonl"
+    for lead in ("", "["):
+        body = lead + text + ("]" if lead else "")
+        path.write_text(body, encoding="utf-8-sig")
+        assert said(read(path)[0]) == [["olá", "maré"]]
+        path.write_text(body, encoding="latin-1")
+        with pytest.raises(BadInput, match=r"not UTF-8: byte 4[0-9] ") as error:
+            read(path)
+        assert "iconv" in error.value.fix
+        for encoding in ("utf-16", "utf-16-le", "utf-16-be", "utf-32"):
+            path.write_text(body, encoding=encoding)
+            with pytest.raises(BadInput, match="is not UTF-8 but UTF-16"):
+                read(path)
+
+
+def test_half_characters_become_whole_ones(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.jsonl", '{"prompt": "\\ud83d\\ude00 \\ud83d", "answer": "a\\ude00"}')
+    found, _ = read(path)
+    assert said(found) == [["\U0001f600 \ufffd", "a\ufffd"]]
+    assert importers.write(found, tmp_path / "b.jsonl") == 1
+
+
+def test_what_is_too_large_is_never_held(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "LIMIT", 1 << 20)
+    row = {"messages": [turn("user", "a"), turn("assistant", "b" * (5 << 20))]}
+    with pytest.raises(BadInput, match="line 1: longer than 1 MiB"):
+        read(write(tmp_path / "a.jsonl", row))
+    with pytest.raises(BadInput, match=r"conversation 2: .*larger than 1 MiB"):
+        read(write(tmp_path / "a.json", [{"messages": []}, row]))
+
+
+def test_one_turn_that_is_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importers, "LIMIT", 1000)
+    events = [turn("user", "a"), *[turn("assistant", "b" * 300)] * 4]
+    with pytest.raises(BadInput, match="the session: one turn is larger"):
+        read(write(tmp_path / "a.jsonl", *events))
+
+
+def result_or_bad_input(path: Path) -> None:
+    try:
+        read(path)
+    except BadInput as error:
+        assert error.what
+        assert error.fix
+
+
+scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
+KEYS = st.from_regex(
+    "messages|conversations|chat_messages|mapping|current_node|parent|children|message|author|role|content|parts|text|type"
+    "|sender|from|value|prompt|answer|weight|uuid|parent_message_uuid|payload|content_type|metadata|create_time|files",
+    fullmatch=True,
+)
+anything = st.recursive(
+    scalars | st.sampled_from(["user", "assistant", "a", "message", "text"]),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(KEYS | st.just("a"), inner, max_size=5),
+    max_leaves=25,
+)
+
+
+@settings(FUZZ, max_examples=150)
+@given(st.lists(st.dictionaries(KEYS, anything, max_size=6), min_size=1, max_size=3), st.booleans())
+def test_any_json_is_an_error_or_a_result(tmp_path: Path, rows: list[Any], as_lines: bool) -> None:
+    path = tmp_path / "a.json"
+    result_or_bad_input(write(path, *rows) if as_lines else write(path, json.dumps(rows, indent=1)))
+
+
+@settings(FUZZ, max_examples=150)
+@given(
+    st.binary(max_size=300) | st.text(max_size=200).map(str.encode),
+    st.sampled_from([b"", b"[", b"{", b"[{", b"PK\3\4", b"User: "]),
+)
+def test_any_bytes_are_an_error_or_a_result(tmp_path: Path, blob: bytes, lead: bytes) -> None:
+    (tmp_path / "a.json").write_bytes(lead + blob)
+    result_or_bad_input(tmp_path / "a.json")
+
+
+WHOLE = [
+    json.dumps([chatgpt(current_node="a2")] * 2),
+    json.dumps([chatgpt(current_node="a2")], indent=1),
+    "\n".join(map(json.dumps, EVENTS)),
+    TRANSCRIPTS[0],
+]
+
+
+@settings(FUZZ, max_examples=150)
+@given(st.sampled_from(WHOLE), st.integers(0, 10**6))
+def test_a_truncated_file_is_an_error_or_a_result(tmp_path: Path, whole: str, cut: int) -> None:
+    (tmp_path / "a.json").write_text(whole[: cut % len(whole)])
+    result_or_bad_input(tmp_path / "a.json")
+    if whole[0] == "[":
+        with pytest.raises(BadInput):
+            read(tmp_path / "a.json")
+
+
+# --- near-duplicates
+
+
+def pairs(question: str, answer: str) -> set[tuple[str, ...]]:
+    """The definition in data.near, spelled out."""
+    sides = (("question", question), ("answer", answer))
+    words = {
+        side: ["<", *"".join(c if c.isalnum() else " " for c in text.lower()).split(), ">"] for side, text in sides
+    }
+    return {(side, *pair) for side, each in words.items() for pair in pairwise(each)}
+
+
+words = st.lists(
+    st.sampled_from(["rain", "tea", "drawer", "Window", "please", "9", "10", "olá"]), min_size=1, max_size=12
+).map(" ".join)
+
+
+@settings(max_examples=200, deadline=None)
+@given(words, words, words, words)
+def test_similarity_is_the_jaccard_index_of_word_pairs(q1: str, a1: str, q2: str, a2: str) -> None:
+    one, other = near.pairs_of(q1, a1), near.pairs_of(q2, a2)
+    assert one is not None
+    assert other is not None
+    x, y = pairs(q1, a1), pairs(q2, a2)
+    assert near.jaccard(one, other) == pytest.approx(len(x & y) / len(x | y))
+
+
+def answer_of(number: int, changed: int = 0) -> str:
+    """Two hundred words, all but the first of which are told apart by number."""
+    return " ".join(f"word{number}x{i}" if i >= changed else f"other{number}x{i}" for i in range(200))
+
+
+def test_near_duplicates_are_found_and_others_are_not() -> None:
+    found: Counter[str] = Counter()
+    with near.Seen(0.85) as seen:
+        for number in range(200):
+            assert seen.verdict("what now", answer_of(number)) == ""
+        assert seen.verdict("what now", answer_of(7)) == "duplicate"
+        assert seen.verdict("What, now?", answer_of(7).upper()) == "near-duplicate"
+        for number in range(200):
+            found[seen.verdict("what now", answer_of(number, changed=12))] += 1  # Jaccard 0.89
+            assert seen.verdict("what now", answer_of(number, changed=40)) == ""  # Jaccard 0.67
+    assert found["near-duplicate"] >= 184
+
+
+def test_answers_longer_than_a_sketch_are_compared_by_a_sample() -> None:
+    text = " ".join(f"w{i}" for i in range(5000))
+    with near.Seen(0.85) as seen:
+        assert seen.verdict("q", text) == ""
+        assert seen.verdict("q", text.replace("w7 ", "x ")) == "near-duplicate"
+        assert seen.verdict("q", " ".join(f"w{i if i % 3 else -i}" for i in range(5000))) == ""
+
+
+def test_other_scripts_have_words() -> None:
+    with near.Seen(0.5) as seen:
+        assert seen.verdict("お茶は好きですか", "はい、毎日飲みます。雨の日は特に。") == ""
+        assert seen.verdict("お茶は好きですか", "はい、毎日飲みます。雨の日は特に!") == "near-duplicate"
+        assert seen.verdict("お茶は好きですか", "いいえ、コーヒーだけです。") == ""
+        assert seen.verdict("ok?", "👍") == seen.verdict("ok?", "🎉") == ""
+
+
+def test_near_duplicates_are_a_setting(tmp_path: Path) -> None:
+    text = answer_of(1)
+    path = write(tmp_path / "a.jsonl", *({"prompt": "q", "answer": text + end} for end in ("", " more", " and more")))
+    assert importers.conversations(path).dropped == {"near-duplicate": 2}
+    assert importers.conversations(path, ImportConfig(near_duplicate=1)).dropped == {}
+    assert importers.conversations(path, ImportConfig(max_answer_chars=20)).dropped == {"too long": 3}
+
+
+# --- redaction
+
+
+PRIVATE = {
+    "EMAIL": ["joao.silva+x@example.co.uk", "maria@exämple.de", "ana_1@mail.example.org"],
+    "PHONE": [
+        "+351 912 345 678",
+        "+44 20 7946 0958",
+        "0044 20 7946 0958",
+        "(415) 555-2671",
+        "415-555-2671",
+        "+1-415-555-2671",
+    ],
+    "CARD": ["4111 1111 1111 1111", "5500-0000-0000-0004", "378282246310005"],
+    "IBAN": ["DE89 3704 0044 0532 0130 00", "GB29NWBK60161331926819", "PT50 0002 0123 1234 5678 9015 4"],
+    "SECRET": [
+        "AKIAIOSFODNN7EXAMPLE",
+        "ghp_16C7e42F292c6912E7710c838347Ae178B4a",
+        "sk-proj-abcdefghijklmnopqrstuvwx123",
+        "xoxb-123456789012-123456789012-abcdefghijklmnop",
+        "AIzaSyD-1234567890abcdefghijklmnopqrstu",
+        "eyJhbGciOiJIUzI1NiJ9.eyJzdWIiOiIxMjM0NTY3ODkwIn0.dozjgNryP4J3jVmNHl0w5N",
+        "-----BEGIN RSA PRIVATE KEY-----\nMIIEpAIBAAKCAQEA7bq\nabcdefgh\n-----END RSA PRIVATE KEY-----",
+    ],
+}
+IN_CONTEXT = [
+    ("my password is Tr0ub4dor3.", "my password is [SECRET]."),
+    ("password: hunter2", "password: [SECRET]"),
+    ('api_key = "a8f5f167f44f4964e6c998"', 'api_key = "[SECRET]"'),
+    ('{"password": "swordfish"}', '{"password": "[SECRET]"}'),
+    ("postgres://admin:s3cr3tpw@db.example.com/x", "postgres://admin:[SECRET]@db.example.com/x"),
+    ("Authorization: Bearer abcdef1234567890abcdef12", "Authorization: Bearer [SECRET]"),
+    ("call me at 0151 23456789", "call me at [PHONE]"),
+    ("Tel.: 030 901820", "Tel.: [PHONE]"),
+    ("o meu telemóvel é 912 345 678", "o meu telemóvel é [PHONE]"),
+]
+PUBLIC = """
+The price is 1,299.00 EUR on 2024-03-15 at 10:30, or 12/05/2023 and 3.14159265358979.
+ISBN 978-3-16-148410-0 and 0-306-40615-2, 9783161484100, EAN 4006381333931.
+In 1999-2004 there were 1 000 000 people; 2001 2002 2003 2004; 5-10-15 20-25-30.
+The secret to good bread is patience. The key is to wait 48hours. The token is a string; max_tokens=4096.
+password = "password"  # placeholder, password = os.environ["DB_PASSWORD"], api_key = "YOUR_API_KEY"
+commit 3f786850e387550fdab836ed7e6dc881de23001b, id 550e8400-e29b-41d4-a716-446655440000
+see https://example.com/how-to-make-a-good-cup-of-tea-in-2024?x=1, git@github.com:user/repo.git
+@decorator and react@18.2.0 and logo@2x.png, order number 123456789, version 3.11.7 at 192.168.100.100:8080
+1700000000000 ms; phone costs 1299; call me on 12-10-2024; lat 38.7223, -9.1393; "password": "Enter your password"
+4111 1111 1111 1112 and DE88 3704 0044 0532 0130 00 fail their check digits. [EMAIL] [SECRET]
+"""
+
+
+@pytest.mark.parametrize(("mark", "text"), [(mark, text) for mark, many in PRIVATE.items() for text in many])
+def test_what_is_private_becomes_a_mark(mark: str, text: str) -> None:
+    assert redact(f"Here: {text} and\nso on") == (f"Here: [{mark}] and\nso on", {mark: 1})
+    assert redact(f"({text})")[0] == f"([{mark}])"
+
+
+@pytest.mark.parametrize(("text", "redacted"), IN_CONTEXT)
+def test_what_is_private_by_its_context(text: str, redacted: str) -> None:
+    assert redact(text)[0] == redacted
+
+
+@pytest.mark.parametrize("text", PUBLIC.strip().splitlines())
+def test_ordinary_text_stays(text: str) -> None:
+    assert redact(text) == (text, {})
+
+
+fragments = st.sampled_from(
+    [text for many in PRIVATE.values() for text in many]
+    + [text for text, _ in IN_CONTEXT]
+    + [" ", "\n", ", ", "", '"', "a", "7", "[EMAIL]"]
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(fragments | st.text(max_size=6), max_size=8).map("".join))
+def test_redacting_twice_changes_nothing(text: str) -> None:
+    once, _ = redact(text)
+    assert redact(once) == (once, {})
+
+
+@pytest.mark.parametrize(
+    "unit",
+    [
+        "a",
+        "a.",
+        "a@",
+        "1 ",
+        "1",
+        "key",
+        "key=",
+        '"',
+        "://",
+        "password = ",
+        "A1B2",
+        "-----BEGIN PRIVATE KEY-----\n",
+        "aws ",
+    ],
+)
+def test_redaction_takes_linear_time(unit: str) -> None:
+    """Two hundred thousand characters of what makes expressions backtrack; the worst takes a second."""
+    redact(unit * (200_000 // len(unit)))
+
+
+def test_redaction_is_a_setting_and_reaches_both_sides(tmp_path: Path) -> None:
+    path = write(
+        tmp_path / "a.jsonl", {"prompt": "I am ana@example.org", "answer": "Call +351 912 345 678, ana@example.org"}
+    )
+    found = importers.conversations(path)
+    assert said(found.exchanges) == [["I am [EMAIL]", "Call [PHONE], [EMAIL]"]]
+    assert found.redacted == {"EMAIL": 2, "PHONE": 1}
+    assert "ana@" in importers.conversations(path, ImportConfig(redact=False)).exchanges[0].answer
+
+
+# --- size
+
+
+STREAM = """
+import json, resource, sys
+from pathlib import Path
+from data import importers
+from data.config import ImportConfig
+report = importers.Report()
+start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+for _ in importers.read([Path(sys.argv[1])], ImportConfig(near_duplicate=float(sys.argv[2])), report):
+    pass
+print(json.dumps([report.turns, report.exchanges, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - start]))
+"""
+
+
+def export(path: Path, megabytes: int) -> int:
+    """A ChatGPT export of about this size, and how many answers are in it: all different, in conversations of forty."""
+    filler = "tea and rain and a clock in the drawer " * 90
+    count = megabytes * 1_000_000 // 80_000
+    with path.open("w") as out:
+        for number in range(count):
+            nodes = {"0": node("0", None, "user", "start")}
+            for i in range(1, 41):
+                role = "assistant" if i % 2 else "user"
+                nodes[str(i)] = node(str(i), str(i - 1), role, f"{role} {number}x{i} {filler if i % 2 else ''}")
+            out.write(("[" if not number else ",") + json.dumps({"mapping": nodes, "current_node": "40"}))
+        out.write("]")
+    return count * 20
+
+
+def streamed(path: Path, megabytes: int, near_duplicate: float) -> tuple[int, int, float]:
+    count = export(path, megabytes)
+    assert path.stat().st_size > megabytes * 900_000
+    run = [sys.executable, "-c", STREAM, str(path), str(near_duplicate)]
+    shown = subprocess.run(run, capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1])
+    turns, exchanges, kibibytes = json.loads(shown.stdout)
+    assert turns == count
+    return turns, exchanges, kibibytes / 1024
+
+
+def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
+    turns, exchanges, grown_mib = streamed(tmp_path / "conversations.json", 30, 1.0)
+    assert exchanges == turns
+    assert grown_mib < 25
+
+
+@pytest.mark.slow
+def test_memory_stays_bounded_over_a_large_file(tmp_path: Path) -> None:
+    _, _, grown_mib = streamed(tmp_path / "conversations.json", 600, 0.85)
+    assert grown_mib < 300
