@@ -1,4 +1,5 @@
-"""What `molt data show` says: how the pairs are spread, and some of them as the trainer will see them."""
+"""What `molt data show` and `molt data lint` say: how the pairs are spread, some of them as the trainer will see them,
+and what the gates took out."""
 
 from __future__ import annotations
 
@@ -13,6 +14,8 @@ from adapters.preview import Seen, Token
 from data.types import Pair
 from pipeline import stages
 from pipeline.run import Run
+
+LENGTH_AUROC = 0.8
 
 
 def distributions(pairs: list[Pair]) -> dict[str, Any]:
@@ -65,6 +68,35 @@ def lines(run: Run, split: str, n: int) -> tuple[dict[str, Any], list[str]]:
         ],
     }
     return value, text
+
+
+def lint(facts: dict[str, Any]) -> list[str]:
+    """What was left out and why, with examples, and what the rest could teach that nobody meant."""
+    sources = ", ".join(f"{count} {name}" for name, count in facts["sources"].items())
+    text = [f"{facts['pairs']} pairs to train on, {facts['heldout']} held out ({facts['held_out']}); from: {sources}"]
+    left_out = {**facts["dropped"], **{f"too near to {name}": count for name, count in facts["leaked"].items()}}
+    for reason, count in left_out.items():
+        text.append(f"{count:5d}  {reason}")
+    for reason, shown in facts["examples"].items():
+        text += [f"       {reason}: {line}" for line in shown]
+    talks = facts["conversations"]
+    if talks["turns"]:
+        dropped = ", ".join(f"{count} {name}" for name, count in talks["dropped"].items()) or "none dropped"
+        marks = ", ".join(f"{count} {name}" for name, count in talks["redacted"].items()) or "nothing"
+        text.append(f"conversations: {talks['turns']} assistant turns, {dropped}; redacted: {marks}")
+    text.append(
+        f"length: chosen {facts['chosen_words']:.0f} words, rejected {facts['rejected_words']:.0f}; chosen is longer "
+        f"in {facts['chosen_longer']:.0%}; length alone tells them apart with AUROC {facts['auroc']:.2f}"
+    )
+    if facts["auroc"] > LENGTH_AUROC:
+        text.append("  which DPO can learn instead of the voice: raise pairs.max_new_tokens, or shorten the answers")
+    found = facts["variety"]
+    text.append(
+        f"variety: distinct 1/2/3-grams {found['distinct_1']:.2f} {found['distinct_2']:.2f} {found['distinct_3']:.2f}; "
+        f"commonest opening {found['opening']:.1%}, closing {found['closing']:.1%}; {found['repeated']:.1%} share five "
+        f"words in a row with another; {found['questions']:.0%} end in a question"
+    )
+    return text
 
 
 def _marked(tokens: list[Token]) -> str:

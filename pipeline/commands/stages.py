@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.commands.common import ConfigArg, Json, Overrides, again, group, loaded, running, told
+from pipeline.commands.common import ConfigArg, Json, Overrides, again, group, loaded, running, shown, told
 from pipeline.console import Console
 
 app = typer.Typer()
@@ -118,6 +118,18 @@ def train_personality(config: ConfigArg, overrides: Overrides = None, json_outpu
         from pipeline import stages
 
         told(console, [stages.personality(current)], f"molt replay build {again(config, overrides)}")
+
+
+@data_app.command("lint")
+def data_lint(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
+    """What the gates took out and why, leakage, length bias and variety. The same is in the data's README.md."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from pipeline import show, stages
+
+        artifact = stages.pairs(current)
+        card = f"card: {artifact.folder / 'README.md'}"
+        console.result(shown(artifact), "\n".join([*show.lint(artifact.facts), card]))
 
 
 @data_app.command("show")

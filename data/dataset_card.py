@@ -1,0 +1,63 @@
+"""What a folder of pairs says of itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from data.io import write_text
+from data.spec import Spec
+from data.types import Pair
+
+
+def write(folder: Path, spec: Spec, model: str, pairs: list[Pair], facts: dict[str, Any]) -> None:
+    """README.md, in the form that dataset hubs read: contents, sources, gates, biases, and what must not be done."""
+    write_text(folder / "README.md", text(spec, model, pairs, facts))
+
+
+def text(spec: Spec, model: str, pairs: list[Pair], facts: dict[str, Any]) -> str:
+    variety = facts["variety"]
+    sections = [
+        "---\ntask_categories: [text-generation]\ntags: [preference, persona, dpo, molting]\n---",
+        f"# Preference pairs for {spec.name}",
+        f"{facts['pairs']} pairs to train on and {facts['heldout']} held out ({facts['held_out']}). `chosen` is an "
+        f"answer in the voice of {spec.name}; `rejected` is what `{model}` says to the same prompt without any "
+        "personality.",
+        f"## Who\n\n{spec.summary or spec.system_prompt}",
+        "## Where the answers come from\n\n" + _table(("source", "exchanges"), facts["sources"]),
+        "## Topics and traits\n\n"
+        + _table(("topic", "pairs"), dict(Counter(pair.topic or "none" for pair in pairs).most_common()))
+        + "\n\n"
+        + _table(("trait", "pairs"), dict(Counter(pair.trait or "none" for pair in pairs).most_common())),
+        "## What was left out\n\n"
+        + _table(("reason", "exchanges"), {**facts["dropped"], **_prefixed("too near to: ", facts["leaked"])})
+        + "\n\nConversations: "
+        + _listed(facts["conversations"]["dropped"])
+        + ". Redacted: "
+        + _listed(facts["conversations"]["redacted"])
+        + ".",
+        "## Biases to know\n\n"
+        f"Chosen answers have {facts['chosen_words']:.1f} words on average, rejected {facts['rejected_words']:.1f}; "
+        f"length alone tells them apart with an AUROC of {facts['auroc']:.2f}. {variety['questions']:.0%} of the "
+        f"chosen end in a question; {variety['opening']:.1%} open with the commonest two words, "
+        f"{variety['closing']:.1%} close with a sentence that begins with the commonest two; "
+        f"{variety['repeated']:.1%} share five words in a row with another; "
+        f"distinct 2-grams {variety['distinct_2']:.2f}, 3-grams {variety['distinct_3']:.2f}.",
+        "## Licence and privacy\n\nAs the sources have it. Conversations are personal data even when redacted: look "
+        "before you share.",
+    ]
+    return "\n\n".join(sections) + "\n"
+
+
+def _prefixed(prefix: str, counts: dict[str, int]) -> dict[str, int]:
+    return {prefix + name: count for name, count in counts.items()}
+
+
+def _listed(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in counts.items() if count) or "nothing"
+
+
+def _table(head: tuple[str, str], rows: dict[str, int]) -> str:
+    lines = [f"| {head[0]} | {head[1]} |", "|---|---|", *(f"| {name} | {count} |" for name, count in rows.items())]
+    return "\n".join(lines)

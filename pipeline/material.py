@@ -1,0 +1,136 @@
+"""Everything that the personality can be learned from: what is written, the user's own conversations, a teacher's
+answers; parted into what is trained on and what is held out, with nothing near on both sides."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from data import importers, leakage, prompts, tasks, teacher
+from data import persona as personas
+from data.errors import BadInput
+from data.persona import Persona
+from data.types import Exchange
+from evals import capability
+from pipeline.run import Run
+
+WRITTEN, TEACHER = "", "teacher"
+
+
+@dataclass(frozen=True)
+class Material:
+    """Exchanges to train on and held-out ones. `facts` say where they come from and what was left out, `leaked` shows
+    some of what was too near to something that is measured."""
+
+    train: list[Exchange]
+    heldout: list[Exchange]
+    facts: dict[str, Any]
+    leaked: list[str]
+
+
+def gather(run: Run, persona: Persona, folder: Path) -> Material:
+    """Raises BadInput where there is nothing to train on, or nothing to hold out."""
+    config, model = run.config, run.base
+    report = importers.Report()
+    paths = [Path(path) for path in config.conversations.paths]
+    own = list(importers.read(paths, config.conversations, report)) if paths else []
+    taught, ledger = _taught(run, persona)
+    found = [*persona.train, *own, *taught]
+    heldout = persona.heldout
+    if not heldout:
+        found, heldout = _split(run, found)
+    kept, leaked = _without_leaks(run, persona, found, heldout)
+    limit = config.pairs.max_prompt_tokens
+    lengths = model.tokenizer([item.question for item in kept])["input_ids"] if kept else []
+    fitting = [item for item, ids in zip(kept, lengths, strict=True) if len(ids) <= limit or not item.source]
+    if len(fitting) < 2 or not heldout:
+        raise BadInput(
+            f"There are {len(fitting)} exchanges to train on and {len(heldout)} held out, which is too few.",
+            "Write train.jsonl, name conversations.paths, or set teacher.kind=base and teacher.prompts_per_trait=8",
+        )
+    facts = {
+        "sources": dict(Counter(_source(item) for item in fitting)),
+        "conversations": {"turns": report.turns, "dropped": dict(report.dropped), "redacted": dict(report.redacted)},
+        "teacher": asdict(ledger),
+        "leaked": dict(Counter(kind for _, kind in leaked)),
+        f"prompt over {limit} tokens": len(kept) - len(fitting),
+        "held_out": "heldout.jsonl" if persona.heldout else f"{config.pairs.heldout_share:.0%} by topic",
+    }
+    return Material(fitting, heldout, facts, [f"{kind}: {text[:80]!r}" for text, kind in leaked[:20]])
+
+
+def _source(item: Exchange) -> str:
+    return item.source if item.source in (TEACHER,) else "conversations" if item.source else "written"
+
+
+def _taught(run: Run, persona: Persona) -> tuple[list[Exchange], teacher.Ledger]:
+    config, ledger = run.config.teacher, teacher.Ledger()
+    if config.kind == "none":
+        return [], ledger
+    with run.console.progress("teacher") as progress:
+        if config.kind == "endpoint":
+            ask = teacher.endpoint(config, run.folder / "teacher.jsonl", ledger, progress)
+        else:
+            ask = teacher.local(run.base, config, run.config.model.eval_batch_size, run.config.run.seed, progress)
+        known = [item.question for item in [*persona.train, *persona.heldout]]
+        grown = prompts.grow(persona.spec, config, ask, known)
+        answers = teacher.in_persona(persona.spec, [personas.user(prompt.text) for prompt in grown], ask)
+    found = [
+        Exchange(personas.user(prompt.text), answer, prompt.topic, prompt.trait, TEACHER)
+        for prompt, answer in zip(grown, answers, strict=True)
+        if answer
+    ]
+    run.console.say(f"  teacher: {len(grown)} prompts, {len(found)} answers; {_cost(ledger)}")
+    return found, ledger
+
+
+def _cost(ledger: teacher.Ledger) -> str:
+    parts = {"asked": ledger.asked, "from the cache": ledger.cached, "failed": ledger.failed}
+    parts |= {"over the budget": ledger.over_budget, "tokens": ledger.tokens}
+    return ", ".join(f"{count} {name}" for name, count in parts.items() if count) or "nothing spent"
+
+
+def _split(run: Run, found: list[Exchange]) -> tuple[list[Exchange], list[Exchange]]:
+    config = run.config
+    texts, topics = [item.question for item in found], [item.topic for item in found]
+    inside, outside = leakage.split(
+        texts, topics, config.pairs.heldout_share, config.run.seed, run.base.embed, config.checks.near
+    )
+    return [found[i] for i in inside], [found[i] for i in outside]
+
+
+def _without_leaks(
+    run: Run, persona: Persona, found: list[Exchange], heldout: list[Exchange]
+) -> tuple[list[Exchange], list[tuple[str, str]]]:
+    """What shares no prompt with anything that is measured, and of the rest the question and what it is too near to."""
+    embed, near = run.base.embed, run.config.checks.near
+    measured = {"held-out prompts": [item.question for item in [*heldout, *persona.heldout_dialogues]]}
+    measured["attacks"] = [attack.prompt[-1]["content"] for attack in persona.attacks]
+    measured |= capability.texts(run.config.capability.items, run.config.run.seed)
+    for name, task in run.config.tasks.items():
+        examples = tasks.generate(task.kind, "test", task.test, run.config.run.seed)
+        measured[name] = [item.prompt[-1]["content"] for item in examples]
+    questions = [item.question for item in found]
+    reason: dict[int, str] = {}
+    for name, texts in measured.items():
+        for leak in leakage.leaks(questions, texts, embed, near):
+            reason.setdefault(leak.first, name)
+    kept = [item for place, item in enumerate(found) if place not in reason]
+    return kept, [(questions[place], name) for place, name in sorted(reason.items())]
+
+
+def margins(run: Run, persona: Persona, found: list[Exchange], ids: list[str]) -> dict[str, float]:
+    """How much likelier each answer that nobody wrote by hand is with the spec as a system prompt, nats a token, by
+    the pair's id."""
+    asked = [(item, name) for item, name in zip(found, ids, strict=True) if item.source]
+    if not asked or run.config.checks.min_margin is None:
+        return {}
+    system: Any = {"role": "system", "content": teacher.brief(persona.spec)}
+    told = [replace(item, prompt=[system, *item.prompt]) for item, _ in asked]
+    batch = run.config.model.eval_batch_size
+    with run.base.state("base"):
+        plain = run.base.score([item.prompt for item, _ in asked], [item.answer for item, _ in asked], batch)
+        aware = run.base.score([item.prompt for item in told], [item.answer for item in told], batch)
+    return {name: b.per_token - a.per_token for (_, name), a, b in zip(asked, plain, aware, strict=True)}
