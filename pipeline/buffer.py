@@ -42,6 +42,7 @@ def build(
         "kept": len(buffer.items),
         "new": sum(item.arrived >= buffer.seen - len(candidates) for item in buffer.items),
         "tokens": buffer.tokens,
+        "importance": config.importance,
         "mean_importance": float(np.mean([item.importance for item in buffer.items])),
         "mean_importance_all": float(np.mean([item.importance for item in candidates])) if candidates else None,
     }

@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import pairs, persona, tasks
-from data.config import PairsConfig, PersonaConfig
+from data import persona, tasks
+from data.config import PersonaConfig
 from data.errors import BadInput
 from data.io import read_jsonl, write_json, write_jsonl
-from data.types import Pair
 
 CLAUDIO = persona.load(PersonaConfig())
 
@@ -60,30 +59,7 @@ def test_task_errors() -> None:
     with pytest.raises(BadInput, match="No task kind"):
         tasks.generate("poems", "train", 8, 0)
     with pytest.raises(BadInput, match="different test examples"):
-        tasks.generate("shell", "test", 100_000, 0)
-
-
-def pair(chosen: str, rejected: str, prompt: str = "hello") -> Pair:
-    return Pair(f"{prompt}{chosen}", persona.user(prompt), chosen, rejected)
-
-
-def test_lint_counts_what_it_drops() -> None:
-    rows = [
-        pair("one two three", "four five six"),
-        pair("one two three", "four five six"),
-        pair("same words", "same words"),
-        pair("some words", ""),
-        pair("one", "a b c d e f g h i j k"),
-    ]
-    kept, report = pairs.lint(rows, PairsConfig())
-    assert len(kept) == report.pairs == 1
-    assert set(report.dropped.values()) == {1}
-    assert report.chosen_words == 3
-
-
-def test_lint_refuses_an_empty_result() -> None:
-    with pytest.raises(BadInput, match="No pair can be trained on \\(1 chosen equals rejected\\)"):
-        pairs.lint([pair("same words", "same words")], PairsConfig())
+        tasks.generate("shell", "test", 10_000, 0)
 
 
 @given(st.lists(st.text(max_size=30), max_size=5))

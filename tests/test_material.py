@@ -1,0 +1,316 @@
+"""What becomes a pair: gates, leakage and splits, prompts grown from a spec, a teacher behind an endpoint."""
+
+from __future__ import annotations
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from data import checks, leakage, persona, prompts, teacher
+from data.config import ChecksConfig, PersonaConfig, TeacherConfig
+from data.errors import BadInput, MoltError
+from data.persona import user
+from data.spec import Spec, Trait
+from data.types import Pair
+
+CLAUDIO = persona.load(PersonaConfig())
+BLAND = "You could try a number of different things, and it depends on what you would like to do about it."
+
+
+def pair(chosen: str, rejected: str = BLAND, prompt: str = "hello") -> Pair:
+    return Pair(f"{prompt}{chosen}", user(prompt), chosen, rejected)
+
+
+@pytest.mark.parametrize(
+    ("bad", "reason"),
+    [
+        (pair("one two three four five", "other words", "Good one!"), "duplicate"),
+        (pair("some words here", "", "b"), "empty rejected"),
+        (pair("same words", "same words", "c"), "chosen equals rejected"),
+        (pair("one", "a b c d e f g h i j k", "d"), "length ratio"),
+        (pair("go on and on go on and on go on and on go on and on", BLAND, "e"), "incoherent"),
+        (pair("First put the pan on the stove and then wait until the butter has", BLAND, "f"), "incoherent"),
+        (pair("As an AI language model, I have no kitchen of my own to speak of.", BLAND, "g"), "refusal"),
+        (pair("I'm sorry, but I can't assist with that request, ask somebody else.", BLAND, "h"), "refusal"),
+        (
+            pair(
+                "Setz dich erst einmal hin und erzähl mir in Ruhe, was heute passiert ist, wir haben Zeit.",
+                BLAND,
+                "I had the worst day of my life at work today and now I cannot stop thinking about it.",
+            ),
+            "language",
+        ),
+    ],
+)
+def test_every_gate_takes_out_what_it_is_for(bad: Pair, reason: str) -> None:
+    good = pair("Sit down first. Then tell me what happened.", BLAND, "good one")
+    kept, report = checks.keep([good, bad], ChecksConfig())
+    assert kept == [good]
+    assert {name: count for name, count in report.dropped.items() if count} == {reason: 1}
+    assert len(report.examples[reason]) == 1
+
+
+def test_nothing_written_by_hand_is_taken_out() -> None:
+    rows = [pair(item.answer, BLAND, str(i)) for i, item in enumerate([*CLAUDIO.train, *CLAUDIO.heldout])]
+    asked = [
+        Pair(row.id, item.prompt, row.chosen, row.rejected)
+        for row, item in zip(rows, [*CLAUDIO.train, *CLAUDIO.heldout], strict=True)
+    ]
+    _, report = checks.keep(asked, ChecksConfig(min_length_ratio=0.01))
+    assert not any(report.dropped.values()), report.examples
+
+
+def test_an_answer_out_of_persona_goes_and_only_if_its_margin_is_known() -> None:
+    rows = [pair("Sit down first. Then tell me.", prompt=str(i)) for i in range(3)]
+    kept, report = checks.keep(rows, ChecksConfig(min_margin=0.1), {rows[0].id: 0.05, rows[1].id: 0.2})
+    assert kept == rows[1:] and report.dropped["not in persona"] == 1
+
+
+def test_an_empty_result_is_refused() -> None:
+    with pytest.raises(BadInput, match="1 chosen equals rejected"):
+        checks.keep([pair("same words", "same words")], ChecksConfig())
+
+
+@given(st.lists(st.tuples(st.sampled_from("abc"), st.text(max_size=12), st.text(max_size=12)), min_size=1, max_size=12))
+def test_no_pair_is_lost_silently(rows: list[tuple[str, str, str]]) -> None:
+    given_ = [Pair(str(i), user(a), b, c) for i, (a, b, c) in enumerate(rows)]
+    try:
+        kept, report = checks.keep(given_, ChecksConfig())
+    except BadInput:
+        return
+    assert len(kept) == report.pairs
+    assert report.pairs + sum(report.dropped.values()) == len(given_)
+
+
+def test_length_bias_and_variety_are_what_they_say() -> None:
+    rows = [pair("one two three four", "one two"), pair("one", "one two three")]
+    found = checks.length_bias(rows)
+    assert (found.chosen_words, found.rejected_words, found.chosen_longer, found.auroc) == (2.5, 2.5, 0.5, 0.5)
+    same = checks.variety(["Sit down now, and breathe. What is it?"] * 4)
+    assert same.opening == same.closing == same.repeated == same.questions == 1
+    other = checks.variety(["A red door.", "Two blue boats left.", "Nobody came home."])
+    assert other.distinct_1 == other.distinct_2 == 1 and other.repeated == other.questions == 0
+
+
+def hashed(texts: list[str]) -> np.ndarray:
+    """A bag of words as an embedding: near for texts that share words."""
+    rows = np.zeros((len(texts), 512), dtype=np.float32)
+    for row, text in zip(rows, texts, strict=True):
+        for word in text.lower().split():
+            row[hash(word) % 512] += 1
+    return rows
+
+
+def test_leaks_by_words_and_by_meaning() -> None:
+    ours = ["How do I get the red wine out of my white carpet today", "what is the time", "Tea or coffee this late?"]
+    theirs = ["please say how do I get the red wine out of my rug", "What is the time?", "nothing of the kind"]
+    found = leakage.leaks(ours, theirs)
+    assert [(leak.first, leak.second, leak.kind) for leak in found] == [(0, 0, "words"), (1, 1, "words")]
+    near = leakage.leaks(["alpha beta gamma delta"], ["delta gamma beta alpha omega"], hashed, 0.85)
+    assert [leak.kind for leak in near] == ["meaning", "words"]
+    assert leakage.leaks([], ["x"], hashed) == leakage.leaks(["x"], [], hashed) == []
+
+
+WORDS = ["rain", "tea", "drawer", "clock", "window", "list", "files", "night", "boat", "salt"]
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.lists(st.lists(st.sampled_from(WORDS), min_size=1, max_size=10).map(" ".join), min_size=2, max_size=30),
+    st.integers(0, 5),
+    st.floats(0.1, 0.5),
+    st.integers(0, 4),
+)
+def test_near_texts_never_straddle_a_split(texts: list[str], topics: int, share: float, seed: int) -> None:
+    labels = [f"t{i % topics}" if topics else "" for i in range(len(texts))]
+    inside, outside = leakage.split(texts, labels, share, seed, hashed)
+    assert sorted([*inside, *outside]) == list(range(len(texts)))
+    assert not leakage.leaks([texts[i] for i in inside], [texts[i] for i in outside], hashed)
+    assert (inside, outside) == leakage.split(texts, labels, share, seed, hashed)
+
+
+def test_whole_topics_are_held_out() -> None:
+    texts = [f"{WORDS[i % 10]} {i} {i * 7} {i * 31}" for i in range(60)]
+    labels = [f"t{i % 6}" for i in range(60)]
+    inside, outside = leakage.split(texts, labels, 0.33, 0)
+    assert not {labels[i] for i in inside} & {labels[i] for i in outside}
+    assert len(outside) == 20
+
+
+SPEC = Spec(
+    name="Ann",
+    system_prompt="You are Ann.",
+    voice=["Short."],
+    traits=[
+        Trait(id="calm", text="I keep calm.", questions=["It burns!", "it burns"]),
+        Trait(id="wry", text="I joke."),
+    ],
+)
+
+
+def test_prompts_come_from_the_spec_first_and_then_from_a_teacher() -> None:
+    asked: list[str] = []
+
+    def ask(requests: list[Any]) -> list[str | None]:
+        asked.extend(request[-1]["content"] for request in requests)
+        return [f'Here are some:\n1. my cat {n} left\n- "why {n}?"\n\n* hello there' for n in range(len(requests))]
+
+    config = TeacherConfig(kind="base", prompts_per_trait=4)
+    found = prompts.grow(SPEC, config, ask, ["Hello there!"])
+    assert next(row.text for row in found if row.trait == "calm") == "It burns!"
+    assert {trait: sum(row.trait == trait for row in found) for trait in ("calm", "wry")} == {"calm": 4, "wry": 4}
+    assert len({row.text.lower() for row in found}) == len(found)
+    assert not any("hello" in row.text.lower() or row.text.endswith(":") for row in found)
+    assert len({row.topic for row in found if row.trait == "wry"}) > 1
+    assert all("Ann" in text for text in asked)
+
+
+@pytest.mark.parametrize("answer", ["", "no list at all", None, "[1, 2]", '["a", "b"]', "x " * 200])
+def test_a_poor_teacher_gives_few_prompts_and_no_error(answer: str | None) -> None:
+    found = prompts.grow(SPEC, TeacherConfig(prompts_per_trait=3), lambda rows: [answer] * len(rows), [])
+    assert 1 <= len(found) <= 6
+
+
+def test_answers_are_cleaned_of_reasoning_and_made_up_turns() -> None:
+    assert teacher.clean("<think>hm\nhm</think>\nSit down.\nUser: and then?") == "Sit down."
+    assert teacher.clean("<think>never ends") is None
+    brief = teacher.brief(SPEC)
+    for part in ("You are Ann.", "- Short.", "- I keep calm."):
+        assert part in brief
+
+
+class Server(BaseHTTPRequestHandler):
+    """Chat completions, as badly as `plan` says: an HTTP status, or "ok", "hang", "broken", "no usage"."""
+
+    plan: list[Any]
+    seen: list[dict[str, Any]]
+
+    def do_GET(self) -> None:
+        self._send(200, {"object": "list", "data": [{"id": "real-model", "object": "model"}]})
+
+    def do_POST(self) -> None:
+        body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+        self.seen.append(body)
+        what = self.plan.pop(0) if self.plan else "ok"
+        if isinstance(what, int):
+            return self._send(what, {"error": {"message": f"status {what}"}})
+        if what == "hang":
+            time.sleep(1.5)
+        if what == "broken":
+            return self._send(200, {"nothing": "here"})
+        reply: dict[str, Any] = {"id": "1", "object": "chat.completion", "model": "m", "created": 0}
+        text = f"Said to {body['messages'][-1]['content']}"
+        reply["choices"] = [{"index": 0, "finish_reason": "stop", "message": {"role": "assistant", "content": text}}]
+        if what != "no usage":
+            reply["usage"] = {"prompt_tokens": 6, "completion_tokens": 4, "total_tokens": 10}
+        return self._send(200, reply)
+
+    def _send(self, status: int, value: dict[str, Any]) -> None:
+        data = json.dumps(value).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.send_header("Retry-After", "0")
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@contextmanager
+def serving(*plan: Any) -> Iterator[tuple[str, list[dict[str, Any]]]]:
+    handler = type("Planned", (Server,), {"plan": list(plan), "seen": []})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}/v1", handler.seen  # type: ignore[attr-defined]
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def endpoint(url: str, cache: Path, **settings_: Any) -> tuple[teacher.Ask, teacher.Ledger]:
+    ledger = teacher.Ledger()
+    values = {"kind": "endpoint", "url": url, "model": "m", "retries": 2, "concurrency": 1, "timeout_s": 5, **settings_}
+    return teacher.endpoint(TeacherConfig.model_validate(values), cache, ledger), ledger
+
+
+QUESTIONS = [user(f"q{i}") for i in range(4)]
+
+
+def test_a_busy_endpoint_is_asked_again(tmp_path: Path) -> None:
+    with serving(429, 500, "ok", "no usage") as (url, seen):
+        ask, ledger = endpoint(url, tmp_path / "c.jsonl")
+        answers = teacher.in_persona(SPEC, QUESTIONS, ask)
+    assert answers == [f"Said to q{i}" for i in range(4)]
+    assert len(seen) == 6 and ledger.asked == 4 and ledger.failed == 0
+    assert all(body["messages"][0]["content"].startswith("You are Ann.") for body in seen)
+    assert ledger.tokens > 30  # one of them estimated
+
+
+def test_an_interrupted_build_does_not_pay_twice(tmp_path: Path) -> None:
+    cache = tmp_path / "c.jsonl"
+    with serving() as (url, seen):
+        ask, _ = endpoint(url, cache)
+        ask(QUESTIONS[:3])
+        whole = cache.read_text()
+        cache.write_text(whole[: len(whole) - 20])  # as a kill may leave it
+        again, ledger = endpoint(url, cache)
+        assert again(QUESTIONS) == [f"Said to q{i}" for i in range(4)]
+        assert (ledger.cached, ledger.asked, len(seen)) == (2, 2, 5)
+        last, ledger = endpoint(url, cache)
+        assert last(QUESTIONS) == [f"Said to q{i}" for i in range(4)]
+        assert (ledger.cached, len(seen)) == (4, 5)
+        other, ledger = endpoint(url, cache, temperature=0.1)
+        other(QUESTIONS[:1])
+        assert ledger.asked == 1
+
+
+def test_the_budget_stops_the_asking(tmp_path: Path) -> None:
+    with serving() as (url, seen):
+        ask, ledger = endpoint(url, tmp_path / "c.jsonl", budget_tokens=20)
+        assert [bool(answer) for answer in ask(QUESTIONS)] == [True, True, False, False]
+        assert (ledger.over_budget, ledger.tokens, len(seen)) == (2, 20, 2)
+
+
+def test_a_prompt_that_fails_is_counted(tmp_path: Path) -> None:
+    with serving("broken", "hang", "ok", 400) as (url, _):
+        ask, ledger = endpoint(url, tmp_path / "c.jsonl", retries=0, timeout_s=1)
+        assert [bool(answer) for answer in ask(QUESTIONS)] == [False, False, True, False]
+        assert ledger.failed == 3 and "within 1 s" in ledger.reasons[1]
+
+
+@pytest.mark.parametrize(
+    ("plan", "error", "message"),
+    [
+        ([401] * 9, BadInput, "refuses the key"),
+        ([404] * 9, BadInput, "has no model"),
+        ([500] * 99, MoltError, "none of 4"),
+    ],
+)
+def test_what_cannot_work_says_what_to_do(
+    tmp_path: Path, plan: list[int], error: type[MoltError], message: str
+) -> None:
+    with serving(*plan) as (url, _):
+        ask, _ = endpoint(url, tmp_path / "c.jsonl", retries=0)
+        with pytest.raises(error, match=message) as found:
+            ask(QUESTIONS)
+    if 404 in plan:
+        assert "real-model" in found.value.fix
+
+
+def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
+    ask, _ = endpoint("http://127.0.0.1:9/v1", tmp_path / "c.jsonl", retries=0)
+    with pytest.raises(BadInput, match="No server answers"):
+        ask(QUESTIONS)
