@@ -41,11 +41,11 @@ def gather(run: Run, persona: Persona, folder: Path) -> Material:
     heldout = persona.heldout
     if not heldout:
         found, heldout = _split(run, found)
-    kept, leaked = _without_leaks(run, persona, found, heldout)
+    kept, leaked, unchecked = _without_leaks(run, persona, found, heldout)
     limit = config.pairs.max_prompt_tokens
     lengths = model.tokenizer([item.question for item in kept])["input_ids"] if kept else []
     fitting = [item for item, ids in zip(kept, lengths, strict=True) if len(ids) <= limit or not item.source]
-    if len(fitting) < 2 or not heldout:
+    if not fitting or not heldout:
         raise BadInput(
             f"There are {len(fitting)} exchanges to train on and {len(heldout)} held out, which is too few.",
             "Write train.jsonl, name conversations.paths, or set teacher.kind=base and teacher.prompts_per_trait=8",
@@ -55,6 +55,7 @@ def gather(run: Run, persona: Persona, folder: Path) -> Material:
         "conversations": {"turns": report.turns, "dropped": dict(report.dropped), "redacted": dict(report.redacted)},
         "teacher": asdict(ledger),
         "leaked": dict(Counter(kind for _, kind in leaked)),
+        "not_checked": unchecked,
         f"prompt over {limit} tokens": len(kept) - len(fitting),
         "held_out": "heldout.jsonl" if persona.heldout else f"{config.pairs.heldout_share:.0%} by topic",
     }
@@ -103,12 +104,19 @@ def _split(run: Run, found: list[Exchange]) -> tuple[list[Exchange], list[Exchan
 
 def _without_leaks(
     run: Run, persona: Persona, found: list[Exchange], heldout: list[Exchange]
-) -> tuple[list[Exchange], list[tuple[str, str]]]:
-    """What shares no prompt with anything that is measured, and of the rest the question and what it is too near to."""
+) -> tuple[list[Exchange], list[tuple[str, str]], list[str]]:
+    """What shares no prompt with anything that is measured; of the rest the question and what it is too near to; and
+    the benchmarks that could not be compared with, since they have not been fetched."""
     embed, near = run.base.embed, run.config.checks.near
     measured = {"held-out prompts": [item.question for item in [*heldout, *persona.heldout_dialogues]]}
     measured["attacks"] = [attack.prompt[-1]["content"] for attack in persona.attacks]
-    measured |= capability.texts(run.config.capability.items, run.config.run.seed)
+    unchecked = []
+    for name, count in run.config.capability.items.items():
+        try:
+            measured |= capability.texts({name: count}, run.config.run.seed)
+        except BadInput as error:
+            unchecked.append(name)
+            run.console.say(f"  leakage is not checked against {name}: {error.what}")
     for name, task in run.config.tasks.items():
         examples = tasks.generate(task.kind, "test", task.test, run.config.run.seed)
         measured[name] = [item.prompt[-1]["content"] for item in examples]
@@ -118,7 +126,7 @@ def _without_leaks(
         for leak in leakage.leaks(questions, texts, embed, near):
             reason.setdefault(leak.first, name)
     kept = [item for place, item in enumerate(found) if place not in reason]
-    return kept, [(questions[place], name) for place, name in sorted(reason.items())]
+    return kept, [(questions[place], name) for place, name in sorted(reason.items())], unchecked
 
 
 def margins(run: Run, persona: Persona, found: list[Exchange], ids: list[str]) -> dict[str, float]:

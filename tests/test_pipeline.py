@@ -76,7 +76,7 @@ def test_show_gives_a_config_that_loads_again(tmp_path: Path) -> None:
 
 TINY = [
     *("data", "build", "smoke", "run.folder={tmp}/run", "model.id={tiny}", "model.precision=fp32"),
-    *("pairs.max_new_tokens=8", "pairs.min_length_ratio=0.01", "retrain.min_new=1"),
+    *("pairs.max_new_tokens=8", "pairs.temperature=0", "checks.min_length_ratio=0.01", "retrain.min_new=1"),
 ]
 BAD = [
     (["config", "check", "nothing"], "No config nothing"),
@@ -97,7 +97,7 @@ BAD = [
     ),
     (["config", "check", "demo", "personality.steps=1"], "greater than or equal to 2"),
     (["config", "check", "demo", "tasks.base={kind: shell}"], "plain name"),
-    (["config", "check", "smoke", "tasks.reminders.batch_size=5"], "must be multiples"),
+    (["config", "check", "smoke", "tasks.reminders.batch_size=5"], "must be a multiple of train.gradient_accumulation"),
     (["config", "check", "{tmp}/empty.yaml"], "is empty"),
     (["config", "check", "{tmp}/list.yaml"], "holds no settings"),
     (["config", "check", "{tmp}/broken.yaml"], "line 2: not valid YAML"),
@@ -113,7 +113,7 @@ BAD = [
     (["registry", "rollback", "demo", "registry.folder={tmp}/reg"], "no promotion to roll back"),
     (["schedule", "install", "demo", "--kind", "moon"], "--kind moon"),
     (["data", "build", "demo", "run.folder={tmp}/run"], "Only 0.1 GB are free"),
-    ([*TINY, "persona.spec={tmp}/no_train"], "train.jsonl does not exist"),
+    ([*TINY, "persona.spec={tmp}/no_train"], "There are 0 exchanges to train on"),
     ([*TINY, "persona.spec={tmp}/empty"], "train.jsonl is empty"),
     ([*TINY, "persona.spec={tmp}/malformed"], "train.jsonl, line 2: not valid JSON"),
     ([*TINY, "persona.spec={tmp}/no_answer"], "record 1: answer is missing or empty"),

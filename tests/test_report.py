@@ -174,7 +174,7 @@ def results() -> dict[str, Any]:
             trained("reminders_control", examples=180, replayed=0),
             {
                 **{"name": "replay buffer", "candidates": 118, "kept": 64, "tokens": 4987},
-                **{"mean_importance": 0.81, "mean_importance_all": 0.62},
+                **{"mean_importance": 0.81, "mean_importance_all": 0.62, "importance": "kl"},
             },
         ],
         "hypotheses": [verdict("H014", "lora", ["full"]), verdict("H015", "dpo", ["sft", "reference_free"])],
@@ -215,7 +215,7 @@ def section(page: str, name: str) -> str:
         "tasks": ["82<", "70 to 89", "87<", "expected"],
         "capability": ["33<", "−0.8", "41.5", "mean of the changes", "could have been seen"],
         "answers": ["coherent: <b>no</b>", "style 0.85", "no replay"],
-        "training": ["4,884,480", "482", "64 of 118", "38.2 words", "0.81 nats"],
+        "training": ["4,884,480", "482", "64 of 118", "38.2 words", "is 0.81, against 0.62"],
         "methods": ["same nf4 base", "H014 is run on a bf16 base", "What is not shown"],
         "reproduce": ["molt report mine.yaml", "folder: runs/demo", "2.9.1"],
     }.items(),
