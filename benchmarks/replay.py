@@ -72,7 +72,13 @@ def quality(
     index, count = map(int, part.split("/"))
     config = load(
         "demo",
-        [f"run.folder={folder}/run-{index}", "model.precision=bf16", "persona.heldout_limit=null", "hypotheses=[]"],
+        [
+            f"run.folder={folder}/run-{index}",
+            "model.precision=bf16",
+            "persona.heldout_limit=null",
+            "hypotheses=[]",
+            "personality.steps=60",
+        ],
     )
     run = Run(config, Console())
     try:

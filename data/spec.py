@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from data.config import Section
 from data.errors import BadInput
-from data.io import read_text
+from data.io import read_text, write_text
 
 
 class Trait(Section):
@@ -37,6 +37,35 @@ class Spec(Section):
     facts: dict[str, str] = Field(default_factory=dict)
     dialogues: list[list[Turn]] = Field(default_factory=list)
     catchphrases: list[str] = Field(default_factory=list, description="masked before style is judged")
+
+
+HEADER = """\
+# Who the assistant is. Only name, system_prompt and traits are needed.
+#   system_prompt: what a teacher in persona is told; never part of what is trained on
+#   voice, values, boundaries: told to a teacher, too
+#   traits: in the first person; `questions` are what somebody says that brings the trait out
+#   dialogues: learned turn by turn; catchphrases: masked before style is judged
+# Written answers go beside this file: train.jsonl and heldout.jsonl, lines of {"prompt", "answer", "topic", "trait"}.
+"""
+
+
+def write(spec: Spec, path: Path) -> None:
+    """As a person would write it: long texts in blocks, empty parts left out. `read` gives the same spec back."""
+    values = spec.model_dump(exclude_defaults=True)
+    write_text(path, HEADER + yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100))
+
+
+class _Dumper(yaml.SafeDumper):
+    """Blocks for texts of several lines, escapes for what no editor shows."""
+
+
+def _text(dumper: _Dumper, text: str) -> Any:
+    shown = all(char.isprintable() or char == "\n" for char in text)
+    style = ("|" if "\n" in text else None) if shown else '"'
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
 
 
 def read(path: Path) -> Spec:

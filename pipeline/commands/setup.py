@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,6 +15,38 @@ from pipeline.console import Console
 app = typer.Typer()
 config_app = group(app, "config", "Look at and check configurations.")
 assets_app = group(app, "assets", "The embedded model and benchmarks.")
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="a new folder for the project")],
+    source: Annotated[
+        Path | None, typer.Option("--from", help="persona.yaml, SOUL.md or its folder, character card, constitution")
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(help="the persona's name; chooses one of several in a constitution")
+    ] = None,
+    model: Annotated[str, typer.Option(help="a hub id or a local folder")] = "smollm2-135m-instruct",
+    json_output: Json = False,
+) -> None:
+    """A new project, from a personality however you have it, or from nothing by a few questions."""
+    from data import spec_formats
+    from pipeline import init as module
+
+    spec = spec_formats.read_any(source, name) if source else module.ask_for_spec(_asked)
+    paths = module.create(folder, spec, model)
+    questions = sum(len(trait.questions) for trait in spec.traits)
+    lines = [str(path) for path in paths]
+    lines.append(
+        f"{spec.name}: {len(spec.traits)} traits, {questions} questions, {len(spec.dialogues)} dialogues, "
+        f"{len(spec.voice)} lines on voice, {len(spec.boundaries)} boundaries"
+    )
+    lines.append(f"next: cd {shlex.quote(str(folder))} && molt data build molt.yaml")
+    Console(json_output).result({"files": [str(path) for path in paths], "spec": spec.model_dump()}, "\n".join(lines))
+
+
+def _asked(question: str, default: str | None) -> str:
+    return typer.prompt(question, default=default or "", show_default=bool(default), err=True)
 
 
 @config_app.command("show")

@@ -1,0 +1,116 @@
+"""A new project: a folder with a persona, a config that works as it is, and places for what comes later."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+from data import spec as specs
+from data.errors import BadInput
+from data.io import write_text
+from data.spec import Spec, Trait
+from pipeline.config import load
+
+Ask = Callable[[str, str | None], str]
+"""Asks a question, with a default if there is one, and gives the answer."""
+
+CONFIG = """\
+# Everything that molting does for {name}. Run it from this folder: molt run molt.yaml
+# Any setting can be changed on the command line: molt run molt.yaml personality.steps=100
+# All settings with their defaults: molt config show molt.yaml
+run: {{folder: runs/{slug}, seed: 0}}
+model:
+  id: {model}   # a hub id or a local folder; model.shape is its architecture, for `molt config check`
+  precision: nf4              # nf4 (4-bit), bf16 or fp32
+  max_length: 512
+persona: {{spec: persona}}
+conversations:
+  paths: []                   # your own chats in this voice, any export: [conversations]
+teacher:                      # answers in persona where nobody has written one
+  kind: {teacher}                # none; base: the model itself, told who to be; endpoint: an OpenAI-compatible server
+  url: http://localhost:11434/v1
+  model: ""                   # its name at the endpoint
+  prompts_per_trait: {prompts}
+  max_tokens: 96
+pairs: {{max_new_tokens: 64}}
+personality: {{method: dpo, steps: {steps}, batch_size: 6, learning_rate: 4e-4}}
+dpo: {{beta: 0.1, nll_weight: 1.0, kl_weight: 0.1}}
+replay: {{select: combined, budget_tokens: 5000}}
+train: {{gradient_checkpointing: false, gradient_accumulation: 1, warmup_steps: 2}}
+tasks:                        # remove what you do not want to teach
+  reminders: {{kind: reminders, steps: 36, batch_size: 8, learning_rate: 5e-4, replay_ratio: 0.25, control: true}}
+capability:
+  items: {{arc_easy: 100, lambada: 150}}
+hypotheses: []
+registry: {{folder: runs/registry}}
+retrain: {{conversations: conversations}}
+"""
+CONVERSATIONS = """\
+# Conversations
+
+Put chats here whose assistant speaks in the voice to keep: ChatGPT or Claude exports, ShareGPT, `messages` JSONL, agent
+session logs, Markdown transcripts, or zips of them.
+
+- to learn from them now: `molt data import EXPORT --out conversations/chats.jsonl` shows what is kept, then set
+  `conversations.paths: [conversations]` in molt.yaml
+- to learn from new ones later: `molt retrain molt.yaml` reads this folder
+"""
+QUESTIONS = (
+    ("name", "What is the assistant called?", None),
+    ("summary", "Who is that, in one sentence?", None),
+    ("voice", "How do they talk?", "Plainly and briefly, to one person."),
+    ("trait", "One trait, in the first person", "I say what I do not know as plainly as what I do."),
+    ("trait", "A second trait", "I look for the smallest thing that can be done now."),
+    ("trait", "A third trait", "I am on your side, which sometimes means that I do not agree with you."),
+    ("boundary", "What do they never do?", "I do not pretend to be human."),
+)
+
+
+def ask_for_spec(ask: Ask) -> Spec:
+    """A spec from nothing, by a handful of questions. Raises BadInput without a name."""
+    said: dict[str, list[str]] = {}
+    for key, question, default in QUESTIONS:
+        said.setdefault(key, []).append(ask(question, default).strip())
+    name = said["name"][0]
+    if not name:
+        raise BadInput("An assistant needs a name.", "Run it again, or start from a file: molt init FOLDER --from FILE")
+    summary, voice = said["summary"][0], said["voice"][0]
+    traits = [text for text in said["trait"] if text] or ["I am who I say I am."]
+    return Spec(
+        name=name,
+        summary=summary,
+        system_prompt=" ".join(part for part in (f"You are {name}.", summary, voice) if part),
+        voice=[voice] if voice else [],
+        traits=[Trait(id=f"trait_{place}", text=text) for place, text in enumerate(traits, start=1)],
+        boundaries=[text for text in said["boundary"] if text],
+        catchphrases=[name],
+    )
+
+
+def create(folder: Path, spec: Spec, model: str) -> list[Path]:
+    """Write the project. Raises BadInput, with nothing changed, when anything would be overwritten."""
+    written = {
+        "molt.yaml": _config(spec, model),
+        "conversations/README.md": CONVERSATIONS,
+        ".gitignore": "runs/\nconversations/*\n!conversations/README.md\n",
+    }
+    paths = [folder / name for name in ("persona/persona.yaml", *written)]
+    there = [path for path in paths if path.exists()]
+    if folder.exists() and not folder.is_dir():
+        there = [folder]
+    if there:
+        raise BadInput(f"{there[0]} exists already; nothing was changed.", "Name a new folder: molt init OTHER")
+    specs.write(spec, paths[0])
+    for name, text in written.items():
+        write_text(folder / name, text)
+    load(str(folder / "molt.yaml"))
+    return paths
+
+
+def _config(spec: Spec, model: str) -> str:
+    slug = "".join(char if char.isalnum() else "-" for char in spec.name.lower()).strip("-") or "persona"
+    asked = sum(bool(trait.questions) for trait in spec.traits)
+    per_trait = max(8, -(-96 // len(spec.traits))) if not asked else 12
+    return CONFIG.format(
+        name=" ".join(spec.name.split()), slug=slug, model=model, teacher="base", prompts=per_trait, steps=60
+    )
