@@ -8,8 +8,9 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from data import importers, leakage, prompts, tasks, teacher
+from data import leakage, prompts, tasks, teacher
 from data import persona as personas
+from data.conversations import importers
 from data.errors import BadInput
 from data.persona import Persona
 from data.types import Exchange

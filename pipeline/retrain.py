@@ -10,8 +10,9 @@ from typing import Any
 from adapters import base, card, train
 from adapters.registry import Registry
 from adapters.serve import Served
-from data import checks, importers, replay
+from data import checks, replay
 from data import pairs as pair_data
+from data.conversations import importers
 from data.errors import BadInput
 from data.io import fingerprint, read_json, read_jsonl, sha256_file, write_json, write_jsonl
 from data.types import Exchange, Pair

@@ -8,11 +8,12 @@ from typing import Any
 
 from adapters import base, train
 from adapters.serve import Served
-from data import checks, dataset_card, importers, replay, tasks
+from data import checks, dataset_card, replay, tasks
 from data import mix as mixing
 from data import pairs as pair_data
 from data import persona as personas
 from data.config import TaskConfig
+from data.conversations import importers
 from data.errors import BadInput
 from data.io import fingerprint, read_jsonl, sha256_tree, write_jsonl
 from data.persona import Persona

@@ -15,10 +15,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data import importers, near, sources
 from data.config import ImportConfig
+from data.conversations import importers, near, sources
+from data.conversations.redact import redact
 from data.errors import BadInput
-from data.redact import redact
 from data.types import Exchange
 
 EVERYTHING = ImportConfig(near_duplicate=1, redact=False, max_answer_chars=10**6, max_context_turns=100)
@@ -589,7 +589,7 @@ def test_a_truncated_file_is_an_error_or_a_result(tmp_path: Path, whole: str, cu
 
 
 def pairs(question: str, answer: str) -> set[tuple[str, ...]]:
-    """The definition in data.near, spelled out."""
+    """The definition in data.conversations.near, spelled out."""
     sides = (("question", question), ("answer", answer))
     words = {
         side: ["<", *"".join(c if c.isalnum() else " " for c in text.lower()).split(), ">"] for side, text in sides
@@ -773,7 +773,7 @@ def test_redaction_is_a_setting_and_reaches_both_sides(tmp_path: Path) -> None:
 STREAM = """
 import json, resource, sys
 from pathlib import Path
-from data import importers
+from data.conversations import importers
 from data.config import ImportConfig
 report = importers.Report()
 start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

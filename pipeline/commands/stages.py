@@ -57,8 +57,8 @@ def data_import(
     json_output: Json = False,
 ) -> None:
     """Conversations as people have them into clean JSONL: told by content, near-duplicates out, secrets redacted."""
-    from data import importers
     from data.config import ImportConfig
+    from data.conversations import importers
     from data.errors import BadInput
 
     console = Console(json_output)

@@ -1,7 +1,7 @@
 """The user's own conversations, as people have them, into exchanges: streamed, cleaned and accounted for.
 
-`data.sources` opens files, folders and archives, `data.formats` and `data.transcripts` know what is in them,
-`data.redact` removes what must not be trained on, and `data.near` tells what was there before.
+`sources` opens files, folders and archives, `formats` and `transcripts` know what is in them, `redact` removes what must
+not be trained on, and `near` tells what was there before.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from data import formats, transcripts
 from data.config import ImportConfig
+from data.conversations import formats, transcripts
+from data.conversations.formats import Conversation, FileReport, Turn
+from data.conversations.near import Seen
+from data.conversations.redact import redact
+from data.conversations.sources import LIMIT, Source, head, json_lines, json_values, parse, sources
 from data.errors import BadInput
-from data.formats import Conversation, FileReport, Turn
-from data.near import Seen
-from data.redact import redact
-from data.sources import LIMIT, Source, head, json_lines, json_values, parse, sources
 from data.types import Exchange, Message
 
 DEFAULT = ImportConfig()

@@ -1,0 +1,1 @@
+"""Conversations as people have them: read, cleaned, accounted for."""
