@@ -1,7 +1,7 @@
 """The user's own conversations, as people have them, into exchanges: streamed, cleaned and accounted for.
 
-`sources` opens files, folders and archives, `formats` and `transcripts` know what is in them, `redact` removes what must
-not be trained on, and `near` tells what was there before.
+`sources` opens files, folders and archives, `formats` and `transcripts` know what is in them, `redact` removes what
+must not be trained on, and `near` tells what was there before.
 """
 
 from __future__ import annotations
