@@ -151,19 +151,12 @@ def evaluate(
     return records
 
 
-def texts(items: dict[str, int], seed: int) -> dict[str, list[str]]:
-    """What the items of each benchmark ask, as `evaluate` draws them for the same arguments: what must not be trained
-    on. Raises BadInput for a benchmark that cannot be loaded."""
-    found = {}
+def texts(name: str) -> list[str]:
+    """All that the items of a benchmark ask and offer, one text an item: what must not be trained on. Raises BadInput
+    for a benchmark that cannot be loaded."""
     with tempfile.TemporaryDirectory() as folder, assets.quiet():
-        for name, count in items.items():
-            drawn = _draw(name, count, seed, 0, Path(folder))
-            docs = [drawn.tasks[task].eval_docs[i] for task, chosen in drawn.items.items() for i in chosen]
-            found[name] = [
-                " ".join(str(value) for value in doc.values() if isinstance(value, str) and " " in value)
-                for doc in docs
-            ]
-    return found
+        docs = [doc for task in _tasks(name, Path(folder)).values() for doc in task.eval_docs]
+        return [" ".join(value for value in doc.values() if isinstance(value, str) and " " in value) for doc in docs]
 
 
 def summarise(records: list[dict[str, Any]]) -> dict[str, dict[str, float]]:

@@ -112,9 +112,9 @@ def _without_leaks(
     measured = {"held-out prompts": [item.question for item in [*heldout, *persona.heldout_dialogues]]}
     measured["attacks"] = [attack.prompt[-1]["content"] for attack in persona.attacks]
     unchecked = []
-    for name, count in run.config.capability.items.items():
+    for name in run.config.capability.items:
         try:
-            measured |= capability.texts({name: count}, run.config.run.seed)
+            measured[name] = capability.texts(name)
         except BadInput as error:
             unchecked.append(name)
             run.console.say(f"  leakage is not checked against {name}: {error.what}")

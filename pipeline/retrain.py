@@ -10,7 +10,7 @@ from typing import Any
 from adapters import base, card, train
 from adapters.registry import Registry
 from adapters.serve import Served
-from data import checks, replay
+from data import checks, leakage, replay
 from data import pairs as pair_data
 from data.conversations import importers
 from data.errors import BadInput
@@ -39,12 +39,11 @@ def cycle(run: Run) -> Artifact | None:
             "Make one: molt run CONFIG   or put one into use: molt registry promote ID",
         )
     imported = importers.conversations(config.retrain.conversations, config.conversations)
-    known, limit = _already_seen(run), config.pairs.max_prompt_tokens
-    unseen = fresh = [item for item in imported.exchanges if _key(item) not in known]
-    if len(unseen) >= config.retrain.min_new:  # only then is the model needed
+    known, dropped = _already_seen(run), dict(imported.dropped)
+    fresh = [item for item in imported.exchanges if _key(item) not in known]
+    if len(fresh) >= config.retrain.min_new:  # only then is the model needed
         card.check_base(registry.path(current), run.base.digest)
-        fresh = [item for item in unseen if pair_data.prompt_tokens(item, run.base.tokenizer) <= limit]
-    dropped = {**imported.dropped, f"prompt over {limit} tokens": len(unseen) - len(fresh)}
+        fresh = _usable(run, fresh, dropped)
     if len(fresh) < config.retrain.min_new:
         run.console.say(
             f"{len(fresh)} new exchanges in {config.retrain.conversations}, fewer than retrain.min_new="
@@ -105,6 +104,18 @@ def cycle(run: Run) -> Artifact | None:
             run.console.say(f"{task} is not in use any more: it was trained above the former personality.")
     write_json(artifact.folder / FINISHED, {"candidate": entry.id})
     return artifact
+
+
+def _usable(run: Run, fresh: list[Exchange], dropped: dict[str, int]) -> list[Exchange]:
+    """What is short enough, and not near to a prompt that the candidate will be judged on. Counts the rest."""
+    limit = run.config.pairs.max_prompt_tokens
+    fitting = [item for item in fresh if pair_data.prompt_tokens(item, run.base.tokenizer) <= limit]
+    dropped[f"prompt over {limit} tokens"] = len(fresh) - len(fitting)
+    questions = [item.question for item in fitting]
+    heldout = [pair.question for pair in stages.load_pairs(stages.pairs(run), "heldout")]
+    near = {leak.first for leak in leakage.leaks(questions, heldout, run.base.embed, run.config.checks.near)}
+    dropped["too near to a held-out prompt"] = len(near)
+    return [item for place, item in enumerate(fitting) if place not in near]
 
 
 def _training_pairs(run: Run, kept: list[Exchange], fresh: list[Exchange]) -> list[Pair]:

@@ -172,7 +172,7 @@ def task(run: Run, name: str) -> Artifact:
                 config.run.seed,
                 progress,
             )
-        replayed = sum(not item.source for item in mix)
+        replayed = sum(item.source != name for item in mix)
         return {**_training_facts(trained), "examples": len(mix), "replayed": replayed}
 
     return run.do(f"task-{name}", inputs, make)
