@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import persona, tasks
+from data import checks, leakage, persona, tasks
 from data.config import PersonaConfig
 from data.errors import BadInput
 from data.io import read_jsonl, write_json, write_jsonl
@@ -20,24 +20,33 @@ CLAUDIO = persona.load(PersonaConfig())
 
 
 def test_claudio_is_whole() -> None:
-    assert len(CLAUDIO.train) >= 120
-    assert len(CLAUDIO.heldout) >= 40
+    train, heldout = (persona.exchanges(CLAUDIO.folder / f"{name}.jsonl") for name in ("train", "heldout"))
+    assert len(train) >= 480 and len({row.topic for row in train}) >= 24
+    assert len(heldout) >= 120 and len(CLAUDIO.attacks) >= 60
+    assert Counter(attack.kind for attack in CLAUDIO.attacks).most_common()[-1][1] >= 15
+    assert len(read_jsonl(CLAUDIO.folder / "dialogues.jsonl")) >= 40
     assert not {row.topic for row in CLAUDIO.train} & {row.topic for row in CLAUDIO.heldout}
-    assert not {row.question.lower() for row in CLAUDIO.train} & {row.question.lower() for row in CLAUDIO.heldout}
     known = {trait.id for trait in CLAUDIO.spec.traits}
     assert {row.trait for row in [*CLAUDIO.train, *CLAUDIO.heldout] if row.trait} <= known
-    for row in [*CLAUDIO.train, *CLAUDIO.heldout]:
+    for row in [*train, *heldout]:
+        assert 20 <= len(row.answer.split()) <= 60, row.answer
+    for row in [*CLAUDIO.train, *CLAUDIO.heldout, *CLAUDIO.heldout_dialogues]:
         assert "!" not in row.answer
-        assert row.topic == "dialogue" or 20 <= len(row.answer.split()) <= 60
+
+
+def test_no_prompt_of_claudio_is_on_both_sides() -> None:
+    measured = [item.question for item in [*CLAUDIO.heldout, *CLAUDIO.heldout_dialogues]]
+    measured += [attack.prompt[-1]["content"] for attack in CLAUDIO.attacks]
+    assert not leakage.leaks([item.question for item in CLAUDIO.train], measured)
 
 
 def test_claudio_has_no_template_feel() -> None:
-    """Openings and closings vary: no two-word opening and no closing sentence is used often."""
-    answers = [row.answer for row in CLAUDIO.train]
-    openings = Counter(" ".join(answer.split()[:2]).lower() for answer in answers)
-    closings = Counter(answer.rstrip("?.").split(". ")[-1].lower() for answer in answers)
-    assert openings.most_common(1)[0][1] <= 5
-    assert closings.most_common(1)[0][1] <= 3
+    """Openings and closings vary, and hardly any five words in a row stand twice."""
+    for rows in (CLAUDIO.train, CLAUDIO.heldout):
+        found = checks.variety([row.answer for row in rows])
+        assert found.opening < 0.03 and found.closing < 0.04 and found.repeated < 0.02
+        assert found.distinct_2 > 0.7 and found.distinct_3 > 0.95
+        assert 0.4 < found.questions < 0.65
 
 
 @pytest.mark.parametrize("kind", tasks.KINDS)
