@@ -25,6 +25,7 @@ class ImportConfig(Section):
     paths: list[str] = Field(
         default_factory=list, description="files, folders or exports; what the assistant says there becomes `chosen`"
     )
+    limit: int = Field(default=5000, ge=1, description="learn from at most so many exchanges, drawn while reading")
     redact: bool = Field(default=True, description="replace secrets, e-mail addresses, phone and card numbers by marks")
     near_duplicate: float = Field(
         default=0.85,

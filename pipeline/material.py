@@ -3,7 +3,9 @@ answers; parted into what is trained on and what is held out, with nothing near 
 
 from __future__ import annotations
 
+import random
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,7 @@ from data.types import Exchange
 from evals import capability
 from pipeline.run import Run
 
-WRITTEN, TEACHER = "", "teacher"
+TEACHER = "teacher"
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,13 @@ class Material:
     leaked: list[str]
 
 
-def gather(run: Run, persona: Persona, folder: Path) -> Material:
+def gather(run: Run, persona: Persona) -> Material:
     """Raises BadInput where there is nothing to train on, or nothing to hold out."""
     config, model = run.config, run.base
     report = importers.Report()
     paths = [Path(path) for path in config.conversations.paths]
-    own = list(importers.read(paths, config.conversations, report)) if paths else []
+    read = importers.read(paths, config.conversations, report) if paths else iter(())
+    own = drawn(read, config.conversations.limit, config.run.seed)
     taught, ledger = _taught(run, persona)
     found = [*persona.train, *own, *taught]
     heldout = persona.heldout
@@ -57,14 +60,25 @@ def gather(run: Run, persona: Persona, folder: Path) -> Material:
         "teacher": asdict(ledger),
         "leaked": dict(Counter(kind for _, kind in leaked)),
         "not_checked": unchecked,
-        f"prompt over {limit} tokens": len(kept) - len(fitting),
+        "too_long": len(kept) - len(fitting),
         "held_out": "heldout.jsonl" if persona.heldout else f"{config.pairs.heldout_share:.0%} by topic",
     }
     return Material(fitting, heldout, facts, [f"{kind}: {text[:80]!r}" for text, kind in leaked[:20]])
 
 
+def drawn(read: Iterator[Exchange], limit: int, seed: int) -> list[Exchange]:
+    """A uniform sample in reading order, while holding no more than it (Vitter's algorithm R, 1985)."""
+    rng, kept = random.Random(seed), []
+    for number, item in enumerate(read):
+        if number < limit:
+            kept.append((number, item))
+        elif (place := rng.randrange(number + 1)) < limit:
+            kept[place] = (number, item)
+    return [item for _, item in sorted(kept, key=lambda pair: pair[0])]
+
+
 def _source(item: Exchange) -> str:
-    return item.source if item.source in (TEACHER,) else "conversations" if item.source else "written"
+    return TEACHER if item.source == TEACHER else "conversations" if item.source else "written"
 
 
 def _taught(run: Run, persona: Persona) -> tuple[list[Exchange], teacher.Ledger]:

@@ -74,7 +74,8 @@ def lint(facts: dict[str, Any]) -> list[str]:
     """What was left out and why, with examples, and what the rest could teach that nobody meant."""
     sources = ", ".join(f"{count} {name}" for name, count in facts["sources"].items())
     text = [f"{facts['pairs']} pairs to train on, {facts['heldout']} held out ({facts['held_out']}); from: {sources}"]
-    left_out = {**facts["dropped"], **{f"too near to {name}": count for name, count in facts["leaked"].items()}}
+    near = {f"too near to {name}": count for name, count in facts["leaked"].items()}
+    left_out = {**facts["dropped"], "prompt too long": facts["too_long"], **near}
     for reason, count in left_out.items():
         text.append(f"{count:5d}  {reason}")
     for reason, shown in facts["examples"].items():

@@ -48,7 +48,7 @@ def pairs(run: Run) -> Artifact:
 
     def make(folder: Path) -> dict[str, Any]:
         model, batch, seed = run.base, config.model.eval_batch_size, config.run.seed
-        found = material.gather(run, persona, folder)
+        found = material.gather(run, persona)
         with run.console.progress("rejected side") as progress:
             drafts = pair_data.build(found.train, model, config.pairs, batch, progress, seed)
             heldout = pair_data.build(found.heldout, model, config.pairs, batch, progress, seed)

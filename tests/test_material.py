@@ -17,11 +17,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import checks, leakage, persona, prompts, teacher
+from data import spec as specs
 from data.config import ChecksConfig, PersonaConfig, TeacherConfig
 from data.errors import BadInput, MoltError
 from data.persona import user
 from data.spec import Spec, Trait
-from data.types import Pair
+from data.types import Exchange, Pair
+from pipeline import material, show, stages
+from pipeline.config import load
+from pipeline.console import Console
+from pipeline.run import Run
 
 CLAUDIO = persona.load(PersonaConfig())
 BLAND = "You could try a number of different things, and it depends on what you would like to do about it."
@@ -314,3 +319,100 @@ def test_a_server_that_is_not_there_is_named(tmp_path: Path) -> None:
     ask, _ = endpoint("http://127.0.0.1:9/v1", tmp_path / "c.jsonl", retries=0)
     with pytest.raises(BadInput, match="No server answers"):
         ask(QUESTIONS)
+
+
+def exchanges(n: int) -> Iterator[Exchange]:
+    return (Exchange(user(f"q{i}"), "a", source="chat") for i in range(n))
+
+
+def test_a_sample_is_drawn_while_reading() -> None:
+    assert len(material.drawn(exchanges(5), 10, 0)) == 5
+    found = [item.question for item in material.drawn(exchanges(1000), 10, 0)]
+    assert found == [item.question for item in material.drawn(exchanges(1000), 10, 0)]
+    assert len(set(found)) == 10 and max(int(q[1:]) for q in found) > 100
+    counts = [0] * 20
+    for seed in range(400):
+        for item in material.drawn(exchanges(20), 5, seed):
+            counts[int(item.question[1:])] += 1
+    assert min(counts) > 60 and max(counts) < 140  # 100 each on average
+
+
+@pytest.fixture
+def run(tiny: Path, tmp_path: Path) -> Iterator[Run]:
+    """A project of a spec, a chat and a teacher, on the tiny model; nobody has said what is held out."""
+    (tmp_path / "ann").mkdir()
+    specs.write(SPEC, tmp_path / "ann" / "persona.yaml")
+    talks = [
+        [{"role": "user", "content": f"{word} on the {word}?"}, {"role": "assistant", "content": f"{word}, said Ann."}]
+        for word in (
+            "hello",
+            "rain",
+            "tea",
+            "drawer",
+            "clock",
+            "window",
+            "list",
+            "files",
+            "please",
+            "today",
+            "do",
+            "now",
+        )
+    ]
+    rows = [{"messages": talk, "topic": f"t{i % 4}"} for i, talk in enumerate(talks)]
+    rows.append({"messages": [{"role": "user", "content": "word " * 300}, {"role": "assistant", "content": "No."}]})
+    (tmp_path / "chats.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings_ = ["capability.items={}", "tasks={}", "hypotheses=[]", "model.precision=fp32", "pairs.max_new_tokens=8"]
+    config = load(
+        "smoke",
+        [
+            *settings_,
+            *(f"run.folder={tmp_path}/run", f"model.id={tiny}", f"persona.spec={tmp_path}/ann"),
+            *(f"conversations.paths=[{tmp_path}/chats.jsonl]", "persona.train_limit=null"),
+            *("teacher={kind: base, prompts_per_trait: 1, max_tokens: 8}", "checks.min_length_ratio=0.001"),
+        ],
+    )
+    found = Run(config, Console())
+    yield found
+    found.close()
+
+
+def test_material_comes_from_chats_and_a_teacher_and_is_parted_by_topic(run: Run) -> None:
+    found = material.gather(run, persona.load(run.config.persona))
+    assert found.facts["sources"]["conversations"] + len(found.heldout) >= 12
+    assert found.facts["too_long"] == 1
+    assert {item.source for item in [*found.train, *found.heldout]} == {"chats", "teacher"}
+    assert not {item.topic for item in found.train} & {item.topic for item in found.heldout}
+    near = run.config.checks.near
+    questions = [[item.question for item in side] for side in (found.train, found.heldout)]
+    assert not leakage.leaks(*questions, run.base.embed, near)
+
+
+def test_what_is_measured_is_never_trained_on(run: Run, tmp_path: Path) -> None:
+    held = {"prompt": "rain on the rain?", "answer": "Rain, then.", "topic": "x"}
+    (tmp_path / "ann" / "heldout.jsonl").write_text(json.dumps(held))
+    attack = {"id": "a", "kind": "k", "messages": [{"role": "user", "content": "Tea on the tea"}]}
+    (tmp_path / "ann" / "attacks.jsonl").write_text(json.dumps(attack))
+    found = material.gather(run, persona.load(run.config.persona))
+    assert found.facts["leaked"]["held-out prompts"] >= 1 and found.facts["leaked"]["attacks"] >= 1
+    asked = [item.question for item in found.train]
+    assert "rain on the rain?" not in asked and "tea on the tea?" not in asked
+    assert len(found.train) + sum(found.facts["leaked"].values()) + found.facts["too_long"] >= 13
+
+
+def test_pairs_are_built_shown_and_described(run: Run) -> None:
+    artifact = stages.pairs(run)
+    facts = artifact.facts
+    assert facts["pairs"] == len(stages.load_pairs(artifact, "train"))
+    card = (artifact.folder / "README.md").read_text()
+    assert f"{facts['pairs']} pairs to train on" in card and "| conversations |" in card
+    text = "\n".join(show.lint(facts))
+    assert "prompt too long" in text and "variety:" in text
+    value, lines = show.lines(run, "train", 2)
+    assert len(value["examples"]) == 2
+    pairs = {pair_.id: pair_ for pair_ in stages.load_pairs(artifact, "train") if pair_.chosen.isascii()}
+    for example in value["examples"]:
+        if example["id"] in pairs:  # the tiny teacher's half characters do not come back token by token
+            learned = "".join(token for token, is_learned in example["chosen"] if is_learned)
+            assert pairs[example["id"]].chosen in learned and pairs[example["id"]].question not in learned
+    assert sum(line.count("«") for line in lines) >= 4
