@@ -8,6 +8,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -112,7 +113,14 @@ def sha256_tree(path: Path) -> list[list[str]]:
     files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
     if not all(file.is_file() for file in files):
         raise BadInput(f"{path} does not exist.", "Correct the path in the config or on the command line.")
-    return [[str(file.relative_to(path)), sha256_file(file)] for file in files]
+    found = [(file, file.stat()) for file in files]
+    return [[str(file.relative_to(path)), _hashed(file, is_.st_mtime_ns, is_.st_size)] for file, is_ in found]
+
+
+@cache
+def _hashed(path: Path, modified_ns: int, size: int) -> str:
+    """An export of gigabytes is asked for its hash by every stage."""
+    return sha256_file(path)
 
 
 def fingerprint(value: Any) -> str:

@@ -90,7 +90,7 @@ def update(buffer: Buffer, candidates: list[Candidate], embeddings: np.ndarray) 
         buffer.seed,
         config.importance_weight,
         config.stratify,
-        selectors.Target(mean),
+        mean,
     )
     if not len(kept):
         smallest = min((item.tokens for item in items), default=0)
@@ -127,7 +127,7 @@ def with_distributions(buffer: Buffer, rows: dict[str, TopK]) -> Buffer:
 
 def save(buffer: Buffer, folder: Path, vocab_size: int) -> dict[str, Any]:
     """Write the buffer, the manifest last. Returns bytes an exchange, by what they are for."""
-    write_jsonl(folder / EXCHANGES, (_row(item) for item in buffer.items))
+    write_jsonl(folder / EXCHANGES, map(asdict, buffer.items))
     arrays = {"embeddings": buffer.embeddings, "mean": buffer.mean.astype(np.float64)}
     packed = {}
     if buffer.distributions:
@@ -213,10 +213,6 @@ def _stratum(exchange: Exchange, strata: str) -> str:
 def _key(identity: str, seed: int) -> float:
     """A number in [0, 1) that depends on the exchange and the seed alone: a reservoir that forgets nothing of them."""
     return int.from_bytes(hashlib.blake2b(f"{seed}/{identity}".encode(), digest_size=6).digest(), "big") / 2**48
-
-
-def _row(item: Candidate) -> dict[str, Any]:
-    return asdict(item)
 
 
 def _candidate(row: dict[str, Any]) -> Candidate:

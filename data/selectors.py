@@ -45,13 +45,6 @@ class Pool:
         return Pool(**{name: getattr(self, name)[index] for name in self.__dataclass_fields__})
 
 
-@dataclass(frozen=True)
-class Target:
-    """The mean of all embeddings that were ever seen, for herding. None: that of the pool."""
-
-    mean: np.ndarray | None = None
-
-
 def choose(
     pool: Pool,
     method: str,
@@ -59,15 +52,16 @@ def choose(
     seed: int,
     importance_weight: float = 0.5,
     stratify: bool = False,
-    target: Target | None = None,
+    mean: np.ndarray | None = None,
 ) -> np.ndarray:
-    """Indices of the chosen, best first, together at most `budget` tokens; the same for the same arguments.
+    """Indices of the chosen, together at most `budget` tokens; the same for the same arguments.
 
-    With `stratify` every group has the same share of the budget, and what a small group cannot use goes to the others.
-    `reservoir` and `recency` are never stratified: their buffers can be updated without reading what was left out.
+    `mean` (d,), for herding, is that of all embeddings ever seen; without it, of the pool. With `stratify` every group
+    has the same share of the budget, and what a small group cannot use goes to the others. `reservoir` and `recency`
+    are never stratified: their buffers can be updated without reading what was left out.
     """
     if stratify and method not in ("reservoir", "recency"):
-        return _stratified(pool, method, budget, seed, importance_weight, target)
+        return _stratified(pool, method, budget, seed, importance_weight, mean)
     if method == "combined":
         return submodular(pool, budget, seed, importance_weight)
     if method == "facility_location":
@@ -75,7 +69,7 @@ def choose(
     if method == "k_center":
         return k_center(pool, budget)
     if method == "herding":
-        return herding(pool, budget, target or Target())
+        return herding(pool, budget, mean)
     ranks = {
         "importance": -pool.importance,
         "uniform": np.random.default_rng(seed).random(len(pool)),
@@ -102,7 +96,7 @@ def _fill(pool: Pool, order: np.ndarray, budget: int, strict: bool) -> np.ndarra
 
 
 def _stratified(
-    pool: Pool, method: str, budget: int, seed: int, importance_weight: float, target: Target | None
+    pool: Pool, method: str, budget: int, seed: int, importance_weight: float, mean: np.ndarray | None
 ) -> np.ndarray:
     names, sizes = np.unique(pool.groups), {}
     for name in names:
@@ -111,11 +105,11 @@ def _stratified(
     for position, name in enumerate(sorted(names, key=lambda name: sizes[name])):
         inside = np.flatnonzero(pool.groups == name)
         share = left // (len(names) - position)
-        part = inside[choose(pool.take(inside), method, share, seed, importance_weight, False, target)]
+        part = inside[choose(pool.take(inside), method, share, seed, importance_weight, False, mean)]
         parts.append(part)
         left -= int(pool.tokens[part].sum())
     kept = _in_turns(parts)
-    return _fill_up(pool, kept, method, left, seed, importance_weight, target)
+    return _fill_up(pool, kept, method, left, seed, importance_weight, mean)
 
 
 def _in_turns(parts: list[np.ndarray]) -> np.ndarray:
@@ -131,13 +125,13 @@ def _fill_up(
     left: int,
     seed: int,
     importance_weight: float,
-    target: Target | None,
+    mean: np.ndarray | None,
 ) -> np.ndarray:
     """Shares leave crumbs, each too small for another exchange of its group: together they may do for some."""
     rest = np.setdiff1d(np.flatnonzero(pool.tokens <= left), kept)
     if not len(rest):
         return kept
-    more = rest[choose(pool.take(rest), method, left, seed, importance_weight, False, target)]
+    more = rest[choose(pool.take(rest), method, left, seed, importance_weight, False, mean)]
     return np.concatenate([kept, more])
 
 
@@ -159,9 +153,10 @@ def k_center(pool: Pool, budget: int) -> np.ndarray:
     return np.array(kept, dtype=int)
 
 
-def herding(pool: Pool, budget: int, target: Target) -> np.ndarray:
+def herding(pool: Pool, budget: int, mean: np.ndarray | None) -> np.ndarray:
     """Greedily keep the mean of what is kept close to the mean of all (Welling 2009, as in iCaRL, Rebuffi 2017)."""
-    mean = target.mean if target.mean is not None else pool.embeddings.T @ (pool.mass / pool.mass.sum())
+    if mean is None:
+        mean = pool.embeddings.T @ (pool.mass / pool.mass.sum())
     toward = pool.embeddings @ mean.astype(np.float32)
     so_far = np.zeros(len(pool), dtype=np.float32)
     kept: list[int] = []
