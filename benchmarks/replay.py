@@ -251,14 +251,14 @@ def report(folder: Folder = RUNS) -> None:
     curve = [json.loads(file.read_text()) for file in sorted((folder / "scale").glob("*.json"))]
     curve.sort(key=lambda row: (row["kind"], row["n"]))
     rows = summary(records)
-    write_json(RESULTS / "replay.json", {"quality": rows, "scale": curve, "seeds": len(SEEDS), "ratios": RATIOS})
+    write_json(RESULTS / "replay.json", {"quality": rows, "scale": curve, "ratios": RATIOS})
     write_text(RESULTS / "replay.md", text(rows, curve))
     print((RESULTS / "replay.md").read_text())
 
 
 def summary(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row an arm and share. `against_uniform` pairs the gain kept on each held-out prompt, averaged over seeds, so
-    prompts are what is counted; `seeds` are the means of each seed."""
+    """One row an arm and share. `against_uniform` pairs the gain kept on each held-out prompt, averaged over the seeds
+    that both have, so prompts are what is counted; `seeds` are the means of each seed."""
     from evals import stats
 
     grouped = defaultdict(list)
@@ -269,14 +269,15 @@ def summary(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
         means = {key: round(float(np.mean([record[key] for record in found])), 4) for key in MEANS}
         by_seed = [round(record["retained"], 4) for record in sorted(found, key=lambda record: record["seed"])]
         row = {"arm": arm, "ratio": ratio, "seeds": by_seed, **means}
-        plain = grouped.get(("uniform", ratio), [])
-        if ratio and arm != "uniform" and len(plain) == len(found) == len(SEEDS):
+        plain = {record["seed"]: record for record in grouped.get(("uniform", ratio), [])}
+        both = [(record, plain[record["seed"]]) for record in found if record["seed"] in plain]
+        if ratio and arm != "uniform" and both:
             scale = float(np.mean(found[0]["gain"]))
-            ours, theirs = (np.mean([r["kept_gain"] for r in part], axis=0) / scale for part in (found, plain))
+            ours, theirs = (
+                np.mean([side["kept_gain"] for side in part], axis=0) / scale for part in zip(*both, strict=True)
+            )
             pairing = stats.paired(theirs.tolist(), ours.tolist())
-            row["against_uniform"] = {
-                key: round(getattr(pairing, key), 4) for key in ("difference", "low", "high", "n")
-            }
+            row["against_uniform"] = {key: round(getattr(pairing, key), 4) for key in PAIRED}
         rows.append(row)
     return sorted(rows, key=lambda row: (row["ratio"], -row["retained"]))
 
@@ -286,7 +287,7 @@ def text(rows: list[dict[str, Any]], curve: list[dict[str, Any]]) -> str:
         "# What choosing the replay buffer is worth",
         "",
         f"SmolLM2-135M (bf16), Cláudio, one personality; task `{TASK.kind}`, {TASK.steps} steps of {TASK.batch_size};",
-        f"{len(SEEDS)} seeds of task, order, adapter and choice. Retained: the mean gain in log-likelihood over the",
+        "a seed draws task, order, adapter and choice. Retained: the mean gain in log-likelihood over the",
         "base, on the held-out hand-written answers, that is left after the task, as a share of the personality's.",
         f"Score: taken for Cláudio and coherent, {WRITTEN} written answers a seed. Intervals of 95%, paired by prompt,",
         "seeds averaged. Made by `python benchmarks/replay.py`.",

@@ -27,13 +27,13 @@ persona: {{spec: persona}}
 conversations:
   paths: []                   # your own chats in this voice, any export: [conversations]
 teacher:                      # answers in persona where nobody has written one
-  kind: {teacher}                # none; base: the model itself, told who to be; endpoint: an OpenAI-compatible server
+  kind: base                # none; base: the model itself, told who to be; endpoint: an OpenAI-compatible server
   url: http://localhost:11434/v1
   model: ""                   # its name at the endpoint
   prompts_per_trait: {prompts}
   max_tokens: 96
 pairs: {{max_new_tokens: 64}}
-personality: {{method: dpo, steps: {steps}, batch_size: 6, learning_rate: 4e-4}}
+personality: {{method: dpo, steps: 60, batch_size: 6, learning_rate: 4e-4}}
 dpo: {{beta: 0.1, nll_weight: 1.0, kl_weight: 0.1}}
 replay: {{select: combined, budget_tokens: 5000}}
 train: {{gradient_checkpointing: false, gradient_accumulation: 1, warmup_steps: 2}}
@@ -111,6 +111,4 @@ def _config(spec: Spec, model: str) -> str:
     slug = "".join(char if char.isalnum() else "-" for char in spec.name.lower()).strip("-") or "persona"
     asked = sum(bool(trait.questions) for trait in spec.traits)
     per_trait = max(8, -(-96 // len(spec.traits))) if not asked else 12
-    return CONFIG.format(
-        name=" ".join(spec.name.split()), slug=slug, model=model, teacher="base", prompts=per_trait, steps=60
-    )
+    return CONFIG.format(name=" ".join(spec.name.split()), slug=slug, model=model, prompts=per_trait)
