@@ -75,3 +75,12 @@ def kl_error(exact: TopK, stored: TopK, tail_plogp: np.ndarray, vocab_size: int)
     others = max(vocab_size - exact.ids.shape[1], 1)
     rest = tail_plogp - np.exp(exact.log_tail.astype(np.float64)) * (log_tail - total - np.log(others))
     return float((listed + rest).mean())
+
+
+def rounding_error(exact: TopK, stored: TopK) -> float:
+    """KL in nats a token over k + 1 outcomes, the listed tokens and any other: what rounding alone costs, and all that
+    a loss on those outcomes sees."""
+    p = np.concatenate([exact.logprobs, exact.log_tail[:, None]], axis=1).astype(np.float64)
+    q = np.concatenate([stored.logprobs, stored.log_tail[:, None]], axis=1).astype(np.float64)
+    p, q = (part - np.logaddexp.reduce(part, axis=1, keepdims=True) for part in (p, q))
+    return float((np.exp(p) * (p - q)).sum(1).mean())

@@ -48,7 +48,8 @@ def build(
     }
     vocabulary = model.model.config.vocab_size
     if config.distribution != "none":
-        buffer, facts["kl_error"] = _remember(model, buffer, vocabulary, batch_size, progress)
+        buffer, cost = _remember(model, buffer, vocabulary, batch_size, progress)
+        facts |= cost
     facts["bytes_per_exchange"] = replay.save(buffer, folder, vocabulary)
     return facts
 
@@ -75,15 +76,19 @@ def _tokens(model: Served, exchange: Exchange) -> int:
 
 def _remember(
     model: Served, buffer: Buffer, vocabulary: int, batch_size: int, progress: Progress
-) -> tuple[Buffer, float | None]:
-    """The buffer with the personality's distributions over what has none yet, and the mean KL that storing them costs,
-    in nats a token; None if all had them."""
+) -> tuple[Buffer, dict[str, float]]:
+    """The buffer with the personality's distributions over what has none yet; and what storing them costs in KL, nats a
+    token: `kl_error` in all, the rest of a distribution being spread evenly, `kl_rounding` by rounding alone."""
     missing = [item for item in buffer.items if item.id not in buffer.distributions]
     if not missing:
-        return buffer, None
+        return buffer, {}
     with model.state("personality"):
         rows = model.top_k([item.exchange for item in missing], buffer.config.top_k, batch_size, progress)
     stored = topk.unpack(topk.pack([row.kept for row in rows], buffer.config.distribution, vocabulary))
-    errors = [topk.kl_error(row.kept, kept, row.tail_plogp, vocabulary) for row, kept in zip(rows, stored, strict=True)]
+    pairs = list(zip(rows, stored, strict=True))
+    cost = {
+        "kl_error": float(np.mean([topk.kl_error(row.kept, kept, row.tail_plogp, vocabulary) for row, kept in pairs])),
+        "kl_rounding": float(np.mean([topk.rounding_error(row.kept, kept) for row, kept in pairs])),
+    }
     known = {item.id: row.kept for item, row in zip(missing, rows, strict=True)}
-    return replay.with_distributions(buffer, known), float(np.mean(errors))
+    return replay.with_distributions(buffer, known), cost

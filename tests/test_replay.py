@@ -267,7 +267,9 @@ def test_the_cost_of_compression_is_the_kl_of_what_comes_back(kind: str) -> None
         np.put_along_axis(mask, row.ids, False, 1)
         rest = plogp - np.exp(row.log_tail) * np.array([log_q[t][mask[t]][0] for t in range(len(row.ids))])
         assert topk.kl_error(row, stored, plogp, 300) == pytest.approx((listed + rest).mean(), abs=1e-6)
-        assert topk.kl_error(row, stored, plogp, 300) > 0
+        assert topk.kl_error(row, stored, plogp, 300) > topk.rounding_error(row, stored) >= 0
+        assert topk.rounding_error(row, stored) < 1e-3
+        assert topk.rounding_error(row, row) == pytest.approx(0, abs=1e-12)
 
 
 def test_more_tokens_cost_less_and_int8_is_smaller() -> None:
