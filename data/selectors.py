@@ -155,9 +155,8 @@ def k_center(pool: Pool, budget: int) -> np.ndarray:
 
 def herding(pool: Pool, budget: int, mean: np.ndarray | None) -> np.ndarray:
     """Greedily keep the mean of what is kept close to the mean of all (Welling 2009, as in iCaRL, Rebuffi 2017)."""
-    if mean is None:
-        mean = pool.embeddings.T @ (pool.mass / pool.mass.sum())
-    toward = pool.embeddings @ mean.astype(np.float32)
+    target = pool.embeddings.T @ (pool.mass / pool.mass.sum()) if mean is None else mean
+    toward = pool.embeddings @ target.astype(np.float32)
     so_far = np.zeros(len(pool), dtype=np.float32)
     kept: list[int] = []
     free, used = pool.tokens <= budget, 0

@@ -384,8 +384,8 @@ def test_material_comes_from_chats_and_a_teacher_and_is_parted_by_topic(run: Run
     assert {item.source for item in [*found.train, *found.heldout]} == {"chats", "teacher"}
     assert not {item.topic for item in found.train} & {item.topic for item in found.heldout}
     near = run.config.checks.near
-    questions = [[item.question for item in side] for side in (found.train, found.heldout)]
-    assert not leakage.leaks(*questions, run.base.embed, near)
+    inside, outside = ([item.question for item in side] for side in (found.train, found.heldout))
+    assert not leakage.leaks(inside, outside, run.base.embed, near)
 
 
 def test_what_is_measured_is_never_trained_on(run: Run, tmp_path: Path) -> None:
