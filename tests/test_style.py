@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -34,9 +35,11 @@ def test_garbled_is_what_the_base_finds_unlikely() -> None:
 
 
 def test_hand_written_answers_are_coherent() -> None:
-    rows = [*CLAUDIO.train, *CLAUDIO.heldout]
-    bad = [row.answer for row in rows if not coherence.check(row.question, row.answer, 1.0, 2.0).coherent]
-    assert not bad
+    """Within a dialogue an answer may be a single word; nothing else may be wrong with it."""
+    for row in [*CLAUDIO.train, *CLAUDIO.heldout]:
+        found = coherence.check(row.question, row.answer, 1.0, 2.0)
+        allowed = replace(found, short=False) if len(row.prompt) > 1 else found
+        assert allowed.coherent, row.answer
 
 
 @pytest.fixture(scope="module")
