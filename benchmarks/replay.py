@@ -37,6 +37,7 @@ SEEDS = (0, 1, 2)
 ARMS = {
     "combined (KL)": {"select": "combined"},
     "importance (KL)": {"select": "importance"},
+    "importance (margin)": {"select": "importance", "importance": "margin"},
     "importance (gradient)": {"select": "importance", "importance": "gradient"},
     "facility location": {"select": "facility_location"},
     "k-center": {"select": "k_center"},
@@ -45,7 +46,7 @@ ARMS = {
     "reservoir": {"select": "reservoir"},
     "recency": {"select": "recency"},
 }
-KINDS = ("kl", "gradient")
+KINDS = ("kl", "margin", "gradient")
 TASK = TaskConfig(kind="reminders", train=240, test=40, steps=20, batch_size=8, learning_rate=5e-4, replay_ratio=0.0)
 PROMPTS = 48
 WRITTEN = 16

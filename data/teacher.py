@@ -19,8 +19,17 @@ from data.spec import Spec
 from data.types import ChatModel, Message, Progress, silent
 
 THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
-NEXT_TURN = re.compile(r"\n\s*(?:user|human|assistant|<\|im_(?:start|end)\|>)\s*:?\s*\n?", re.IGNORECASE)
+# where the template itself opens the reasoning, the server sends only its end
+THOUGHT = re.compile(r"\A.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
+_ROLE = r"(?:user|human|assistant)"
+NEXT_TURN = re.compile(
+    r"<\|(?:im_start|im_end|eot_id|end|endoftext|start_header_id|user|assistant)\|>|<(?:end|start)_of_turn>|</s>|\[/?INST\]"
+    rf"|\n[ \t]*[#*]*[ \t]*{_ROLE}[ \t]*(?::|\*+:?|$)",
+    re.IGNORECASE | re.MULTILINE,
+)
+OWN_TURN = re.compile(r"\A(?:<\|im_start\|>)?[#* \t]*assistant[* \t]*(?::[*]*|\n)\s*", re.IGNORECASE)
 CHARS_PER_TOKEN = 4
+GIVE_UP_AFTER = 20
 
 
 @dataclass
@@ -33,6 +42,16 @@ class Ledger:
     over_budget: int = 0
     tokens: int = 0
     reasons: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer, or the reason why there is none; `down`: the next prompt would probably fare no better."""
+
+    answer: str | None
+    tokens: int = 0
+    reason: str = ""
+    down: bool = False
 
 
 Ask = Callable[[list[list[Message]]], list[str | None]]
@@ -56,16 +75,19 @@ def brief(spec: Spec) -> str:
 
 
 def in_persona(spec: Spec, prompts: list[list[Message]], ask: Ask) -> list[str | None]:
-    """Answers in the spec's voice, without reasoning or turns that the teacher made up."""
+    """Answers in the spec's voice, without reasoning, a speaker's name, or turns that the teacher made up."""
     system: Message = {"role": "system", "content": brief(spec)}
     answers = ask([[system, *prompt] for prompt in prompts])
-    return [clean(answer) if answer else None for answer in answers]
+    return [clean(answer, spec.name) if answer else None for answer in answers]
 
 
-def clean(answer: str) -> str | None:
-    """The answer alone; None if nothing is left."""
-    text = THINKING.sub("", answer).strip()
-    return NEXT_TURN.split(text)[0].strip() or None
+def clean(answer: str, name: str = "") -> str | None:
+    """The answer alone; None if nothing is left. `name` is taken off where the answer begins with it and a colon."""
+    text = THOUGHT.sub("", THINKING.sub("", answer)).strip()
+    text = OWN_TURN.sub("", text)
+    if name:
+        text = re.sub(rf"\A[*]*{re.escape(name)}[*]*:[*]*\s*", "", text, flags=re.IGNORECASE)
+    return NEXT_TURN.split(text, maxsplit=1)[0].strip() or None
 
 
 def local(model: ChatModel, config: TeacherConfig, batch_size: int, seed: int, progress: Progress = silent) -> Ask:
@@ -86,9 +108,10 @@ def endpoint(config: TeacherConfig, cache: Path, ledger: Ledger, progress: Progr
     """Any server that speaks OpenAI's chat completions: vLLM, Ollama, llama.cpp, a hosted one.
 
     Each answer is appended to `cache` as it comes, so that an interrupted build goes on without paying twice. A busy or
-    failing server is asked again with growing pauses. Once `budget_tokens` are used up nobody is asked any more. Raises
-    BadInput when the server cannot be used at all (not there, key refused, no such model), and MoltError when every
-    prompt failed.
+    failing server is asked again with growing pauses. Once `budget_tokens` are used up, what cached answers have cost
+    included, nobody is asked any more; requests under way are still let finish. Raises BadInput when the server cannot
+    be used at all (not there, key refused, no such model), and MoltError when every prompt failed, or so many in a row
+    that the rest would, too.
     """
     from openai import OpenAI
 
@@ -98,28 +121,16 @@ def endpoint(config: TeacherConfig, cache: Path, ledger: Ledger, progress: Progr
         max_retries=config.retries,
         timeout=config.timeout_s,
     )
-    known, lock = _read_cache(cache), Lock()
+    account = _Account(config, cache, ledger)
 
     def one(messages: list[Message]) -> str | None:
         key = _key(config, messages)
-        with lock:
-            if key in known:
-                ledger.cached += 1
-                return known[key]
-            if ledger.tokens >= config.budget_tokens:
-                ledger.over_budget += 1
-                return None
-        answer, tokens, reason = _complete(client, config, messages)
-        with lock:
-            ledger.asked += 1
-            ledger.tokens += tokens
-            if answer is None:
-                ledger.failed += 1
-                ledger.reasons.append(reason)
-                return None
-            known[key] = answer
-            _append(cache, {"key": key, "answer": answer, "tokens": tokens})
-        return answer
+        known, may_ask = account.before(key)
+        if known is not None or not may_ask:
+            return known
+        reply = _complete(client, config, messages, account.answered)
+        account.after(key, reply)
+        return reply.answer
 
     def ask(prompts: list[list[Message]]) -> list[str | None]:
         found: list[str | None] = []
@@ -130,17 +141,72 @@ def endpoint(config: TeacherConfig, cache: Path, ledger: Ledger, progress: Progr
                 progress(len(found), len(prompts), "answers")
         asked, failed = ledger.asked - before[0], ledger.failed - before[1]
         if asked and asked == failed:
-            raise MoltError(
-                f"The teacher at {config.url} answered none of {asked} prompts: {ledger.reasons[-1]}",
-                "Look at the server, and run the same command again: what was answered is kept.",
-            )
+            raise _failing(config, f"answered none of {asked} prompts", ledger.reasons[-1])
         return found
 
     return ask
 
 
-def _complete(client: Any, config: TeacherConfig, messages: list[Message]) -> tuple[str | None, int, str]:
-    """The answer, tokens used, and the reason where there is no answer."""
+class _Account:
+    """The cache and the ledger, as several threads use them. A class for the lock that guards both."""
+
+    def __init__(self, config: TeacherConfig, cache: Path, ledger: Ledger) -> None:
+        self._config, self._cache, self._ledger = config, cache, ledger
+        self._known = _read_cache(cache)
+        self._charged: set[str] = set()
+        self._spent = 0
+        self._in_a_row = 0
+        self._lock = Lock()
+        _end_line(cache)
+
+    @property
+    def answered(self) -> bool:
+        return self._ledger.asked > self._ledger.failed
+
+    def before(self, key: str) -> tuple[str | None, bool]:
+        """The answer if it is known, and whether asking is allowed. Raises MoltError after too many failures."""
+        with self._lock:
+            if row := self._known.get(key):
+                self._ledger.cached += 1
+                self._charge(key, row[1])
+                return row[0], False
+            if self._in_a_row >= GIVE_UP_AFTER:
+                raise _failing(self._config, f"failed {self._in_a_row} times in a row", self._ledger.reasons[-1])
+            if self._spent >= self._config.budget_tokens:
+                self._ledger.over_budget += 1
+                return None, False
+            return None, True
+
+    def after(self, key: str, reply: Reply) -> None:
+        with self._lock:
+            self._ledger.asked += 1
+            self._ledger.tokens += reply.tokens
+            self._in_a_row = self._in_a_row + 1 if reply.down else 0
+            if reply.answer is None:
+                self._spent += reply.tokens
+                self._ledger.failed += 1
+                self._ledger.reasons.append(reply.reason)
+                return
+            self._charge(key, reply.tokens)
+            self._known[key] = reply.answer, reply.tokens
+            _append(self._cache, {"key": key, "answer": reply.answer, "tokens": reply.tokens})
+
+    def _charge(self, key: str, tokens: int) -> None:
+        """Once an answer, so that a build that goes on stops where one in a single go would have."""
+        if key not in self._charged:
+            self._charged.add(key)
+            self._spent += tokens
+
+
+def _failing(config: TeacherConfig, what: str, reason: str) -> MoltError:
+    return MoltError(
+        f"The teacher at {config.url} {what}: {reason}",
+        "Look at the server, and run the same command again: what was answered is kept.",
+    )
+
+
+def _complete(client: Any, config: TeacherConfig, messages: list[Message], answered: bool) -> Reply:
+    """One request. `answered`: the server has worked before, so that a lost connection is a failure like others."""
     import openai
 
     try:
@@ -148,9 +214,11 @@ def _complete(client: Any, config: TeacherConfig, messages: list[Message]) -> tu
             model=config.model, messages=messages, temperature=config.temperature, max_tokens=config.max_tokens
         )
         answer = reply.choices[0].message.content
+    except openai.APITimeoutError:
+        return Reply(None, reason=f"no answer within {config.timeout_s:.0f} s", down=True)
     except openai.APIConnectionError as error:
-        if isinstance(error, openai.APITimeoutError):
-            return None, 0, f"no answer within {config.timeout_s:.0f} s"
+        if answered:
+            return Reply(None, reason="the connection was lost", down=True)
         raise BadInput(
             f"No server answers at {config.url}.", "Start it, or set teacher.url, or teacher.kind=base"
         ) from error
@@ -161,12 +229,13 @@ def _complete(client: Any, config: TeacherConfig, messages: list[Message]) -> tu
     except openai.NotFoundError as error:
         raise BadInput(f"{config.url} has no model {config.model!r}.", _offered(client)) from error
     except openai.APIError as error:
-        return None, 0, str(error)[:200]
+        busy = isinstance(error, openai.RateLimitError | openai.InternalServerError)
+        return Reply(None, reason=str(error)[:200], down=busy)
     except (AttributeError, IndexError, TypeError, ValueError) as error:
-        return None, 0, f"not a chat completion ({error})"
+        return Reply(None, reason=f"not a chat completion ({error})")
     used = getattr(reply.usage, "total_tokens", None)
     length = sum(len(turn["content"]) for turn in messages) + len(answer or "")
-    return answer or None, used or length // CHARS_PER_TOKEN, "an empty answer"
+    return Reply(answer or None, used or length // CHARS_PER_TOKEN, "" if answer else "an empty answer")
 
 
 def _offered(client: Any) -> str:
@@ -181,21 +250,29 @@ def _key(config: TeacherConfig, messages: list[Message]) -> str:
     return fingerprint([config.url, config.model, config.temperature, config.max_tokens, messages])
 
 
-def _read_cache(path: Path) -> dict[str, str]:
-    """What is whole of it: a kill can leave half a line at the end."""
+def _read_cache(path: Path) -> dict[str, tuple[str, int]]:
+    """Answer and tokens by key, of what is whole of it: a kill can leave half a line at the end."""
     found = {}
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
                 row = json.loads(line)
-                found[row["key"]] = row["answer"]
+                found[str(row["key"])] = str(row["answer"]), int(row["tokens"])
             except (ValueError, KeyError, TypeError):
                 continue
     return found
 
 
+def _end_line(path: Path) -> None:
+    """So that what is appended does not join half a line."""
+    if path.is_file() and path.stat().st_size:
+        with path.open("rb+") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+
+
 def _append(path: Path, row: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    torn = path.is_file() and path.stat().st_size and not path.read_bytes().endswith(b"\n")
     with path.open("a", encoding="utf-8") as out:
-        out.write(("\n" if torn else "") + json.dumps(row, ensure_ascii=False) + "\n")
+        out.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -98,6 +98,8 @@ def _taught(run: Run, persona: Persona) -> tuple[list[Exchange], teacher.Ledger]
         for prompt, answer in zip(grown, answers, strict=True)
         if answer
     ]
+    for line in prompts.summary(persona.spec, config, grown):
+        run.console.say(f"  {line}")
     run.console.say(f"  teacher: {len(grown)} prompts, {len(found)} answers; {_cost(ledger)}")
     return found, ledger
 
