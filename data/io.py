@@ -12,6 +12,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 from data.errors import BadInput
 
 
@@ -32,6 +34,26 @@ def read_text(path: Path, what: str = "file") -> str:
     return text
 
 
+def read_yaml(path: Path, what: str = "file") -> Any:
+    """What a YAML file holds. Raises BadInput with the line of what is wrong."""
+    text = read_text(path, what)
+    try:
+        return parse_yaml(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f", line {mark.line + 1}" if mark else ""
+        raise BadInput(f"{what} {path}{line}: not valid YAML.", f"Open it: ${{EDITOR:-vi}} {path}") from None
+
+
+def parse_yaml(text: str) -> Any:
+    """Raises yaml.YAMLError for anything that cannot be read; the loader itself lets a date such as 2026-13-45, an
+    empty `!!int` or a deep nest out as other errors."""
+    try:
+        return yaml.safe_load(text)
+    except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
+        raise yaml.YAMLError(str(error)) from error
+
+
 def read_jsonl(path: Path, what: str = "file") -> list[dict[str, Any]]:
     """One dict a line; blank lines are skipped. Raises BadInput naming the first line that is not a JSON object."""
     rows = []
@@ -41,9 +63,9 @@ def read_jsonl(path: Path, what: str = "file") -> list[dict[str, Any]]:
             continue
         try:
             row = json.loads(line)
-        except json.JSONDecodeError as error:
+        except (ValueError, RecursionError) as error:
             raise BadInput(
-                f"{what} {path}, line {number}: not valid JSON ({error.msg} at column {error.colno}).",
+                f"{what} {path}, line {number}: not valid JSON ({str(error)[:80]}).",
                 f"Look at it: sed -n {number}p {path}",
             ) from None
         if not isinstance(row, dict):

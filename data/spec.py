@@ -10,7 +10,7 @@ from pydantic import Field, ValidationError
 
 from data.config import Section
 from data.errors import BadInput
-from data.io import read_text, write_text
+from data.io import read_yaml, write_text
 
 
 class Trait(Section):
@@ -70,14 +70,10 @@ _Dumper.add_representer(str, _text)
 
 def read(path: Path) -> Spec:
     """Raises BadInput with file and place for anything missing or malformed."""
+    raw = read_yaml(path, "persona")
     try:
-        raw: Any = yaml.safe_load(read_text(path, "persona"))
         return Spec.model_validate(raw)
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f", line {mark.line + 1}" if mark else ""
-        raise BadInput(f"persona {path}{line}: not valid YAML.", f"Open it: ${{EDITOR:-vi}} {path}") from None
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
+        where = ".".join(map(str, first["loc"])) or "the whole of it"
         raise BadInput(f"persona {path}: {where}: {first['msg']}.", "Compare with the shipped persona.yaml.") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import lzma
 import re
 import struct
 import zipfile
@@ -25,6 +26,9 @@ FILE_LIMIT = 64 << 20
 CARD_LIMIT = 16 << 20
 """A card of more bytes than this, packed or not, is refused: the rest of a PNG is only a picture."""
 
+BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, AttributeError, LookupError)
+"""What zipfile lets out for a damaged archive."""
+
 PNG = b"\x89PNG\r\n\x1a\n"
 KNOWN = (
     "persona.yaml, SOUL.md or IDENTITY.md (or a folder with them), a character card (JSON, PNG, charx), a constitution "
@@ -39,6 +43,9 @@ SECTIONS = {
 FACT = re.compile(r"^(?:[-*]\s*)?\*\*([^*:]{1,40}):?\*\*:?\s*(.+)$")
 BULLET = re.compile(r"^\s*(?:[-*+]|\d+[.)])\s+(.*)$")
 SPEAKER = re.compile(r"^(?:\{\{(char|user)\}\}|<(bot|user)>|([^:\n]{1,60}))\s*:\s*(.*)$", re.IGNORECASE)
+LABELLED = re.compile(r"^\s*([A-Za-z][\w /]{0,30})\s*(?:[:=]\s*(.+)|\((.+)\))\s*$")
+OF_CHARACTER = re.compile(r"personality|traits?|mind|character|attributes?", re.IGNORECASE)
+IDENTITY = {"name", "creature", "vibe", "emoji", "avatar", "age", "pronouns", "role", "home", "birthday", "born"}
 LISTED = re.compile(r"[\[(]?\s*(?:personality|traits?|mind)\s*[:(=]\s*([^\])\n]+)", re.IGNORECASE)
 
 
@@ -197,16 +204,41 @@ def _book(data: dict[str, Any], name: str) -> list[str]:
 
 
 def _card_traits(personality: str, description: str) -> list[str]:
-    """Listed words (`Personality: kind, dry`, W++ lists, plain commas) as sentences; prose by sentence."""
+    """Listed words (`Personality: kind, dry`, W++ and plists, plain commas) as sentences; prose by sentence."""
+    if grouped := _grouped(personality) or _grouped(description):
+        own = [text for key, text in grouped if OF_CHARACTER.fullmatch(key)]
+        others = [
+            (key, text) for key, text in grouped if key.lower() not in IDENTITY and not OF_CHARACTER.fullmatch(key)
+        ]
+        said = [f"My {key.lower()}: {', '.join(_listed(text))}." for key, text in others]
+        return [_i_am(word) for text in own for word in _listed(text)] + ([] if own else said)
     listed = LISTED.search(description)
     text = personality or (listed.group(1) if listed else "")
-    text = re.sub(r"[\"“”\[\]{}]|\w+\(", " ", text).replace(")", " ")
-    parts = [part.strip(" .") for part in re.split(r"[,;+\n]|(?<=\w)\.\s", text)]
-    short = [part for part in parts if part and len(part.split()) <= 4]
-    if text and len(short) >= len([part for part in parts if part]) / 2:
-        return [f"I am {part[0].lower()}{part[1:]}." if len(part.split()) <= 4 else part for part in parts if part]
+    parts = [part for chunk in re.split(r"(?<=\w)\.\s", text) for part in _listed(chunk)]
+    if parts and sum(len(part.split()) <= 4 for part in parts) >= len(parts) / 2:
+        return [_i_am(part) for part in parts]
     prose = personality or description
     return [part.strip() for part in re.split(r"(?<=[.!?])\s+|\n+", prose) if len(part.split()) >= 3][:12]
+
+
+def _grouped(text: str) -> list[tuple[str, str]]:
+    """`[Likes: tea; Personality: kind, dry]` and `[Character("Ada") { Likes("tea" + "rain") }]` by key; nothing if most
+    of the text is something else."""
+    inner = re.sub(r"^\s*\[?\s*(?:character|char)\s*\([^)]*\)\s*\{", "", text, flags=re.IGNORECASE)
+    rows = [row for row in re.split(r"[;\n]|(?<=\))\s+", re.sub(r"[\[\]{}]", "", inner)) if row.strip()]
+    found = [match for row in rows if (match := LABELLED.match(row))]
+    if len(found) < 2 or len(found) * 2 < len(rows):
+        return []
+    return [(match.group(1).strip(), match.group(2) or match.group(3)) for match in found]
+
+
+def _listed(text: str) -> list[str]:
+    text = re.sub(r"[\"“”\[\]{}()]", " ", text)
+    return [part.strip(" .") for part in re.split(r"[,;+\n]", text) if part.strip(" .")]
+
+
+def _i_am(text: str) -> str:
+    return f"I am {text[0].lower()}{text[1:]}." if len(text.split()) <= 4 else text
 
 
 def _examples(text: str, name: str) -> list[list[Turn]]:
@@ -291,7 +323,7 @@ def _charx(path: Path, raw: bytes) -> bytes:
             text = member.read(CARD_LIMIT + 1)
     except KeyError:
         raise BadInput(f"{path} is an archive without card.json.", f"Known are: {KNOWN}.") from None
-    except (zipfile.BadZipFile, zlib.error, OSError, RuntimeError, ValueError, EOFError, struct.error) as error:
+    except (*BROKEN, OSError, RuntimeError, ValueError, EOFError) as error:
         raise BadInput(f"{path}: the archive is broken ({str(error)[:60]}).", "Download it again.") from None
     if len(text) > CARD_LIMIT:
         raise BadInput(f"{path}: card.json is larger than {CARD_LIMIT >> 20} MiB.", "It is no card.")
@@ -304,17 +336,22 @@ def _markdown(path: Path, files: dict[str, str], name: str | None) -> Spec:
     if not whole:
         raise BadInput(f"{path} is empty.", f"Name one of: {KNOWN}.")
     facts: dict[str, str] = {}
+    labelled: list[str] = []  # `**Be direct:** ...` under no telling heading: a fact, and perhaps a trait
     lists: dict[str, list[str]] = {key: [] for key in (*SECTIONS, "")}
     for heading, items in _sections(whole):
         kind = next((key for key, pattern in SECTIONS.items() if pattern.search(heading)), "")
         for item in items:
+            plain = re.sub(r"\*\*|__|^>\s*|^_|_$", "", item).strip()
             fact = FACT.match(item)
-            if fact and len(fact.group(2).split()) <= 20 and fact.group(1).strip(" :")[-1:] != ".":
-                facts[fact.group(1).strip(" :").lower()] = fact.group(2).strip(" *_")
-            else:
-                lists[kind].append(re.sub(r"\*\*|__|^>\s*|^_|_$", "", item).strip())
+            key = fact.group(1).strip(" :").lower() if fact and len(fact.group(2).split()) <= 20 else ""
+            if not fact or not key or key.endswith(".") or (kind and key not in IDENTITY):
+                lists[kind].append(plain)
+                continue
+            facts[key] = fact.group(2).strip(" *_")
+            if key not in IDENTITY:
+                labelled.append(plain)
     traits: list[Trait] = []
-    for text in lists["traits"] or lists[""] or lists["values"] or lists["voice"] or [whole[:300]]:
+    for text in lists["traits"] or labelled or lists[""] or lists["values"] or lists["voice"] or [whole[:300]]:
         _add(traits, text)
     called = name or facts.get("name") or _title(whole) or path.stem
     return Spec(

@@ -22,7 +22,7 @@ from data.config import (
     TeacherConfig,
 )
 from data.errors import BadInput
-from data.io import read_text
+from data.io import parse_yaml, read_yaml
 from evals.config import CapabilityConfig, GateConfig, HypothesisConfig, PersonaEvalConfig
 
 
@@ -127,12 +127,7 @@ def load_hypothesis(name: str) -> HypothesisConfig:
 
 
 def _parse(path: Path) -> dict[str, Any]:
-    try:
-        raw = yaml.safe_load(read_text(path, "config"))
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        where = f", line {mark.line + 1}" if mark else ""
-        raise BadInput(f"config {path}{where}: not valid YAML.", f"Open it: ${{EDITOR:-vi}} {path}") from None
+    raw = read_yaml(path, "config")
     if not isinstance(raw, dict):
         raise BadInput(f"config {path} holds no settings.", "Start from a copy: molt config show demo > mine.yaml")
     return raw
@@ -149,7 +144,7 @@ def _apply(raw: dict[str, Any], override: str) -> None:
         if not isinstance(node, dict):
             raise BadInput(f"{key}: {part} is a value, not a section.", "Look at the sections: molt config show demo")
     try:
-        node[last] = yaml.safe_load(text)
+        node[last] = parse_yaml(text)
     except yaml.YAMLError:
         raise BadInput(f"{override!r}: the value is not valid YAML.", f"Quote it: '{key}=\"...\"'") from None
 

@@ -142,6 +142,34 @@ def test_lists_in_brackets_and_prose_become_traits(tmp_path: Path) -> None:
     assert len(read_any(tmp_path / "c.json").traits) == 2
 
 
+@pytest.mark.parametrize(
+    "written",
+    [
+        "[Name: Bo; Age: 40; Likes: tea, rain; Personality: kind, dry]",
+        '[Character("Bo") { Age("40") Likes("tea" + "rain") Personality("kind" + "dry") }]',
+        "Name: Bo\nLikes: tea, rain\nTraits: kind, dry",
+    ],
+)
+@pytest.mark.parametrize("field", ["personality", "description"])
+def test_keys_of_a_list_are_not_traits(tmp_path: Path, written: str, field: str) -> None:
+    (tmp_path / "c.json").write_text(json.dumps({"name": "Bo", field: written}))
+    assert [trait.text for trait in read_any(tmp_path / "c.json").traits] == ["I am kind.", "I am dry."]
+    (tmp_path / "c.json").write_text(json.dumps({"name": "Bo", field: "[Name: Bo; Likes: tea, rain; Hates: noise]"}))
+    assert [trait.text for trait in read_any(tmp_path / "c.json").traits] == [
+        "My likes: tea, rain.",
+        "My hates: noise.",
+    ]
+
+
+@pytest.mark.parametrize("heading", ["Core Truths", "How I work"])
+def test_a_bullet_with_a_bold_label_is_a_trait(tmp_path: Path, heading: str) -> None:
+    bullets = "- **Be direct:** Say what you mean.\n- **Be kind**: Always.\n- **Name:** Bo\n"
+    (tmp_path / "SOUL.md").write_text(f"# SOUL.md\n\n## {heading}\n\n{bullets}\n## Other\n\nA line of text.\n")
+    found = read_any(tmp_path / "SOUL.md")
+    assert [trait.text for trait in found.traits] == ["Be direct: Say what you mean.", "Be kind: Always."]
+    assert found.name == "Bo" and found.facts["name"] == "Bo"
+
+
 def test_the_files_of_an_agent(tmp_path: Path) -> None:
     (tmp_path / "SOUL.md").write_text(SOUL)
     (tmp_path / "IDENTITY.md").write_text(IDENTITY)
@@ -216,6 +244,25 @@ def big_member() -> bytes:
     return charx(**{"card.json": b" " * (17 << 20)})
 
 
+def lzma_card() -> bytes:
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, "w", zipfile.ZIP_LZMA) as archive:
+        archive.writestr("card.json", CARD_BYTES)
+    return out.getvalue()
+
+
+UNREADABLE = [
+    "2026-13-45",
+    "!!int x",
+    "!!int ''",
+    "!!float x",
+    "!!bool maybe",
+    "!!timestamp x",
+    "[" * 5000,
+    "!!binary é",
+]
+
+
 @pytest.mark.parametrize(
     ("raw", "message"),
     [
@@ -238,6 +285,8 @@ def big_member() -> bytes:
         (charx(**{"other.json": b"{}"}), "without card.json"),
         (charx(**{"card.json": CARD_BYTES})[:100], "broken"),
         (big_member(), "larger than 16 MiB"),
+        (lzma_card().replace(b"\x05\x00\x5d", b"\x05\x00\xff", 1), "broken"),
+        *((f"traits:\n- {value}\n".encode(), "not valid YAML") for value in UNREADABLE),
     ],
 )
 def test_what_is_broken_or_hostile_is_named(tmp_path: Path, raw: bytes, message: str) -> None:
@@ -276,7 +325,10 @@ def test_anything_gives_a_spec_or_one_error(tmp_path: Path, raw: bytes) -> None:
 
 
 @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(st.data(), st.sampled_from([png(text_chunk("zTXt", b"chara", CARD_BYTES)), charx(**{"card.json": CARD_BYTES})]))
+@given(
+    st.data(),
+    st.sampled_from([png(text_chunk("zTXt", b"chara", CARD_BYTES)), charx(**{"card.json": CARD_BYTES}), lzma_card()]),
+)
 def test_damaged_cards_give_a_spec_or_one_error(tmp_path: Path, data: st.DataObject, whole: bytes) -> None:
     raw = bytearray(whole)
     for place in data.draw(st.lists(st.integers(0, len(raw) - 1), max_size=6)):
