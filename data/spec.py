@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,6 +12,9 @@ from pydantic import Field, ValidationError
 from data.config import Section
 from data.errors import BadInput
 from data.io import read_yaml, write_text
+
+IDENTITY = {"name", "creature", "vibe", "emoji", "avatar", "age", "pronouns", "role", "home", "birthday", "born"}
+"""Facts about a character that are no traits."""
 
 
 class Trait(Section):
@@ -77,3 +81,15 @@ def read(path: Path) -> Spec:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole of it"
         raise BadInput(f"persona {path}: {where}: {first['msg']}.", "Compare with the shipped persona.yaml.") from None
+
+
+def add_trait(traits: list[Trait], text: str, questions: list[str] | None = None) -> None:
+    """A trait with an id of its first words, unlike those before it."""
+    if not text.strip():
+        return
+    words = re.findall(r"[a-z0-9]+", text.lower())
+    stem = "_".join([word for word in words if word not in ("i", "am", "a", "an", "the", "to", "be")][:4]) or "trait"
+    taken, identity, number = {trait.id for trait in traits}, stem, 2
+    while identity in taken:
+        identity, number = f"{stem}_{number}", number + 1
+    traits.append(Trait(id=identity, text=text.strip(), questions=questions or []))
