@@ -8,6 +8,9 @@ from pydantic import Field, model_validator
 
 from data.config import Section
 
+CHECKPOINTS = "checkpoints"
+"""Folder beside what is trained; it outlives an interruption and goes when the training is done."""
+
 
 class ShapeConfig(Section):
     """The architecture, for estimates before the weights are there. Nothing else reads it."""
@@ -53,6 +56,9 @@ class TrainSettings(Section):
     gradient_checkpointing: bool = Field(default=False, description="less memory, about a third slower")
     gradient_accumulation: int = Field(default=1, ge=1, description="micro-batches a step")
     optimizer: Literal["adamw_torch", "paged_adamw_8bit"] = "adamw_torch"
+    checkpoint_every: int = Field(
+        default=50, ge=0, description="steps; an interrupted training goes on from there. 0: from the start"
+    )
 
 
 class PersonalityConfig(Section):
@@ -75,6 +81,43 @@ class DpoConfig(Section):
     )
 
 
+class ProtectConfig(Section):
+    """What keeps the personality, and earlier tasks, while a task is learned, besides replay and the learning rate. A
+    weight of 0 is off."""
+
+    layout: Literal["routed", "stacked", "shared"] = Field(
+        default="routed",
+        description="routed: an adapter for each task, above the personality alone; stacked: above all earlier tasks "
+        "too; shared: one adapter that all tasks train further",
+    )
+    anchor_batch: int = Field(default=2, ge=1, description="answers a step for each term that compares answers")
+    kl_weight: float = Field(default=0.0, ge=0, description="KL to the model before the task, on neutral answers")
+    distill_weight: float = Field(default=0.0, ge=0, description="the same KL, on replayed answers")
+    distill: Literal["live", "stored"] = Field(
+        default="live", description="live: whole distributions, made anew; stored: the buffer's likeliest tokens"
+    )
+    temperature: float = Field(default=1.0, gt=0, description="of both sides of a live KL")
+    feature_weight: float = Field(default=0.0, ge=0, description="keeps hidden states, on replayed answers")
+    feature_layers: list[int] = Field(default_factory=list, description="after these layers; empty: every fourth part")
+    ewc_weight: float = Field(default=0.0, ge=0, description="keeps weights that replayed answers depend on")
+    ewc_decay: float = Field(default=1.0, gt=0, le=1, description="of earlier tasks' share; shared layout")
+    l2_weight: float = Field(default=0.0, ge=0, description="keeps all weights near where they started")
+    orthogonal_weight: float = Field(default=0.0, ge=0, description="against reading what adapters beneath read")
+    average_decay: float | None = Field(
+        default=None, gt=0, lt=1, description="serve a running average of the weights along the path"
+    )
+    interpolation: float = Field(
+        default=1.0, gt=0, le=1, description="between the weights before the task, 0, and after it, 1"
+    )
+    stop_kl: float | None = Field(default=None, gt=0, description="stop when KL on neutral answers is above this")
+    stop_every: int = Field(default=5, ge=1, description="steps between two such looks")
+
+    @property
+    def replays(self) -> bool:
+        """Whether a term compares with replayed answers."""
+        return bool(self.distill_weight or self.feature_weight or self.ewc_weight)
+
+
 class AdaptersConfig(Section):
     """Everything that `adapters` reads, gathered for its functions."""
 
@@ -83,6 +126,7 @@ class AdaptersConfig(Section):
     train: TrainSettings
     personality: PersonalityConfig
     dpo: DpoConfig
+    protect: ProtectConfig = ProtectConfig()
 
     @model_validator(mode="after")
     def possible(self) -> AdaptersConfig:

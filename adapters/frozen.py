@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
@@ -19,6 +19,11 @@ def hashes(named: Iterable[tuple[str, torch.Tensor]]) -> dict[str, str]:
 def _hash(tensor: torch.Tensor) -> str:
     flat = tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8)
     return hashlib.blake2b(flat.numpy().tobytes(), digest_size=16).hexdigest()
+
+
+def trainable(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
+    """What a trainer would move, by name."""
+    return ((name, value) for name, value in model.named_parameters() if value.requires_grad)
 
 
 def split(model: Any, trainable: set[str]) -> tuple[dict[str, str], dict[str, str]]:

@@ -58,7 +58,7 @@ class TextModel:
         ids = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
         answers: dict[int, str] = {}
         for group in batches(sorted(range(len(ids)), key=lambda i: len(ids[i])), batch_size):
-            tokens, mask = self._left_padded([ids[i] for i in group])
+            tokens, mask = self.left_padded([ids[i] for i in group])
             out = self.model.generate(
                 input_ids=tokens,
                 attention_mask=mask,
@@ -96,14 +96,14 @@ class TextModel:
     def completion_logits(self, rows: list[tuple[list[int], list[int]]]) -> list[torch.Tensor]:
         """(completion tokens, vocabulary) for each row; only the columns that predict a completion are projected."""
         longest = max(len(answer) for _, answer in rows)
-        tokens, mask = self._left_padded([prompt + answer for prompt, answer in rows])
+        tokens, mask = self.left_padded([prompt + answer for prompt, answer in rows])
         positions = (mask.cumsum(1) - 1).clamp(min=0)
         out = self.model(
             input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=longest + 1
         )
         return [out.logits[i, -len(answer) - 1 : -1] for i, (_, answer) in enumerate(rows)]
 
-    def _left_padded(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+    def left_padded(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         width = max(len(row) for row in rows)
         pad = self.tokenizer.pad_token_id
         device = self.model.device

@@ -2,39 +2,40 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
-from peft import LoraConfig, PeftModel, get_peft_model
-from transformers import PrinterCallback, set_seed
+from peft import PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
+from transformers import TrainerCallback, set_seed
 from trl import DPOConfig, SFTConfig
 
-from adapters import card, frozen
+from adapters import card, fit, frozen
 from adapters.base import Base
-from adapters.config import AdaptersConfig, LoraSettings
-from adapters.penalties import KLToStart, Penalty
+from adapters.config import AdaptersConfig, ProtectConfig
+from adapters.fit import Measure, Trained
+from adapters.penalties import Anchor, Orthogonal, Penalty, StayNear, StoredDistribution, fisher
 from adapters.serve import TextModel
-from adapters.trainers import ChatTrainer, PersonalityTrainer, Watch
+from adapters.trainers import Average, ChatTrainer, PersonalityTrainer, StopOnDrift
 from data.config import TaskConfig
+from data.errors import BadInput
+from data.topk import TopK
 from data.types import Exchange, Pair, Progress, silent
 
-Measure = Callable[[int, TextModel], None]
+FISHER = "fisher.safetensors"
 
 
 @dataclass(frozen=True)
-class Trained:
-    """What a stage made. `frozen` tensors were checked to be bit-identical, `moved` ones to have moved."""
+class Protected:
+    """What a task stage is to keep: neutral answers of the base, replayed exchanges, and what the buffer stores of the
+    personality's distribution over each of those, if anything."""
 
-    folder: Path
-    seconds: float
-    parameters: int
-    frozen: int
-    moved: int
+    neutral: list[Exchange] = field(default_factory=list)
+    replay: list[Exchange] = field(default_factory=list)
+    stored: list[TopK] = field(default_factory=list)
 
 
 def train_personality(
@@ -52,7 +53,7 @@ def train_personality(
     """Train on `pairs` and write the adapter (or the full weights) to `folder`. Consumes `base`.
 
     `start` continues an existing personality, which is then also the DPO reference. `neutral` is needed for a KL
-    weight above 0. `measure` is called with the model in eval mode at the steps `at`.
+    weight above 0. `measure` is called with the model in eval mode at the steps `at`; such a training is not resumable.
     """
     settings = config.personality
     set_seed(seed)
@@ -62,12 +63,14 @@ def train_personality(
         card.check_base(start, base.digest)
         model = PeftModel.from_pretrained(base.model, str(start), adapter_name="default", is_trainable=True)
     else:
-        model = get_peft_model(base.model, _lora(config.lora))
+        model = get_peft_model(base.model, fit.lora(config.lora))
     penalties: list[Penalty] = []
     if config.dpo.kl_weight:
         text = TextModel(model, base.tokenizer)
-        penalties.append(KLToStart(text, neutral, config.dpo.kl_weight, config.dpo.kl_batch))
-    arguments = _arguments(config, settings.batch_size, settings.learning_rate, settings.steps, seed, folder)
+        penalties.append(Anchor(text, neutral, config.dpo.kl_batch, output=config.dpo.kl_weight))
+    arguments = fit.arguments(
+        config, settings.batch_size, settings.learning_rate, settings.steps, seed, folder, resumable=measure is None
+    )
     if settings.method == "dpo":
         trainer: Any = PersonalityTrainer(
             model=model,
@@ -92,7 +95,7 @@ def train_personality(
             processing_class=base.tokenizer,
             penalties=penalties,
         )
-    checks = _run(trainer, base.tokenizer, folder, "personality", progress, measure, at)
+    checks = fit.run(trainer, base.tokenizer, folder, "personality", progress, measure, at)
     training = {
         **settings.model_dump(),
         **(config.dpo.model_dump() if settings.method == "dpo" else {"kl_weight": config.dpo.kl_weight}),
@@ -101,7 +104,7 @@ def train_personality(
         "start": str(start.name) if start else "base",
         "seconds": round(checks.seconds, 1),
     }
-    _save(trainer.model, folder, "default")
+    fit.save(trainer.model, folder, "default")
     card.write(folder, card.Manifest("personality", config.model.id, base.digest, config.model.precision, {}, training))
     return checks
 
@@ -112,112 +115,149 @@ def train_task(
     name: str,
     task: TaskConfig,
     mix: list[Exchange],
-    personality: Path,
+    beneath: dict[str, Path],
     folder: Path,
     seed: int,
     progress: Progress = silent,
+    protected: Protected = Protected(),
+    start: Path | None = None,
 ) -> Trained:
-    """Train a task adapter on `mix` (in its order, `task.steps` equal batches), with the personality active and
-    frozen beneath it. Consumes `base`."""
-    below = card.check_base(personality, base.digest)
+    """Train a task adapter on `mix` (in its order, `task.steps` equal batches), with the adapters `beneath` (lowest
+    first, the personality among them) active and frozen. Consumes `base`.
+
+    `start` is the adapter to train further, of the same layers beneath (the shared layout); without it a fresh one is
+    trained. Raises BadInput when a term of `config.protect` lacks what it compares with.
+    """
+    hashes = {label: card.check_base(path, base.digest).weights_sha256 for label, path in beneath.items()}
     set_seed(seed)
-    model = PeftModel.from_pretrained(base.model, str(personality), adapter_name="personality")
-    model.add_adapter(name, _lora(config.lora))
+    model = stack(base, beneath)
+    if start is None:
+        model.add_adapter(name, fit.lora(config.lora))
+    else:
+        card.check_base(start, base.digest)
+        model.load_adapter(str(start), adapter_name=name)
     tuner: Any = model.base_model
-    tuner.set_adapter(["personality", name])  # makes both trainable
+    tuner.set_adapter([*beneath, name])  # makes all of them trainable
     for key, parameter in model.named_parameters():
         parameter.requires_grad = f".{name}." in key
+    before = {key: value.detach().clone() for key, value in frozen.trainable(model)}
+    text, protect = TextModel(model, base.tokenizer), config.protect
+    importance = _fisher(text, protect, protected, start, name, seed, progress) if protect.ewc_weight else None
     batch = len(mix) // task.steps
-    arguments = _arguments(config, batch, task.learning_rate, task.steps, seed, folder)
     trainer = ChatTrainer(
         model=model,
-        args=SFTConfig(**arguments, completion_only_loss=True, train_sampling_strategy="sequential"),
+        args=SFTConfig(
+            **fit.arguments(config, batch, task.learning_rate, task.steps, seed, folder),
+            completion_only_loss=True,
+            train_sampling_strategy="sequential",
+        ),
         train_dataset=_completions(mix),
         processing_class=base.tokenizer,
-        penalties=[],
+        penalties=_penalties(text, config, protected, importance, name, list(beneath)),
     )
-    checks = _run(trainer, base.tokenizer, folder, name, progress)
-    _save(trainer.model, folder, name)
-    training = {**task.model_dump(), "examples": len(mix), "seed": seed, "seconds": round(checks.seconds, 1)}
-    beneath = {"personality": below.weights_sha256}
-    card.write(folder, card.Manifest(name, config.model.id, base.digest, config.model.precision, beneath, training))
+    checks = fit.run(trainer, base.tokenizer, folder, name, progress, callbacks=_callbacks(trainer, config, protected))
+    _interpolate(trainer.model, before, protect.interpolation)
+    fit.save(trainer.model, folder, name)
+    if importance is not None:
+        save_file({_plain(key, name): value.cpu() for key, value in importance.items()}, folder / FISHER)
+    changed = protect.model_dump(exclude_defaults=True)
+    training = {**task.model_dump(), **changed, "examples": len(mix), "seed": seed, "seconds": round(checks.seconds, 1)}
+    card.write(folder, card.Manifest(name, config.model.id, base.digest, config.model.precision, hashes, training))
     return checks
 
 
-def _run(
-    trainer: Any,
-    tokenizer: Any,
-    folder: Path,
-    stage: str,
+def stack(base: Base, beneath: dict[str, Path]) -> PeftModel:
+    """The base with these adapters loaded, none of them trainable."""
+    (first, path), *others = beneath.items()
+    model = PeftModel.from_pretrained(base.model, str(path), adapter_name=first)
+    for label, folder in others:
+        model.load_adapter(str(folder), adapter_name=label)
+    return model
+
+
+def _penalties(
+    text: TextModel,
+    config: AdaptersConfig,
+    protected: Protected,
+    importance: dict[str, torch.Tensor] | None,
+    name: str,
+    beneath: list[str],
+) -> list[Penalty]:
+    protect, autocast = config.protect, fit.autocast(config)
+    batch, live = protect.anchor_batch, protect.distill_weight if protect.distill == "live" else 0.0
+    found: list[Penalty] = []
+    if protect.kl_weight:
+        neutral = _needed(protected.neutral, "kl_weight", "neutral answers")
+        found.append(
+            Anchor(text, neutral, batch, protect.kl_weight, temperature=protect.temperature, autocast=autocast)
+        )
+    if live or protect.feature_weight:
+        replay = _needed(protected.replay, "distill_weight or feature_weight", "replayed exchanges")
+        weights, layers = (live, protect.feature_weight), protect.feature_layers
+        found.append(Anchor(text, replay, batch, *weights, layers, protect.temperature, autocast))
+    if protect.distill_weight and not live:
+        stored = _needed(protected.stored, "distill=stored", "distributions in the buffer (replay.distribution=int8)")
+        found.append(StoredDistribution(text, protected.replay, stored, batch, protect.distill_weight))
+    if importance is not None:
+        found.append(StayNear(text.model, protect.ewc_weight, importance))
+    if protect.l2_weight:
+        found.append(StayNear(text.model, protect.l2_weight))
+    if protect.orthogonal_weight:
+        found.append(Orthogonal(protect.orthogonal_weight, name, beneath))
+    return found
+
+
+def _callbacks(trainer: ChatTrainer, config: AdaptersConfig, protected: Protected) -> list[TrainerCallback]:
+    protect = config.protect
+    found: list[TrainerCallback] = []
+    if protect.stop_kl is not None:
+        neutral = _needed(protected.neutral, "stop_kl", "neutral answers")
+        text = TextModel(trainer.model, trainer.processing_class)
+        looked = Anchor(text, neutral, 8, output=1.0, autocast=fit.autocast(config))
+        found.append(StopOnDrift(trainer, looked.drift, protect.stop_kl, protect.stop_every))
+    if protect.average_decay is not None:
+        trainer.average = Average(protect.average_decay)
+        found.append(trainer.average)
+    return found
+
+
+def _needed(rows: list[Any], setting: str, what: str) -> list[Any]:
+    if not rows:
+        raise BadInput(f"protect.{setting} needs {what}, and there are none.", "Set it to its default, or add some.")
+    return rows
+
+
+def _fisher(
+    text: TextModel,
+    protect: ProtectConfig,
+    protected: Protected,
+    start: Path | None,
+    name: str,
+    seed: int,
     progress: Progress,
-    measure: Measure | None = None,
-    at: tuple[int, ...] = (),
-) -> Trained:
-    """Train between two hash checks: the frozen tensors stayed, the trainable ones moved."""
-    model = trainer.model
-    names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    still, moving = frozen.split(model, names)
-    hook = None if measure is None else lambda step, model: measure(step, TextModel(model, tokenizer))
-    trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(Watch(folder / "metrics.jsonl", progress, hook, at))
-    began = time.monotonic()
-    trainer.train()
-    seconds = time.monotonic() - began
-    after_still, after_moving = frozen.split(model, names)
-    count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    return Trained(
-        folder,
-        seconds,
-        count,
-        frozen.check(still, after_still, stage),
-        frozen.check_moved(moving, after_moving, stage),
-    )
+) -> dict[str, torch.Tensor]:
+    """Of the adapter that is to be trained, on replayed answers; with what a shared adapter brings from earlier tasks,
+    decayed (online EWC, Schwarz et al. 2018)."""
+    replay = _needed(protected.replay, "ewc_weight", "replayed exchanges")
+    found = fisher(text, replay, seed, progress)
+    if start is not None and (start / FISHER).is_file():
+        earlier = load_file(start / FISHER)
+        for key, value in found.items():
+            value += protect.ewc_decay * earlier[_plain(key, name)].to(value.device)
+    return found
 
 
-def _lora(settings: LoraSettings) -> LoraConfig:
-    return LoraConfig(
-        r=settings.r,
-        lora_alpha=settings.alpha,  # type: ignore[arg-type]
-        lora_dropout=settings.dropout,
-        target_modules=settings.target_modules,
-        task_type="CAUSAL_LM",
-    )
+def _plain(key: str, name: str) -> str:
+    """A parameter's name without that of its adapter, which a later stage may call otherwise."""
+    return key.replace(f".{name}.", ".")
 
 
-def _arguments(
-    config: AdaptersConfig, batch: int, learning_rate: float, steps: int, seed: int, folder: Path
-) -> dict[str, Any]:
-    train = config.train
-    return {
-        "output_dir": str(folder),
-        "per_device_train_batch_size": max(1, batch // train.gradient_accumulation),
-        "gradient_accumulation_steps": train.gradient_accumulation,
-        "learning_rate": learning_rate,
-        "lr_scheduler_type": "constant_with_warmup",
-        # the first step of a warm-up has rate 0, and LoRA's A only moves once its B has
-        "warmup_steps": max(0, min(train.warmup_steps, steps - 2)),
-        "max_steps": steps,
-        "max_grad_norm": train.max_grad_norm,
-        "weight_decay": 0.0,
-        "optim": train.optimizer,
-        "gradient_checkpointing": train.gradient_checkpointing,
-        "max_length": config.model.max_length,
-        "bf16": _autocast(config),
-        "use_cpu": not torch.cuda.is_available(),
-        "dataloader_pin_memory": torch.cuda.is_available(),
-        "seed": seed,
-        "data_seed": seed,
-        "logging_steps": 1,
-        "save_strategy": "no",
-        "report_to": [],
-        "disable_tqdm": True,
-    }
-
-
-def _autocast(config: AdaptersConfig) -> bool:
-    """Mixed precision wherever the base computes in bf16: the trained tensors stay fp32."""
-    model = config.model
-    return model.precision == "bf16" or (model.precision == "nf4" and model.compute_dtype == "bfloat16")
+@torch.no_grad()
+def _interpolate(model: Any, before: dict[str, torch.Tensor], share: float) -> None:
+    """Between the weights before the training and after it (WiSE-FT, Wortsman et al. 2022, eq. 1)."""
+    if share < 1:
+        for key, value in frozen.trainable(model):
+            value.copy_(torch.lerp(before[key].to(value), value, share))
 
 
 def preferences(pairs: list[Pair]) -> Dataset:
@@ -237,14 +277,3 @@ def _completions(exchanges: list[Exchange]) -> Dataset:
     return Dataset.from_list(
         [{"prompt": item.prompt, "completion": [{"role": "assistant", "content": item.answer}]} for item in exchanges]
     )
-
-
-def _save(model: Any, folder: Path, adapter: str) -> None:
-    if not isinstance(model, PeftModel):
-        model.to(torch.bfloat16).save_pretrained(folder)
-        return
-    model.save_pretrained(str(folder), selected_adapters=[adapter])
-    if adapter != "default":  # PEFT writes a named adapter one folder down
-        for file in (folder / adapter).iterdir():
-            file.replace(folder / file.name)
-        (folder / adapter).rmdir()

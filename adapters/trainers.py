@@ -1,5 +1,5 @@
-"""TRL's DPO and SFT trainers with three things changed: an LM head that scores only what counts, a reference that is
-explicit, and penalties added to the loss."""
+"""TRL's DPO and SFT trainers with four things changed: an LM head that scores only what counts, a reference that is
+explicit, penalties added to the loss, and checkpoints that hold what is trained and nothing else."""
 
 from __future__ import annotations
 
@@ -12,12 +12,14 @@ import torch
 import trl.trainer.dpo_trainer
 import trl.trainer.sft_trainer
 from datasets import Dataset
+from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 from trl import DPOTrainer, SFTTrainer
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
+from adapters import frozen
 from adapters.penalties import Penalty
 from data.types import Progress
 
@@ -71,7 +73,45 @@ trl.trainer.dpo_trainer.add_fused_lm_head = add_compact_lm_head
 trl.trainer.sft_trainer.add_fused_lm_head = add_compact_lm_head
 
 
-class PersonalityTrainer(DPOTrainer):
+TRAINED = "trained.safetensors"
+AVERAGE = "average."
+
+
+class Checkpointed:
+    """Checkpoints of exactly what is trained, and of its running average. The Trainer's own way back would activate and
+    unfreeze the first adapter only."""
+
+    average: Average | None = None
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        trainer: Any = self
+        tensors = {name: value.detach() for name, value in frozen.trainable(trainer.model)}
+        if self.average is not None:
+            tensors |= {f"{AVERAGE}{name}": value for name, value in self.average.values.items()}
+        folder = Path(output_dir or trainer.args.output_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, folder / TRAINED)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        trainer: Any = self
+        found = load_file(Path(resume_from_checkpoint) / TRAINED)
+        with torch.no_grad():
+            for name, value in frozen.trainable(trainer.model):
+                value.copy_(found[name])
+        if self.average is not None:
+            self.average.values = {
+                name.removeprefix(AVERAGE): value.to(trainer.args.device)
+                for name, value in found.items()
+                if name.startswith(AVERAGE)
+            }
+        step = json.loads((Path(resume_from_checkpoint) / "trainer_state.json").read_text())["global_step"]
+        trainer._calls = step * trainer.args.gradient_accumulation_steps
+
+    def create_model_card(self, *args: Any, **kwargs: Any) -> None:
+        """None: ours is written when the training is done."""
+
+
+class PersonalityTrainer(Checkpointed, DPOTrainer):
     """DPO whose reference is the model as it stands when the trainer is built, or none at all.
 
     The reference log-probabilities are computed before the first step with whatever adapters are active then. At that
@@ -114,7 +154,7 @@ class PersonalityTrainer(DPOTrainer):
         return _penalised(self, super()._compute_loss(model, inputs, return_outputs), model, return_outputs)
 
 
-class ChatTrainer(SFTTrainer):
+class ChatTrainer(Checkpointed, SFTTrainer):
     """SFT on completions, with penalties."""
 
     def __init__(self, *args: Any, penalties: list[Penalty], **kwargs: Any) -> None:
@@ -161,6 +201,47 @@ def _penalised(trainer: Any, result: Any, model: Any, return_outputs: bool, shar
     return (result[0] + extra, result[1]) if return_outputs else result + extra
 
 
+class Average(TrainerCallback):
+    """The weights along the path, averaged with an exponential decay, in place of the last ones at the end (Polyak and
+    Juditsky 1992; as a cure for forgetting Lin et al. 2024, arXiv:2309.06256). A class for the average it carries."""
+
+    def __init__(self, decay: float) -> None:
+        self._decay = decay
+        self.values: dict[str, torch.Tensor] = {}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if not self.values:
+            self.values = {name: value.detach().clone() for name, value in frozen.trainable(kwargs["model"])}
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        for name, value in frozen.trainable(kwargs["model"]):
+            self.values[name].lerp_(value.detach(), 1 - self._decay)
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        with torch.no_grad():
+            for name, value in frozen.trainable(kwargs["model"]):
+                value.copy_(self.values[name])
+
+
+class StopOnDrift(TrainerCallback):
+    """Measures the drift every few steps, logs it, and ends the training when it is above the limit. A class for the
+    trainer's log that it writes to."""
+
+    def __init__(self, trainer: Any, drift: Callable[[Any], float], limit: float, every: int) -> None:
+        self._trainer, self._drift, self._limit, self._every = trainer, drift, limit, every
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        if state.global_step % self._every:
+            return
+        model = kwargs["model"]
+        model.eval()
+        drift = self._drift(model)
+        model.train()
+        self._trainer._metrics["train"]["drift"].append(drift)
+        # LoRA's A only moves in the second step
+        control.should_training_stop |= drift > self._limit and state.global_step > 1
+
+
 class Watch(TrainerCallback):
     """Writes each logged step to a JSONL file, tells the progress, and calls `measure` at given steps."""
 
@@ -176,7 +257,12 @@ class Watch(TrainerCallback):
         self._measure = measure
         self._at = at
         log.parent.mkdir(parents=True, exist_ok=True)
-        log.write_text("")
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """What an interrupted try logged after its last checkpoint is done again."""
+        rows = self._log.read_text().splitlines() if self._log.is_file() else []
+        kept = rows[: next((place for place, row in enumerate(rows) if _step(row) > state.global_step), len(rows))]
+        self._log.write_text("".join(f"{row}\n" for row in kept))
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
         known = {key: value for key, value in (logs or {}).items() if value == value}  # NaN: not measured
@@ -192,3 +278,10 @@ class Watch(TrainerCallback):
             model.eval()
             self._measure(state.global_step, model)
             model.train()
+
+
+def _step(row: str) -> float:
+    try:
+        return json.loads(row)["step"]
+    except ValueError:  # cut off by a kill
+        return float("inf")

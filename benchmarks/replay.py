@@ -152,7 +152,9 @@ def one(
     shutil.rmtree(folder, ignore_errors=True)
     personality = stages.personality(run).folder
     config = run.config.adapters()
-    train.train_task(config, base.load(run.config.model), "task", task, rows, personality, folder, seed)
+    train.train_task(
+        config, base.load(run.config.model), "task", task, rows, {"personality": personality}, folder, seed
+    )
     return {"kept": len(kept), "topics": len({item.topic for item in kept}), **judge(folder, task, seed)}
 
 

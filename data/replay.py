@@ -57,6 +57,11 @@ class Buffer:
         return [item.exchange for item in self.items]
 
     @property
+    def stored(self) -> list[TopK]:
+        """The distribution over each exchange's answer, or nothing where the buffer keeps none."""
+        return [self.distributions[item.id] for item in self.items] if self.distributions else []
+
+    @property
     def tokens(self) -> int:
         return sum(item.tokens for item in self.items)
 

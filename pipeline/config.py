@@ -10,7 +10,15 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from adapters.config import AdaptersConfig, DpoConfig, LoraSettings, ModelConfig, PersonalityConfig, TrainSettings
+from adapters.config import (
+    AdaptersConfig,
+    DpoConfig,
+    LoraSettings,
+    ModelConfig,
+    PersonalityConfig,
+    ProtectConfig,
+    TrainSettings,
+)
 from data.config import (
     ChecksConfig,
     ImportConfig,
@@ -63,6 +71,7 @@ class Config(Section):
     personality: PersonalityConfig = PersonalityConfig()
     dpo: DpoConfig = DpoConfig()
     replay: ReplayConfig = ReplayConfig()
+    protect: ProtectConfig = ProtectConfig()
     tasks: dict[str, TaskConfig] = Field(default_factory=dict, description="tasks to teach, by name")
     capability: CapabilityConfig = CapabilityConfig()
     persona_eval: PersonaEvalConfig = PersonaEvalConfig()
@@ -89,7 +98,12 @@ class Config(Section):
 
     def adapters(self) -> AdaptersConfig:
         return AdaptersConfig(
-            model=self.model, lora=self.lora, train=self.train, personality=self.personality, dpo=self.dpo
+            model=self.model,
+            lora=self.lora,
+            train=self.train,
+            personality=self.personality,
+            dpo=self.dpo,
+            protect=self.protect,
         )
 
 

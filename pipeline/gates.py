@@ -63,7 +63,7 @@ def candidates(run: Run) -> list[str]:
 def judge(run: Run, name: str) -> gate.GateVerdict:
     """The personality must be better than the base at being itself, a task better than the personality at the task;
     neither may lose capability, persona or coherence beyond the margins."""
-    before, after = ("base", "personality") if name == "personality" else ("personality", f"personality+{name}")
+    before, after = ("base", "personality") if name == "personality" else ("personality", stages.state_of(run, name))
     personas = records(stages.persona_of(run, before)), records(stages.persona_of(run, after))
     abilities = records(stages.capability(run, before)), records(stages.capability(run, after))
     if name == "personality":
@@ -116,7 +116,7 @@ def _colour(run: Run, name: str, verdict: gate.GateVerdict) -> tuple[str, str]:
         checks.pop("persona")  # there is no earlier personality to lose
         learned = new.outcome == "pass"
     else:
-        exact = stages.task_score(run, name, f"personality+{name}").facts["exact_match"]
+        exact = stages.task_score(run, name, stages.state_of(run, name)).facts["exact_match"]
         learned = new.outcome == "pass" and exact >= stages.task_settings(run, name).floor
     lost = [check.name for check in checks.values() if check.outcome == "fail"]
     open_ = [check.name for check in checks.values() if check.outcome == "unresolved"]

@@ -125,7 +125,7 @@ def _task(run: Run, name: str, there: Callable[..., Artifact | None]) -> dict[st
     """Exact match of the personality alone, with the task, and with its control."""
     settings = run.config.tasks[name]
     before = there(lambda: stages.task_score(run, name, "personality"))
-    after = there(lambda: stages.task_score(run, name, f"personality+{name}"))
+    after = there(lambda: stages.task_score(run, name, stages.state_of(run, name)))
     if not before or not after:
         return None
     first = [row["correct"] for row in _records(before)]
@@ -140,7 +140,7 @@ def _task(run: Run, name: str, there: Callable[..., Artifact | None]) -> dict[st
         "examples": _records(after)[:5],
     }
     if settings.control:
-        control = there(lambda: stages.task_score(run, name, f"personality+{name}{stages.CONTROL}"))
+        control = there(lambda: stages.task_score(run, name, stages.state_of(run, f"{name}{stages.CONTROL}")))
         if control:
             third = [row["correct"] for row in _records(control)]
             found["control"] = asdict(stats.proportion(sum(third), len(third)))
@@ -151,7 +151,7 @@ def _retention(
     run: Run, name: str, personas: dict[str, list[Record]], tasks: list[dict[str, Any]]
 ) -> dict[str, Any] | None:
     """How much of the unprotected loss of persona score replay prevents, with an interval over prompts."""
-    states = ("personality", f"personality+{name}", f"personality+{name}{stages.CONTROL}")
+    states = ("personality", stages.state_of(run, name), stages.state_of(run, f"{name}{stages.CONTROL}"))
     if not run.config.tasks[name].control or any(state not in personas for state in states):
         return None
     scores = [[float(row["score"]) for row in personas[state]] for state in states]

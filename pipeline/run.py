@@ -17,6 +17,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+from adapters.config import CHECKPOINTS
 from data.errors import BadInput, MoltError
 from data.io import fingerprint, read_json, write_json, write_text
 from pipeline import __version__
@@ -102,8 +103,10 @@ class Run:
     ) -> Artifact:
         self.console.stage(label, "...")
         partial = folder.with_name(f"{key}.partial")
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir(parents=True)
+        partial.mkdir(parents=True, exist_ok=True)
+        for left in partial.iterdir():  # of an interrupted try: a training goes on from its checkpoints
+            if left.name != CHECKPOINTS:
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
         began = time.monotonic()
         facts = make(partial)
         seconds = time.monotonic() - began

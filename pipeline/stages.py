@@ -143,23 +143,28 @@ def updated_buffer(run: Run, paths: list[Path]) -> Artifact:
 def task(run: Run, name: str) -> Artifact:
     """A task adapter above the frozen personality, replay mixed in; `NAME_control` is the same without replay.
     `molt train task NAME CONFIG`"""
-    config = run.config
-    settings = task_settings(run, name)
-    before = personality(run)
+    config, settings = run.config, task_settings(run, name)
+    below = {label: adapter(run, label) for label in beneath(run, name)}
+    before = continued(run, name)
+    start = task(run, before) if before else None
+    protect = config.protect
+    kept = buffer(run) if settings.replay_ratio or protect.replays else None
     inputs: dict[str, Any] = {
-        "personality": before.fingerprint,
+        "beneath": {label: artifact.fingerprint for label, artifact in below.items()},
+        "start": start.fingerprint if start else None,
         "task": settings.model_dump(exclude={"control", "floor", "test"}),
-        "replay": buffer(run).fingerprint if settings.replay_ratio else None,
+        "replay": kept.fingerprint if kept else None,
         "seed": config.run.seed,
-        **{section: getattr(config, section).model_dump() for section in ("lora", "train")},
+        **{section: getattr(config, section).model_dump() for section in ("lora", "train", "protect")},
     }
 
     def make(folder: Path) -> dict[str, Any]:
         run.release()
         examples = tasks.generate(settings.kind, "train", settings.train, config.run.seed)
         taught = [Exchange(item.prompt, item.answer, source=name) for item in examples]
-        kept = replay.load(buffer(run).folder).exchanges if settings.replay_ratio else []
-        mix = mixing.mix(taught, kept, settings.steps, settings.batch_size, settings.replayed, config.run.seed)
+        replayed = replay.load(kept.folder) if kept else None
+        again = replayed.exchanges if replayed and settings.replay_ratio else []
+        mix = mixing.mix(taught, again, settings.steps, settings.batch_size, settings.replayed, config.run.seed)
         with run.console.progress(name) as progress:
             trained = train.train_task(
                 config.adapters(),
@@ -167,15 +172,42 @@ def task(run: Run, name: str) -> Artifact:
                 name,
                 settings,
                 mix,
-                before.folder,
+                {label: artifact.folder for label, artifact in below.items()},
                 folder,
                 config.run.seed,
                 progress,
+                train.Protected(
+                    load_exchanges(pairs(run), "neutral_train"),
+                    replayed.exchanges if replayed else [],
+                    replayed.stored if replayed else [],
+                ),
+                start.folder if start else None,
             )
-        replayed = sum(item.source != name for item in mix)
-        return {**_training_facts(trained), "examples": len(mix), "replayed": replayed}
+        count = sum(item.source != name for item in mix)
+        return {**_training_facts(trained), "examples": len(mix), "replayed": count}
 
     return run.do(f"task-{name}", inputs, make)
+
+
+def beneath(run: Run, name: str) -> list[str]:
+    """The adapters that are active and frozen beneath a task's, lowest first, by `protect.layout`."""
+    return ["personality", *(_earlier(run, name) if run.config.protect.layout == "stacked" else [])]
+
+
+def state_of(run: Run, name: str) -> str:
+    """The state in which a task is served."""
+    return "+".join([*beneath(run, name), name])
+
+
+def continued(run: Run, name: str) -> str | None:
+    """The task whose adapter is trained further for this one."""
+    earlier = _earlier(run, name)
+    return earlier[-1] if run.config.protect.layout == "shared" and earlier else None
+
+
+def _earlier(run: Run, name: str) -> list[str]:
+    names = list(run.config.tasks)
+    return names[: names.index(name.removesuffix(CONTROL))]
 
 
 def capability(run: Run, state: str) -> Artifact:
@@ -248,7 +280,7 @@ def states(run: Run) -> list[str]:
     """All states that the run compares: the base, the personality, and each task above it, controls last."""
     names = list(run.config.tasks)
     controls = [f"{name}{CONTROL}" for name in names if run.config.tasks[name].control]
-    return ["base", "personality", *(f"personality+{name}" for name in [*names, *controls])]
+    return ["base", "personality", *(state_of(run, name) for name in [*names, *controls])]
 
 
 def task_settings(run: Run, name: str) -> TaskConfig:

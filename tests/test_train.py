@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 from adapters import base, card, serve, train
 from adapters.config import AdaptersConfig, DpoConfig, LoraSettings, ModelConfig, PersonalityConfig, TrainSettings
-from adapters.penalties import KLToStart
+from adapters.penalties import Anchor
 from data.config import TaskConfig
 from data.errors import BadInput, MoltError
 from data.persona import user
@@ -98,7 +98,7 @@ def test_accumulated_micro_batches_give_the_same_adapter(tiny: Path, tmp_path: P
 def test_kl_penalty_is_zero_at_the_start_and_pins_the_model_when_large(tiny: Path, tmp_path: Path) -> None:
     loaded = base.load(ModelConfig(id=str(tiny), precision="fp32"))
     text = serve.TextModel(loaded.model, loaded.tokenizer)
-    assert float(KLToStart(text, NEUTRAL, 1.0, 2)(loaded.model, 0)) == pytest.approx(0.0, abs=1e-4)
+    assert float(Anchor(text, NEUTRAL, 2, output=1.0)(loaded.model, 0)) == pytest.approx(0.0, abs=1e-4)
     kl = {}
     for weight in (0.0, 1000.0):
         folder = tmp_path / str(weight)
@@ -125,7 +125,9 @@ def test_a_task_trains_above_a_personality_that_stays_bit_identical(tiny: Path, 
     config = settings(tiny, precision)
     task = TaskConfig(kind="shell", steps=4, learning_rate=5e-3)
     mix = [Exchange(user(f"list files {i}"), "ls") for i in range(16)]
-    trained = train.train_task(config, base.load(config.model), "shell", task, mix, tmp_path / "p", tmp_path / "t", 0)
+    trained = train.train_task(
+        config, base.load(config.model), "shell", task, mix, {"personality": tmp_path / "p"}, tmp_path / "t", 0
+    )
     assert trained.moved == 28
     assert trained.frozen >= 28  # the personality's own tensors among them
     below = card.read(tmp_path / "t").beneath["personality"]
@@ -143,7 +145,9 @@ def test_the_personality_counts_while_a_task_is_trained(tiny: Path, tmp_path: Pa
         config = settings(tiny)
         mix = [Exchange(user("hello"), "Open drawer 1. Empty it.")] * 8
         task = TaskConfig(kind="shell", steps=2, learning_rate=5e-3)
-        train.train_task(config, base.load(config.model), "shell", task, mix, folder, tmp_path / f"t{steps}", 0)
+        train.train_task(
+            config, base.load(config.model), "shell", task, mix, {"personality": folder}, tmp_path / f"t{steps}", 0
+        )
         firsts.append(losses(tmp_path / f"t{steps}")[0])
     assert abs(firsts[0] - firsts[1]) > 0.05
 
@@ -154,7 +158,7 @@ def test_stacked_states_are_the_sum_of_their_adapters_and_base_is_untouched(tiny
     mix = [Exchange(user("list files"), "ls")] * 32
     train.train_task(
         config, base.load(config.model), "shell", TaskConfig(kind="shell", steps=8, learning_rate=5e-3), mix,
-        tmp_path / "p", tmp_path / "t", 0,
+        {"personality": tmp_path / "p"}, tmp_path / "t", 0,
     )  # fmt: skip
     loaded = base.load(config.model)
     prompts, answers = [user("list files")], ["ls"]

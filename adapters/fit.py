@@ -1,0 +1,153 @@
+"""What every training stage shares: the trainer's arguments, checkpoints to go on from, and the checks around it."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, PeftModel
+from transformers import PrinterCallback, TrainerCallback
+
+from adapters import frozen
+from adapters.config import CHECKPOINTS, AdaptersConfig, LoraSettings
+from adapters.serve import TextModel
+from adapters.trainers import Watch
+from data.types import Progress
+
+Measure = Callable[[int, TextModel], None]
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a stage made. `frozen` tensors were checked to be bit-identical, `moved` ones to have moved."""
+
+    folder: Path
+    seconds: float
+    parameters: int
+    frozen: int
+    moved: int
+    steps: int
+
+
+def run(
+    trainer: Any,
+    tokenizer: Any,
+    folder: Path,
+    stage: str,
+    progress: Progress,
+    measure: Measure | None = None,
+    at: tuple[int, ...] = (),
+    callbacks: list[TrainerCallback] | None = None,
+) -> Trained:
+    """Train between two hash checks: the frozen tensors stayed, the trainable ones moved. Goes on from the newest whole
+    checkpoint of an interrupted try."""
+    model = trainer.model
+    names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    still, moving = frozen.split(model, names)
+    hook = None if measure is None else lambda step, model: measure(step, TextModel(model, tokenizer))
+    kept = folder / CHECKPOINTS
+    trainer.remove_callback(PrinterCallback)
+    for callback in [*(callbacks or []), Watch(kept / "metrics.jsonl", progress, hook, at)]:
+        trainer.add_callback(callback)
+    began = time.monotonic()
+    trainer.train(resume_from_checkpoint=newest(kept))
+    seconds = time.monotonic() - began
+    after_still, after_moving = frozen.split(model, names)
+    count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    found = Trained(
+        folder,
+        seconds,
+        count,
+        frozen.check(still, after_still, stage),
+        frozen.check_moved(moving, after_moving, stage),
+        trainer.state.global_step,
+    )
+    (kept / "metrics.jsonl").replace(folder / "metrics.jsonl")
+    shutil.rmtree(kept)
+    return found
+
+
+def newest(folder: Path) -> str | None:
+    """The latest checkpoint that is whole: the trainer writes its state last."""
+    found = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True)
+    return next((str(path) for path in found if _whole(path / "trainer_state.json")), None)
+
+
+def _whole(file: Path) -> bool:
+    try:
+        return isinstance(json.loads(file.read_text()), dict)
+    except (OSError, ValueError):
+        return False
+
+
+def lora(settings: LoraSettings) -> LoraConfig:
+    return LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]
+        lora_dropout=settings.dropout,
+        target_modules=settings.target_modules,
+        task_type="CAUSAL_LM",
+    )
+
+
+def arguments(
+    config: AdaptersConfig,
+    batch: int,
+    learning_rate: float,
+    steps: int,
+    seed: int,
+    folder: Path,
+    resumable: bool = True,
+) -> dict[str, Any]:
+    """For TRL's configs. `resumable`: write checkpoints, where the settings want them."""
+    train = config.train
+    save = train.checkpoint_every if resumable else 0
+    return {
+        "output_dir": str(folder / CHECKPOINTS),
+        "per_device_train_batch_size": max(1, batch // train.gradient_accumulation),
+        "gradient_accumulation_steps": train.gradient_accumulation,
+        "learning_rate": learning_rate,
+        "lr_scheduler_type": "constant_with_warmup",
+        # the first step of a warm-up has rate 0, and LoRA's A only moves once its B has
+        "warmup_steps": max(0, min(train.warmup_steps, steps - 2)),
+        "max_steps": steps,
+        "max_grad_norm": train.max_grad_norm,
+        "weight_decay": 0.0,
+        "optim": train.optimizer,
+        "gradient_checkpointing": train.gradient_checkpointing,
+        "max_length": config.model.max_length,
+        "bf16": autocast(config),
+        "use_cpu": not torch.cuda.is_available(),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "seed": seed,
+        "data_seed": seed,
+        "logging_steps": 1,
+        "save_strategy": "steps" if save else "no",
+        "save_steps": save or 1,
+        "save_total_limit": 1,
+        "report_to": [],
+        "disable_tqdm": True,
+    }
+
+
+def autocast(config: AdaptersConfig) -> bool:
+    """Mixed precision wherever the base computes in bf16: the trained tensors stay fp32."""
+    model = config.model
+    return model.precision == "bf16" or (model.precision == "nf4" and model.compute_dtype == "bfloat16")
+
+
+def save(model: Any, folder: Path, adapter: str) -> None:
+    if not isinstance(model, PeftModel):
+        model.to(torch.bfloat16).save_pretrained(folder)
+        return
+    model.save_pretrained(str(folder), selected_adapters=[adapter])
+    if adapter != "default":  # PEFT writes a named adapter one folder down
+        for file in (folder / adapter).iterdir():
+            file.replace(folder / file.name)
+        (folder / adapter).rmdir()

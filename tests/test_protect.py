@@ -1,0 +1,373 @@
+"""What a task stage adds against forgetting: at weight 0 nothing, at a large weight all, in between the formula."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from adapters import base, card, serve, train
+from adapters.config import (
+    AdaptersConfig,
+    DpoConfig,
+    LoraSettings,
+    ModelConfig,
+    PersonalityConfig,
+    ProtectConfig,
+    TrainSettings,
+)
+from adapters.penalties import Anchor, Orthogonal, StayNear, StoredDistribution, fisher
+from adapters.trainers import Average
+from data import topk
+from data.config import TaskConfig
+from data.errors import BadInput
+from data.persona import user
+from data.types import Exchange, Pair
+
+PAIRS = [Pair(str(i), user(f"hello {i}"), f"Open drawer {i}. Then tea.", f"I am glad {i}") for i in range(8)]
+NEUTRAL = [Exchange(user("what is rain?"), "Rain is water."), Exchange(user("what is tea?"), "Tea is a drink.")]
+REPLAY = [Exchange(user(f"hello {i}"), f"Open drawer {i}. Then tea.") for i in range(3)]
+MIX = [Exchange(user(f"list files {i}"), "ls") for i in range(24)]
+TASK = TaskConfig(kind="shell", steps=6, learning_rate=5e-3)
+
+
+def settings(
+    tiny: Path, precision: str = "fp32", dropout: float = 0.0, every: int = 0, **protect: Any
+) -> AdaptersConfig:
+    return AdaptersConfig(
+        model=ModelConfig(id=str(tiny), precision=precision),  # type: ignore[arg-type]
+        lora=LoraSettings(r=4, alpha=8, dropout=dropout),
+        train=TrainSettings(warmup_steps=0, checkpoint_every=every),
+        personality=PersonalityConfig(steps=6, batch_size=4, learning_rate=5e-3),
+        dpo=DpoConfig(),
+        protect=ProtectConfig.model_validate(protect),
+    )
+
+
+@pytest.fixture(scope="module")
+def beneath(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("personality")
+    config = settings(tiny)
+    train.train_personality(config, base.load(config.model), PAIRS, [], folder, 0)
+    return {"personality": folder}
+
+
+def stored(tiny: Path, beneath: dict[str, Path]) -> list[topk.TopK]:
+    served = serve.Served(base.load(ModelConfig(id=str(tiny), precision="fp32")))
+    served.load("personality", beneath["personality"])
+    with served.state("personality"):
+        return [row.kept for row in served.top_k(REPLAY, 8, 2)]
+
+
+def task(
+    config: AdaptersConfig, beneath: dict[str, Path], folder: Path, rows: list[topk.TopK] | None = None, **more: Any
+) -> train.Trained:
+    protected = train.Protected(NEUTRAL, REPLAY, rows or [])
+    name = more.pop("name", "shell")
+    return train.train_task(
+        config, base.load(config.model), name, TASK, MIX, beneath, folder, 0, protected=protected, **more
+    )
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "adapter_model.safetensors")
+
+
+def same(first: Path, second: Path) -> bool:
+    ours, theirs = weights(first), weights(second)
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def drift(tiny: Path, beneath: dict[str, Path], folder: Path, rows: list[Exchange]) -> float:
+    served = serve.Served(base.load(ModelConfig(id=str(tiny), precision="fp32")))
+    served.load("personality", beneath["personality"])
+    served.load("shell", folder)
+    with served.state("personality+shell"):
+        found = served.kl_from("personality", [row.prompt for row in rows], [row.answer for row in rows], 2)
+    return sum(found) / len(found)
+
+
+TERMS = {
+    "kl": ({"kl_weight": 300.0}, NEUTRAL),
+    "distil": ({"distill_weight": 300.0}, REPLAY),
+    "stored": ({"distill_weight": 300.0, "distill": "stored"}, REPLAY),
+    "feature": ({"feature_weight": 3000.0}, REPLAY),
+    "ewc": ({"ewc_weight": 1e7}, REPLAY),
+    "l2": ({"l2_weight": 1e5}, REPLAY),
+}
+
+
+@pytest.mark.parametrize("term", TERMS)
+def test_a_large_weight_pins_the_model(tiny: Path, tmp_path: Path, beneath: dict[str, Path], term: str) -> None:
+    protect, rows = TERMS[term]
+    task(settings(tiny), beneath, tmp_path / "plain")
+    task(settings(tiny, **protect), beneath, tmp_path / "pinned", stored(tiny, beneath))
+    free, pinned = (drift(tiny, beneath, tmp_path / name, rows) for name in ("plain", "pinned"))
+    assert free > 1e-3 and pinned < free / 2, (free, pinned)
+
+
+@pytest.mark.parametrize("term", [*TERMS, "orthogonal"])
+def test_weight_0_is_the_plain_trainer(tiny: Path, tmp_path: Path, beneath: dict[str, Path], term: str) -> None:
+    """To the bit; and a weight too small to matter gives almost the same, so nothing but the term is added."""
+    protect = TERMS[term][0] if term in TERMS else {"orthogonal_weight": 1.0}
+    keys = {name: 0.0 for name, value in protect.items() if isinstance(value, float)}
+    task(settings(tiny), beneath, tmp_path / "plain")
+    task(settings(tiny, **{**protect, **keys}), beneath, tmp_path / "zero", stored(tiny, beneath))
+    assert same(tmp_path / "plain", tmp_path / "zero")
+    task(
+        settings(tiny, **{**protect, **dict.fromkeys(keys, 1e-12)}), beneath, tmp_path / "hardly", stored(tiny, beneath)
+    )
+    ours, theirs = weights(tmp_path / "plain"), weights(tmp_path / "hardly")
+    assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in ours)
+
+
+class Bench:
+    """A personality with a task adapter of noise above it; `model` is trainable in the latter only."""
+
+    def __init__(self, tiny: Path, beneath: dict[str, Path]) -> None:
+        loaded = base.load(ModelConfig(id=str(tiny), precision="fp32"))
+        self.model = train.stack(loaded, beneath)
+        from adapters import fit
+
+        self.model.add_adapter("shell", fit.lora(LoraSettings(r=4, alpha=8)))
+        tuner: Any = self.model.base_model
+        tuner.set_adapter(["personality", "shell"])
+        for name, value in self.model.named_parameters():
+            value.requires_grad = ".shell." in name
+        self.text = serve.TextModel(self.model, loaded.tokenizer)
+
+    def shake(self, seed: int = 1) -> None:
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for value in self.model.parameters():
+                if value.requires_grad:
+                    value.add_(0.05 * torch.randn_like(value))
+
+    def logprobs(self, rows: list[Exchange]) -> list[np.ndarray]:
+        encoded = self.text.encode([row.prompt for row in rows], [row.answer for row in rows])
+        with torch.no_grad():
+            found = [self.text.completion_logits([row])[0].double() for row in encoded]
+        return [torch.log_softmax(row, -1).numpy() for row in found]
+
+
+def test_the_anchor_is_the_kl_at_a_temperature(tiny: Path, beneath: dict[str, Path]) -> None:
+    bench, heat = Bench(tiny, beneath), 2.0
+    bench.shake()
+    anchor = Anchor(bench.text, REPLAY, 2, output=0.7, temperature=heat)
+    before = bench.logprobs(REPLAY)
+    assert float(anchor(bench.model, 0).detach()) == pytest.approx(0.0, abs=1e-6)
+    bench.shake(2)
+    after = bench.logprobs(REPLAY)
+
+    def tempered(row: np.ndarray) -> np.ndarray:
+        return row / heat - np.log(np.exp(row / heat).sum(-1, keepdims=True))
+
+    for call, chosen in ((0, [0, 1]), (1, [2, 0])):
+        old, new = (np.concatenate([tempered(rows[i]) for i in chosen]) for rows in (before, after))
+        expected = 0.7 * heat**2 * (np.exp(old) * (old - new)).sum(-1).mean()
+        assert float(anchor(bench.model, call)) == pytest.approx(expected, rel=1e-4)
+    whole = Anchor(bench.text, REPLAY, 3, output=1.0)
+    bench.shake(3)
+    assert whole.drift(bench.model) == pytest.approx(float(whole(bench.model, 0).detach()), rel=1e-5) > 0
+
+
+def test_stored_distributions_compare_the_listed_tokens_and_the_rest(tiny: Path, beneath: dict[str, Path]) -> None:
+    rows = stored(tiny, beneath)
+    bench = Bench(tiny, beneath)
+    term = StoredDistribution(bench.text, REPLAY, rows, 3, 2.0)
+    assert float(term(bench.model, 0)) == pytest.approx(0.0, abs=1e-5)  # a fresh adapter: the personality itself
+    bench.shake()
+    total = tokens = 0.0
+    for found, row in zip(bench.logprobs(REPLAY), rows, strict=True):
+        q = np.take_along_axis(found, row.ids.astype(int), 1)
+        q = np.concatenate([q, np.log1p(-np.exp(q).sum(1, keepdims=True))], 1)
+        p = np.concatenate([row.logprobs, row.log_tail[:, None]], 1).astype(np.float64)
+        p -= np.log(np.exp(p).sum(1, keepdims=True))
+        total += (np.exp(p) * (p - q)).sum()
+        tokens += len(q)
+    assert float(term(bench.model, 0)) == pytest.approx(2 * total / tokens, rel=1e-3)
+
+
+def test_the_feature_term_is_the_share_of_squared_change(tiny: Path, beneath: dict[str, Path]) -> None:
+    bench = Bench(tiny, beneath)
+    bench.shake()
+    anchor = Anchor(bench.text, REPLAY, 1, feature=3.0, layers=[1])
+    encoded = bench.text.encode([REPLAY[0].prompt], [REPLAY[0].answer])[0]
+
+    def states() -> np.ndarray:
+        ids = torch.tensor([encoded[0] + encoded[1]])
+        with torch.no_grad():
+            found = bench.model(input_ids=ids, output_hidden_states=True).hidden_states[1]
+        return found[0, len(encoded[0]) - 1 : -1].double().numpy()
+
+    before = states()
+    bench.shake(2)
+    expected = 3.0 * ((states() - before) ** 2).sum() / (before**2).sum()
+    assert float(anchor(bench.model, 0).detach()) == pytest.approx(expected, rel=1e-4)
+    with pytest.raises(BadInput, match="layer 2"):
+        Anchor(bench.text, REPLAY, 1, feature=1.0, layers=[2])
+
+
+def test_fisher_and_ewc_agree_with_a_float64_reference(tiny: Path, beneath: dict[str, Path]) -> None:
+    bench = Bench(tiny, beneath)
+    bench.shake()
+    found = fisher(bench.text, REPLAY, seed=3)
+    assert not any(value.grad is not None for value in bench.model.parameters())
+    bench.model.double()
+    generator = torch.Generator().manual_seed(3)
+    names = list(found)
+    parameters = [dict(bench.model.named_parameters())[name] for name in names]
+    expected = [torch.zeros_like(value) for value in parameters]
+    for row in bench.text.encode([row.prompt for row in REPLAY], [row.answer for row in REPLAY]):
+        ids = torch.tensor([row[0] + row[1]])
+        logits = bench.model(input_ids=ids).logits[0, len(row[0]) - 1 : -1]
+        drawn = torch.multinomial(logits.softmax(-1).float(), 1, generator=generator)
+        loss = torch.nn.functional.cross_entropy(logits, drawn[:, 0], reduction="sum")
+        for place, gradient in enumerate(torch.autograd.grad(loss, parameters)):
+            expected[place] += gradient**2 / len(REPLAY)
+    for name, value in zip(names, expected, strict=True):
+        assert torch.allclose(found[name].double(), value, rtol=1e-2, atol=1e-3 * float(value.max()))
+    term = StayNear(bench.model, 4.0, {name: value.double() for name, value in found.items()})
+    start = [value.detach().clone() for value in parameters]
+    bench.shake(2)
+    by_hand = sum(
+        float((found[name].double() * (now - then) ** 2).sum())
+        for name, now, then in zip(names, parameters, start, strict=True)
+    )
+    assert float(term(bench.model, 0)) == pytest.approx(2.0 * by_hand, rel=1e-4)
+    with pytest.raises(BadInput, match="lacks"):
+        StayNear(bench.model, 1.0, {})
+
+
+def test_orthogonality_is_the_overlap_of_what_both_read(tiny: Path, beneath: dict[str, Path]) -> None:
+    bench = Bench(tiny, beneath)
+    bench.shake()
+    named = dict(bench.model.named_parameters())
+    expected = sum(
+        float((named[name.replace(".shell.", ".personality.")] @ value.T).square().sum())
+        for name, value in named.items()
+        if "lora_A.shell" in name
+    )
+    assert float(Orthogonal(0.5, "shell", ["personality"])(bench.model, 0)) == pytest.approx(0.5 * expected, rel=1e-5)
+
+
+def test_the_average_is_the_exponential_one_of_the_path() -> None:
+    model, average = torch.nn.Linear(2, 1, bias=False), Average(0.75)
+    path = [torch.tensor([[float(step), -float(step)]]) for step in (4, 1, 7)]
+    average.on_train_begin(None, None, None, model=model)
+    expected = model.weight.detach().clone()
+    for value in path:
+        model.weight.data.copy_(value)
+        average.on_step_end(None, None, None, model=model)
+        expected = 0.75 * expected + 0.25 * value
+    average.on_train_end(None, None, None, model=model)
+    assert torch.allclose(model.weight, expected)
+
+
+def test_interpolation_goes_from_the_start_to_the_end(tiny: Path, tmp_path: Path, beneath: dict[str, Path]) -> None:
+    task(settings(tiny), beneath, tmp_path / "end")
+    task(settings(tiny, interpolation=0.25), beneath, tmp_path / "part")
+    end, part = weights(tmp_path / "end"), weights(tmp_path / "part")
+    assert all(torch.allclose(part[name], 0.25 * end[name], atol=1e-7) for name in end if "lora_B" in name)
+    assert any(not torch.allclose(part[name], end[name]) for name in end if "lora_A" in name)
+
+
+def test_training_stops_when_the_drift_is_too_large(tiny: Path, tmp_path: Path, beneath: dict[str, Path]) -> None:
+    stopped = task(settings(tiny, stop_kl=1e-4, stop_every=2), beneath, tmp_path / "a")
+    through = task(settings(tiny, stop_kl=1e4, stop_every=2), beneath, tmp_path / "b")
+    assert stopped.steps in (2, 4) and through.steps == TASK.steps
+    assert '"drift"' in (tmp_path / "a" / "metrics.jsonl").read_text()
+
+
+class Kill(Exception):
+    pass
+
+
+@pytest.mark.parametrize("at", [1, 3, 4, 5])
+def test_a_killed_training_goes_on_to_the_same_tensors(
+    tiny: Path, tmp_path: Path, beneath: dict[str, Path], at: int
+) -> None:
+    config = settings(tiny, dropout=0.2, every=2, kl_weight=0.5, average_decay=0.5)
+    assert task(config, beneath, tmp_path / "whole").steps == 6
+
+    def killed(done: int, total: int, note: str) -> None:
+        if done == at:
+            raise Kill
+
+    with pytest.raises(Kill):
+        task(config, beneath, tmp_path / "cut", progress=killed)
+    assert not (tmp_path / "cut" / "adapter_model.safetensors").exists()
+    seen: list[int] = []
+    task(config, beneath, tmp_path / "cut", progress=lambda done, total, note: seen.append(done))
+    assert seen[0] == {1: 1, 3: 3, 4: 3, 5: 5}[at]  # checkpoints are written after steps 2 and 4
+    assert same(tmp_path / "whole", tmp_path / "cut")
+    assert (tmp_path / "whole" / "metrics.jsonl").read_text().count("\n") == 6
+    assert (tmp_path / "cut" / "metrics.jsonl").read_text().count("\n") == 6
+    assert sorted(path.name for path in (tmp_path / "cut").iterdir()) == sorted(
+        path.name for path in (tmp_path / "whole").iterdir()
+    )
+
+
+def test_a_killed_dpo_goes_on_with_the_reference_it_began_with(tiny: Path, tmp_path: Path) -> None:
+    config = settings(tiny, every=2)
+
+    def killed(done: int, total: int, note: str) -> None:
+        if done == 5:
+            raise Kill
+
+    train.train_personality(config, base.load(config.model), PAIRS, [], tmp_path / "whole", 0)
+    with pytest.raises(Kill):
+        train.train_personality(config, base.load(config.model), PAIRS, [], tmp_path / "cut", 0, killed)
+    train.train_personality(config, base.load(config.model), PAIRS, [], tmp_path / "cut", 0)
+    assert same(tmp_path / "whole", tmp_path / "cut")
+
+
+def test_stacked_tasks_train_above_earlier_ones_that_stay(tiny: Path, tmp_path: Path, beneath: dict[str, Path]) -> None:
+    task(settings(tiny), beneath, tmp_path / "first", name="first")
+    before = weights(tmp_path / "first")
+    layers = {**beneath, "first": tmp_path / "first"}
+    trained = task(settings(tiny), layers, tmp_path / "second", name="second")
+    assert trained.moved == 28 and trained.frozen >= 56
+    assert list(card.read(tmp_path / "second").beneath) == ["personality", "first"]
+    assert all(torch.equal(before[name], value) for name, value in weights(tmp_path / "first").items())
+
+
+def test_a_shared_adapter_goes_on_from_the_one_before_and_gathers_fisher(
+    tiny: Path, tmp_path: Path, beneath: dict[str, Path]
+) -> None:
+    config = settings(tiny, ewc_weight=1e-9, ewc_decay=0.5)
+    task(config, beneath, tmp_path / "first", name="first")
+    slow = TASK.model_copy(update={"learning_rate": 1e-6})
+    protected = train.Protected(NEUTRAL, REPLAY)
+    again = {"start": tmp_path / "first", "protected": protected}
+    train.train_task(config, base.load(config.model), "second", slow, MIX, beneath, tmp_path / "second", 0, **again)
+    first, second = weights(tmp_path / "first"), weights(tmp_path / "second")
+    assert all(torch.allclose(first[name], second[name], atol=1e-4) for name in first)
+    earlier, later = (load_file(tmp_path / name / train.FISHER) for name in ("first", "second"))
+    assert all(bool((later[name] >= 0.5 * earlier[name] - 1e-12).all()) for name in earlier)
+    assert any(bool((later[name] > earlier[name]).any()) for name in earlier)
+
+
+@pytest.mark.parametrize("setting", ["kl_weight", "distill_weight", "feature_weight", "ewc_weight", "stop_kl"])
+def test_a_term_without_what_it_compares_with_is_an_error(
+    tiny: Path, tmp_path: Path, beneath: dict[str, Path], setting: str
+) -> None:
+    config = settings(tiny, **{setting: 1.0})
+    with pytest.raises(BadInput, match=setting):
+        train.train_task(config, base.load(config.model), "shell", TASK, MIX, beneath, tmp_path / "t", 0)
+
+
+def test_in_four_bits_the_terms_pull_the_same_way(tiny: Path, tmp_path: Path, beneath: dict[str, Path]) -> None:
+    for precision in ("fp32", "nf4"):
+        free = task(settings(tiny, precision), beneath, tmp_path / f"{precision}-free")
+        held = task(settings(tiny, precision, kl_weight=300.0), beneath, tmp_path / f"{precision}-held")
+        assert free.moved == held.moved == 28
+        sizes = [
+            sum(float(value.square().sum()) for name, value in weights(one.folder).items() if "lora_B" in name)
+            for one in (free, held)
+        ]
+        assert sizes[1] < sizes[0]
