@@ -114,7 +114,7 @@ def test_a_large_weight_pins_the_model(tiny: Path, tmp_path: Path, beneath: dict
 def test_weight_0_is_the_plain_trainer(tiny: Path, tmp_path: Path, beneath: dict[str, Path], term: str) -> None:
     """To the bit; and a weight too small to matter gives almost the same, so nothing but the term is added."""
     protect = TERMS[term][0] if term in TERMS else {"orthogonal_weight": 1.0}
-    keys = {name: 0.0 for name, value in protect.items() if isinstance(value, float)}
+    keys: dict[str, Any] = {name: 0.0 for name, value in protect.items() if isinstance(value, float)}
     task(settings(tiny), beneath, tmp_path / "plain")
     task(settings(tiny, **{**protect, **keys}), beneath, tmp_path / "zero", stored(tiny, beneath))
     assert same(tmp_path / "plain", tmp_path / "zero")
@@ -172,7 +172,8 @@ def test_the_anchor_is_the_kl_at_a_temperature(tiny: Path, beneath: dict[str, Pa
         assert float(anchor(bench.model, call)) == pytest.approx(expected, rel=1e-4)
     whole = Anchor(bench.text, REPLAY, 3, output=1.0)
     bench.shake(3)
-    assert whole.drift(bench.model) == pytest.approx(float(whole(bench.model, 0).detach()), rel=1e-5) > 0
+    drifted = float(whole(bench.model, 0).detach())
+    assert drifted > 0 and whole.drift(bench.model) == pytest.approx(drifted, rel=1e-5)
 
 
 def test_stored_distributions_compare_the_listed_tokens_and_the_rest(tiny: Path, beneath: dict[str, Path]) -> None:
@@ -356,7 +357,8 @@ def test_a_shared_adapter_goes_on_from_the_one_before_and_gathers_fisher(
 def test_a_term_without_what_it_compares_with_is_an_error(
     tiny: Path, tmp_path: Path, beneath: dict[str, Path], setting: str
 ) -> None:
-    config = settings(tiny, **{setting: 1.0})
+    weight: dict[str, Any] = {setting: 1.0}
+    config = settings(tiny, **weight)
     with pytest.raises(BadInput, match=setting):
         train.train_task(config, base.load(config.model), "shell", TASK, MIX, beneath, tmp_path / "t", 0)
 
