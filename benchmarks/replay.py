@@ -146,7 +146,7 @@ def one(
         budget = round(task.replayed * float(np.mean([row.tokens for row in rows])))
         config = ReplayConfig.model_validate({**settings, "budget_tokens": budget})
         kept = replay.build(rows, embeddings, config, seed).exchanges
-    examples = tasks.generate(task.kind, "train", task.train, seed)
+    examples = tasks.examples(task, "train", seed)
     taught = [Exchange(item.prompt, item.answer, source="task") for item in examples]
     rows = mix(taught, kept, task.steps, task.batch_size, task.replayed, seed)
     shutil.rmtree(folder, ignore_errors=True)
@@ -190,7 +190,7 @@ class Judge:
         asked = spaced(self.heldout, WRITTEN)
         with model.state(state):
             answers = model.generate([pair.prompt for pair in asked], TOKENS, 32)
-            test = tasks.generate(task.kind, "test", task.test, seed)
+            test = tasks.examples(task, "test", seed)
             learned = greedily_right(model, test)
         with model.state("base"):
             under_base = model.score([pair.prompt for pair in asked], answers, 32)

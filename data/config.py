@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class Section(BaseModel):
@@ -119,7 +119,17 @@ class ReplayConfig(Section):
 class TaskConfig(Section):
     """A task that the model is taught on top of its personality, and how."""
 
-    kind: Literal["reminders", "shell"] = Field(description="the generator of examples")
+    kind: Literal["reminders", "shell", "jsonl"] = Field(
+        description="a generator of examples; or jsonl: your own, from `path`"
+    )
+    path: str = Field(default="", description="jsonl: a folder with train.jsonl and test.jsonl")
+    prompt: str = Field(default="{prompt}", description="jsonl: how a row is asked; {NAME} stands for its column NAME")
+    answer: str = Field(default="{answer}", description="jsonl: the right answer, likewise")
+    metric: Literal["text", "json", "command", "template"] | None = Field(
+        default=None,
+        description="what counts as right. text: the same words; json: the same value; command: the same command; "
+        "template: the same command but for its arguments. The default is the kind's own, or text",
+    )
     train: int = Field(default=240, ge=8, description="training examples")
     test: int = Field(default=60, ge=8, description="test examples; none of what they name is in training")
     steps: int = Field(default=60, ge=2, description="optimizer steps; with one, LoRA cannot move its A")
@@ -128,6 +138,13 @@ class TaskConfig(Section):
     replay_ratio: float = Field(default=0.25, ge=0, lt=1, description="share of the final mix that is replay")
     control: bool = Field(default=False, description="also train without replay, as the unprotected control")
     floor: float = Field(default=0.5, ge=0, le=1, description="exact match below which the task counts as not learned")
+    seed: int | None = Field(default=None, ge=0, description="of examples, order and start; the run's, unless given")
+
+    @model_validator(mode="after")
+    def has_path(self) -> TaskConfig:
+        if (self.kind == "jsonl") != bool(self.path):
+            raise ValueError("kind=jsonl and path go together: path names the folder of the examples")
+        return self
 
     @property
     def replayed(self) -> int:

@@ -1,16 +1,21 @@
-"""Two small tasks with programmatic examples: a reminder to JSON, and English to a shell command.
+"""What tasks are taught with: two small generators, a reminder to JSON and English to a shell command; or files.
 
-Train and test share wordings, days and times, but no thing to do, file, folder, word or number, so a test example is
-never a copy of a training one.
+Of the generators, train and test share wordings, days and times, but no thing to do, file, folder, word or number, so a
+test example is never a copy of a training one.
 """
 
 from __future__ import annotations
 
 import json
 import random
+import re
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
+from data.config import TaskConfig
 from data.errors import BadInput
+from data.io import read_jsonl
 from data.types import TaskExample
 
 REMINDERS = (
@@ -87,6 +92,45 @@ SHELL = (
     (("make {file} executable", "let me run {file}"), "chmod +x {file}"),
     (("show {file} as it grows", "follow {file}"), "tail -f {file}"),
 )  # fmt: skip
+
+
+def examples(task: TaskConfig, split: str, seed: int) -> list[TaskExample]:
+    """As many as the task says, with distinct prompts, the same for a seed. `split` is `train` or `test`.
+
+    Raises BadInput for a file that is missing or lacks a column, or when there are not so many.
+    """
+    n, seed = task.train if split == "train" else task.test, seed if task.seed is None else task.seed
+    if task.kind != "jsonl":
+        return generate(task.kind, split, n, seed)
+    found = _from_file(task, split)
+    if split == "test":
+        taught = {item.prompt[0]["content"] for item in _from_file(task, "train")}
+        found = [item for item in found if item.prompt[0]["content"] not in taught]
+    if len(found) < n:
+        raise BadInput(f"{task.path} has {len(found)} different {split} examples, not {n}.", "Lower the number.")
+    return random.Random(f"{split}-{seed}").sample(found, n)
+
+
+def _from_file(task: TaskConfig, split: str) -> list[TaskExample]:
+    path, found = Path(task.path).expanduser() / f"{split}.jsonl", {}
+    for number, row in enumerate(read_jsonl(path, f"{split} examples"), 1):
+        prompt, answer = (_filled(text, row, path, number) for text in (task.prompt, task.answer))
+        if prompt and answer:
+            found.setdefault(prompt, TaskExample([{"role": "user", "content": prompt}], answer))
+    return list(found.values())
+
+
+def _filled(template: str, row: dict[str, Any], path: Path, number: int) -> str:
+    def column(match: re.Match[str]) -> str:
+        value = row.get(match.group(1))
+        if value is None:
+            raise BadInput(
+                f"{path}, line {number}: no column {match.group(1)}.",
+                f"Its columns are {', '.join(row)}: set the task's prompt and answer, such as 'Ask: {{{min(row)}}}'",
+            )
+        return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+    return re.sub(r"\{(\w+)\}", column, template).strip()
 
 
 def generate(kind: str, split: str, n: int, seed: int) -> list[TaskExample]:

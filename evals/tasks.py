@@ -8,9 +8,16 @@ from typing import Any
 
 import evaluate as hf_evaluate
 
+from data.config import TaskConfig
 from data.types import ChatModel, Progress, TaskExample, silent
 
-METRICS = {"reminders": "json_exact_match", "shell": "command_exact_match"}
+METRICS = {
+    "text": "text_exact_match",
+    "json": "json_exact_match",
+    "command": "command_exact_match",
+    "template": "command_template_match",
+}
+USUAL = {"reminders": "json", "shell": "command", "jsonl": "text"}
 
 
 @cache
@@ -18,15 +25,15 @@ def _metric(name: str) -> Any:
     return hf_evaluate.load(str(Path(__file__).with_name("metrics") / f"{name}.py"))
 
 
-def score(kind: str, predictions: list[str], references: list[str]) -> list[int]:
-    """1 for each prediction that is right, else 0."""
-    found = _metric(METRICS[kind]).compute(predictions=predictions, references=references)
+def score(task: TaskConfig, predictions: list[str], references: list[str]) -> list[int]:
+    """1 for each prediction that is right by the task's metric, else 0."""
+    found = _metric(METRICS[task.metric or USUAL[task.kind]]).compute(predictions=predictions, references=references)
     return found["items"]
 
 
 def evaluate(
     model: ChatModel,
-    kind: str,
+    task: TaskConfig,
     examples: list[TaskExample],
     max_new_tokens: int,
     batch_size: int,
@@ -34,7 +41,7 @@ def evaluate(
 ) -> list[dict[str, Any]]:
     """One record for each example, answered greedily in the model's current state."""
     answers = model.generate([example.prompt for example in examples], max_new_tokens, batch_size, progress)
-    correct = score(kind, answers, [example.answer for example in examples])
+    correct = score(task, answers, [example.answer for example in examples])
     return [
         {
             "item": index,

@@ -135,7 +135,7 @@ def _without_leaks(
             unchecked.append(name)
             run.console.say(f"  leakage is not checked against {name}: {error.what}")
     for name, task in run.config.tasks.items():
-        examples = tasks.generate(task.kind, "test", task.test, run.config.run.seed)
+        examples = tasks.examples(task, "test", run.config.run.seed)
         measured[name] = [item.prompt[-1]["content"] for item in examples]
     questions = [item.question for item in found]
     reason: dict[int, str] = {}

@@ -40,7 +40,7 @@ def pairs(run: Run) -> Artifact:
         "conversations": [[name, sha256_tree(Path(name))] for name in config.conversations.paths],
         "measured": {
             "capability": config.capability.items,
-            "tasks": {n: [t.kind, t.test] for n, t in config.tasks.items()},
+            "tasks": {name: _source(task) for name, task in config.tasks.items()},
         },
         **{name: getattr(config, name).model_dump() for name in ("conversations", "teacher", "pairs", "checks")},
         "seed": config.run.seed,
@@ -144,6 +144,7 @@ def task(run: Run, name: str) -> Artifact:
     """A task adapter above the frozen personality, replay mixed in; `NAME_control` is the same without replay.
     `molt train task NAME CONFIG`"""
     config, settings = run.config, task_settings(run, name)
+    seed = config.run.seed if settings.seed is None else settings.seed
     below = {label: adapter(run, label) for label in beneath(run, name)}
     before = continued(run, name)
     start = task(run, before) if before else None
@@ -152,19 +153,20 @@ def task(run: Run, name: str) -> Artifact:
     inputs: dict[str, Any] = {
         "beneath": {label: artifact.fingerprint for label, artifact in below.items()},
         "start": start.fingerprint if start else None,
-        "task": settings.model_dump(exclude={"control", "floor", "test"}),
+        "task": settings.model_dump(exclude={"control", "floor", "metric", "seed", "test"}),
+        "examples": _source(settings),
         "replay": kept.fingerprint if kept else None,
-        "seed": config.run.seed,
+        "seed": seed,
         **{section: getattr(config, section).model_dump() for section in ("lora", "train", "protect")},
     }
 
     def make(folder: Path) -> dict[str, Any]:
         run.release()
-        examples = tasks.generate(settings.kind, "train", settings.train, config.run.seed)
+        examples = tasks.examples(settings, "train", seed)
         taught = [Exchange(item.prompt, item.answer, source=name) for item in examples]
         replayed = replay.load(kept.folder) if kept else None
         again = replayed.exchanges if replayed and settings.replay_ratio else []
-        mix = mixing.mix(taught, again, settings.steps, settings.batch_size, settings.replayed, config.run.seed)
+        mix = mixing.mix(taught, again, settings.steps, settings.batch_size, settings.replayed, seed)
         with run.console.progress(name) as progress:
             trained = train.train_task(
                 config.adapters(),
@@ -174,7 +176,7 @@ def task(run: Run, name: str) -> Artifact:
                 mix,
                 {label: artifact.folder for label, artifact in below.items()},
                 folder,
-                config.run.seed,
+                seed,
                 progress,
                 train.Protected(
                     load_exchanges(pairs(run), "neutral_train"),
@@ -261,15 +263,13 @@ def task_score(run: Run, name: str, state: str) -> Artifact:
     """Exact match on the test examples of a task in one state. Part of `molt run CONFIG`."""
     config = run.config
     settings = task_settings(run, name)
-    inputs = {"kind": settings.kind, "test": settings.test, "seed": config.run.seed, **lineage(run, state)}
+    inputs = {"examples": _source(settings), "metric": settings.metric, "seed": config.run.seed, **lineage(run, state)}
 
     def make(folder: Path) -> dict[str, Any]:
         model = serve(run, state)
-        examples = tasks.generate(settings.kind, "test", settings.test, config.run.seed)
+        examples = tasks.examples(settings, "test", config.run.seed)
         with run.console.progress(f"{name} in {state}") as progress, model.state(state):
-            records = task_eval.evaluate(
-                model, settings.kind, examples, TASK_TOKENS, config.model.eval_batch_size, progress
-            )
+            records = task_eval.evaluate(model, settings, examples, TASK_TOKENS, config.model.eval_batch_size, progress)
         write_jsonl(folder / "records.jsonl", records)
         return {"state": state, "task": name, "exact_match": _mean(records, "correct")}
 
@@ -336,6 +336,12 @@ def load_pairs(artifact: Artifact, name: str) -> list[Pair]:
 
 def load_exchanges(artifact: Artifact, name: str) -> list[Exchange]:
     return [Exchange(**row) for row in read_jsonl(artifact.folder / f"{name}.jsonl")]
+
+
+def _source(task: TaskConfig) -> dict[str, Any]:
+    """What a task's examples come from: the settings that choose them, and the files."""
+    settings = task.model_dump(include={"kind", "test", "prompt", "answer", "seed"})
+    return {**settings, "files": sha256_tree(Path(task.path).expanduser()) if task.path else ""}
 
 
 def _training_facts(trained: train.Trained) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import checks, leakage, persona, tasks
+from data import checks, leakage, persona
 from data.config import PersonaConfig
 from data.errors import BadInput
 from data.io import read_jsonl, write_json, write_jsonl
@@ -47,28 +47,6 @@ def test_claudio_has_no_template_feel() -> None:
         assert found.opening < 0.03 and found.closing < 0.04 and found.repeated < 0.02
         assert found.distinct_2 > 0.7 and found.distinct_3 > 0.95
         assert 0.4 < found.questions < 0.65
-
-
-@pytest.mark.parametrize("kind", tasks.KINDS)
-def test_task_splits_share_no_prompt_and_no_slot_value(kind: str) -> None:
-    train, test = tasks.generate(kind, "train", 240, 0), tasks.generate(kind, "test", 60, 0)
-    prompts = [item.prompt[0]["content"] for item in [*train, *test]]
-    assert len(set(prompts)) == 300
-    assert tasks.generate(kind, "train", 240, 0) == train
-    if kind == "reminders":
-        assert not {json.loads(i.answer)["what"] for i in train} & {json.loads(i.answer)["what"] for i in test}
-        for item in train:
-            assert set(json.loads(item.answer)) == {"what", "day", "time"}
-    else:
-        for group in (tasks.FILES, tasks.FOLDERS, tasks.WORDS, tasks.NUMBERS):
-            assert not set(group["train"]) & set(group["test"])
-
-
-def test_task_errors() -> None:
-    with pytest.raises(BadInput, match="No task kind"):
-        tasks.generate("poems", "train", 8, 0)
-    with pytest.raises(BadInput, match="different test examples"):
-        tasks.generate("shell", "test", 10_000, 0)
 
 
 @given(st.lists(st.text(max_size=30), max_size=5))

@@ -118,9 +118,8 @@ def test_weight_0_is_the_plain_trainer(tiny: Path, tmp_path: Path, beneath: dict
     task(settings(tiny), beneath, tmp_path / "plain")
     task(settings(tiny, **{**protect, **keys}), beneath, tmp_path / "zero", stored(tiny, beneath))
     assert same(tmp_path / "plain", tmp_path / "zero")
-    task(
-        settings(tiny, **{**protect, **dict.fromkeys(keys, 1e-12)}), beneath, tmp_path / "hardly", stored(tiny, beneath)
-    )
+    tiny_weights: dict[str, Any] = {**protect, **dict.fromkeys(keys, 1e-12)}
+    task(settings(tiny, **tiny_weights), beneath, tmp_path / "hardly", stored(tiny, beneath))
     ours, theirs = weights(tmp_path / "plain"), weights(tmp_path / "hardly")
     assert all(torch.allclose(ours[name], theirs[name], atol=1e-4) for name in ours)
 

@@ -1,15 +1,14 @@
-"""What judges the answers: coherence, style, task metrics."""
+"""What judges the answers: coherence and style."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
 
 import pytest
 
 from data import coherence, persona
 from data.config import PersonaConfig
-from evals import style, tasks
+from evals import style
 
 CLAUDIO = persona.load(PersonaConfig())
 INF = float("inf")
@@ -71,15 +70,3 @@ def test_the_classifier_is_deterministic(classifier: style.StyleClassifier) -> N
     texts = [row.answer for row in CLAUDIO.heldout[:5]]
     assert again.probability(texts) == classifier.probability(texts)
     assert again.probability([]) == []
-
-
-def test_json_metric() -> None:
-    right = '{"what": "call Ana", "day": "friday", "time": "09:30"}'
-    wrong = json.dumps({"what": "call Ana", "day": "friday", "time": "09:31"})
-    given = [right, right.replace(" ", "").replace("callAna", "call Ana"), f"{right} there", wrong, "not json"]
-    assert tasks.score("reminders", given, [right] * 5) == [1, 1, 0, 0, 0]
-
-
-def test_command_metric() -> None:
-    given = ["ls -l docs", "`ls -l  docs`", "```bash\nls -l docs\n```", "ls docs", ""]
-    assert tasks.score("shell", given, ["ls -l docs"] * 5) == [1, 1, 1, 0, 0]

@@ -1,0 +1,111 @@
+"""Tasks: where examples come from, that none leaks, and what counts as right."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import ValidationError
+
+from data import tasks
+from data.config import TaskConfig
+from data.errors import BadInput
+from data.io import write_jsonl
+from evals import tasks as task_eval
+
+
+@pytest.mark.parametrize("kind", tasks.KINDS)
+def test_task_splits_share_no_prompt_and_no_slot_value(kind: str) -> None:
+    train, test = tasks.generate(kind, "train", 240, 0), tasks.generate(kind, "test", 60, 0)
+    prompts = [item.prompt[0]["content"] for item in [*train, *test]]
+    assert len(set(prompts)) == 300
+    assert tasks.generate(kind, "train", 240, 0) == train
+    if kind == "reminders":
+        assert not {json.loads(i.answer)["what"] for i in train} & {json.loads(i.answer)["what"] for i in test}
+        for item in train:
+            assert set(json.loads(item.answer)) == {"what", "day", "time"}
+    else:
+        for group in (tasks.FILES, tasks.FOLDERS, tasks.WORDS, tasks.NUMBERS):
+            assert not set(group["train"]) & set(group["test"])
+
+
+def test_task_errors() -> None:
+    with pytest.raises(BadInput, match="No task kind"):
+        tasks.generate("poems", "train", 8, 0)
+    with pytest.raises(BadInput, match="different test examples"):
+        tasks.generate("shell", "test", 10_000, 0)
+
+
+def own(folder: Path, **settings: Any) -> TaskConfig:
+    rows = [{"q": f"question {i}", "tags": ["a", f"b{i}"], "a": f"answer {i}"} for i in range(30)]
+    write_jsonl(folder / "train.jsonl", rows[:20])
+    write_jsonl(folder / "test.jsonl", rows[18:])
+    given = {"path": str(folder), "prompt": "Say: {q} ({tags})", "answer": "{a}", "train": 12, "test": 10, **settings}
+    return TaskConfig.model_validate({"kind": "jsonl", **given})
+
+
+def test_own_examples_fill_the_templates_and_none_is_on_both_sides(tmp_path: Path) -> None:
+    task = own(tmp_path)
+    train, test = tasks.examples(task, "train", 0), tasks.examples(task, "test", 0)
+    assert (len(train), len(test)) == (12, 10)  # of twelve in the file two are trained on
+    asked = {item.prompt[0]["content"] for item in train}
+    assert "Say: question 3 (a, b3)" in {
+        item.prompt[0]["content"] for item in tasks.examples(own(tmp_path, train=20), "train", 0)
+    }
+    assert not asked & {item.prompt[0]["content"] for item in test}
+    assert train == tasks.examples(task, "train", 0) != tasks.examples(task, "train", 1)
+    assert tasks.examples(own(tmp_path, seed=1), "train", 0) == tasks.examples(task, "train", 1)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"prompt": "{question}"}, "no column question.*train.jsonl|train.jsonl, line 1: no column question"),
+        ({"test": 11}, "has 10 different test examples, not 11"),
+        ({"path": "nowhere"}, "does not exist"),
+    ],
+)
+def test_what_is_wrong_with_own_examples_is_named(tmp_path: Path, settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(BadInput, match=message):
+        task = own(tmp_path, **settings)
+        tasks.examples(task, "train", 0)
+        tasks.examples(task, "test", 0)
+
+
+def test_files_need_a_path_and_generators_none(tmp_path: Path) -> None:
+    for values in ({"kind": "jsonl"}, {"kind": "shell", "path": "x"}):
+        with pytest.raises(ValidationError, match="go together"):
+            TaskConfig.model_validate(values)
+
+
+def test_json_metric() -> None:
+    right = '{"what": "call Ana", "day": "friday", "time": "09:30"}'
+    wrong = json.dumps({"what": "call Ana", "day": "friday", "time": "09:31"})
+    given = [right, right.replace(" ", "").replace("callAna", "call Ana"), f"{right} there", wrong, "not json"]
+    assert task_eval.score(TaskConfig(kind="reminders"), given, [right] * 5) == [1, 1, 0, 0, 0]
+
+
+def test_command_metric() -> None:
+    given = ["ls -l docs", "`ls -l  docs`", "```bash\nls -l docs\n```", "ls docs", ""]
+    assert task_eval.score(TaskConfig(kind="shell"), given, ["ls -l docs"] * 5) == [1, 1, 1, 0, 0]
+
+
+def test_text_metric_and_the_choice_of_one(tmp_path: Path) -> None:
+    task = own(tmp_path)
+    assert task_eval.score(task, ["Card  Lost", "card", ""], ["card lost"] * 3) == [1, 0, 0]
+    assert task_eval.score(own(tmp_path, metric="json"), ['{"a":1}', "a"], ['{"a": 1}'] * 2) == [1, 0]
+
+
+def test_a_command_template_ignores_arguments_only() -> None:
+    task = TaskConfig(kind="shell", metric="template")
+    right = "find . -name '*.txt' | xargs grep -l \"a b\" > out"
+    given = [
+        "find /tmp -name \"*.md\" | xargs grep -l 'c' > in",
+        "find . -iname '*.txt' | xargs grep -l 'a' > out",
+        "find . -name '*.txt' | grep -l 'a' > out",
+        "find . -name '*.txt'",
+        "",
+    ]
+    assert task_eval.score(task, given, [right] * 5) == [1, 0, 0, 0, 0]
