@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import re
 import shutil
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -33,6 +36,7 @@ class Trained:
     frozen: int
     moved: int
     steps: int
+    peak_gib: float
 
 
 def run(
@@ -55,9 +59,10 @@ def run(
     trainer.remove_callback(PrinterCallback)
     for callback in [*(callbacks or []), Watch(kept / "metrics.jsonl", progress, hook, at)]:
         trainer.add_callback(callback)
+    _reset_peak()
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=newest(kept))
-    seconds = time.monotonic() - began
+    seconds, peak = time.monotonic() - began, _peak_gib()
     after_still, after_moving = frozen.split(model, names)
     count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
     found = Trained(
@@ -67,10 +72,31 @@ def run(
         frozen.check(still, after_still, stage),
         frozen.check_moved(moving, after_moving, stage),
         trainer.state.global_step,
+        peak,
     )
     (kept / "metrics.jsonl").replace(folder / "metrics.jsonl")
     shutil.rmtree(kept)
     return found
+
+
+def _reset_peak() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):  # Linux; elsewhere the peak is the whole process's
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_gib() -> float:
+    """Of the GPU's memory if there is one, else of this process's."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    status = Path("/proc/self/status")
+    found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.is_file() else None
+    if found:
+        return int(found.group(1)) / 2**20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
 
 
 def newest(folder: Path) -> str | None:

@@ -111,6 +111,12 @@ def examples(task: TaskConfig, split: str, seed: int) -> list[TaskExample]:
     return random.Random(f"{split}-{seed}").sample(found, n)
 
 
+def measured(task: TaskConfig, seed: int) -> list[str]:
+    """The prompts that no training may come near: of a file all, whatever a seed draws of them."""
+    found = _from_file(task, "test") if task.kind == "jsonl" else generate(task.kind, "test", task.test, seed)
+    return [item.prompt[0]["content"] for item in found]
+
+
 def _from_file(task: TaskConfig, split: str) -> list[TaskExample]:
     path, found = Path(task.path).expanduser() / f"{split}.jsonl", {}
     for number, row in enumerate(read_jsonl(path, f"{split} examples"), 1):

@@ -1,7 +1,7 @@
 """What a sequence of tasks left of each, from the matrix of accuracies: the signs are fixed here, and nowhere else.
 
-R is (T, T): R[k][j] is the accuracy on task j after training task k, both in the order of training. Positive is good for
-every measure but `forgetting`.
+R is (T, T): R[k][j] is the accuracy on task j after training task k, both in the order of training; NaN where it was
+not measured, which does no harm where j > k + 1. Positive is good for every measure but `forgetting`.
 """
 
 from __future__ import annotations
@@ -39,5 +39,5 @@ def transfer(matrix: Sequence[Sequence[float]], before: Sequence[float]) -> Tran
         learned=float(own.mean()),
         backward=float((last - own)[:-1].mean()),
         forward=float(np.mean([r[k - 1][k] - start[k] for k in range(1, n)])),
-        forgetting=float((r[:-1, :-1].max(0) - last[:-1]).mean()),
+        forgetting=float((np.nanmax(r[:-1, :-1], axis=0) - last[:-1]).mean()),
     )

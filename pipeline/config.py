@@ -58,6 +58,17 @@ class RegistryConfig(Section):
     folder: Path = Field(default=Path("runs/registry"), description="promoted adapters and what was promoted when")
 
 
+class SequenceConfig(Section):
+    """The comparison of methods: all tasks in order, once for each method and seed."""
+
+    methods: dict[str, dict[str, Any]] = Field(
+        default_factory=dict,
+        description="by name, the settings that a method changes, as KEY: VALUE; `tasks.*.KEY` changes all tasks",
+    )
+    reference: str = Field(default="unprotected", description="the method that the others' accuracy is a share of")
+    seeds: list[int] = Field(default_factory=lambda: [0], min_length=1, description="of examples, order and start")
+
+
 class Config(Section):
     run: RunConfig = RunConfig()
     model: ModelConfig = ModelConfig()
@@ -76,6 +87,7 @@ class Config(Section):
     capability: CapabilityConfig = CapabilityConfig()
     persona_eval: PersonaEvalConfig = PersonaEvalConfig()
     gate: GateConfig = GateConfig()
+    sequence: SequenceConfig = SequenceConfig()
     hypotheses: list[str] = Field(default_factory=list, description="shipped names or paths of hypothesis files")
     registry: RegistryConfig = RegistryConfig()
     retrain: RetrainConfig = RetrainConfig()
@@ -86,6 +98,8 @@ class Config(Section):
         self.adapters()
         if self.personality.parameters == "full":
             raise ValueError("personality.parameters=full is for the arms of hypotheses; tasks need an adapter beneath")
+        if self.sequence.methods and self.sequence.reference not in self.sequence.methods:
+            raise ValueError(f"sequence.reference={self.sequence.reference} is none of sequence.methods")
         for name, task in self.tasks.items():
             if not name.isidentifier() or name in ("base", "personality", "default", "ref"):
                 raise ValueError(f"tasks.{name}: a task needs a plain name other than base, personality, default, ref")
@@ -147,20 +161,40 @@ def _parse(path: Path) -> dict[str, Any]:
     return raw
 
 
+def vary(config: Config, changes: dict[str, Any], what: str) -> Config:
+    """The configuration with settings changed, by dotted key. Raises BadInput, naming `what` asks for it."""
+    raw = config.model_dump(mode="json")
+    for key, value in changes.items():
+        _set(raw, key, value)
+    return _validate(Config, raw, Path(what))
+
+
 def _apply(raw: dict[str, Any], override: str) -> None:
     key, equals, text = override.partition("=")
     if not equals or not key:
         raise BadInput(f"{override!r} is not an override.", "Write KEY=VALUE, for example dpo.beta=0.2")
-    *parents, last = key.split(".")
-    node = raw
-    for part in parents:
-        node = node.setdefault(part, {})
-        if not isinstance(node, dict):
-            raise BadInput(f"{key}: {part} is a value, not a section.", "Look at the sections: molt config show demo")
     try:
-        node[last] = parse_yaml(text)
+        value = parse_yaml(text)
     except yaml.YAMLError:
         raise BadInput(f"{override!r}: the value is not valid YAML.", f"Quote it: '{key}=\"...\"'") from None
+    _set(raw, key, value)
+
+
+def _set(raw: dict[str, Any], key: str, value: Any) -> None:
+    """`a.b.c`; a `*` stands for everything that is there, and `{name}` in the value for the name of each."""
+    *parents, last = key.split(".")
+    nodes = {"": raw}
+    for part in parents:
+        below = {
+            (name if part == "*" else outer): node.setdefault(name, {})
+            for outer, node in nodes.items()
+            for name in (list(node) if part == "*" else [part])
+        }
+        if not all(isinstance(node, dict) for node in below.values()):
+            raise BadInput(f"{key}: {part} is a value, not a section.", "Look at the sections: molt config show demo")
+        nodes = below
+    for name, node in nodes.items():
+        node[last] = value.replace("{name}", name) if name and isinstance(value, str) else value
 
 
 def _validate(kind: type[BaseModel], raw: dict[str, Any], path: Path) -> Any:

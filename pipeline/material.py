@@ -135,8 +135,7 @@ def _without_leaks(
             unchecked.append(name)
             run.console.say(f"  leakage is not checked against {name}: {error.what}")
     for name, task in run.config.tasks.items():
-        examples = tasks.examples(task, "test", run.config.run.seed)
-        measured[name] = [item.prompt[-1]["content"] for item in examples]
+        measured[name] = tasks.measured(task, run.config.run.seed)
     questions = [item.question for item in found]
     reason: dict[int, str] = {}
     for name, texts in measured.items():

@@ -191,7 +191,7 @@ def forest(
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel(unit, fontsize=7.5)
         told = "; ".join(f"{row.label} {_told(row, digits)}" for row in rows)
-        return _svg(figure, title, f"{title}, {unit}: {told}")
+        return svg(figure, title, f"{title}, {unit}: {told}")
 
 
 def curves(title: str, series: Sequence[Series], x: str, y: str, marks: Sequence[float] = ()) -> str:
@@ -219,7 +219,7 @@ def curves(title: str, series: Sequence[Series], x: str, y: str, marks: Sequence
             handles = [plt.Line2D([], [], color=colour, linewidth=1.5) for colour in names.values()]
             place = {"loc": "lower left", "bbox_to_anchor": (-0.1, 1.08), "ncols": 2}
             axes.legend(handles, list(names), frameon=False, handlelength=1.2, borderpad=0.2, fontsize=8, **place)
-        return _svg(figure, title, f"{title}: {', '.join(names)}")
+        return svg(figure, title, f"{title}: {', '.join(names)}")
 
 
 def _draw(axes: Any, row: Row, height: int, digits: int) -> None:
@@ -295,7 +295,7 @@ def _told(row: Row, digits: int) -> str:
     return f"{_value(row.mean, digits)} ({_value(row.low, digits)} to {_value(row.high, digits)})"
 
 
-def _svg(figure: Any, title: str, description: str) -> str:
+def svg(figure: Any, title: str, description: str) -> str:
     """Text for the body of a page: no prolog, date or page-wide style; ids that no other figure has."""
     out = io.StringIO()
     with plt.rc_context({"svg.hashsalt": title}):

@@ -9,7 +9,8 @@ import platform
 import shutil
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -118,6 +119,17 @@ class Run:
         partial.rename(folder)
         self.console.stage(label, f"done in {seconds:.0f} s")
         return _read(folder)
+
+    @contextmanager
+    def varied(self, config: Config) -> Iterator[None]:
+        """Work with another configuration inside the `with`. The served model goes: its adapters are the other's."""
+        before, self.config = self.config, config
+        self.release()
+        try:
+            yield
+        finally:
+            self.config = before
+            self.release()
 
     @property
     def base(self) -> Any:

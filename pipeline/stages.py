@@ -40,7 +40,7 @@ def pairs(run: Run) -> Artifact:
         "conversations": [[name, sha256_tree(Path(name))] for name in config.conversations.paths],
         "measured": {
             "capability": config.capability.items,
-            "tasks": {name: _source(task) for name, task in config.tasks.items()},
+            "tasks": {name: {**_source(task), "seed": None} for name, task in config.tasks.items()},
         },
         **{name: getattr(config, name).model_dump() for name in ("conversations", "teacher", "pairs", "checks")},
         "seed": config.run.seed,
@@ -347,6 +347,8 @@ def _source(task: TaskConfig) -> dict[str, Any]:
 def _training_facts(trained: train.Trained) -> dict[str, Any]:
     return {
         "seconds": round(trained.seconds, 1),
+        "steps": trained.steps,
+        "peak_gib": round(trained.peak_gib, 2),
         "trainable_parameters": trained.parameters,
         "frozen_tensors_unchanged": trained.frozen,
         "trainable_tensors_moved": trained.moved,

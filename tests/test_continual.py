@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,6 +21,11 @@ def test_by_hand() -> None:
     assert found.forward == pytest.approx(((0.1 - 0.05) + (0.2 - 0.1)) / 2)  # helped: positive
     # the best of the first task was reached after the second
     assert found.forgetting == pytest.approx(((0.9 - 0.5) + (0.7 - 0.6)) / 2)
+
+
+def test_what_is_far_ahead_need_not_be_measured() -> None:
+    holes = [[0.8, 0.1, math.nan], *R[1:]]
+    assert transfer(holes, [0.0, 0.05, 0.1]) == transfer(R, [0.0, 0.05, 0.1])
 
 
 def test_one_task_has_nothing_to_transfer() -> None:

@@ -37,6 +37,25 @@ def run(config: ConfigArg, overrides: Overrides = None, json_output: Json = Fals
     _whole_job(config, overrides, json_output)
 
 
+@app.command("compare-methods")
+def compare_methods(
+    config: ConfigArg,
+    overrides: Overrides = None,
+    only: Annotated[str, typer.Option(help="these methods, separated by commas")] = "",
+    best: Annotated[int | None, typer.Option(min=1, help="seeds after the first for so many of the best only")] = None,
+    json_output: Json = False,
+) -> None:
+    """Methods against forgetting on one sequence of tasks: what each learned and kept. An interrupted run continues."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from pipeline import methods_report, sequence
+
+        found = sequence.compare(current, [name for name in only.split(",") if name], best)
+        table = methods_report.table(found, current.config.sequence.reference)
+        files = ", ".join(str(current.folder / f"methods.{end}") for end in ("md", "svg", "json"))
+        console.result(found, f"{table}\n{files}")
+
+
 def _whole_job(name: str, overrides: list[str] | None, json_output: bool) -> None:
     console, same = Console(json_output), again(name, overrides)
     with running(loaded(name, overrides), console) as current:

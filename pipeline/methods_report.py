@@ -1,0 +1,117 @@
+"""The comparison of methods as a table, a sentence and a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+
+from pipeline import plots
+
+Record = dict[str, Any]
+KEEPS, COSTS, LEARNS = 0.95, 1.0, 0.95
+"""What a good method does: keeps so much of the personality's gain, costs at most so many points of capability, and
+learns so much of what the unprotected one does."""
+MEANS = ("final", "learned", "backward", "forward", "forgetting", "persona_kept", "coherent", "kl", "seconds")
+HEAD = (
+    "method", "layout", "seeds", "final", "learned", "backward", "forward", "forgetting", "persona kept", "coherent",
+    "capability", "KL", "seconds", "GiB",
+)  # fmt: skip
+
+
+def means(records: Sequence[Record]) -> list[Record]:
+    """A row a method: each measure's mean over its seeds, and their number."""
+    rows = []
+    for name in dict.fromkeys(record["method"] for record in records):
+        mine = [record for record in records if record["method"] == name]
+        row: Record = {"method": name, "layout": mine[0]["layout"], "seeds": len(mine)}
+        for key in MEANS:
+            known = [record[key] for record in mine if record[key] is not None]
+            row[key] = float(np.mean(known)) if known else None
+        row["capability"] = float(np.mean([record["capability"]["difference"] for record in mine]))
+        row["peak_gib"] = max(record["peak_gib"] for record in mine)
+        rows.append(row)
+    return rows
+
+
+def best(rows: Sequence[Record], n: int, reference: str) -> list[str]:
+    """The `n` methods besides the reference that lie best between learning and keeping: by the smaller of the share of
+    the personality that is kept and the share of the reference's accuracy that is reached."""
+    there = {row["method"]: row for row in rows}
+    whole = there[reference]["final"] or 1.0
+    others = [row for row in rows if row["method"] != reference]
+    others.sort(key=lambda row: -min(_kept(row), row["final"] / whole))
+    return [row["method"] for row in others[:n]]
+
+
+def table(records: Sequence[Record], reference: str) -> str:
+    """Markdown: a row a method, best first, accuracies in points of 100; and whether one does all that is asked."""
+    rows = means(records)
+    order = [*best(rows, len(rows), reference), reference] if reference in {row["method"] for row in rows} else []
+    rows.sort(key=lambda row: order.index(row["method"]) if order else 0)
+    lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
+    return "\n".join([*lines, *map(_row, rows), "", verdict(rows, reference)]) + "\n"
+
+
+def _row(row: Record) -> str:
+    points = [_points(row[key]) for key in ("final", "learned", "backward", "forward", "forgetting")]
+    kept = [_points(row["persona_kept"]), _points(row["coherent"]), f"{row['capability']:+.1f}", f"{row['kl']:.2f}"]
+    cost = [f"{row['seconds']:.0f}", f"{row['peak_gib']:.1f}"]
+    return f"| {' | '.join([row['method'], row['layout'], str(row['seeds']), *points, *kept, *cost])} |"
+
+
+def _kept(row: Record) -> float:
+    """Unknown where the personality gained nothing that could be kept."""
+    return -np.inf if row["persona_kept"] is None else row["persona_kept"]
+
+
+def _points(value: float | None) -> str:
+    return "" if value is None else f"{100 * value:.1f}"
+
+
+def verdict(rows: Sequence[Record], reference: str) -> str:
+    """One sentence on what was asked of the best method; nothing can be said without the reference."""
+    there = {row["method"]: row for row in rows}
+    if reference not in there:
+        return f"Nothing to compare with yet: {reference} has not been run."
+    if not (whole := there[reference]["final"]):
+        return f"{reference} learned nothing, so no share of it can be given."
+    good = [
+        row["method"]
+        for row in rows
+        if row["method"] != reference
+        and _kept(row) >= KEEPS
+        and row["capability"] >= -COSTS
+        and row["final"] >= LEARNS * whole
+    ]
+    asked = (
+        f"keep {KEEPS:.0%} of the personality's gain, lose at most {COSTS:g} point of capability and reach "
+        f"{LEARNS:.0%} of the accuracy of {reference} ({100 * whole:.1f})"
+    )
+    return f"{', '.join(good)}: {asked}, by these means." if good else f"None: {asked}, by these means."
+
+
+def plot(records: Sequence[Record]) -> str:
+    """SVG: final accuracy against the share of the personality that is kept, each method a point, its seeds faint."""
+    known = [record for record in records if record["persona_kept"] is not None]
+    rows = means(known)
+    title = "Learning against keeping"
+    with plt.rc_context(plots.STYLE):
+        figure = plt.figure(figsize=(plots.WIDTH * 1.6, 3.4))
+        axes = figure.add_axes((0.09, 0.12, 0.88, 0.82))
+        axes.grid(color=plots.GRID, linewidth=0.6)
+        for place, row in enumerate(rows):
+            colour = plots.SERIES[1 + place % (len(plots.SERIES) - 1)]
+            mine = [record for record in known if record["method"] == row["method"]]
+            if len(mine) > 1:
+                seeds = zip(*((100 * one["final"], 100 * one["persona_kept"]) for one in mine), strict=True)
+                axes.plot(*seeds, "o", color=colour, markersize=2, alpha=0.5)
+            x, y = 100 * row["final"], 100 * row["persona_kept"]
+            axes.plot(x, y, "o", color=colour, markersize=4)
+            axes.annotate(row["method"], (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7, color=plots.INK)
+        axes.set_xlabel("final accuracy, points", fontsize=7.5)
+        axes.set_ylabel("personality kept, %", fontsize=7.5)
+        told = "; ".join(f"{row['method']} {100 * row['final']:.0f}, {100 * row['persona_kept']:.0f}" for row in rows)
+        return plots.svg(figure, title, f"{title}, accuracy in points and % kept: {told}")

@@ -1,0 +1,115 @@
+"""Methods against forgetting, compared on one sequence of tasks: what each learned, and what it kept."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from data.errors import BadInput
+from data.io import read_jsonl, write_json, write_text
+from evals import stats
+from evals.continual import transfer
+from pipeline import methods_report, stages
+from pipeline.config import Config, vary
+from pipeline.run import Artifact, Run
+
+Record = dict[str, Any]
+CHANGED = ("protect", "tasks", "replay")
+
+
+def compare(run: Run, only: list[str] | None = None, best: int | None = None) -> list[Record]:
+    """Train and measure every method with every seed; what is there already is reused. With `best`, seeds after the
+    first are for so many of the best methods, and the reference, only. Writes methods.json, methods.md and methods.svg
+    into the run's folder after each. `molt compare-methods CONFIG`"""
+    settings, names = run.config.sequence, _wanted(run.config, only)
+    found: list[Record] = []
+    for seed in settings.seeds:
+        if best is not None and found and seed == settings.seeds[1]:
+            rows = methods_report.means(found)
+            names = [settings.reference, *methods_report.best(rows, best, settings.reference)]
+        for name in names:
+            with run.varied(method(run.config, name, seed)):
+                found.append({"method": name, "seed": seed, **measured(run, f"{name}, seed {seed}").facts})
+            write_json(run.folder / "methods.json", found)
+            write_text(run.folder / "methods.md", methods_report.table(found, settings.reference))
+            write_text(run.folder / "methods.svg", methods_report.plot(found))
+    return found
+
+
+def _wanted(config: Config, only: list[str] | None) -> list[str]:
+    known = list(config.sequence.methods)
+    if not known or not config.tasks:
+        raise BadInput(
+            "The config names no methods or no tasks to compare them on.",
+            "Start from the shipped one: molt compare-methods sequence-135m",
+        )
+    if missing := [name for name in only or [] if name not in known]:
+        raise BadInput(f"There is no method {missing[0]}.", f"There are: {', '.join(known)}.")
+    for name in known:
+        method(config, name, 0)  # a wrong setting is told now, and not after hours
+    return [name for name in known if not only or name in only]
+
+
+def method(config: Config, name: str, seed: int) -> Config:
+    """The configuration of one method. Everything else, the personality too, is the same for all."""
+    changes = config.sequence.methods[name]
+    if other := [key for key in changes if key.split(".")[0] not in CHANGED]:
+        raise BadInput(
+            f"sequence.methods.{name} changes {other[0]}.",
+            f"A method may change {', '.join(CHANGED)}: all share the rest.",
+        )
+    return vary(config, {**changes, "tasks.*.seed": seed, "sequence.methods": {}}, f"sequence.methods.{name}")
+
+
+def measured(run: Run, label: str) -> Artifact:
+    """The whole sequence by the current configuration: transfer between the tasks, and what the last state keeps."""
+    names = list(run.config.tasks)
+    trained = [stages.task(run, name) for name in names]
+    states = [_after(run, names[: count + 1]) for count in range(len(names))]
+    scores = {
+        (state, name): stages.task_score(run, name, state)
+        for place, state in enumerate(["personality", *states])
+        for name in (names if state == "personality" else names[: place + 1])
+    }
+    personas = {state: stages.persona_of(run, state) for state in ("base", "personality", states[-1])}
+    abilities = {state: stages.capability(run, state) for state in ("personality", states[-1])}
+    inputs = [artifact.fingerprint for group in (scores, personas, abilities) for artifact in group.values()]
+
+    def make(folder: Any) -> dict[str, Any]:
+        exact = {key: artifact.facts["exact_match"] for key, artifact in scores.items()}
+        matrix = [[exact.get((state, name), math.nan) for name in names] for state in states]
+        before = [exact["personality", name] for name in names]
+        base, start, end = (personas[state].facts for state in ("base", "personality", states[-1]))
+        return {
+            "layout": run.config.protect.layout,
+            "tasks": names,
+            "accuracy": [[None if math.isnan(value) else value for value in row] for row in matrix],
+            "before": before,
+            **asdict(transfer(matrix, before)),
+            "persona": end["score"],
+            "persona_kept": (end["score"] - base["score"]) / ((start["score"] - base["score"]) or math.nan),
+            "coherent": end["coherent"],
+            "capability": _change(*(read_jsonl(artifact.folder / "records.jsonl") for artifact in abilities.values())),
+            "kl": end["kl"],
+            "seconds": sum(artifact.facts["seconds"] for artifact in trained),
+            "steps": [artifact.facts["steps"] for artifact in trained],
+            "peak_gib": max(artifact.facts["peak_gib"] for artifact in trained),
+        }
+
+    return run.do("sequence", {"of": inputs}, make, label)
+
+
+def _after(run: Run, names: list[str]) -> str:
+    """The state that is served when these tasks have been learned."""
+    layout = run.config.protect.layout
+    if layout == "stacked":
+        return "+".join(["personality", *names])
+    return f"personality+{names[-1] if layout == 'shared' else '|'.join(names)}"
+
+
+def _change(before: list[Record], after: list[Record]) -> dict[str, Any]:
+    """Points of accuracy over all items of all benchmarks pooled, paired by item, with its 95% interval."""
+    old, new = ([float(row["correct"]) for row in rows] for rows in (before, after))
+    found = stats.paired(old, new)
+    return {key: round(100 * getattr(found, key), 2) for key in ("difference", "low", "high")} | {"n": found.n}

@@ -1,0 +1,135 @@
+"""Methods on a sequence of two tasks, on a tiny real model: every layout, the table, and what cannot be."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from data.errors import BadInput
+from pipeline import cli, config, methods_report, sequence
+from pipeline.console import Console
+from pipeline.run import Run
+
+METHODS = {
+    "plain": {"protect.layout": "shared"},
+    "stacked": {"protect.layout": "stacked", "tasks.*.replay_ratio": 0.25},
+    "held": {"protect.layout": "shared", "protect.kl_weight": 1.0, "protect.ewc_weight": 1.0},
+}
+
+
+def talkative(tiny: Path, folder: Path) -> Path:
+    """The tiny model with a head of its own: with tied embeddings it repeats the line break before its answer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(tiny, tie_word_embeddings=False)
+    torch.manual_seed(1)
+    torch.nn.init.normal_(model.lm_head.weight)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def written(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sequence")
+    tiny = talkative(tiny, folder / "model")
+    small = {"train": 24, "test": 8, "steps": 3, "batch_size": 4, "learning_rate": 5e-3, "replay_ratio": 0.0}
+    raw = yaml.safe_load(config.shipped("smoke.yaml").read_text())
+    raw["run"]["folder"] = str(folder / "run")
+    raw["model"] |= {"id": str(tiny), "precision": "fp32"}
+    raw["pairs"] |= {"max_new_tokens": 8, "temperature": 1.0}
+    raw["checks"] = {"min_length_ratio": 0.01}
+    raw["train"]["gradient_accumulation"] = 1
+    raw["persona_eval"]["max_new_tokens"] = 8
+    raw["tasks"] = {"reminders": {"kind": "reminders", **small}, "shell": {"kind": "shell", **small}}
+    raw["capability"] = {"items": {"arc_easy": 4}}
+    raw["sequence"] = {"methods": METHODS, "reference": "plain", "seeds": [0, 1]}
+    (folder / "sequence.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    return folder
+
+
+def molt(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(list(arguments))
+    return int(stopped.value.code or 0)
+
+
+def test_every_method_is_measured_in_the_state_it_is_served_in(written: Path) -> None:
+    assert molt("compare-methods", str(written / "sequence.yaml"), "--best", "1") == 0
+    found = json.loads((written / "run" / "methods.json").read_text())
+    first = [row for row in found if row["seed"] == 0]
+    assert [row["method"] for row in first] == list(METHODS)
+    second = [row["method"] for row in found if row["seed"] == 1]
+    assert second[0] == "plain" and len(second) == 2
+    for row in found:
+        assert row["accuracy"][0][1] is not None and row["backward"] is not None
+        assert row["seconds"] > 0 and row["peak_gib"] > 0 and row["kl"] >= 0
+    states = {
+        json.loads(path.read_text())["facts"]["state"] for path in (written / "run" / "persona").glob("*/artifact.json")
+    }
+    assert {"base", "personality", "personality+shell", "personality+reminders+shell"} <= states
+    table = (written / "run" / "methods.md").read_text()
+    assert all(f"| {name} |" in table for name in METHODS)
+    assert "<svg" in (written / "run" / "methods.svg").read_text()
+    made = {path.name for path in (written / "run" / "personality").iterdir()}
+    assert len(made) == 1  # one for all methods and seeds
+
+
+def test_a_second_time_nothing_is_trained(written: Path) -> None:
+    molt("compare-methods", str(written / "sequence.yaml"), "--best", "1")
+    before = sorted((written / "run").rglob("artifact.json"))
+    assert molt("compare-methods", str(written / "sequence.yaml"), "--best", "1") == 0
+    assert sorted((written / "run").rglob("artifact.json")) == before
+
+
+@pytest.mark.parametrize(
+    ("changes", "only", "message"),
+    [
+        ({"plain": {"lora.r": 4}}, [], "changes lora.r"),
+        ({"plain": {"protect.layuot": "shared"}}, [], "unknown setting protect.layuot"),
+        ({"plain": {}}, ["fancy"], "no method fancy"),
+        ({}, [], "names no methods"),
+    ],
+)
+def test_what_cannot_be_compared_is_told_before_training(
+    tmp_path: Path, changes: dict[str, Any], only: list[str], message: str
+) -> None:
+    found = config.load("smoke", [f"run.folder={tmp_path / 'run'}"])
+    found = config.vary(found, {"sequence.methods": changes, "sequence.reference": "plain"}, "test")
+    run = Run(found, Console())
+    try:
+        with pytest.raises(BadInput, match=message):
+            sequence.compare(run, only)
+    finally:
+        run.close()
+
+
+def test_a_star_reaches_all_tasks_and_name_stands_for_each() -> None:
+    found = config.load("sequence-135m", ["tasks.*.path=/x/{name}", "tasks.*.steps=7"])
+    assert {name: task.path for name, task in found.tasks.items()} == {name: f"/x/{name}" for name in found.tasks}
+    assert {task.steps for task in found.tasks.values()} == {7}
+
+
+def record(method: str, seed: int, final: float, kept: float, capability: float) -> dict[str, Any]:
+    shared = {"learned": 0.5, "backward": -0.1, "forward": None, "forgetting": 0.1, "coherent": 1.0, "kl": 0.1}
+    return {
+        "method": method, "seed": seed, "layout": "shared", "final": final, "persona_kept": kept, "seconds": 1.0,
+        "peak_gib": 1.0, "capability": {"difference": capability}, **shared,
+    }  # fmt: skip
+
+
+def test_the_verdict_follows_the_three_demands() -> None:
+    plain = [record("plain", seed, 0.8, 0.2, -3.0) for seed in (0, 1)]
+    good = record("good", 0, 0.77, 0.96, -0.5)
+    assert methods_report.verdict(methods_report.means([*plain, good]), "plain").startswith("good:")
+    for bad in (record("bad", 0, 0.7, 0.96, 0.0), record("bad", 0, 0.8, 0.9, 0.0), record("bad", 0, 0.8, 1.0, -2.0)):
+        assert methods_report.verdict(methods_report.means([*plain, bad]), "plain").startswith("None:")
+    rows = methods_report.means([*plain, good, record("bad", 0, 0.8, 0.9, 0.0)])
+    assert methods_report.best(rows, 1, "plain") == ["good"]
+    assert [row["seeds"] for row in rows] == [2, 1, 1]
+    assert "has not been run" in methods_report.verdict(methods_report.means([good]), "plain")
