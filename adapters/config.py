@@ -70,8 +70,31 @@ class PersonalityConfig(Section):
 
 
 class DpoConfig(Section):
-    """The personality's loss: sigmoid DPO + nll_weight * NLL(chosen) + kl_weight * KL(reference || model)."""
+    """The personality's loss: a preference loss + nll_weight * NLL(chosen) + kl_weight * KL(reference || model)."""
 
+    loss: Literal[
+        "sigmoid",
+        "sigmoid_norm",
+        "hinge",
+        "ipo",
+        "robust",
+        "exo_pair",
+        "nca_pair",
+        "apo_zero",
+        "apo_down",
+        "simpo",
+        "orpo",
+    ] = Field(  # fmt: skip
+        default="sigmoid",
+        description="sigmoid is DPO, sigmoid_norm the same per token; simpo and orpo know no reference",
+    )
+    divergence: Literal["reverse_kl", "forward_kl", "js_divergence", "alpha_divergence"] = Field(
+        default="reverse_kl", description="that the loss's implicit constraint to the reference measures (f-DPO)"
+    )
+    label_smoothing: float = Field(
+        default=0.0, ge=0, lt=0.5, description="robust, exo_pair: share of pairs that may be the wrong way round"
+    )
+    margin: float = Field(default=0.5, ge=0, description="simpo: by which the chosen side has to win, times beta")
     beta: float = Field(default=0.1, gt=0, description="strength of DPO's implicit KL to the reference")
     nll_weight: float = Field(default=1.0, ge=0, description="without it DPO collapses into echoing at this size")
     kl_weight: float = Field(default=0.0, ge=0, description="explicit KL on neutral prompts, per token")
@@ -79,6 +102,16 @@ class DpoConfig(Section):
     reference: Literal["start", "none"] = Field(
         default="start", description="start: the model as it was before this stage; none: reference-free (for H015)"
     )
+
+    @model_validator(mode="after")
+    def possible(self) -> DpoConfig:
+        if self.loss in ("simpo", "orpo") and self.reference != "none":
+            raise ValueError(f"dpo.loss={self.loss} has no reference; set dpo.reference=none")
+        if self.loss == "exo_pair" and not self.label_smoothing:
+            raise ValueError("dpo.loss=exo_pair needs dpo.label_smoothing above 0, such as 1e-3")
+        if self.divergence != "reverse_kl" and self.loss in ("nca_pair", "apo_zero", "apo_down", "simpo", "orpo"):
+            raise ValueError(f"dpo.loss={self.loss} knows no divergence but reverse_kl")
+        return self
 
 
 class ProtectConfig(Section):

@@ -12,6 +12,7 @@ from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, set_seed
 from trl import DPOConfig, SFTConfig
+from trl.experimental.orpo import ORPOConfig
 
 from adapters import card, fit, frozen
 from adapters.base import Base
@@ -19,7 +20,7 @@ from adapters.config import AdaptersConfig, ProtectConfig
 from adapters.fit import Measure, Trained
 from adapters.penalties import Anchor, Orthogonal, Penalty, StayNear, StoredDistribution, fisher
 from adapters.serve import TextModel
-from adapters.trainers import Average, ChatTrainer, PersonalityTrainer, StopOnDrift
+from adapters.trainers import Average, ChatTrainer, OddsTrainer, PersonalityTrainer, StopOnDrift
 from data.config import TaskConfig
 from data.errors import BadInput
 from data.topk import TopK
@@ -71,30 +72,7 @@ def train_personality(
     arguments = fit.arguments(
         config, settings.batch_size, settings.learning_rate, settings.steps, seed, folder, resumable=measure is None
     )
-    if settings.method == "dpo":
-        trainer: Any = PersonalityTrainer(
-            model=model,
-            args=DPOConfig(
-                **arguments,
-                beta=config.dpo.beta,
-                loss_type=["sigmoid", "sft"],
-                loss_weights=[1.0, config.dpo.nll_weight],
-                precompute_ref_log_probs=True,
-            ),
-            train_dataset=preferences(pairs),
-            processing_class=base.tokenizer,
-            reference=config.dpo.reference,
-            penalties=penalties,
-        )
-    else:
-        exchanges = [Exchange(pair.prompt, pair.chosen) for pair in pairs]
-        trainer = ChatTrainer(
-            model=model,
-            args=SFTConfig(**arguments, completion_only_loss=True),
-            train_dataset=_completions(exchanges),
-            processing_class=base.tokenizer,
-            penalties=penalties,
-        )
+    trainer = _personality_trainer(config, arguments, model, base.tokenizer, pairs, penalties)
     checks = fit.run(trainer, base.tokenizer, folder, "personality", progress, measure, at)
     training = {
         **settings.model_dump(),
@@ -107,6 +85,36 @@ def train_personality(
     fit.save(trainer.model, folder, "default")
     card.write(folder, card.Manifest("personality", config.model.id, base.digest, config.model.precision, {}, training))
     return checks
+
+
+def _personality_trainer(
+    config: AdaptersConfig,
+    arguments: dict[str, Any],
+    model: Any,
+    tokenizer: Any,
+    pairs: list[Pair],
+    penalties: list[Penalty],
+) -> Any:
+    dpo, given = config.dpo, {"model": model, "processing_class": tokenizer, "penalties": penalties}
+    if config.personality.method == "sft":
+        exchanges = [Exchange(pair.prompt, pair.chosen) for pair in pairs]
+        settings = SFTConfig(**arguments, completion_only_loss=True)
+        return ChatTrainer(args=settings, train_dataset=_completions(exchanges), **given)
+    if dpo.loss == "orpo":
+        return OddsTrainer(args=ORPOConfig(**arguments, beta=dpo.beta), train_dataset=preferences(pairs), **given)
+    simpo = dpo.loss == "simpo"  # the mean over tokens, without a reference (Meng et al. 2024, arXiv:2405.14734)
+    settings = DPOConfig(
+        **arguments,
+        beta=dpo.beta,
+        loss_type=["sigmoid_norm" if simpo else dpo.loss, "sft"],
+        loss_weights=[1.0, dpo.nll_weight],
+        f_divergence_type=dpo.divergence,
+        label_smoothing=dpo.label_smoothing,
+        precompute_ref_log_probs=True,
+    )
+    margin = dpo.margin if simpo else 0.0
+    given = {**given, "reference": dpo.reference, "margin": margin}
+    return PersonalityTrainer(args=settings, train_dataset=preferences(pairs), **given)
 
 
 def train_task(

@@ -4,6 +4,7 @@ explicit, penalties added to the loss, and checkpoints that hold what is trained
 from __future__ import annotations
 
 import json
+from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
 from trl import DPOTrainer, SFTTrainer
+from trl.experimental.orpo import ORPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
 from adapters import frozen
@@ -119,8 +121,10 @@ class PersonalityTrainer(Checkpointed, DPOTrainer):
     construction: no adapter is switched off, and there is nothing to put back.
     """
 
-    def __init__(self, *args: Any, reference: str = "start", penalties: list[Penalty], **kwargs: Any) -> None:
-        self._reference = reference
+    def __init__(
+        self, *args: Any, reference: str = "start", penalties: list[Penalty], margin: float = 0.0, **kwargs: Any
+    ) -> None:
+        self._reference, self._margin = reference, margin
         self.penalties = penalties
         self._calls = 0
         trainable = _freeze(kwargs["model"])
@@ -129,8 +133,9 @@ class PersonalityTrainer(Checkpointed, DPOTrainer):
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         if self._reference == "none":
-            zeros = [0.0] * len(dataset)
-            return dataset.add_column("ref_chosen_logps", zeros).add_column("ref_rejected_logps", zeros)
+            # sigmoid_norm takes the mean over the chosen tokens: what is set aside here for each comes off their margin
+            chosen = [self._margin / self.beta * len(ids) for ids in dataset["chosen_ids"]]
+            return dataset.add_column("ref_chosen_logps", chosen).add_column("ref_rejected_logps", [0.0] * len(dataset))
         chosen: list[float] = []
         rejected: list[float] = []
         model: Any = self.model
@@ -152,6 +157,24 @@ class PersonalityTrainer(Checkpointed, DPOTrainer):
 
     def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool) -> Any:
         return _penalised(self, super()._compute_loss(model, inputs, return_outputs), model, return_outputs)
+
+
+class OddsTrainer(Checkpointed, ORPOTrainer):
+    """ORPO (Hong et al. 2024, arXiv:2403.07691), with penalties."""
+
+    def __init__(self, *args: Any, penalties: list[Penalty], **kwargs: Any) -> None:
+        self.penalties = penalties
+        self._calls = 0
+        self._metrics: Any = {"train": defaultdict(list)}
+        trainable = _freeze(kwargs["model"])
+        super().__init__(*args, **kwargs)
+        _unfreeze(self.model, trainable)
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        return _penalised(self, result, model, return_outputs)
 
 
 class ChatTrainer(Checkpointed, SFTTrainer):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from pydantic import ValidationError
 from safetensors.torch import load_file
 
 from adapters import base, card, serve, train
@@ -79,6 +81,73 @@ def test_the_first_dpo_loss_is_log_2_whatever_the_start(tiny: Path, tmp_path: Pa
 def test_without_a_reference_the_first_loss_is_not_log_2(tiny: Path, tmp_path: Path) -> None:
     personality(tiny, tmp_path / "p", dpo={"nll_weight": 0.0, "reference": "none"})
     assert abs(losses(tmp_path / "p")[0] - 0.693147) > 1e-3
+
+
+FIRST = {"sigmoid": math.log(2), "sigmoid_norm": math.log(2), "hinge": 1.0, "ipo": 25.0, "robust": math.log(2),
+         "nca_pair": 2 * math.log(2), "apo_zero": 1.0, "apo_down": 1.0}  # fmt: skip
+
+
+@pytest.mark.parametrize("loss", [*FIRST, "exo_pair"])
+def test_every_loss_begins_where_its_formula_does_and_falls(tiny: Path, tmp_path: Path, loss: str) -> None:
+    """At the reference all log-ratios are 0."""
+    smoothing = 0.1 if loss in ("robust", "exo_pair") else 0.0
+    options = {"loss": loss, "nll_weight": 0.0, "label_smoothing": smoothing}
+    trained = personality(tiny, tmp_path / "p", dpo=options, personality={"steps": 8, "batch_size": 8})
+    found = losses(tmp_path / "p")
+    assert trained.moved == 28 and found[-1] < found[0]
+    exo = 0.5 * (math.log(0.5) - math.log(0.9)) + 0.5 * (math.log(0.5) - math.log(0.1))
+    assert found[0] == pytest.approx(FIRST.get(loss, exo), rel=1e-4)
+
+
+@pytest.mark.parametrize("divergence", ["forward_kl", "js_divergence", "alpha_divergence"])
+def test_another_divergence_changes_the_path_and_not_the_start(tiny: Path, tmp_path: Path, divergence: str) -> None:
+    plain = {"nll_weight": 0.0}
+    personality(tiny, tmp_path / "kl", dpo=plain)
+    personality(tiny, tmp_path / "other", dpo={**plain, "divergence": divergence})
+    ours, theirs = losses(tmp_path / "other"), losses(tmp_path / "kl")
+    assert ours[0] == pytest.approx(theirs[0], rel=1e-5) and ours[-1] != theirs[-1]
+
+
+def scored(tiny: Path) -> tuple[list[serve.TokenScore], list[serve.TokenScore]]:
+    """Of the bare model, with the token that ends a turn, as a trainer counts it."""
+    loaded = base.load(ModelConfig(id=str(tiny), precision="fp32"))
+    text, prompts = serve.TextModel(loaded.model, loaded.tokenizer), [pair.prompt for pair in PAIRS]
+    sides = ([f"{pair.chosen}<|im_end|>\n" for pair in PAIRS], [f"{pair.rejected}<|im_end|>\n" for pair in PAIRS])
+    chosen, rejected = (text.score(prompts, side, 8) for side in sides)
+    return chosen, rejected
+
+
+def test_simpo_and_orpo_begin_at_their_formulas(tiny: Path, tmp_path: Path) -> None:
+    chosen, rejected = ([score.per_token for score in side] for side in scored(tiny))
+    whole = {"steps": 8, "batch_size": 8}
+    options = {"reference": "none", "nll_weight": 0.0, "beta": 2.0, "margin": 0.4}
+    personality(tiny, tmp_path / "simpo", dpo={**options, "loss": "simpo"}, personality=whole)
+    simpo = [math.log1p(math.exp(-(2.0 * (c - r) - 0.4))) for c, r in zip(chosen, rejected, strict=True)]
+    assert losses(tmp_path / "simpo")[0] == pytest.approx(sum(simpo) / 8, rel=1e-3)
+    personality(tiny, tmp_path / "orpo", dpo={**options, "loss": "orpo"}, personality=whole)
+
+    def odds(x: float) -> float:
+        return x - math.log1p(-math.exp(x))
+
+    ratios = [math.log1p(math.exp(-(odds(c) - odds(r)))) for c, r in zip(chosen, rejected, strict=True)]
+    found = losses(tmp_path / "orpo")
+    nll = found[0] - 2.0 * sum(ratios) / 8
+    assert nll == pytest.approx(-sum(chosen) / 8, rel=0.05)  # TRL's mean is over tokens, this one over answers
+    for name in ("simpo", "orpo"):
+        assert losses(tmp_path / name)[-1] < losses(tmp_path / name)[0]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"loss": "simpo"}, "has no reference"),
+        ({"loss": "exo_pair"}, "label_smoothing"),
+        ({"loss": "apo_zero", "divergence": "forward_kl"}, "no divergence"),
+    ],
+)
+def test_losses_that_do_not_go_together(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        DpoConfig.model_validate(options)
 
 
 def test_a_continued_personality_starts_from_the_one_given(tiny: Path, tmp_path: Path) -> None:
