@@ -84,7 +84,7 @@ class DpoConfig(Section):
         "apo_down",
         "simpo",
         "orpo",
-    ] = Field(  # fmt: skip
+    ] = Field(
         default="sigmoid",
         description="sigmoid is DPO, sigmoid_norm the same per token; simpo and orpo know no reference",
     )
@@ -123,6 +123,7 @@ class ProtectConfig(Section):
         description="routed: an adapter for each task, above the personality alone; stacked: above all earlier tasks "
         "too; shared: one adapter that all tasks train further",
     )
+    task_memory: int = Field(default=0, ge=0, description="examples of each earlier task that count as replay, too")
     anchor_batch: int = Field(default=2, ge=1, description="answers a step for each term that compares answers")
     kl_weight: float = Field(default=0.0, ge=0, description="KL to the model before the task, on neutral answers")
     distill_weight: float = Field(default=0.0, ge=0, description="the same KL, on replayed answers")
@@ -148,7 +149,7 @@ class ProtectConfig(Section):
     @property
     def replays(self) -> bool:
         """Whether a term compares with replayed answers."""
-        return bool(self.distill_weight or self.feature_weight or self.ewc_weight)
+        return bool(self.task_memory or self.distill_weight or self.feature_weight or self.ewc_weight)
 
 
 class AdaptersConfig(Section):

@@ -32,7 +32,7 @@ FISHER = "fisher.safetensors"
 @dataclass(frozen=True)
 class Protected:
     """What a task stage is to keep: neutral answers of the base, replayed exchanges, and what the buffer stores of the
-    personality's distribution over each of those, if anything."""
+    personality's distribution over the first of those, if anything."""
 
     neutral: list[Exchange] = field(default_factory=list)
     replay: list[Exchange] = field(default_factory=list)
@@ -205,7 +205,7 @@ def _penalties(
         found.append(Anchor(text, replay, batch, *weights, layers, protect.temperature, autocast))
     if protect.distill_weight and not live:
         stored = _needed(protected.stored, "distill=stored", "distributions in the buffer (replay.distribution=int8)")
-        found.append(StoredDistribution(text, protected.replay, stored, batch, protect.distill_weight))
+        found.append(StoredDistribution(text, protected.replay[: len(stored)], stored, batch, protect.distill_weight))
     if importance is not None:
         found.append(StayNear(text.model, protect.ewc_weight, importance))
     if protect.l2_weight:

@@ -136,6 +136,10 @@ class TaskConfig(Section):
     batch_size: int = Field(default=8, ge=1, description="examples a step, replayed ones included")
     learning_rate: float = Field(default=4e-4, gt=0, description="constant after warm-up")
     replay_ratio: float = Field(default=0.25, ge=0, lt=1, description="share of the final mix that is replay")
+    arrival: Literal["batch", "stream"] = Field(
+        default="batch", description="stream: each example comes once, in order, and only a memory of them is kept"
+    )
+    stream_memory: int = Field(default=64, ge=1, description="stream: examples that are kept to be replayed")
     control: bool = Field(default=False, description="also train without replay, as the unprotected control")
     floor: float = Field(default=0.5, ge=0, le=1, description="exact match below which the task counts as not learned")
     seed: int | None = Field(default=None, ge=0, description="of examples, order and start; the run's, unless given")

@@ -80,8 +80,10 @@ def choose(
 
 
 def _fill(pool: Pool, order: np.ndarray, budget: int, strict: bool) -> np.ndarray:
-    """In this order as far as the budget goes. `strict` stops at the first that does not fit, which makes the choice
-    from a union depend on the choices from its parts only; otherwise smaller ones behind it are tried."""
+    """In this order as far as the budget goes, without what is larger than all of it. `strict` stops at the first that
+    does not fit, which makes the choice from a union depend on the choices from its parts only; otherwise smaller ones
+    behind it are tried."""
+    order = order[pool.tokens[order] <= budget]
     if strict:
         return order[np.cumsum(pool.tokens[order]) <= budget]
     kept, used = [], 0

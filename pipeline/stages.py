@@ -9,7 +9,6 @@ from typing import Any
 from adapters import base, train
 from adapters.serve import Served
 from data import checks, dataset_card, replay, tasks
-from data import mix as mixing
 from data import pairs as pair_data
 from data import persona as personas
 from data.config import TaskConfig
@@ -23,7 +22,7 @@ from evals import persona as persona_eval
 from evals import style
 from evals import tasks as task_eval
 from pipeline import buffer as buffers
-from pipeline import material
+from pipeline import material, teaching
 from pipeline.run import Artifact, Run
 
 CONTROL = "_control"
@@ -144,56 +143,53 @@ def task(run: Run, name: str) -> Artifact:
     """A task adapter above the frozen personality, replay mixed in; `NAME_control` is the same without replay.
     `molt train task NAME CONFIG`"""
     config, settings = run.config, task_settings(run, name)
-    seed = config.run.seed if settings.seed is None else settings.seed
+    seed = seed_of(run, settings)
     below = {label: adapter(run, label) for label in beneath(run, name)}
     before = continued(run, name)
     start = task(run, before) if before else None
     protect = config.protect
     kept = buffer(run) if settings.replay_ratio or protect.replays else None
+    remembered = earlier(run, name) if protect.task_memory else []
     inputs: dict[str, Any] = {
         "beneath": {label: artifact.fingerprint for label, artifact in below.items()},
         "start": start.fingerprint if start else None,
         "task": settings.model_dump(exclude={"control", "floor", "metric", "seed", "test"}),
         "examples": _source(settings),
         "replay": kept.fingerprint if kept else None,
+        "memory": [[label, _source(config.tasks[label])] for label in earlier(run, name)]
+        if protect.task_memory
+        else [],
         "seed": seed,
         **{section: getattr(config, section).model_dump() for section in ("lora", "train", "protect")},
     }
 
     def make(folder: Path) -> dict[str, Any]:
-        run.release()
-        examples = tasks.examples(settings, "train", seed)
-        taught = [Exchange(item.prompt, item.answer, source=name) for item in examples]
-        replayed = replay.load(kept.folder) if kept else None
-        again = replayed.exchanges if replayed and settings.replay_ratio else []
-        mix = mixing.mix(taught, again, settings.steps, settings.batch_size, settings.replayed, seed)
-        with run.console.progress(name) as progress:
-            trained = train.train_task(
-                config.adapters(),
-                base.load(config.model),
-                name,
-                settings,
-                mix,
-                {label: artifact.folder for label, artifact in below.items()},
-                folder,
-                seed,
-                progress,
-                train.Protected(
-                    load_exchanges(pairs(run), "neutral_train"),
-                    replayed.exchanges if replayed else [],
-                    replayed.stored if replayed else [],
-                ),
-                start.folder if start else None,
-            )
-        count = sum(item.source != name for item in mix)
-        return {**_training_facts(trained), "examples": len(mix), "replayed": count}
+        lesson = teaching.Lesson(
+            name,
+            settings,
+            seed,
+            _taught(settings, name, seed),
+            replay.load(kept.folder) if kept else None,
+            [item for label in remembered for item in _memory(run, label)],
+            load_exchanges(pairs(run), "neutral_train"),
+            {label: artifact.folder for label, artifact in below.items()},
+            start.folder if start else None,
+        )
+        trained, mix, far = teaching.teach(run, lesson, folder)
+        new = {id(item) for item in lesson.taught}
+        replayed = sum(id(item) not in new for item in mix)
+        return {**_training_facts(trained), "examples": len(mix), "replayed": replayed, **asdict(far), "risk": far.risk}
 
     return run.do(f"task-{name}", inputs, make)
 
 
 def beneath(run: Run, name: str) -> list[str]:
     """The adapters that are active and frozen beneath a task's, lowest first, by `protect.layout`."""
-    return ["personality", *(_earlier(run, name) if run.config.protect.layout == "stacked" else [])]
+    return ["personality", *(earlier(run, name) if run.config.protect.layout == "stacked" else [])]
+
+
+def seed_of(run: Run, task: TaskConfig) -> int:
+    return run.config.run.seed if task.seed is None else task.seed
 
 
 def state_of(run: Run, name: str) -> str:
@@ -203,11 +199,11 @@ def state_of(run: Run, name: str) -> str:
 
 def continued(run: Run, name: str) -> str | None:
     """The task whose adapter is trained further for this one."""
-    earlier = _earlier(run, name)
-    return earlier[-1] if run.config.protect.layout == "shared" and earlier else None
+    before = earlier(run, name)
+    return before[-1] if run.config.protect.layout == "shared" and before else None
 
 
-def _earlier(run: Run, name: str) -> list[str]:
+def earlier(run: Run, name: str) -> list[str]:
     names = list(run.config.tasks)
     return names[: names.index(name.removesuffix(CONTROL))]
 
@@ -336,6 +332,16 @@ def load_pairs(artifact: Artifact, name: str) -> list[Pair]:
 
 def load_exchanges(artifact: Artifact, name: str) -> list[Exchange]:
     return [Exchange(**row) for row in read_jsonl(artifact.folder / f"{name}.jsonl")]
+
+
+def _taught(task: TaskConfig, name: str, seed: int) -> list[Exchange]:
+    return [Exchange(item.prompt, item.answer, source=name) for item in tasks.examples(task, "train", seed)]
+
+
+def _memory(run: Run, name: str) -> list[Exchange]:
+    """What is kept of an earlier task: a sample that its seed draws."""
+    task = run.config.tasks[name]
+    return _taught(task, name, seed_of(run, task))[: run.config.protect.task_memory]
 
 
 def _source(task: TaskConfig) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from data import replay, selectors, topk
 from data.config import ReplayConfig, TaskConfig
 from data.errors import BadInput
-from data.mix import mix
+from data.mix import mix, stream
 from data.persona import user
 from data.replay import Candidate
 from data.types import Exchange
@@ -46,7 +46,7 @@ def pool(n: int, seed: int = 0, d: int = 8, tokens: int | None = 1, groups: int 
 @given(
     st.integers(1, 60),
     st.integers(0, 5),
-    st.integers(10, 300),
+    st.integers(1, 300),
     st.sampled_from(selectors.METHODS),
     st.booleans(),
 )
@@ -56,6 +56,7 @@ def test_every_choice_keeps_to_its_budget_and_is_the_same_again(
     given_ = pool(n, seed, tokens=None)
     kept = selectors.choose(given_, method, budget, seed, stratify=stratify)
     assert given_.tokens[kept].sum() <= budget
+    assert len(kept) or given_.tokens.min() > budget  # what fits is not lost to what does not
     assert len(set(kept.tolist())) == len(kept)
     assert kept.tolist() == selectors.choose(given_, method, budget, seed, stratify=stratify).tolist()
     left = budget - given_.tokens[kept].sum()
@@ -353,3 +354,33 @@ def test_buffers_are_compared_on_the_same_task_examples() -> None:
 def test_replay_asked_for_without_a_buffer() -> None:
     with pytest.raises(BadInput, match="buffer is empty"):
         mix([exchange(0)], [], 2, 2, 1, 0)
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    st.integers(1, 6), st.integers(1, 6), st.integers(0, 100), st.integers(1, 5), st.integers(0, 4), st.integers(0, 3)
+)
+def test_a_stream_brings_each_example_once_in_order_and_repeats_only_what_has_come(
+    steps: int, batch: int, share: int, memory: int, kept: int, seed: int
+) -> None:
+    replayed = steps * batch * share // 101
+    new, old = [exchange(i, "new") for i in range(steps * batch)], [exchange(i, "old") for i in range(kept)]
+    rows = stream(new, old, steps, batch, replayed, memory, seed)
+    assert len(rows) == steps * batch
+    assert rows == stream(new, old, steps, batch, replayed, memory, seed)
+    first: list[Exchange] = []
+    for step in range(steps):
+        part = rows[step * batch : (step + 1) * batch]
+        arrived = [item for item in part if item.topic == "new" and item not in first]
+        again = [item for item in part if item.topic == "new" and item in first]
+        assert [new.index(item) for item in sorted(arrived, key=new.index)] == list(
+            range(len(first), len(first) + len(arrived))
+        )
+        assert set(map(id, again)) <= set(map(id, first))
+        first += sorted(arrived, key=new.index)
+    assert len(first) >= steps * batch - replayed
+
+
+def test_a_stream_that_ends_too_early_is_an_error() -> None:
+    with pytest.raises(BadInput, match="takes 8 examples, and there are 7"):
+        stream([exchange(i) for i in range(7)], [], 2, 4, 0, 4, 0)
