@@ -152,6 +152,18 @@ class ProtectConfig(Section):
         return bool(self.task_memory or self.distill_weight or self.feature_weight or self.ewc_weight)
 
 
+class RouterConfig(Section):
+    """Who answers, where each task has an adapter of its own and nobody says which task it is."""
+
+    method: Literal["centroid", "learned"] = Field(
+        default="learned",
+        description="centroid: the nearest mean embedding; learned: logistic regression on them",
+    )
+    quantile: float = Field(
+        default=0.02, ge=0, lt=1, description="share of a task's own requests that may go to the personality alone"
+    )
+
+
 class AdaptersConfig(Section):
     """Everything that `adapters` reads, gathered for its functions."""
 

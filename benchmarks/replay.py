@@ -150,11 +150,9 @@ def one(
     taught = [Exchange(item.prompt, item.answer, source="task") for item in examples]
     rows = mix(taught, kept, task.steps, task.batch_size, task.replayed, seed)
     shutil.rmtree(folder, ignore_errors=True)
-    personality = stages.personality(run).folder
+    beneath = {"personality": stages.personality(run).folder}
     config = run.config.adapters()
-    train.train_task(
-        config, base.load(run.config.model), "task", task, rows, {"personality": personality}, folder, seed
-    )
+    train.train_task(config, base.load(run.config.model), "task", task, rows, beneath, folder, seed)
     return {"kept": len(kept), "topics": len({item.topic for item in kept}), **judge(folder, task, seed)}
 
 
@@ -162,11 +160,11 @@ class Judge:
     """What is left of the personality, and what was learned, in the state `personality+task`."""
 
     def __init__(self, run: Any, heldout: list[Any]) -> None:
-        from pipeline import stages
+        from pipeline import measures, stages
 
         self.heldout = heldout
         self.model = stages.serve(run, "personality")
-        self.classifier = stages.classifier(run)
+        self.classifier = measures.classifier(run)
         self.limit = stages.pairs(run).facts["nll_limit"]
         self.start = {state: self.margins(state) for state in ("base", "personality")}
 

@@ -17,6 +17,7 @@ from adapters.config import (
     ModelConfig,
     PersonalityConfig,
     ProtectConfig,
+    RouterConfig,
     TrainSettings,
 )
 from data.config import (
@@ -83,6 +84,7 @@ class Config(Section):
     dpo: DpoConfig = DpoConfig()
     replay: ReplayConfig = ReplayConfig()
     protect: ProtectConfig = ProtectConfig()
+    router: RouterConfig = RouterConfig()
     tasks: dict[str, TaskConfig] = Field(default_factory=dict, description="tasks to teach, by name")
     capability: CapabilityConfig = CapabilityConfig()
     persona_eval: PersonaEvalConfig = PersonaEvalConfig()

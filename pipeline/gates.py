@@ -9,7 +9,7 @@ from adapters.registry import Entry, Registry
 from data.io import read_jsonl
 from evals import gate
 from evals.stats import Outcome
-from pipeline import stages
+from pipeline import measures, stages
 from pipeline.run import Artifact, Missing, Run
 
 Record = dict[str, Any]
@@ -64,12 +64,12 @@ def judge(run: Run, name: str) -> gate.GateVerdict:
     """The personality must be better than the base at being itself, a task better than the personality at the task;
     neither may lose capability, persona or coherence beyond the margins."""
     before, after = ("base", "personality") if name == "personality" else ("personality", stages.state_of(run, name))
-    personas = records(stages.persona_of(run, before)), records(stages.persona_of(run, after))
-    abilities = records(stages.capability(run, before)), records(stages.capability(run, after))
+    personas = records(measures.persona_of(run, before)), records(measures.persona_of(run, after))
+    abilities = records(measures.capability(run, before)), records(measures.capability(run, after))
     if name == "personality":
         learned = _pair(*personas, "score")
     else:
-        old, new = (records(stages.task_score(run, name, state)) for state in (before, after))
+        old, new = (records(measures.task_score(run, name, state)) for state in (before, after))
         learned = _pair(old, new, "correct")
     return judge_records(run, personas, abilities, learned)
 
@@ -116,7 +116,7 @@ def _colour(run: Run, name: str, verdict: gate.GateVerdict) -> tuple[str, str]:
         checks.pop("persona")  # there is no earlier personality to lose
         learned = new.outcome == "pass"
     else:
-        exact = stages.task_score(run, name, stages.state_of(run, name)).facts["exact_match"]
+        exact = measures.task_score(run, name, stages.state_of(run, name)).facts["exact_match"]
         learned = new.outcome == "pass" and exact >= stages.task_settings(run, name).floor
     lost = [check.name for check in checks.values() if check.outcome == "fail"]
     open_ = [check.name for check in checks.values() if check.outcome == "unresolved"]

@@ -8,7 +8,7 @@ from pathlib import Path
 from data import assets
 from data.errors import BadInput
 from data.io import write_json, write_text
-from pipeline import gates, grid, report, results, stages
+from pipeline import gates, grid, measures, report, results, stages
 from pipeline.run import Run
 
 
@@ -33,12 +33,12 @@ def everything(run: Run) -> Outcome:
     for state in stages.states(run)[2:]:
         stages.task(run, state.split("+")[-1])
     for state in stages.states(run):
-        stages.persona_of(run, state)
-        stages.capability(run, state)
+        measures.persona_of(run, state)
+        measures.capability(run, state)
     for name in config.tasks:
-        stages.task_score(run, name, "personality")
+        measures.task_score(run, name, "personality")
     for state in stages.states(run)[2:]:
-        stages.task_score(run, state.split("+")[-1], state)
+        measures.task_score(run, state.split("+")[-1], state)
     gates.judge_all(run)
     for name in config.hypotheses:
         grid.verdict(run, name)

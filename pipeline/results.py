@@ -12,7 +12,7 @@ from scipy import stats as scipy_stats
 from data.io import read_json, read_jsonl
 from evals import capability as capability_eval
 from evals import stats
-from pipeline import gates, grid, stages
+from pipeline import gates, grid, measures, stages
 from pipeline.config import load_hypothesis
 from pipeline.run import Artifact, Missing, Run, environment
 
@@ -44,8 +44,8 @@ def collect(run: Run) -> dict[str, Any]:
         return {**found, "missing": missing}
     found["pairs"] = pairs.facts
     found["classifier"] = _classifier(run, pairs)
-    personas = {state: there(lambda state=state: stages.persona_of(run, state)) for state in stages.states(run)}
-    abilities = {state: there(lambda state=state: stages.capability(run, state)) for state in stages.states(run)}
+    personas = {state: there(lambda state=state: measures.persona_of(run, state)) for state in stages.states(run)}
+    abilities = {state: there(lambda state=state: measures.capability(run, state)) for state in stages.states(run)}
     persona_records = {state: _records(item) for state, item in personas.items() if item}
     ability_records = {state: _records(item) for state, item in abilities.items() if item}
     found["states"] = [
@@ -124,8 +124,8 @@ def _ability(base: list[Record], rows: list[Record]) -> dict[str, Any]:
 def _task(run: Run, name: str, there: Callable[..., Artifact | None]) -> dict[str, Any] | None:
     """Exact match of the personality alone, with the task, and with its control."""
     settings = run.config.tasks[name]
-    before = there(lambda: stages.task_score(run, name, "personality"))
-    after = there(lambda: stages.task_score(run, name, stages.state_of(run, name)))
+    before = there(lambda: measures.task_score(run, name, "personality"))
+    after = there(lambda: measures.task_score(run, name, stages.state_of(run, name)))
     if not before or not after:
         return None
     first = [row["correct"] for row in _records(before)]
@@ -140,7 +140,7 @@ def _task(run: Run, name: str, there: Callable[..., Artifact | None]) -> dict[st
         "examples": _records(after)[:5],
     }
     if settings.control:
-        control = there(lambda: stages.task_score(run, name, stages.state_of(run, f"{name}{stages.CONTROL}")))
+        control = there(lambda: measures.task_score(run, name, stages.state_of(run, f"{name}{stages.CONTROL}")))
         if control:
             third = [row["correct"] for row in _records(control)]
             found["control"] = asdict(stats.proportion(sum(third), len(third)))
@@ -190,7 +190,7 @@ def _bootstrap(whole: Any, kept: Any, lost: Any, seed: int) -> tuple[float, floa
 
 def _classifier(run: Run, pairs: Artifact) -> dict[str, Any]:
     """How well the style classifier does on prompts and topics it has not seen."""
-    classifier = stages.classifier(run)
+    classifier = measures.classifier(run)
     heldout = stages.load_pairs(pairs, "heldout")
     ours = classifier.probability([pair.chosen for pair in heldout])
     base = classifier.probability([pair.rejected for pair in heldout])

@@ -10,7 +10,7 @@ from data.errors import BadInput
 from data.io import read_jsonl, write_json, write_text
 from evals import stats
 from evals.continual import transfer
-from pipeline import methods_report, stages
+from pipeline import measures, methods_report, stages
 from pipeline.config import Config, vary
 from pipeline.run import Artifact, Run
 
@@ -68,12 +68,12 @@ def measured(run: Run, label: str) -> Artifact:
     trained = [stages.task(run, name) for name in names]
     states = [_after(run, names[: count + 1]) for count in range(len(names))]
     scores = {
-        (state, name): stages.task_score(run, name, state)
+        (state, name): measures.task_score(run, name, state)
         for place, state in enumerate(["personality", *states])
         for name in (names if state == "personality" else names[: place + 1])
     }
-    personas = {state: stages.persona_of(run, state) for state in ("base", "personality", states[-1])}
-    abilities = {state: stages.capability(run, state) for state in ("personality", states[-1])}
+    personas = {state: measures.persona_of(run, state) for state in ("base", "personality", states[-1])}
+    abilities = {state: measures.capability(run, state) for state in ("personality", states[-1])}
     inputs = [artifact.fingerprint for group in (scores, personas, abilities) for artifact in group.values()]
 
     def make(folder: Any) -> dict[str, Any]:
@@ -105,7 +105,7 @@ def _after(run: Run, names: list[str]) -> str:
     layout = run.config.protect.layout
     if layout == "stacked":
         return "+".join(["personality", *names])
-    return f"personality+{names[-1] if layout == 'shared' else '|'.join(names)}"
+    return f"personality+{names[-1]}" if layout == "shared" else f"personality+{'|'.join(names)}|"
 
 
 def _change(before: list[Record], after: list[Record]) -> dict[str, Any]:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from adapters import base, train
-from adapters.serve import Served
+from adapters import router as routing
 from data import checks, dataset_card, replay, tasks
 from data import pairs as pair_data
 from data import persona as personas
@@ -17,16 +18,12 @@ from data.errors import BadInput
 from data.io import fingerprint, read_jsonl, sha256_tree, write_jsonl
 from data.persona import Persona
 from data.types import Exchange, Pair
-from evals import capability as capability_eval
 from evals import persona as persona_eval
-from evals import style
-from evals import tasks as task_eval
 from pipeline import buffer as buffers
 from pipeline import material, teaching
 from pipeline.run import Artifact, Run
 
 CONTROL = "_control"
-TASK_TOKENS = 48
 
 
 def pairs(run: Run) -> Artifact:
@@ -39,7 +36,7 @@ def pairs(run: Run) -> Artifact:
         "conversations": [[name, sha256_tree(Path(name))] for name in config.conversations.paths],
         "measured": {
             "capability": config.capability.items,
-            "tasks": {name: {**_source(task), "seed": None} for name, task in config.tasks.items()},
+            "tasks": {name: {**source_of(task), "seed": None} for name, task in config.tasks.items()},
         },
         **{name: getattr(config, name).model_dump() for name in ("conversations", "teacher", "pairs", "checks")},
         "seed": config.run.seed,
@@ -154,9 +151,9 @@ def task(run: Run, name: str) -> Artifact:
         "beneath": {label: artifact.fingerprint for label, artifact in below.items()},
         "start": start.fingerprint if start else None,
         "task": settings.model_dump(exclude={"control", "floor", "metric", "seed", "test"}),
-        "examples": _source(settings),
+        "examples": source_of(settings),
         "replay": kept.fingerprint if kept else None,
-        "memory": [[label, _source(config.tasks[label])] for label in earlier(run, name)]
+        "memory": [[label, source_of(config.tasks[label])] for label in earlier(run, name)]
         if protect.task_memory
         else [],
         "seed": seed,
@@ -208,68 +205,32 @@ def earlier(run: Run, name: str) -> list[str]:
     return names[: names.index(name.removesuffix(CONTROL))]
 
 
-def capability(run: Run, state: str) -> Artifact:
-    """General ability in one state, item by item, by lm-evaluation-harness. `molt eval capability CONFIG --state S`"""
-    config = run.config.capability
-    inputs = {"capability": config.model_dump(), "seed": run.config.run.seed, **lineage(run, state)}
-
-    def make(folder: Path) -> dict[str, Any]:
-        model = serve(run, state)
-        with run.console.progress(f"capability of {state}") as progress, model.state(state):
-            records = capability_eval.evaluate(model, config.items, config.batch_size, run.config.run.seed, progress)
-        write_jsonl(folder / "records.jsonl", records)
-        return {"state": state, "summary": capability_eval.summarise(records)}
-
-    return run.do("capability", inputs, make, f"capability of {state}")
-
-
-def persona_of(run: Run, state: str) -> Artifact:
-    """Persona, coherence and KL to the base in one state, prompt by prompt. `molt eval persona CONFIG --state S`"""
+def router(run: Run, names: list[str]) -> Artifact:
+    """Sends each request to the adapter of one of these tasks, or to the personality alone. Judged on test examples and
+    held-out prompts. Part of `molt compare-methods CONFIG`"""
     config, data = run.config, pairs(run)
-    inputs = {"persona_eval": config.persona_eval.model_dump(exclude={"samples"}), **lineage(run, state)}
+    settings = [(name, task_settings(run, name)) for name in names]
+    inputs = {
+        "pairs": data.fingerprint,
+        "router": config.router.model_dump(),
+        "tasks": {name: [source_of(task), task.train, seed_of(run, task)] for name, task in settings},
+    }
 
     def make(folder: Path) -> dict[str, Any]:
-        model, batch = serve(run, state), config.model.eval_batch_size
-        neutral = load_exchanges(data, "neutral_eval")[: config.persona_eval.neutral]
-        with run.console.progress(f"persona of {state}") as progress:
-            records = persona_eval.evaluate(
-                model,
-                state,
-                load_pairs(data, "heldout"),
-                classifier(run),
-                data.facts["nll_limit"],
-                config.persona_eval,
-                batch,
-                progress,
-            )
-            drift = persona_eval.drift(model, state, neutral, batch, progress)
-        write_jsonl(folder / "records.jsonl", records)
-        write_jsonl(folder / "drift.jsonl", drift)
-        return {
-            "state": state,
-            "score": _mean(records, "score"),
-            "coherent": _mean(records, "coherent"),
-            "kl": _mean(drift, "kl"),
-        }
+        found = {"train": {}, "test": {}}
+        for split, rows in found.items():
+            for name, task in settings:
+                rows[name] = [item.prompt[-1]["content"] for item in tasks.examples(task, split, config.run.seed)]
+        chat = {"train": ("train", "neutral_train"), "test": ("heldout", "neutral_eval")}
+        for split, (ours, neutral) in chat.items():
+            found[split][routing.NOBODY] = [item.question for item in load_pairs(data, ours)]
+            found[split][routing.NOBODY] += [item.question for item in load_exchanges(data, neutral)]
+        embed, how = run.base.embed, config.router
+        fitted = routing.fit(embed, found["train"], how.method, how.quantile, config.run.seed)
+        routing.save(fitted, folder)
+        return asdict(routing.judge(fitted, embed, found["test"]))
 
-    return run.do("persona", inputs, make, f"persona of {state}")
-
-
-def task_score(run: Run, name: str, state: str) -> Artifact:
-    """Exact match on the test examples of a task in one state. Part of `molt run CONFIG`."""
-    config = run.config
-    settings = task_settings(run, name)
-    inputs = {"examples": _source(settings), "metric": settings.metric, "seed": config.run.seed, **lineage(run, state)}
-
-    def make(folder: Path) -> dict[str, Any]:
-        model = serve(run, state)
-        examples = tasks.examples(settings, "test", config.run.seed)
-        with run.console.progress(f"{name} in {state}") as progress, model.state(state):
-            records = task_eval.evaluate(model, settings, examples, TASK_TOKENS, config.model.eval_batch_size, progress)
-        write_jsonl(folder / "records.jsonl", records)
-        return {"state": state, "task": name, "exact_match": _mean(records, "correct")}
-
-    return run.do("task-score", inputs, make, f"{name} in {state}")
+    return run.do("router", inputs, make, f"router of {', '.join(names)}")
 
 
 def states(run: Run) -> list[str]:
@@ -288,11 +249,24 @@ def task_settings(run: Run, name: str) -> TaskConfig:
     return settings.model_copy(update={"replay_ratio": 0.0}) if name.endswith(CONTROL) else settings
 
 
+def names_in(state: str) -> list[str]:
+    """The adapters of a state, lowest first: none of `base`, three of `personality+a+b`, and of `personality+a|b|`,
+    where a request goes to a, to b, or to the personality alone."""
+    return [] if state == "base" else [name for name in re.split(r"[+|]", state) if name]
+
+
+def routes(state: str) -> list[str]:
+    """What a request can be sent to in a routed state, nobody (`""`) included; nothing in any other."""
+    return state.split("+")[-1].split("|") if "|" in state else []
+
+
 def lineage(run: Run, state: str) -> dict[str, Any]:
     """What a state is made of: the pairs' fingerprint (which names the base) and those of its adapters."""
     found = {"pairs": pairs(run).fingerprint}
-    for name in [] if state == "base" else state.split("+"):
+    for name in names_in(state):
         found[name.removesuffix(CONTROL)] = adapter(run, name).fingerprint
+    if routes(state):
+        found["router"] = router(run, names_in(state)[1:]).fingerprint
     return found
 
 
@@ -300,26 +274,15 @@ def adapter(run: Run, name: str) -> Artifact:
     return personality(run) if name == "personality" else task(run, name)
 
 
-def serve(run: Run, state: str) -> Served:
-    """The served base with the adapters of a state loaded."""
-    needed = {name: adapter(run, name) for name in ([] if state == "base" else state.split("+"))}
+def serve(run: Run, state: str) -> Any:
+    """The served base with the adapters of a state loaded (`data.types.ChatModel`)."""
+    needed = {name: adapter(run, name) for name in names_in(state)}
     for name, artifact in needed.items():
         if name not in run.base.adapters:
             run.base.load(name, artifact.folder)
+    if routes(state):
+        return routing.Routed(run.base, routing.load(router(run, names_in(state)[1:]).folder))
     return run.base
-
-
-def classifier(run: Run) -> style.StyleClassifier:
-    """The style classifier: training prompts only, against the base's answers and other characters'. One and the same
-    for all states and seeds of these pairs."""
-    persona = personas.load(run.config.persona)
-    ours = load_pairs(pairs(run), "train")
-    topics = len({pair.topic for pair in ours}) > 1  # without topics, cross-validation keeps prompts apart
-    groups = [pair.topic if topics else pair.id for pair in ours]
-    positive = [style.Labelled(pair.chosen, group) for pair, group in zip(ours, groups, strict=True)]
-    negative = [style.Labelled(pair.rejected, group) for pair, group in zip(ours, groups, strict=True)]
-    negative += [style.Labelled(item.answer, item.source) for item in persona.others]
-    return style.train(positive, negative, persona.spec.catchphrases, seed=0)
 
 
 def material_of(run: Run) -> Persona:
@@ -344,7 +307,7 @@ def _memory(run: Run, name: str) -> list[Exchange]:
     return _taught(task, name, seed_of(run, task))[: run.config.protect.task_memory]
 
 
-def _source(task: TaskConfig) -> dict[str, Any]:
+def source_of(task: TaskConfig) -> dict[str, Any]:
     """What a task's examples come from: the settings that choose them, and the files."""
     settings = task.model_dump(include={"kind", "test", "prompt", "answer", "seed"})
     return {**settings, "files": sha256_tree(Path(task.path).expanduser()) if task.path else ""}
@@ -359,7 +322,3 @@ def _training_facts(trained: train.Trained) -> dict[str, Any]:
         "frozen_tensors_unchanged": trained.frozen,
         "trainable_tensors_moved": trained.moved,
     }
-
-
-def _mean(records: list[dict[str, Any]], key: str) -> float:
-    return sum(record[key] for record in records) / len(records)

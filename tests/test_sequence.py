@@ -17,6 +17,7 @@ from pipeline.run import Run
 METHODS = {
     "plain": {"protect.layout": "shared"},
     "stacked": {"protect.layout": "stacked", "tasks.*.replay_ratio": 0.25},
+    "routed": {},
     "held": {"protect.layout": "shared", "protect.kl_weight": 1.0, "protect.ewc_weight": 1.0},
 }
 
@@ -72,7 +73,9 @@ def test_every_method_is_measured_in_the_state_it_is_served_in(written: Path) ->
     states = {
         json.loads(path.read_text())["facts"]["state"] for path in (written / "run" / "persona").glob("*/artifact.json")
     }
-    assert {"base", "personality", "personality+shell", "personality+reminders+shell"} <= states
+    assert {"base", "personality+shell", "personality+reminders+shell", "personality+reminders|shell|"} <= states
+    routers = [json.loads(path.read_text())["facts"] for path in (written / "run" / "router").glob("*/artifact.json")]
+    assert max(router["accuracy"] for router in routers) > 0.8
     table = (written / "run" / "methods.md").read_text()
     assert all(f"| {name} |" in table for name in METHODS)
     assert "<svg" in (written / "run" / "methods.svg").read_text()

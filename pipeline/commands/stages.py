@@ -208,10 +208,11 @@ def eval_capability(
     """Benchmarks by lm-evaluation-harness, item by item."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from pipeline import stages
+        from pipeline import measures, stages
 
         wanted = [state] if state else stages.states(current)
-        told(console, [stages.capability(current, name) for name in wanted], f"molt report {again(config, overrides)}")
+        found = [measures.capability(current, name) for name in wanted]
+        told(console, found, f"molt report {again(config, overrides)}")
 
 
 @eval_app.command("persona")
@@ -219,10 +220,11 @@ def eval_persona(config: ConfigArg, overrides: Overrides = None, state: State = 
     """Persona, coherence and KL to the base on the held-out prompts."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from pipeline import stages
+        from pipeline import measures, stages
 
         wanted = [state] if state else stages.states(current)
-        told(console, [stages.persona_of(current, name) for name in wanted], f"molt report {again(config, overrides)}")
+        found = [measures.persona_of(current, name) for name in wanted]
+        told(console, found, f"molt report {again(config, overrides)}")
 
 
 @hypothesis_app.command("run")

@@ -1,0 +1,223 @@
+"""Which task adapter a request is for, by what it says; the personality is always on, and what is for no task goes to
+it alone."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from safetensors.numpy import load_file, save_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import KFold
+
+from adapters.serve import Served
+from data.errors import BadInput
+from data.io import read_json, sha256_file, write_json
+from data.types import Message, Progress, TokenScore, silent
+
+Embed = Callable[[list[str]], np.ndarray]
+NOBODY = ""
+"""The name that stands for no task: the personality alone."""
+ARRAYS, MANIFEST = "router.safetensors", "router.json"
+FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Router:
+    """Linear scores: `weights` (k, d) and `bias` (k,), by `names`. centroid: cosines to each name's mean; learned:
+    logistic regression. A request goes to the best name, unless its score is below that name's threshold (k,)."""
+
+    names: list[str]
+    method: str
+    weights: np.ndarray
+    bias: np.ndarray
+    thresholds: np.ndarray
+
+    def scores(self, rows: np.ndarray) -> np.ndarray:
+        """(n, k) from embeddings (n, d) of unit length: cosines, or probabilities."""
+        found = rows @ self.weights.T + self.bias
+        if self.method == "centroid":
+            return found
+        found = np.exp(found - found.max(1, keepdims=True))
+        return found / found.sum(1, keepdims=True)
+
+    def route(self, rows: np.ndarray) -> list[str]:
+        """A task's name for each embedding, or NOBODY."""
+        scores = self.scores(rows)
+        best = scores.argmax(1)
+        sure = scores[np.arange(len(rows)), best] >= self.thresholds[best]
+        return [self.names[place] if ok else NOBODY for place, ok in zip(best, sure, strict=True)]
+
+
+@dataclass(frozen=True)
+class Routing:
+    """How a router did on texts of known owners. `intruded`: share of ordinary chat sent to a task; `missed`: share of
+    tasks' texts sent to nobody; `sent` counts texts by owner and where they went."""
+
+    n: int
+    accuracy: float
+    intruded: float
+    missed: float
+    sent: dict[str, dict[str, int]]
+
+
+def fit(
+    embed: Embed,
+    examples: dict[str, list[str]],
+    method: Literal["centroid", "learned"] = "learned",
+    quantile: float = 0.02,
+    seed: int = 0,
+) -> Router:
+    """From texts by owner; those of NOBODY, ordinary chat, are a class of their own. Each threshold is the `quantile`
+    of what the owner's texts score where they were not fitted on (cross-validation), so about so many are turned away.
+
+    Raises BadInput when there are fewer than two owners, or one with fewer than five texts.
+    """
+    names = sorted(examples)
+    if len(names) < 2 or min(map(len, examples.values())) < FOLDS:
+        raise BadInput(
+            "A router needs two owners with five texts each, ordinary chat being one.", "Give it more examples."
+        )
+    rows = np.concatenate([embed(examples[name]) for name in names])
+    owners = np.repeat(np.arange(len(names)), [len(examples[name]) for name in names])
+    own = np.empty(len(rows))
+    for inside, outside in KFold(FOLDS, shuffle=True, random_state=seed).split(rows):
+        part = _fitted(names, method, rows[inside], owners[inside])
+        own[outside] = part.scores(rows[outside])[np.arange(len(outside)), owners[outside]]
+    thresholds = np.array([np.quantile(own[owners == place], quantile) for place in range(len(names))])
+    whole = _fitted(names, method, rows, owners)
+    return Router(names, method, whole.weights, whole.bias, thresholds.astype(np.float32))
+
+
+def _fitted(names: list[str], method: str, rows: np.ndarray, owners: np.ndarray) -> Router:
+    free = np.full(len(names), -np.inf, dtype=np.float32)
+    if method == "centroid":
+        means = np.stack([rows[owners == place].mean(0) for place in range(len(names))])
+        means = means / np.maximum(np.linalg.norm(means, axis=1, keepdims=True), 1e-12)
+        return Router(names, method, means.astype(np.float32), np.zeros(len(names), np.float32), free)
+    model = LogisticRegression(C=10.0, class_weight="balanced", max_iter=1000).fit(rows, owners)
+    weights, bias = np.asarray(model.coef_), np.asarray(model.intercept_)
+    if len(names) == 2:  # one row stands for both: the softmax of (0, z) is the sigmoid of z
+        weights, bias = np.concatenate([0 * weights, weights]), np.concatenate([0 * bias, bias])
+    return Router(names, method, weights.astype(np.float32), bias.astype(np.float32), free)
+
+
+def judge(router: Router, embed: Embed, examples: dict[str, list[str]]) -> Routing:
+    """On texts that it was not fitted on, by owner."""
+    sent = {owner: dict(Counter(router.route(embed(texts)))) for owner, texts in examples.items() if texts}
+    n = sum(map(len, examples.values()))
+    strangers = sent.get(NOBODY, {})
+    tasks = {owner: counts for owner, counts in sent.items() if owner != NOBODY}
+    return Routing(
+        n=n,
+        accuracy=sum(counts.get(owner, 0) for owner, counts in sent.items()) / n,
+        intruded=1 - strangers.get(NOBODY, 0) / sum(strangers.values()) if strangers else 0.0,
+        missed=sum(counts.get(NOBODY, 0) for counts in tasks.values())
+        / max(sum(sum(counts.values()) for counts in tasks.values()), 1),
+        sent={owner or "nobody": {name or "nobody": k for name, k in counts.items()} for owner, counts in sent.items()},
+    )
+
+
+def save(router: Router, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    arrays = {"weights": router.weights, "bias": router.bias, "thresholds": router.thresholds}
+    save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, folder / ARRAYS)
+    manifest = {"names": router.names, "method": router.method, "sha256": sha256_file(folder / ARRAYS)}
+    write_json(folder / MANIFEST, manifest)
+
+
+def load(folder: Path) -> Router:
+    """Raises BadInput when the arrays are not those that were written."""
+    manifest = read_json(folder / MANIFEST)
+    if sha256_file(folder / ARRAYS) != manifest["sha256"]:
+        raise BadInput(f"{folder / ARRAYS} is not what was written there.", f"Remove {folder} and run again.")
+    return Router(names=manifest["names"], method=manifest["method"], **load_file(folder / ARRAYS))
+
+
+class Routed:
+    """A served model in whose state `personality+a|b|` each request is answered by `personality+a`, `personality+b`, or
+    `personality`. Implements `data.types.ChatModel`; any other state is the served model's own."""
+
+    def __init__(self, served: Served, router: Router) -> None:
+        self._served, self._router = served, router
+        self._routing = False
+
+    @property
+    def model(self) -> Any:
+        return self._served.model
+
+    @property
+    def tokenizer(self) -> Any:
+        return self._served.tokenizer
+
+    @contextmanager
+    def state(self, name: str) -> Iterator[None]:
+        before = self._routing
+        self._routing = "|" in name
+        try:
+            with self._served.state(name.split("+")[0] if self._routing else name):
+                yield
+        finally:
+            self._routing = before
+
+    def embed(self, texts: list[str]) -> np.ndarray:
+        return self._served.embed(texts)
+
+    def generate(
+        self,
+        prompts: list[list[Message]],
+        max_new_tokens: int,
+        batch_size: int,
+        progress: Progress = silent,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> list[str]:
+        return self._spread(
+            prompts,
+            lambda rows: self._served.generate(
+                [prompts[i] for i in rows], max_new_tokens, batch_size, progress, temperature, seed
+            ),
+        )
+
+    def score(
+        self, prompts: list[list[Message]], completions: list[str], batch_size: int, progress: Progress = silent
+    ) -> list[TokenScore]:
+        return self._spread(
+            prompts,
+            lambda rows: self._served.score(
+                [prompts[i] for i in rows], [completions[i] for i in rows], batch_size, progress
+            ),
+        )
+
+    def kl_from(
+        self,
+        reference: str,
+        prompts: list[list[Message]],
+        completions: list[str],
+        batch_size: int,
+        progress: Progress = silent,
+    ) -> list[float]:
+        return self._spread(
+            prompts,
+            lambda rows: self._served.kl_from(
+                reference, [prompts[i] for i in rows], [completions[i] for i in rows], batch_size, progress
+            ),
+        )
+
+    def _spread(self, prompts: list[list[Message]], call: Callable[[list[int]], Sequence[Any]]) -> list[Any]:
+        """The answers in order, each route's together."""
+        if not self._routing or not prompts:
+            return list(call(list(range(len(prompts)))))
+        first = self._served.current
+        routes = self._router.route(self._served.embed([prompt[-1]["content"] for prompt in prompts]))
+        found: dict[int, Any] = {}
+        for name in dict.fromkeys(routes):
+            rows = [place for place, route in enumerate(routes) if route == name]
+            with self._served.state(f"{first}+{name}" if name else first):
+                found.update(zip(rows, call(rows), strict=True))
+        return [found[place] for place in range(len(prompts))]
