@@ -172,6 +172,11 @@ def save(model: Any, folder: Path, adapter: str) -> None:
     if not isinstance(model, PeftModel):
         model.to(torch.bfloat16).save_pretrained(folder)
         return
+    save_adapter(model, folder, adapter)
+
+
+def save_adapter(model: PeftModel, folder: Path, adapter: str) -> None:
+    """Its files directly in `folder`, whatever its name."""
     model.save_pretrained(str(folder), selected_adapters=[adapter])
     if adapter != "default":  # PEFT writes a named adapter one folder down
         for file in (folder / adapter).iterdir():

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 from peft import PeftModel
+from peft.tuners.lora import LoraLayer
 
 from adapters import card
 from adapters.base import Base
@@ -127,6 +128,7 @@ class Served(TextModel):
         super().__init__(base.model, base.tokenizer)
         self.digest = base.digest
         self.current = "base"
+        self.manifests: dict[str, card.Manifest] = {}
 
     @property
     def adapters(self) -> list[str]:
@@ -134,14 +136,23 @@ class Served(TextModel):
 
     def load(self, name: str, folder: Path) -> None:
         """Add an adapter under a name. Raises BadInput if it was trained on another base."""
-        card.check_base(folder, self.digest)
+        manifest = card.check_base(folder, self.digest)
         if name in self.adapters:
             raise BadInput(f"An adapter named {name} is loaded already.", "Give it another name.")
         if isinstance(self.model, PeftModel):
             self.model.load_adapter(str(folder), adapter_name=name)
         else:
             self.model = PeftModel.from_pretrained(self.model, str(folder), adapter_name=name)
+        self.manifests[name] = manifest
         self._activate(self.current)
+
+    def scale(self, name: str, factor: float) -> None:
+        """Turn a loaded adapter up or down, in every state: 0 is off, 1 as it was trained. Two calls do not add up."""
+        if name not in self.adapters:
+            raise BadInput(f"No adapter {name} is loaded.", f"Loaded: {', '.join(self.adapters) or 'none'}.")
+        for module in self.model.modules():
+            if isinstance(module, LoraLayer):
+                module.set_scale(name, factor)
 
     @contextmanager
     def state(self, name: str) -> Iterator[None]:
