@@ -67,7 +67,7 @@ def compose(
     model: Any = served.model
     share = 1 / len(names) if method == "average" else 1.0
     factors = weights or [share] * len(names)
-    ranks = [model.peft_config[one].r for one in names]
+    ranks = [rank_of(model, one) for one in names]
     if method == "linear" and len(set(ranks)) > 1:
         raise BadInput(f"linear needs adapters of one rank, not of {ranks}.", "Use cat or svd.")
     options: dict[str, Any] = {}
@@ -83,7 +83,7 @@ def compose(
     served.manifests[name] = served.manifests[names[-1]]
     with served.state(served.current):  # PEFT makes the new one active
         pass
-    return Composition(method, names, factors, model.peft_config[name].r, error(model, name, names, factors))
+    return Composition(method, names, factors, rank_of(model, name), error(model, name, names, factors))
 
 
 @torch.no_grad()
@@ -99,6 +99,10 @@ def error(model: PeftModel, name: str, names: list[str], weights: list[float]) -
             off += float((made - exact).square().sum())
             whole += float(exact.square().sum())
     return (off / whole) ** 0.5 if whole else 0.0
+
+
+def rank_of(model: Any, name: str) -> int:
+    return model.peft_config[name].r
 
 
 def layers(model: Any) -> Iterator[Any]:

@@ -144,7 +144,7 @@ class Served(TextModel):
         else:
             self.model = PeftModel.from_pretrained(self.model, str(folder), adapter_name=name)
         self.manifests[name] = manifest
-        self._activate(self.current)
+        self.activate(self.current)
 
     def scale(self, name: str, factor: float) -> None:
         """Turn a loaded adapter up or down, in every state: 0 is off, 1 as it was trained. Two calls do not add up."""
@@ -157,13 +157,14 @@ class Served(TextModel):
     @contextmanager
     def state(self, name: str) -> Iterator[None]:
         before = self.current
-        self._activate(name)
+        self.activate(name)
         try:
             yield
         finally:
-            self._activate(before)
+            self.activate(before)
 
-    def _activate(self, name: str) -> None:
+    def activate(self, name: str) -> None:
+        """Serve this state from now on. Raises BadInput when one of its adapters is not loaded."""
         wanted = [] if name == "base" else name.split("+")
         missing = [adapter for adapter in wanted if adapter not in self.adapters]
         if missing:

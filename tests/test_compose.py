@@ -19,7 +19,9 @@ from data.persona import user
 PROMPTS, ANSWERS = [user("hello"), user("what is rain?")], ["a cup of tea", "water"]
 
 
-def trained(tiny: Path, folder: Path, name: str, seed: int, r: int = 4, below: dict[str, str] | None = None) -> Path:
+def trained(
+    tiny: Path, folder: Path, name: str, seed: int, r: int = 4, below: dict[str, str] | None = None, std: float = 0.05
+) -> Path:
     """An adapter of noise, as a training would have left it."""
     loaded = base.load(ModelConfig(id=str(tiny), precision="fp32"))
     config = LoraConfig(r=r, lora_alpha=2 * r, target_modules="all-linear", task_type="CAUSAL_LM")
@@ -27,7 +29,7 @@ def trained(tiny: Path, folder: Path, name: str, seed: int, r: int = 4, below: d
     torch.manual_seed(seed)
     for key, value in model.named_parameters():
         if "lora_" in key:
-            torch.nn.init.normal_(value, std=0.05)
+            torch.nn.init.normal_(value, std=std)
     fit.save_adapter(model, folder, name)
     card.write(folder, card.Manifest(name, str(tiny), loaded.digest, "fp32", below or {}))
     return folder
