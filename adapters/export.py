@@ -62,23 +62,26 @@ def merged(config: ModelConfig, folders: list[Path], out: Path) -> None:
     served.tokenizer.save_pretrained(out)
 
 
-def adapter(config: ModelConfig, folders: list[Path], out: Path) -> int:
-    """One adapter that is the stack of these, exactly, and its rank."""
+def adapter(
+    config: ModelConfig, folders: list[Path], out: Path, method: compose.Method = "cat", rank: int | None = None
+) -> compose.Composition:
+    """One adapter made of these: by cat exactly their stack, by another method near it, with the error that it has."""
     served = _stacked(bases.load(config), folders)
     model, names = served.model, served.adapters
     if len(names) == 1 and isinstance(model, PeftModel):
         fit.save_adapter(model, out, names[0])
         card.write(out, served.manifests[names[0]])
-        return compose.rank_of(model, names[0])
-    made = compose.compose(served, names, WHOLE, "cat")
+        return compose.Composition("cat", names, [1.0], compose.rank_of(model, names[0]), 0.0)
+    made = compose.compose(served, names, WHOLE, method, rank=rank)
     compose.save(served, WHOLE, made, out)
-    return made.rank
+    return made
 
 
 def ollama(base: str, system: str, out: Path) -> None:
     """A Modelfile beside the adapter in `out`: ollama create NAME -f Modelfile."""
     quoted = system.replace('"""', "'''")
-    lines = [f"FROM {base}", "ADAPTER .", "PARAMETER temperature 0.7"]
+    lines = ["# FROM: the same base, as a name that Ollama knows or a folder with its safetensors"]
+    lines += [f"FROM {base}", "ADAPTER .", "PARAMETER temperature 0.7"]
     lines += [f'SYSTEM """{quoted}"""'] if system else []
     write_text(out / "Modelfile", "\n".join(lines) + "\n")
 
@@ -93,9 +96,14 @@ def vllm(base: str, name: str, rank: int, out: Path) -> None:
 
 
 def check(
-    config: ModelConfig, folders: list[Path], out: Path, prompts: list[list[Message]], answers: list[str]
+    config: ModelConfig,
+    folders: list[Path],
+    out: Path,
+    prompts: list[list[Message]],
+    answers: list[str],
+    limit: float = AGREES,
 ) -> Check:
-    """Load the export in `out` and compare it with the stack. Raises MoltError when they differ by more than AGREES."""
+    """Load the export in `out` and compare it with the stack. Raises MoltError when the KL is above `limit`."""
     wanted = _logprobs(_stacked(dequantised(config), folders), prompts, answers)
     if (out / "adapter_config.json").is_file():
         found = _logprobs(_stacked(dequantised(config), [out]), prompts, answers)
@@ -104,7 +112,7 @@ def check(
         plain = bases.load(config.model_copy(update={"id": str(out.absolute()), "revision": None}), precision)
         found = _logprobs(TextModel(plain.model, plain.tokenizer), prompts, answers)
     kl, largest = _difference(wanted, found)
-    if not kl <= AGREES:
+    if not kl <= limit:
         raise MoltError(
             f"The export in {out} does not give what was trained (KL {kl:.3f} nats a token). Do not use it."
         )

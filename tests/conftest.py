@@ -53,3 +53,46 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     LlamaForCausalLM(config).save_pretrained(folder)
     return folder
+
+
+def talkative(tiny: Path, folder: Path) -> Path:
+    """The tiny model with a head of its own: with tied embeddings it repeats the line break before its answer."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(tiny, tie_word_embeddings=False)
+    torch.manual_seed(1)
+    torch.nn.init.normal_(model.lm_head.weight)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(tiny).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_project(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Folder with `project.yaml`: every stage on a tiny model that talks, two tasks, and methods to compare."""
+    import yaml
+
+    from pipeline import config
+
+    folder = tmp_path_factory.mktemp("project")
+    tiny = talkative(tiny, folder / "model")
+    small = {"train": 24, "test": 8, "steps": 3, "batch_size": 4, "learning_rate": 5e-3, "replay_ratio": 0.0}
+    raw = yaml.safe_load(config.shipped("smoke.yaml").read_text())
+    raw["run"]["folder"] = str(folder / "run")
+    raw["model"] |= {"id": str(tiny), "precision": "fp32"}
+    raw["pairs"] |= {"max_new_tokens": 8, "temperature": 1.0}
+    raw["checks"] = {"min_length_ratio": 0.01}
+    raw["train"]["gradient_accumulation"] = 1
+    raw["persona_eval"]["max_new_tokens"] = 8
+    raw["tasks"] = {"reminders": {"kind": "reminders", **small}, "shell": {"kind": "shell", **small}}
+    raw["capability"] = {"items": {"arc_easy": 4}}
+    methods = {
+        "plain": {"protect.layout": "shared"},
+        "stacked": {"protect.layout": "stacked", "tasks.*.replay_ratio": 0.25},
+        "routed": {},
+        "held": {"protect.layout": "shared", "protect.kl_weight": 1.0, "protect.ewc_weight": 1.0},
+    }
+    raw["sequence"] = {"methods": methods, "reference": "plain", "seeds": [0, 1]}
+    (folder / "project.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
+    return folder

@@ -27,7 +27,7 @@ def test_the_figures_of_the_readme_are_those_of_the_committed_results() -> None:
 
 def test_every_command_in_the_readme_exists() -> None:
     known: dict = typer.main.get_command(cli.app).commands  # type: ignore[attr-defined]
-    for name, sub in re.findall(r"`molt ([a-z]+)(?: ([a-z]+))?", README):
+    for name, sub in re.findall(r"`molt ([a-z-]+)(?: ([a-z]+))?", README):
         assert name in known
         if commands := getattr(known[name], "commands", None):
             assert sub in commands

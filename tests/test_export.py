@@ -36,8 +36,8 @@ def test_every_export_gives_what_was_trained(
     tiny: Path, tmp_path: Path, folders: list[Path], precision: str, count: int
 ) -> None:
     config, stack = model(tiny, precision), folders[:count]
-    rank = export.adapter(config, stack, tmp_path / "adapter")
-    assert rank == (4 if count == 1 else 10)
+    made = export.adapter(config, stack, tmp_path / "adapter")
+    assert made.rank == (4 if count == 1 else 10) and made.error < 1e-6
     export.merged(config, stack, tmp_path / "merged")
     assert card.read(tmp_path / "adapter").training.get("of", {}).keys() == (
         {"personality", "shell"} if count == 2 else set()
@@ -76,7 +76,7 @@ def test_an_export_that_is_something_else_is_refused(tiny: Path, tmp_path: Path,
 def test_files_for_servers(tmp_path: Path) -> None:
     export.ollama("llama3.1:8b", 'You are "Bo".', tmp_path)
     text = (tmp_path / "Modelfile").read_text()
-    assert text.startswith("FROM llama3.1:8b\nADAPTER .\n") and 'SYSTEM """You are "Bo"."""' in text
+    assert "\nFROM llama3.1:8b\nADAPTER .\n" in text and 'SYSTEM """You are "Bo"."""' in text
     export.vllm("meta/llama 8b", "bo", 20, tmp_path)
     text = (tmp_path / "serve.sh").read_text()
     assert "--max-lora-rank 32 " in text and "'meta/llama 8b'" in text and 'bo="$here"' in text

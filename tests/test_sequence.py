@@ -7,51 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from data.errors import BadInput
 from pipeline import cli, config, methods_report, sequence
 from pipeline.console import Console
 from pipeline.run import Run
 
-METHODS = {
-    "plain": {"protect.layout": "shared"},
-    "stacked": {"protect.layout": "stacked", "tasks.*.replay_ratio": 0.25},
-    "routed": {},
-    "held": {"protect.layout": "shared", "protect.kl_weight": 1.0, "protect.ewc_weight": 1.0},
-}
-
-
-def talkative(tiny: Path, folder: Path) -> Path:
-    """The tiny model with a head of its own: with tied embeddings it repeats the line break before its answer."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    model = AutoModelForCausalLM.from_pretrained(tiny, tie_word_embeddings=False)
-    torch.manual_seed(1)
-    torch.nn.init.normal_(model.lm_head.weight)
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(tiny).save_pretrained(folder)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def written(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("sequence")
-    tiny = talkative(tiny, folder / "model")
-    small = {"train": 24, "test": 8, "steps": 3, "batch_size": 4, "learning_rate": 5e-3, "replay_ratio": 0.0}
-    raw = yaml.safe_load(config.shipped("smoke.yaml").read_text())
-    raw["run"]["folder"] = str(folder / "run")
-    raw["model"] |= {"id": str(tiny), "precision": "fp32"}
-    raw["pairs"] |= {"max_new_tokens": 8, "temperature": 1.0}
-    raw["checks"] = {"min_length_ratio": 0.01}
-    raw["train"]["gradient_accumulation"] = 1
-    raw["persona_eval"]["max_new_tokens"] = 8
-    raw["tasks"] = {"reminders": {"kind": "reminders", **small}, "shell": {"kind": "shell", **small}}
-    raw["capability"] = {"items": {"arc_easy": 4}}
-    raw["sequence"] = {"methods": METHODS, "reference": "plain", "seeds": [0, 1]}
-    (folder / "sequence.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
-    return folder
+METHODS = ["plain", "stacked", "routed", "held"]
 
 
 def molt(*arguments: str) -> int:
@@ -60,34 +22,37 @@ def molt(*arguments: str) -> int:
     return int(stopped.value.code or 0)
 
 
-def test_every_method_is_measured_in_the_state_it_is_served_in(written: Path) -> None:
-    assert molt("compare-methods", str(written / "sequence.yaml"), "--best", "1") == 0
-    found = json.loads((written / "run" / "methods.json").read_text())
+def test_every_method_is_measured_in_the_state_it_is_served_in(tiny_project: Path) -> None:
+    assert molt("compare-methods", str(tiny_project / "project.yaml"), "--best", "1") == 0
+    found = json.loads((tiny_project / "run" / "methods.json").read_text())
     first = [row for row in found if row["seed"] == 0]
-    assert [row["method"] for row in first] == list(METHODS)
+    assert [row["method"] for row in first] == METHODS
     second = [row["method"] for row in found if row["seed"] == 1]
     assert second[0] == "plain" and len(second) == 2
     for row in found:
         assert row["accuracy"][0][1] is not None and row["backward"] is not None
         assert row["seconds"] > 0 and row["peak_gib"] > 0 and row["kl"] >= 0
     states = {
-        json.loads(path.read_text())["facts"]["state"] for path in (written / "run" / "persona").glob("*/artifact.json")
+        json.loads(path.read_text())["facts"]["state"]
+        for path in (tiny_project / "run" / "persona").glob("*/artifact.json")
     }
     assert {"base", "personality+shell", "personality+reminders+shell", "personality+reminders|shell|"} <= states
-    routers = [json.loads(path.read_text())["facts"] for path in (written / "run" / "router").glob("*/artifact.json")]
+    routers = [
+        json.loads(path.read_text())["facts"] for path in (tiny_project / "run" / "router").glob("*/artifact.json")
+    ]
     assert max(router["accuracy"] for router in routers) > 0.8
-    table = (written / "run" / "methods.md").read_text()
+    table = (tiny_project / "run" / "methods.md").read_text()
     assert all(f"| {name} |" in table for name in METHODS)
-    assert "<svg" in (written / "run" / "methods.svg").read_text()
-    made = {path.name for path in (written / "run" / "personality").iterdir()}
+    assert "<svg" in (tiny_project / "run" / "methods.svg").read_text()
+    made = {path.name for path in (tiny_project / "run" / "personality").iterdir()}
     assert len(made) == 1  # one for all methods and seeds
 
 
-def test_a_second_time_nothing_is_trained(written: Path) -> None:
-    molt("compare-methods", str(written / "sequence.yaml"), "--best", "1")
-    before = sorted((written / "run").rglob("artifact.json"))
-    assert molt("compare-methods", str(written / "sequence.yaml"), "--best", "1") == 0
-    assert sorted((written / "run").rglob("artifact.json")) == before
+def test_a_second_time_nothing_is_trained(tiny_project: Path) -> None:
+    molt("compare-methods", str(tiny_project / "project.yaml"), "--best", "1")
+    before = sorted((tiny_project / "run").rglob("artifact.json"))
+    assert molt("compare-methods", str(tiny_project / "project.yaml"), "--best", "1") == 0
+    assert sorted((tiny_project / "run").rglob("artifact.json")) == before
 
 
 @pytest.mark.parametrize(

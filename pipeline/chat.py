@@ -1,0 +1,90 @@
+"""Talk to several states side by side: base, personality, personality with a task. The base is loaded once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from data.errors import BadInput
+from data.types import Message
+
+HELP = """\
+/use STATE [STATE ...]   answer in these states: base, personality, personality+TASK
+/scale ADAPTER FACTOR    turn an adapter up or down: 0 is off, 1 as it was trained
+/system TEXT             a system prompt from here on; without TEXT none
+/reset                   forget the conversation
+/states                  what can be used, and what is
+/quit                    or ctrl-D"""
+Reply = Callable[[str], None]
+
+
+@dataclass
+class Chat:
+    """Each state keeps a history of its own, so that none hears what another said."""
+
+    model: Any
+    states: list[str]
+    max_new_tokens: int
+    system: str = ""
+    histories: dict[str, list[Message]] = field(default_factory=dict)
+
+    def answers(self, text: str) -> dict[str, str]:
+        """What each state says to `text`; both become part of its history."""
+        found = {}
+        for state in self.states:
+            history = self.histories.setdefault(state, [])
+            history.append({"role": "user", "content": text})
+            system: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
+            with self.model.state(state):
+                (answer,) = self.model.generate([[*system, *history]], self.max_new_tokens, 1)
+            history.append({"role": "assistant", "content": answer})
+            found[state] = answer
+        return found
+
+    def use(self, states: list[str]) -> None:
+        """Raises BadInput for a state whose adapters are not loaded."""
+        for state in states:
+            with self.model.state(state):
+                pass
+        self.states = states
+
+    def command(self, line: str) -> str:
+        """Do what a line with a slash says, and what there is to tell. Raises BadInput for what is no command."""
+        name, *words = line.split()
+        if name == "/use" and words:
+            self.use(words)
+            return f"answering: {', '.join(words)}"
+        if name == "/scale" and len(words) == 2 and re.fullmatch(r"-?\d+(\.\d+)?", words[1]):
+            self.model.scale(words[0], float(words[1]))
+            return f"{words[0]} times {words[1]}"
+        if name == "/system":
+            self.system = line.removeprefix("/system").strip()
+            return f"system prompt: {self.system or 'none'}"
+        if name == "/reset":
+            self.histories.clear()
+            return "forgotten"
+        if name == "/states":
+            return f"loaded: {', '.join(self.model.adapters) or 'no adapter'}; answering: {', '.join(self.states)}"
+        if name == "/help":
+            return HELP
+        raise BadInput(f"{line} is no command.", "See: /help")
+
+
+def talk(chat: Chat, lines: Iterator[str], say: Reply) -> None:
+    """Answer line by line until /quit or the end. A mistake is told, and the conversation goes on."""
+    for line in lines:
+        text = line.strip()
+        if text == "/quit":
+            return
+        if not text:
+            continue
+        try:
+            if text.startswith("/"):
+                say(chat.command(text))
+                continue
+            for state, answer in chat.answers(text).items():
+                say(f"{state}: {answer}" if len(chat.states) > 1 else answer)
+        except BadInput as error:
+            say(f"{error.what} {error.fix}")

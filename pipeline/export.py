@@ -1,0 +1,63 @@
+"""One state of a run, taken elsewhere."""
+
+from __future__ import annotations
+
+import math
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import get_args
+
+from adapters import compose
+from adapters import export as exports
+from data.errors import BadInput
+from pipeline import stages
+from pipeline.run import Run
+
+PROMPTS = 8
+
+
+@dataclass(frozen=True)
+class Exported:
+    """`rank` and `error` are the one adapter's; of merged weights they are None and 0."""
+
+    check: exports.Check
+    rank: int | None
+    error: float
+
+    def told(self, out: Path, to: str) -> list[str]:
+        lines = [f"loaded again: KL {self.check.kl:.5f} nats a token from what was trained"]
+        if self.error:
+            lines.append(f"the one adapter is {self.error:.0%} away from the exact stack")
+        if self.check.shift is not None:
+            lines.append(f"on the original 16-bit weights it would be {self.check.shift:.4f} nats a token away")
+        following = {"ollama": f"cd {out} && ollama create NAME -f Modelfile", "vllm": f"sh {out}/serve.sh"}
+        return [*lines, *([f"next: {following[to]}"] if to in following else [])]
+
+
+def export(run: Run, out: Path, to: str, state: str, method: str, rank: int | None) -> Exported:
+    """Into `out`, which is only there when the export gives what was trained. `molt export CONFIG --to adapter`"""
+    names = stages.names_in(state)
+    if not names or "|" in state:
+        raise BadInput(f"The state {state} is nothing to export.", "Name one: --state personality+TASK")
+    if method not in get_args(compose.Method):
+        raise BadInput(f"There is no method {method}.", f"Use one of: {', '.join(get_args(compose.Method))}.")
+    model, heldout = run.config.model, stages.load_pairs(stages.pairs(run), "heldout")[:PROMPTS]
+    folders = [stages.adapter(run, name).folder for name in names]
+    run.release()
+    partial = out.with_name(f".{out.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    made = None
+    if to == "merged":
+        exports.merged(model, folders, partial)
+    else:
+        made = exports.adapter(model, folders, partial, method, rank)  # type: ignore[arg-type]
+    if to == "ollama":
+        exports.ollama(model.id, "", partial)
+    if to == "vllm" and made:
+        exports.vllm(model.id, out.name, made.rank, partial)
+    limit = exports.AGREES if not made or not made.error else math.inf  # an approximation is told, and not refused
+    answers = [pair.chosen for pair in heldout]
+    check = exports.check(model, folders, partial, [pair.prompt for pair in heldout], answers, limit)
+    partial.rename(out)
+    return Exported(check, made.rank if made else None, made.error if made else 0.0)

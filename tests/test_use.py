@@ -1,0 +1,122 @@
+"""What was trained is used: chat and export on the command line, on a tiny real model."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import pytest
+
+from adapters import base, serve
+from adapters.config import ModelConfig
+from pipeline import chat as chats
+from pipeline import cli, stages
+from pipeline.config import load
+from pipeline.console import Console
+from pipeline.run import Run
+
+
+def molt(*arguments: str) -> int:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(list(arguments))
+    return int(stopped.value.code or 0)
+
+
+@pytest.fixture(scope="module")
+def config(tiny_project: Path) -> str:
+    name = str(tiny_project / "project.yaml")
+    run = Run(load(name), Console())
+    stages.task(run, "reminders")
+    stages.task(run, "shell")
+    run.close()
+    return name
+
+
+def test_chat_answers_in_every_state_once(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert molt("chat", config, "--message", "hello", "--max-new-tokens", "4", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert list(found) == ["base", "personality", "personality+reminders", "personality+shell"]
+    assert len(set(found.values())) > 1
+
+
+def test_chat_reads_a_pipe_and_survives_mistakes(
+    config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = [
+        "hello",
+        "/dance",
+        "/use nobody",
+        "/use base",
+        "/scale shell 0.5",
+        "hello",
+        "",
+        "/states",
+        "/quit",
+        "unheard",
+    ]
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    assert molt("chat", config, "--use", "base,personality", "--max-new-tokens", "4") == 0
+    told = capsys.readouterr().out
+    assert "base: " in told and "personality: " in told
+    assert "/dance is no command" in told and "No adapter nobody is loaded" in told
+    assert "answering: base" in told and "unheard" not in told
+
+
+def test_each_state_has_a_history_of_its_own(config: str) -> None:
+    run = Run(load(config), Console())
+    chat = chats.Chat(stages.serve(run, "personality"), ["base", "personality"], 4)
+    first = chat.answers("hello")
+    assert chat.histories["base"][1]["content"] == first["base"]
+    chat.command("/system Be brief.")
+    with chat.model.state("personality"):
+        asked = [{"role": "system", "content": "Be brief."}, *chat.histories["personality"]]
+        expected = chat.model.generate([[*asked, {"role": "user", "content": "and now?"}]], 4, 1)
+    assert [chat.answers("and now?")["personality"]] == expected
+    chat.command("/reset")
+    assert not chat.histories
+    run.close()
+
+
+def test_chat_does_not_train(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert molt("chat", config, f"run.folder={tmp_path / 'empty'}", "--message", "hello") == 1
+    assert "has not been run with these settings" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("to", ["adapter", "merged", "ollama", "vllm"])
+def test_export_on_the_command_line(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], to: str) -> None:
+    out, state = tmp_path / "out", "personality+shell"
+    assert molt("export", config, "--to", to, "--state", state, "--out", str(out), "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["kl"] < 1e-3 and found["error"] < 1e-6
+    assert molt("export", config, "--to", to, "--state", state, "--out", str(out)) == 2
+    expected = {"ollama": "Modelfile", "vllm": "serve.sh", "merged": "model.safetensors"}
+    assert (out / expected.get(to, "adapter_model.safetensors")).is_file()
+    if to == "adapter":
+        served = serve.Served(base.load(ModelConfig(id=load(config).model.id, precision="fp32")))
+        served.load("mine", out)
+        with served.state("mine"):
+            assert served.generate([[{"role": "user", "content": "hello"}]], 4, 1)
+
+
+def test_an_approximation_is_told(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    options = ["--state", "personality+shell", "--method", "svd", "--rank", "2", "--out", str(tmp_path / "out")]
+    assert molt("export", config, *options) == 0
+    assert "away from the exact stack" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--to", "moon"], "Nothing is exported to moon"),
+        (["--state", "base"], "nothing to export"),
+        (["--method", "glue"], "no method glue"),
+        (["--state", "personality+dance"], "no task dance"),
+    ],
+)
+def test_what_cannot_be_exported(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+) -> None:
+    assert molt("export", config, *options, "--out", str(tmp_path / "out")) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
