@@ -136,18 +136,8 @@ def train_task(
     `start` is the adapter to train further, of the same layers beneath (the shared layout); without it a fresh one is
     trained. Raises BadInput when a term of `config.protect` lacks what it compares with.
     """
-    hashes = {label: card.check_base(path, base.digest).weights_sha256 for label, path in beneath.items()}
     set_seed(seed)
-    model = stack(base, beneath)
-    if start is None:
-        model.add_adapter(name, fit.lora(config.lora))
-    else:
-        card.check_base(start, base.digest)
-        model.load_adapter(str(start), adapter_name=name)
-    tuner: Any = model.base_model
-    tuner.set_adapter([*beneath, name])  # makes all of them trainable
-    for key, parameter in model.named_parameters():
-        parameter.requires_grad = f".{name}." in key
+    model, hashes = above(config, base, name, beneath, start)
     before = {key: value.detach().clone() for key, value in frozen.trainable(model)}
     text, protect = TextModel(model, base.tokenizer), config.protect
     importance = _fisher(text, protect, protected, start, name, seed, progress) if protect.ewc_weight else None
@@ -161,7 +151,7 @@ def train_task(
         ),
         train_dataset=_completions(mix),
         processing_class=base.tokenizer,
-        penalties=_penalties(text, config, protected, importance, name, list(beneath)),
+        penalties=terms(text, config, protected, importance, name, list(beneath)),
     )
     checks = fit.run(trainer, base.tokenizer, folder, name, progress, callbacks=_callbacks(trainer, config, protected))
     _interpolate(trainer.model, before, protect.interpolation)
@@ -174,6 +164,25 @@ def train_task(
     return checks
 
 
+def above(
+    config: AdaptersConfig, base: Base, name: str, beneath: dict[str, Path], start: Path | None
+) -> tuple[PeftModel, dict[str, str]]:
+    """The model with the adapters `beneath` active and frozen and the one called `name` alone trainable, fresh or from
+    `start`; and the hashes of those beneath."""
+    hashes = {label: card.check_base(path, base.digest).weights_sha256 for label, path in beneath.items()}
+    model = stack(base, beneath)
+    if start is None:
+        model.add_adapter(name, fit.lora(config.lora))
+    else:
+        card.check_base(start, base.digest)
+        model.load_adapter(str(start), adapter_name=name)
+    tuner: Any = model.base_model
+    tuner.set_adapter([*beneath, name])  # makes all of them trainable
+    for key, parameter in model.named_parameters():
+        parameter.requires_grad = f".{name}." in key
+    return model, hashes
+
+
 def stack(base: Base, beneath: dict[str, Path]) -> PeftModel:
     """The base with these adapters loaded, none of them trainable."""
     (first, path), *others = beneath.items()
@@ -183,7 +192,7 @@ def stack(base: Base, beneath: dict[str, Path]) -> PeftModel:
     return model
 
 
-def _penalties(
+def terms(
     text: TextModel,
     config: AdaptersConfig,
     protected: Protected,

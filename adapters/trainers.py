@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 from transformers import TrainerCallback
-from trl import DPOTrainer, SFTTrainer
+from trl import DPOTrainer, GRPOTrainer, SFTTrainer
 from trl.experimental.orpo import ORPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
@@ -175,6 +175,25 @@ class OddsTrainer(Checkpointed, ORPOTrainer):
     ) -> Any:
         result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
         return _penalised(self, result, model, return_outputs)
+
+
+class RewardTrainer(Checkpointed, GRPOTrainer):
+    """GRPO (Shao et al. 2024, arXiv:2402.03300) without a reference of TRL's own, which for stacked adapters would be
+    the wrong one; with penalties."""
+
+    def __init__(self, *args: Any, penalties: list[Penalty], **kwargs: Any) -> None:
+        self.penalties = penalties
+        self._calls = 0
+        trainable = _freeze(kwargs["model"])
+        super().__init__(*args, **kwargs)
+        _unfreeze(self.model, trainable)
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        result = super().compute_loss(model, inputs, return_outputs, num_items_in_batch)
+        # TRL leaves the division by accumulation steps to the loss
+        return _penalised(self, result, model, return_outputs, 1 / self.current_gradient_accumulation_steps)
 
 
 class ChatTrainer(Checkpointed, SFTTrainer):

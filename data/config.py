@@ -140,6 +140,16 @@ class TaskConfig(Section):
         default="batch", description="stream: each example comes once, in order, and only a memory of them is kept"
     )
     stream_memory: int = Field(default=64, ge=1, description="stream: examples that are kept to be replayed")
+    max_new_tokens: int = Field(default=48, ge=1, description="length of an answer, when it is measured or sampled")
+    on_policy: Literal["none", "regenerate", "grpo"] = Field(
+        default="none",
+        description="afterwards. regenerate: train on the model's own right answers; grpo: on samples, by whether they "
+        "are right",
+    )
+    on_policy_steps: int = Field(default=20, ge=2, description="of that, in each round")
+    on_policy_rounds: int = Field(default=1, ge=1, description="regenerate: each with new answers")
+    on_policy_learning_rate: float = Field(default=1e-4, gt=0)
+    generations: int = Field(default=4, ge=2, description="grpo: samples of each prompt")
     control: bool = Field(default=False, description="also train without replay, as the unprotected control")
     floor: float = Field(default=0.5, ge=0, le=1, description="exact match below which the task counts as not learned")
     seed: int | None = Field(default=None, ge=0, description="of examples, order and start; the run's, unless given")

@@ -11,7 +11,7 @@ from typing import get_args
 from adapters import compose
 from adapters import export as exports
 from data.errors import BadInput
-from pipeline import stages
+from pipeline import layout, stages
 from pipeline.run import Run
 
 PROMPTS = 8
@@ -37,7 +37,7 @@ class Exported:
 
 def export(run: Run, out: Path, to: str, state: str, method: str, rank: int | None) -> Exported:
     """Into `out`, which is only there when the export gives what was trained. `molt export CONFIG --to adapter`"""
-    names = stages.names_in(state)
+    names = layout.names_in(state)
     if not names or "|" in state:
         raise BadInput(f"The state {state} is nothing to export.", "Name one: --state personality+TASK")
     if method not in get_args(compose.Method):

@@ -9,7 +9,7 @@ from adapters.registry import Entry, Registry
 from data.io import read_jsonl
 from evals import gate
 from evals.stats import Outcome
-from pipeline import measures, stages
+from pipeline import layout, measures, stages
 from pipeline.run import Artifact, Missing, Run
 
 Record = dict[str, Any]
@@ -63,7 +63,7 @@ def candidates(run: Run) -> list[str]:
 def judge(run: Run, name: str) -> gate.GateVerdict:
     """The personality must be better than the base at being itself, a task better than the personality at the task;
     neither may lose capability, persona or coherence beyond the margins."""
-    before, after = ("base", "personality") if name == "personality" else ("personality", stages.state_of(run, name))
+    before, after = ("base", "personality") if name == "personality" else ("personality", layout.state_of(run, name))
     personas = records(measures.persona_of(run, before)), records(measures.persona_of(run, after))
     abilities = records(measures.capability(run, before)), records(measures.capability(run, after))
     if name == "personality":
@@ -97,7 +97,7 @@ def judge_records(
 def paths(run: Run) -> list[dict[str, str]]:
     """The path colour of each stage that was judged, controls included (docs: path colours)."""
     found = []
-    for name in stages.states(run)[1:]:
+    for name in layout.states(run)[1:]:
         adapter = name.split("+")[-1]
         try:
             verdict = judge(run, adapter)
@@ -116,8 +116,8 @@ def _colour(run: Run, name: str, verdict: gate.GateVerdict) -> tuple[str, str]:
         checks.pop("persona")  # there is no earlier personality to lose
         learned = new.outcome == "pass"
     else:
-        exact = measures.task_score(run, name, stages.state_of(run, name)).facts["exact_match"]
-        learned = new.outcome == "pass" and exact >= stages.task_settings(run, name).floor
+        exact = measures.task_score(run, name, layout.state_of(run, name)).facts["exact_match"]
+        learned = new.outcome == "pass" and exact >= layout.task_settings(run, name).floor
     lost = [check.name for check in checks.values() if check.outcome == "fail"]
     open_ = [check.name for check in checks.values() if check.outcome == "unresolved"]
     gained = f"the new was {'learned' if learned else 'not learned'} ({new.difference:+.0f} points)"

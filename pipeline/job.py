@@ -8,7 +8,7 @@ from pathlib import Path
 from data import assets
 from data.errors import BadInput
 from data.io import write_json, write_text
-from pipeline import gates, grid, measures, report, results, stages
+from pipeline import gates, grid, layout, measures, report, results, stages
 from pipeline.run import Run
 
 
@@ -30,14 +30,14 @@ def everything(run: Run) -> Outcome:
         grid.check(run, name)  # now, and not after an hour of training
     stages.personality(run)
     stages.buffer(run)
-    for state in stages.states(run)[2:]:
-        stages.task(run, state.split("+")[-1])
-    for state in stages.states(run):
+    for state in layout.states(run)[2:]:
+        stages.adapter(run, state.split("+")[-1])
+    for state in layout.states(run):
         measures.persona_of(run, state)
         measures.capability(run, state)
     for name in config.tasks:
         measures.task_score(run, name, "personality")
-    for state in stages.states(run)[2:]:
+    for state in layout.states(run)[2:]:
         measures.task_score(run, state.split("+")[-1], state)
     gates.judge_all(run)
     for name in config.hypotheses:

@@ -13,17 +13,15 @@ from evals import capability as capability_eval
 from evals import persona as persona_eval
 from evals import style
 from evals import tasks as task_eval
-from pipeline import stages
+from pipeline import layout, stages
 from pipeline.run import Artifact, Run
-
-TASK_TOKENS = 48
 
 
 def capability(run: Run, state: str) -> Artifact:
     """General ability in one state, item by item, by lm-evaluation-harness. `molt eval capability CONFIG --state S`"""
     config = run.config.capability
     inputs = {"capability": config.model_dump(), "seed": run.config.run.seed, **stages.lineage(run, state)}
-    alternatives = stages.routes(state)
+    alternatives = layout.routes(state)
     parts = {name: capability(run, f"personality+{name}" if name else "personality") for name in alternatives}
 
     def make(folder: Path) -> dict[str, Any]:
@@ -85,7 +83,7 @@ def persona_of(run: Run, state: str) -> Artifact:
 def task_score(run: Run, name: str, state: str) -> Artifact:
     """Exact match on the test examples of a task in one state. Part of `molt run CONFIG`."""
     config = run.config
-    settings = stages.task_settings(run, name)
+    settings = layout.task_settings(run, name)
     inputs = {
         "examples": stages.source_of(settings),
         "metric": settings.metric,
@@ -97,7 +95,9 @@ def task_score(run: Run, name: str, state: str) -> Artifact:
         model = stages.serve(run, state)
         examples = tasks.examples(settings, "test", config.run.seed)
         with run.console.progress(f"{name} in {state}") as progress, model.state(state):
-            records = task_eval.evaluate(model, settings, examples, TASK_TOKENS, config.model.eval_batch_size, progress)
+            records = task_eval.evaluate(
+                model, settings, examples, settings.max_new_tokens, config.model.eval_batch_size, progress
+            )
         write_jsonl(folder / "records.jsonl", records)
         return {"state": state, "task": name, "exact_match": _mean(records, "correct")}
 

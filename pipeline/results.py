@@ -12,7 +12,7 @@ from scipy import stats as scipy_stats
 from data.io import read_json, read_jsonl
 from evals import capability as capability_eval
 from evals import stats
-from pipeline import gates, grid, measures, stages
+from pipeline import gates, grid, layout, measures, stages
 from pipeline.config import load_hypothesis
 from pipeline.run import Artifact, Missing, Run, environment
 
@@ -44,13 +44,13 @@ def collect(run: Run) -> dict[str, Any]:
         return {**found, "missing": missing}
     found["pairs"] = pairs.facts
     found["classifier"] = _classifier(run, pairs)
-    personas = {state: there(lambda state=state: measures.persona_of(run, state)) for state in stages.states(run)}
-    abilities = {state: there(lambda state=state: measures.capability(run, state)) for state in stages.states(run)}
+    personas = {state: there(lambda state=state: measures.persona_of(run, state)) for state in layout.states(run)}
+    abilities = {state: there(lambda state=state: measures.capability(run, state)) for state in layout.states(run)}
     persona_records = {state: _records(item) for state, item in personas.items() if item}
     ability_records = {state: _records(item) for state, item in abilities.items() if item}
     found["states"] = [
         _state(state, persona_records, ability_records, personas[state])
-        for state in stages.states(run)
+        for state in layout.states(run)
         if state in persona_records or state in ability_records
     ]
     found["tasks"] = [task for name in run.config.tasks if (task := _task(run, name, there))]
@@ -125,7 +125,7 @@ def _task(run: Run, name: str, there: Callable[..., Artifact | None]) -> dict[st
     """Exact match of the personality alone, with the task, and with its control."""
     settings = run.config.tasks[name]
     before = there(lambda: measures.task_score(run, name, "personality"))
-    after = there(lambda: measures.task_score(run, name, stages.state_of(run, name)))
+    after = there(lambda: measures.task_score(run, name, layout.state_of(run, name)))
     if not before or not after:
         return None
     first = [row["correct"] for row in _records(before)]
@@ -140,7 +140,7 @@ def _task(run: Run, name: str, there: Callable[..., Artifact | None]) -> dict[st
         "examples": _records(after)[:5],
     }
     if settings.control:
-        control = there(lambda: measures.task_score(run, name, stages.state_of(run, f"{name}{stages.CONTROL}")))
+        control = there(lambda: measures.task_score(run, name, layout.state_of(run, f"{name}{layout.CONTROL}")))
         if control:
             third = [row["correct"] for row in _records(control)]
             found["control"] = asdict(stats.proportion(sum(third), len(third)))
@@ -151,7 +151,7 @@ def _retention(
     run: Run, name: str, personas: dict[str, list[Record]], tasks: list[dict[str, Any]]
 ) -> dict[str, Any] | None:
     """How much of the unprotected loss of persona score replay prevents, with an interval over prompts."""
-    states = ("personality", stages.state_of(run, name), stages.state_of(run, f"{name}{stages.CONTROL}"))
+    states = ("personality", layout.state_of(run, name), layout.state_of(run, f"{name}{layout.CONTROL}"))
     if not run.config.tasks[name].control or any(state not in personas for state in states):
         return None
     scores = [[float(row["score"]) for row in personas[state]] for state in states]
@@ -226,7 +226,7 @@ def _training(run: Run, there: Callable[..., Artifact | None]) -> list[dict[str,
     names = [
         "personality",
         *run.config.tasks,
-        *(f"{n}{stages.CONTROL}" for n, t in run.config.tasks.items() if t.control),
+        *(f"{n}{layout.CONTROL}" for n, t in run.config.tasks.items() if t.control),
     ]
     found = []
     for name in names:

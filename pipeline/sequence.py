@@ -10,7 +10,7 @@ from data.errors import BadInput
 from data.io import read_jsonl, write_json, write_text
 from evals import stats
 from evals.continual import transfer
-from pipeline import measures, methods_report, stages
+from pipeline import layout, measures, methods_report, stages
 from pipeline.config import Config, vary
 from pipeline.run import Artifact, Run
 
@@ -66,7 +66,8 @@ def measured(run: Run, label: str) -> Artifact:
     """The whole sequence by the current configuration: transfer between the tasks, and what the last state keeps."""
     names = list(run.config.tasks)
     trained = [stages.task(run, name) for name in names]
-    states = [_after(run, names[: count + 1]) for count in range(len(names))]
+    practised = [stages.practice(run, name) for name in names if run.config.tasks[name].on_policy != "none"]
+    states = [layout.after(run, names[: count + 1]) for count in range(len(names))]
     scores = {
         (state, name): measures.task_score(run, name, state)
         for place, state in enumerate(["personality", *states])
@@ -92,20 +93,12 @@ def measured(run: Run, label: str) -> Artifact:
             "coherent": end["coherent"],
             "capability": _change(*(read_jsonl(artifact.folder / "records.jsonl") for artifact in abilities.values())),
             "kl": end["kl"],
-            "seconds": sum(artifact.facts["seconds"] for artifact in trained),
+            "seconds": sum(artifact.facts["seconds"] for artifact in [*trained, *practised]),
             "steps": [artifact.facts["steps"] for artifact in trained],
-            "peak_gib": max(artifact.facts["peak_gib"] for artifact in trained),
+            "peak_gib": max(artifact.facts["peak_gib"] for artifact in [*trained, *practised]),
         }
 
     return run.do("sequence", {"of": inputs}, make, label)
-
-
-def _after(run: Run, names: list[str]) -> str:
-    """The state that is served when these tasks have been learned."""
-    layout = run.config.protect.layout
-    if layout == "stacked":
-        return "+".join(["personality", *names])
-    return f"personality+{names[-1]}" if layout == "shared" else f"personality+{'|'.join(names)}|"
 
 
 def _change(before: list[Record], after: list[Record]) -> dict[str, Any]:

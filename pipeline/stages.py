@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -20,10 +19,16 @@ from data.persona import Persona
 from data.types import Exchange, Pair
 from evals import persona as persona_eval
 from pipeline import buffer as buffers
-from pipeline import material, teaching
+from pipeline import layout, material, teaching
 from pipeline.run import Artifact, Run
 
-CONTROL = "_control"
+ON_POLICY = {"generations", "max_new_tokens", "metric"}
+"""What practice on own samples depends on, besides the settings that say so by name."""
+NOT_TRAINED = {
+    "control", "floor", "metric", "seed", "test", "max_new_tokens", "generations",
+    "on_policy", "on_policy_steps", "on_policy_rounds", "on_policy_learning_rate",
+}  # fmt: skip
+"""Settings of a task that its first training does not depend on."""
 
 
 def pairs(run: Run) -> Artifact:
@@ -139,21 +144,21 @@ def updated_buffer(run: Run, paths: list[Path]) -> Artifact:
 def task(run: Run, name: str) -> Artifact:
     """A task adapter above the frozen personality, replay mixed in; `NAME_control` is the same without replay.
     `molt train task NAME CONFIG`"""
-    config, settings = run.config, task_settings(run, name)
-    seed = seed_of(run, settings)
-    below = {label: adapter(run, label) for label in beneath(run, name)}
-    before = continued(run, name)
-    start = task(run, before) if before else None
+    config, settings = run.config, layout.task_settings(run, name)
+    seed = layout.seed_of(run, settings)
+    below = {label: adapter(run, label) for label in layout.beneath(run, name)}
+    before = layout.continued(run, name)
+    start = adapter(run, before) if before else None
     protect = config.protect
     kept = buffer(run) if settings.replay_ratio or protect.replays else None
-    remembered = earlier(run, name) if protect.task_memory else []
+    remembered = layout.earlier(run, name) if protect.task_memory else []
     inputs: dict[str, Any] = {
         "beneath": {label: artifact.fingerprint for label, artifact in below.items()},
         "start": start.fingerprint if start else None,
-        "task": settings.model_dump(exclude={"control", "floor", "metric", "seed", "test"}),
+        "task": {key: value for key, value in settings.model_dump().items() if key not in NOT_TRAINED},
         "examples": source_of(settings),
         "replay": kept.fingerprint if kept else None,
-        "memory": [[label, source_of(config.tasks[label])] for label in earlier(run, name)]
+        "memory": [[label, source_of(config.tasks[label])] for label in layout.earlier(run, name)]
         if protect.task_memory
         else [],
         "seed": seed,
@@ -161,17 +166,7 @@ def task(run: Run, name: str) -> Artifact:
     }
 
     def make(folder: Path) -> dict[str, Any]:
-        lesson = teaching.Lesson(
-            name,
-            settings,
-            seed,
-            _taught(settings, name, seed),
-            replay.load(kept.folder) if kept else None,
-            [item for label in remembered for item in _memory(run, label)],
-            load_exchanges(pairs(run), "neutral_train"),
-            {label: artifact.folder for label, artifact in below.items()},
-            start.folder if start else None,
-        )
+        lesson = _lesson(run, name, kept, remembered, start)
         trained, mix, far = teaching.teach(run, lesson, folder)
         new = {id(item) for item in lesson.taught}
         replayed = sum(id(item) not in new for item in mix)
@@ -180,40 +175,47 @@ def task(run: Run, name: str) -> Artifact:
     return run.do(f"task-{name}", inputs, make)
 
 
-def beneath(run: Run, name: str) -> list[str]:
-    """The adapters that are active and frozen beneath a task's, lowest first, by `protect.layout`."""
-    return ["personality", *(earlier(run, name) if run.config.protect.layout == "stacked" else [])]
+def _lesson(
+    run: Run, name: str, kept: Artifact | None, remembered: list[str], start: Artifact | None
+) -> teaching.Lesson:
+    settings = layout.task_settings(run, name)
+    seed = layout.seed_of(run, settings)
+    return teaching.Lesson(
+        name,
+        settings,
+        seed,
+        _taught(settings, name, seed),
+        replay.load(kept.folder) if kept else None,
+        [item for label in remembered for item in _memory(run, label)],
+        load_exchanges(pairs(run), "neutral_train"),
+        {label: adapter(run, label).folder for label in layout.beneath(run, name)},
+        start.folder if start else None,
+    )
 
 
-def seed_of(run: Run, task: TaskConfig) -> int:
-    return run.config.run.seed if task.seed is None else task.seed
+def practice(run: Run, name: str) -> Artifact:
+    """The task's adapter after it was trained on the model's own samples (`tasks.NAME.on_policy`). Part of
+    `molt run CONFIG`"""
+    settings, before = layout.task_settings(run, name), task(run, name)
+    kept = buffer(run) if settings.replay_ratio or run.config.protect.replays else None
+    remembered = layout.earlier(run, name) if run.config.protect.task_memory else []
+    on = {key: value for key, value in settings.model_dump().items() if key in ON_POLICY or key.startswith("on_policy")}
 
+    def make(folder: Path) -> dict[str, Any]:
+        return teaching.practise(run, _lesson(run, name, kept, remembered, before), folder)
 
-def state_of(run: Run, name: str) -> str:
-    """The state in which a task is served."""
-    return "+".join([*beneath(run, name), name])
-
-
-def continued(run: Run, name: str) -> str | None:
-    """The task whose adapter is trained further for this one."""
-    before = earlier(run, name)
-    return before[-1] if run.config.protect.layout == "shared" and before else None
-
-
-def earlier(run: Run, name: str) -> list[str]:
-    names = list(run.config.tasks)
-    return names[: names.index(name.removesuffix(CONTROL))]
+    return run.do(f"practice-{name}", {"task": before.fingerprint, **on}, make)
 
 
 def router(run: Run, names: list[str]) -> Artifact:
     """Sends each request to the adapter of one of these tasks, or to the personality alone. Judged on test examples and
     held-out prompts. Part of `molt compare-methods CONFIG`"""
     config, data = run.config, pairs(run)
-    settings = [(name, task_settings(run, name)) for name in names]
+    settings = [(name, layout.task_settings(run, name)) for name in names]
     inputs = {
         "pairs": data.fingerprint,
         "router": config.router.model_dump(),
-        "tasks": {name: [source_of(task), task.train, seed_of(run, task)] for name, task in settings},
+        "tasks": {name: [source_of(task), task.train, layout.seed_of(run, task)] for name, task in settings},
     }
 
     def make(folder: Path) -> dict[str, Any]:
@@ -233,55 +235,30 @@ def router(run: Run, names: list[str]) -> Artifact:
     return run.do("router", inputs, make, f"router of {', '.join(names)}")
 
 
-def states(run: Run) -> list[str]:
-    """All states that the run compares: the base, the personality, and each task above it, controls last."""
-    names = list(run.config.tasks)
-    controls = [f"{name}{CONTROL}" for name in names if run.config.tasks[name].control]
-    return ["base", "personality", *(state_of(run, name) for name in [*names, *controls])]
-
-
-def task_settings(run: Run, name: str) -> TaskConfig:
-    """The settings of a task, or of its control. Raises BadInput for a task that the config does not have."""
-    settings = run.config.tasks.get(name.removesuffix(CONTROL))
-    if settings is None:
-        known = ", ".join(run.config.tasks) or "none"
-        raise BadInput(f"The config has no task {name}.", f"Its tasks are: {known}. Add one under `tasks:`.")
-    return settings.model_copy(update={"replay_ratio": 0.0}) if name.endswith(CONTROL) else settings
-
-
-def names_in(state: str) -> list[str]:
-    """The adapters of a state, lowest first: none of `base`, three of `personality+a+b`, and of `personality+a|b|`,
-    where a request goes to a, to b, or to the personality alone."""
-    return [] if state == "base" else [name for name in re.split(r"[+|]", state) if name]
-
-
-def routes(state: str) -> list[str]:
-    """What a request can be sent to in a routed state, nobody (`""`) included; nothing in any other."""
-    return state.split("+")[-1].split("|") if "|" in state else []
-
-
 def lineage(run: Run, state: str) -> dict[str, Any]:
     """What a state is made of: the pairs' fingerprint (which names the base) and those of its adapters."""
     found = {"pairs": pairs(run).fingerprint}
-    for name in names_in(state):
-        found[name.removesuffix(CONTROL)] = adapter(run, name).fingerprint
-    if routes(state):
-        found["router"] = router(run, names_in(state)[1:]).fingerprint
+    for name in layout.names_in(state):
+        found[name.removesuffix(layout.CONTROL)] = adapter(run, name).fingerprint
+    if layout.routes(state):
+        found["router"] = router(run, layout.names_in(state)[1:]).fingerprint
     return found
 
 
 def adapter(run: Run, name: str) -> Artifact:
-    return personality(run) if name == "personality" else task(run, name)
+    if name == "personality":
+        return personality(run)
+    return task(run, name) if layout.task_settings(run, name).on_policy == "none" else practice(run, name)
 
 
 def serve(run: Run, state: str) -> Any:
     """The served base with the adapters of a state loaded (`data.types.ChatModel`)."""
-    needed = {name: adapter(run, name) for name in names_in(state)}
+    needed = {name: adapter(run, name) for name in layout.names_in(state)}
     for name, artifact in needed.items():
         if name not in run.base.adapters:
             run.base.load(name, artifact.folder)
-    if routes(state):
-        return routing.Routed(run.base, routing.load(router(run, names_in(state)[1:]).folder))
+    if layout.routes(state):
+        return routing.Routed(run.base, routing.load(router(run, layout.names_in(state)[1:]).folder))
     return run.base
 
 
@@ -304,7 +281,7 @@ def _taught(task: TaskConfig, name: str, seed: int) -> list[Exchange]:
 def _memory(run: Run, name: str) -> list[Exchange]:
     """What is kept of an earlier task: a sample that its seed draws."""
     task = run.config.tasks[name]
-    return _taught(task, name, seed_of(run, task))[: run.config.protect.task_memory]
+    return _taught(task, name, layout.seed_of(run, task))[: run.config.protect.task_memory]
 
 
 def source_of(task: TaskConfig) -> dict[str, Any]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from adapters import base, train
+from adapters import base, on_policy, train
 from data import mix as mixing
 from data.config import TaskConfig
+from data.errors import MoltError
 from data.replay import Buffer
-from data.types import Exchange
+from data.types import Exchange, Progress, TaskExample
 from evals import distance
+from evals import tasks as scores
 from pipeline.run import Run
 
+TEMPERATURE = 0.7
 LOOKED_AT = 64
 """Examples of each side by which the distance is judged."""
 
@@ -44,20 +48,97 @@ def teach(run: Run, lesson: Lesson, folder: Path) -> tuple[train.Trained, list[E
     mix = mixture(lesson)
     run.release()
     with run.console.progress(lesson.name) as progress:
-        trained = train.train_task(
-            run.config.adapters(),
-            base.load(run.config.model),
-            lesson.name,
-            lesson.task,
-            mix,
-            lesson.beneath,
-            folder,
-            lesson.seed,
-            progress,
-            train.Protected(lesson.neutral, lesson.kept, lesson.buffer.stored if lesson.buffer else []),
-            lesson.start,
-        )
+        trained = _train(run, lesson, mix, folder, progress)
     return trained, mix, far
+
+
+def _train(run: Run, lesson: Lesson, mix: list[Exchange], folder: Path, progress: Progress) -> train.Trained:
+    return train.train_task(
+        run.config.adapters(),
+        base.load(run.config.model),
+        lesson.name,
+        lesson.task,
+        mix,
+        lesson.beneath,
+        folder,
+        lesson.seed,
+        progress,
+        _protected(lesson),
+        lesson.start,
+    )
+
+
+def _protected(lesson: Lesson) -> train.Protected:
+    return train.Protected(lesson.neutral, lesson.kept, lesson.buffer.stored if lesson.buffer else [])
+
+
+def practise(run: Run, lesson: Lesson, folder: Path) -> dict[str, Any]:
+    """Train the adapter in `lesson.start` further on the model's own samples, into `folder`: GRPO, or rounds of
+    training on those of its answers that are right (Chen et al. 2025, arXiv:2510.18874)."""
+    task = lesson.task
+    if task.on_policy == "grpo":
+        run.release()
+        examples = [TaskExample(item.prompt, item.answer) for item in lesson.taught]
+        with run.console.progress(f"{lesson.name}, GRPO") as progress:
+            trained = on_policy.train_grpo(
+                run.config.adapters(),
+                base.load(run.config.model),
+                lesson.name,
+                task,
+                examples,
+                lambda answers, references: scores.score(task, answers, references),
+                lesson.beneath,
+                _known(lesson.start),
+                folder,
+                lesson.seed,
+                progress,
+                _protected(lesson),
+            )
+        return {"seconds": round(trained.seconds, 1), "steps": trained.steps, "peak_gib": round(trained.peak_gib, 2)}
+    return _regenerate(run, lesson, folder)
+
+
+def _regenerate(run: Run, lesson: Lesson, folder: Path) -> dict[str, Any]:
+    task, start, right, seconds, peak = lesson.task, _known(lesson.start), [], 0.0, 0.0
+    changes = {"steps": task.on_policy_steps, "learning_rate": task.on_policy_learning_rate, "arrival": "batch"}
+    for number in range(task.on_policy_rounds):
+        own = _own_right(run, lesson, start, number)
+        right.append(len(own))
+        if len(own) < task.batch_size:
+            raise MoltError(
+                f"{lesson.name}: only {len(own)} of {len(lesson.taught)} own answers are right, too few to learn from.",
+                f"Teach it better first: raise tasks.{lesson.name}.steps, or set on_policy=none",
+            )
+        last = number == task.on_policy_rounds - 1
+        here = folder if last else folder / f"round-{number}"
+        part = replace(lesson, task=task.model_copy(update=changes), taught=own, start=start, seed=lesson.seed + number)
+        run.release()
+        with run.console.progress(f"{lesson.name}, own answers") as progress:
+            trained = _train(run, part, mixture(part), here, progress)
+        start, seconds, peak = here, seconds + trained.seconds, max(peak, trained.peak_gib)
+    steps = task.on_policy_steps * task.on_policy_rounds
+    return {"right": right, "seconds": round(seconds, 1), "steps": steps, "peak_gib": round(peak, 2)}
+
+
+def _own_right(run: Run, lesson: Lesson, start: Path, number: int) -> list[Exchange]:
+    """The model's own answers to the training prompts, sampled, as far as they are right."""
+    run.release()
+    model, state = run.base, "+".join([*lesson.beneath, lesson.name])
+    for name, path in {**lesson.beneath, lesson.name: start}.items():
+        model.load(name, path)
+    prompts, batch = [item.prompt for item in lesson.taught], run.config.model.eval_batch_size
+    with run.console.progress(f"{lesson.name}, own answers") as progress, model.state(state):
+        tokens, heat = lesson.task.max_new_tokens, TEMPERATURE
+        answers = model.generate(prompts, tokens, batch, progress, heat, lesson.seed + number)
+    marks = scores.score(lesson.task, answers, [item.answer for item in lesson.taught])
+    rows = zip(lesson.taught, answers, marks, strict=True)
+    return [replace(item, answer=answer) for item, answer, right in rows if right]
+
+
+def _known(start: Path | None) -> Path:
+    if start is None:
+        raise ValueError("practice goes on from a trained adapter")
+    return start
 
 
 def mixture(lesson: Lesson) -> list[Exchange]:

@@ -10,7 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from adapters import base, card, serve, train
+from adapters import base, card, on_policy, serve, train
 from adapters.config import (
     AdaptersConfig,
     DpoConfig,
@@ -26,7 +26,7 @@ from data import topk
 from data.config import TaskConfig
 from data.errors import BadInput
 from data.persona import user
-from data.types import Exchange, Pair
+from data.types import Exchange, Pair, TaskExample
 
 PAIRS = [Pair(str(i), user(f"hello {i}"), f"Open drawer {i}. Then tea.", f"I am glad {i}") for i in range(8)]
 NEUTRAL = [Exchange(user("what is rain?"), "Rain is water."), Exchange(user("what is tea?"), "Tea is a drink.")]
@@ -372,3 +372,31 @@ def test_in_four_bits_the_terms_pull_the_same_way(tiny: Path, tmp_path: Path, be
             for one in (free, held)
         ]
         assert sizes[1] < sizes[0]
+
+
+def test_grpo_moves_the_task_alone_towards_what_is_rewarded(
+    tiny: Path, tmp_path: Path, beneath: dict[str, Path]
+) -> None:
+    """Rewarded for an answer that begins with an even character, as some do: it comes more often afterwards."""
+    config = settings(tiny)
+    task(config, beneath, tmp_path / "sft")
+    rewarding = TASK.model_copy(
+        update={"on_policy_steps": 25, "batch_size": 16, "generations": 8, "max_new_tokens": 2,
+                "on_policy_learning_rate": 2e-2}
+    )  # fmt: skip
+    examples = [TaskExample(user(f"list files {i}"), "e") for i in range(16)]
+    seen: list[float] = []
+
+    def reward(answers: list[str], references: list[str]) -> list[int]:
+        found = [int(bool(answer) and ord(answer[0]) % 2 == 0) for answer in answers]
+        seen.append(sum(found) / len(found))
+        return found
+
+    trained = on_policy.train_grpo(
+        config, base.load(config.model), "shell", rewarding, examples, reward, beneath, tmp_path / "sft",
+        tmp_path / "grpo", 0,
+    )  # fmt: skip
+    assert trained.moved == 28 and trained.frozen >= 28
+    assert card.read(tmp_path / "grpo").beneath == card.read(tmp_path / "sft").beneath
+    assert not same(tmp_path / "sft", tmp_path / "grpo")
+    assert sum(seen[-5:]) > sum(seen[:5]) + 0.5

@@ -208,9 +208,9 @@ def eval_capability(
     """Benchmarks by lm-evaluation-harness, item by item."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from pipeline import measures, stages
+        from pipeline import layout, measures
 
-        wanted = [state] if state else stages.states(current)
+        wanted = [state] if state else layout.states(current)
         found = [measures.capability(current, name) for name in wanted]
         told(console, found, f"molt report {again(config, overrides)}")
 
@@ -220,9 +220,9 @@ def eval_persona(config: ConfigArg, overrides: Overrides = None, state: State = 
     """Persona, coherence and KL to the base on the held-out prompts."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from pipeline import measures, stages
+        from pipeline import layout, measures
 
-        wanted = [state] if state else stages.states(current)
+        wanted = [state] if state else layout.states(current)
         found = [measures.persona_of(current, name) for name in wanted]
         told(console, found, f"molt report {again(config, overrides)}")
 

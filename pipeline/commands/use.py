@@ -30,10 +30,10 @@ def chat(
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
         from pipeline import chat as chats
-        from pipeline import stages
+        from pipeline import layout, stages
 
         current.only_read = True  # to talk is no order to train
-        states = use.split(",") if use else stages.states(current)
+        states = use.split(",") if use else layout.states(current)
         for state in states:
             stages.serve(current, state)
         session = chats.Chat(current.base, [], max_new_tokens)

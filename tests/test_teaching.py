@@ -1,0 +1,86 @@
+"""How a task is taught on a tiny real model: from files, as a stream, with memory, and further from its own answers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from data.errors import MoltError
+from data.io import write_jsonl
+from pipeline import layout, measures, stages
+from pipeline.config import load
+from pipeline.console import Console
+from pipeline.run import Run
+
+Made = Callable[..., Run]
+
+
+@pytest.fixture
+def made(tiny_project: Path, tmp_path: Path) -> Iterator[Made]:
+    """A run with one task, `own`, of which every answer is `ls`, beside what the project's config says."""
+    rows = [{"q": f"list files {i}", "a": "ls"} for i in range(60)]
+    write_jsonl(tmp_path / "train.jsonl", rows[:40])
+    write_jsonl(tmp_path / "test.jsonl", rows[40:])
+    task = {
+        "kind": "jsonl", "path": str(tmp_path), "prompt": "{q}", "answer": "{a}", "train": 40, "test": 10, "steps": 30,
+        "batch_size": 4, "learning_rate": 1e-2, "replay_ratio": 0.0, "max_new_tokens": 4,
+    }  # fmt: skip
+    runs: list[Run] = []
+
+    def make(**changes: Any) -> Run:
+        given = {"own": {**task, **changes.pop("own", {})}, **changes.pop("others", {})}
+        overrides = [f"{key}={value}" for key, value in changes.items()]
+        config = load(str(tiny_project / "project.yaml"), [f"tasks={json.dumps(given)}", "sequence={}", *overrides])
+        runs.append(Run(config, Console()))
+        return runs[-1]
+
+    yield make
+    for run in runs:
+        run.close()
+
+
+def test_own_answers_that_are_right_are_learned_in_rounds(made: Made) -> None:
+    run = made(own={"on_policy": "regenerate", "on_policy_steps": 3, "on_policy_rounds": 2})
+    first, then = stages.task(run, "own"), stages.practice(run, "own")
+    assert first.facts["apart"] >= 0 and first.facts["risk"] in ("low", "medium", "high")
+    assert len(then.facts["right"]) == 2 and min(then.facts["right"]) >= 4
+    assert stages.adapter(run, "own").fingerprint == then.fingerprint != first.fingerprint
+    assert measures.task_score(run, "own", "personality+own").facts["exact_match"] > 0.5
+    assert (then.folder / "round-0" / "adapter_model.safetensors").is_file()
+
+
+def test_too_few_right_answers_to_learn_from_are_an_error(made: Made) -> None:
+    run = made(own={"on_policy": "regenerate", "steps": 2, "learning_rate": 1e-5})
+    with pytest.raises(MoltError, match="too few to learn from"):
+        stages.practice(run, "own")
+
+
+def test_a_stream_is_trained_on_once_and_in_order(made: Made) -> None:
+    found = stages.task(made(own={"arrival": "stream", "steps": 10}), "own")
+    assert found.facts["examples"] == 40 and found.facts["replayed"] == 0
+
+
+def test_earlier_tasks_are_replayed_from_memory(made: Made) -> None:
+    second = {"kind": "shell", "train": 24, "test": 8, "steps": 4, "batch_size": 4, "replay_ratio": 0.5}
+    run = made(**{"protect.layout": "shared", "protect.task_memory": 6}, others={"shell": second}, own={"steps": 4})
+    found = stages.task(run, "shell")
+    assert found.facts["replayed"] == 8
+    assert layout.continued(run, "shell") == "own"
+    assert layout.after(run, ["own", "shell"]) == "personality+shell"
+
+
+@pytest.mark.parametrize(
+    ("state", "names", "routes"),
+    [
+        ("base", [], []),
+        ("personality+a+b", ["personality", "a", "b"], []),
+        ("personality+a|", ["personality", "a"], ["a", ""]),
+        ("personality+a|b|", ["personality", "a", "b"], ["a", "b", ""]),
+    ],
+)
+def test_a_state_names_its_adapters_and_its_routes(state: str, names: list[str], routes: list[str]) -> None:
+    assert (layout.names_in(state), layout.routes(state)) == (names, routes)
