@@ -62,7 +62,12 @@ class TrainSettings(Section):
 
 
 class PersonalityConfig(Section):
-    method: Literal["dpo", "sft"] = Field(default="dpo", description="dpo: pairs; sft: the chosen side only")
+    method: Literal["dpo", "sft", "sdft"] = Field(
+        default="dpo",
+        description="dpo: pairs; sft: the chosen side only; sdft: no answers, the model learns to say without the spec "
+        "what it says with it",
+    )
+    sample_tokens: int = Field(default=48, ge=1, description="sdft: length of what the model says while it learns")
     parameters: Literal["lora", "full"] = Field(default="lora", description="full needs a 16- or 32-bit base")
     steps: int = Field(default=60, ge=2, description="optimizer steps; with one, LoRA cannot move its A")
     batch_size: int = Field(default=6, ge=1, description="pairs a step, over all micro-batches")

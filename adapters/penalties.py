@@ -4,16 +4,18 @@ term compares with is taken once, before the first step, so no adapter has to be
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
+from peft.tuners.lora import LoraLayer
 
 from adapters import frozen
 from adapters.serve import TextModel
 from data.errors import BadInput
 from data.topk import TopK
-from data.types import Exchange
+from data.types import Exchange, Message
 
 Penalty = Callable[[Any, int], torch.Tensor]
 """Called with the model in training and the number of losses computed so far; gives a weighted scalar."""
@@ -85,6 +87,57 @@ class Anchor:
                 then = then.float()
                 feature = feature + (here.float() - then).square().sum() / then.square().sum() / len(self._layers)
         return self._output * self._temperature**2 * kl / tokens + self._feature * feature / len(chosen)
+
+
+class SelfDistillation:
+    """KL(teacher || model), nats a token, on what the model itself says to the prompts; the teacher is the same model,
+    told who it is by a system prompt (on-policy self-distillation, SDFT; Shenfeld et al. 2026, arXiv:2601.19897).
+
+    The teacher is the model as it was at the start where the adapter is `fresh`, which turned off is that; else the
+    model as it is now.
+    """
+
+    def __init__(
+        self,
+        text: TextModel,
+        prompts: list[list[Message]],
+        system: str,
+        batch: int,
+        tokens: int,
+        fresh: bool,
+        seed: int,
+    ) -> None:
+        self._tokenizer, self._prompts, self._batch = text.tokenizer, prompts, min(batch, len(prompts))
+        self._system: Message = {"role": "system", "content": system}
+        self._tokens, self._fresh, self._seed = tokens, fresh, seed
+
+    def __call__(self, model: Any, call: int) -> torch.Tensor:
+        text = TextModel(model, self._tokenizer)
+        prompts = [self._prompts[i] for i in _turn(call, self._batch, len(self._prompts))]
+        model.eval()
+        answers = text.generate(prompts, self._tokens, self._batch, temperature=1.0, seed=self._seed + call)
+        told = text.encode([[self._system, *prompt] for prompt in prompts], answers)
+        with torch.no_grad(), _without(model) if self._fresh else nullcontext():
+            teacher = [torch.log_softmax(logits.float(), -1) for logits in text.completion_logits(told)]
+        model.train()
+        total, count = torch.zeros((), device=model.device), 0
+        for old, logits in zip(teacher, text.completion_logits(text.encode(prompts, answers)), strict=True):
+            total = total + (old.exp() * (old - torch.log_softmax(logits.float(), -1))).sum()
+            count += len(old)
+        return total / count
+
+
+@contextmanager
+def _without(model: Any) -> Iterator[None]:
+    """The trained adapter turned off, by its scale: PEFT's own way touches what is trainable."""
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    for layer in layers:
+        layer.set_scale("default", 0.0)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.set_scale("default", 1.0)
 
 
 class StoredDistribution:

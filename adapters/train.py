@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,9 @@ from adapters import card, fit, frozen
 from adapters.base import Base
 from adapters.config import AdaptersConfig, ProtectConfig
 from adapters.fit import Measure, Trained
-from adapters.penalties import Anchor, Orthogonal, Penalty, StayNear, StoredDistribution, fisher
+from adapters.penalties import Anchor, Orthogonal, Penalty, SelfDistillation, StayNear, StoredDistribution, fisher
 from adapters.serve import TextModel
-from adapters.trainers import Average, ChatTrainer, OddsTrainer, PersonalityTrainer, StopOnDrift
+from adapters.trainers import Average, ChatTrainer, OddsTrainer, PersonalityTrainer, StopOnDrift, TermsTrainer
 from data.config import TaskConfig
 from data.errors import BadInput
 from data.topk import TopK
@@ -50,11 +51,13 @@ def train_personality(
     start: Path | None = None,
     measure: Measure | None = None,
     at: tuple[int, ...] = (),
+    spec: str = "",
 ) -> Trained:
     """Train on `pairs` and write the adapter (or the full weights) to `folder`. Consumes `base`.
 
     `start` continues an existing personality, which is then also the DPO reference. `neutral` is needed for a KL
-    weight above 0. `measure` is called with the model in eval mode at the steps `at`; such a training is not resumable.
+    weight above 0, `spec` (what the model is told to be) for sdft, which uses the prompts of the pairs alone. `measure`
+    is called with the model in eval mode at the steps `at`; such a training is not resumable.
     """
     settings = config.personality
     set_seed(seed)
@@ -72,6 +75,14 @@ def train_personality(
     arguments = fit.arguments(
         config, settings.batch_size, settings.learning_rate, settings.steps, seed, folder, resumable=measure is None
     )
+    if settings.method == "sdft":
+        if not spec:
+            raise BadInput("personality.method=sdft needs the spec's text.", "Give persona.yaml a system_prompt.")
+        prompts, text = [pair.prompt for pair in pairs], TextModel(model, base.tokenizer)
+        random.Random(seed).shuffle(prompts)
+        share = max(1, settings.batch_size // config.train.gradient_accumulation)
+        fresh = start is None and settings.parameters == "lora"
+        penalties.append(SelfDistillation(text, prompts, spec, share, settings.sample_tokens, fresh, seed))
     trainer = _personality_trainer(config, arguments, model, base.tokenizer, pairs, penalties)
     checks = fit.run(trainer, base.tokenizer, folder, "personality", progress, measure, at)
     training = {
@@ -96,10 +107,11 @@ def _personality_trainer(
     penalties: list[Penalty],
 ) -> Any:
     dpo, given = config.dpo, {"model": model, "processing_class": tokenizer, "penalties": penalties}
-    if config.personality.method == "sft":
+    if config.personality.method in ("sft", "sdft"):
         exchanges = [Exchange(pair.prompt, pair.chosen) for pair in pairs]
         settings = SFTConfig(**arguments, completion_only_loss=True)
-        return ChatTrainer(args=settings, train_dataset=_completions(exchanges), **given)
+        kind = ChatTrainer if config.personality.method == "sft" else TermsTrainer
+        return kind(args=settings, train_dataset=_completions(exchanges), **given)
     if dpo.loss == "orpo":
         return OddsTrainer(args=ORPOConfig(**arguments, beta=dpo.beta), train_dataset=preferences(pairs), **given)
     simpo = dpo.loss == "simpo"  # the mean over tokens, without a reference (Meng et al. 2024, arXiv:2405.14734)

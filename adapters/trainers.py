@@ -215,6 +215,16 @@ class ChatTrainer(Checkpointed, SFTTrainer):
         return _penalised(self, result, model, return_outputs, share)
 
 
+class TermsTrainer(ChatTrainer):
+    """Only its penalties: the examples of its data set give the steps their rhythm and nothing else."""
+
+    def compute_loss(
+        self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
+    ) -> Any:
+        nothing = torch.zeros((), device=model.device)
+        return _penalised(self, nothing, model, False, 1 / self.current_gradient_accumulation_steps)
+
+
 def _freeze(model: Any) -> set[str]:
     """The names of what is to be trained, frozen while TRL sets up: on a quantised base it rounds trainable tensors to
     bf16, where small updates vanish."""

@@ -8,7 +8,7 @@ from typing import Any
 
 from adapters import base, train
 from adapters import router as routing
-from data import checks, dataset_card, replay, tasks
+from data import checks, dataset_card, replay, tasks, teacher
 from data import pairs as pair_data
 from data import persona as personas
 from data.config import TaskConfig
@@ -101,6 +101,7 @@ def personality(run: Run) -> Artifact:
                 folder,
                 config.run.seed,
                 progress,
+                spec=teacher.brief(material_of(run).spec),
             )
         return _training_facts(trained)
 

@@ -137,6 +137,31 @@ def test_simpo_and_orpo_begin_at_their_formulas(tiny: Path, tmp_path: Path) -> N
         assert losses(tmp_path / name)[-1] < losses(tmp_path / name)[0]
 
 
+def test_sdft_learns_to_say_without_the_spec_what_it_says_with_it(tiny: Path, tmp_path: Path) -> None:
+    spec = "Open drawer 1. Empty it. Then tea."
+    config = settings(tiny, personality={"method": "sdft", "steps": 20, "sample_tokens": 6, "learning_rate": 1e-2})
+    trained = train.train_personality(config, base.load(config.model), PAIRS, [], tmp_path / "p", 0, spec=spec)
+    assert trained.moved == 28
+
+    def apart(state: str) -> float:
+        """Mean KL from the told base to the untold state, on the base's own words."""
+        served = serve.Served(base.load(config.model))
+        served.load("personality", tmp_path / "p")
+        prompts, answers = [pair.prompt for pair in PAIRS], [pair.rejected for pair in PAIRS]
+        with torch.no_grad():
+            told = [[{"role": "system", "content": spec}, *prompt] for prompt in prompts]
+            with served.state("base"):
+                teacher = served.completion_logits(served.encode(told, answers))  # type: ignore[arg-type]
+            with served.state(state):
+                student = served.completion_logits(served.encode(prompts, answers))
+        rows = [(t.log_softmax(-1), s.log_softmax(-1)) for t, s in zip(teacher, student, strict=True)]
+        return float(torch.cat([(t.exp() * (t - s)).sum(-1) for t, s in rows]).mean())
+
+    assert apart("personality") < 0.8 * apart("base")
+    with pytest.raises(BadInput, match="needs the spec"):
+        train.train_personality(config, base.load(config.model), PAIRS, [], tmp_path / "q", 0)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
