@@ -20,7 +20,7 @@ from evals import capability as capability_eval
 from evals import gate
 from evals import persona as persona_eval
 from pipeline import buffer as buffers
-from pipeline import gates, measures, stages
+from pipeline import gates, material, measures, stages
 from pipeline.run import Artifact, Run
 
 FINISHED = "finished.json"
@@ -38,9 +38,11 @@ def cycle(run: Run) -> Artifact | None:
             "No personality is in use yet, so there is nothing to retrain.",
             "Make one: molt run CONFIG   or put one into use: molt registry promote ID",
         )
-    imported = importers.conversations(config.retrain.conversations, config.conversations)
-    known, dropped = _already_seen(run), dict(imported.dropped)
-    fresh = [item for item in imported.exchanges if _key(item) not in known]
+    known, report = _already_seen(run), importers.Report()
+    read = importers.read([config.retrain.conversations], config.conversations, report)
+    unseen = (item for item in read if _key(item) not in known)
+    fresh = material.drawn(unseen, config.conversations.limit, config.run.seed)
+    dropped = dict(report.dropped)
     if len(fresh) >= config.retrain.min_new:  # only then is the model needed
         card.check_base(registry.path(current), run.base.digest)
         fresh = _usable(run, fresh, dropped)

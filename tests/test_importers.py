@@ -9,6 +9,7 @@ import zipfile
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -35,6 +36,13 @@ def write(path: Path, *rows: object) -> Path:
         "".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows), encoding="utf-8"
     )
     return path
+
+
+def conversations(path: Path, config: ImportConfig = ImportConfig()) -> SimpleNamespace:  # noqa: B008 frozen
+    """As a user would read it."""
+    report = importers.Report()
+    exchanges = list(importers.read([path], config, report))
+    return SimpleNamespace(exchanges=exchanges, dropped=dict(report.dropped), redacted=dict(report.redacted))
 
 
 def read(*paths: Path, config: ImportConfig = EVERYTHING) -> tuple[list[Exchange], importers.Report]:
@@ -358,7 +366,7 @@ def test_conversations_lose_no_turn_silently(tmp_path: Path) -> None:
         turn("user", "long?"),
         turn("assistant", "l" * 9000),
     ]
-    found = importers.conversations(write(tmp_path / "a.jsonl", {"messages": turns}, {"messages": turns}))
+    found = conversations(write(tmp_path / "a.jsonl", {"messages": turns}, {"messages": turns}))
     assert [item.answer for item in found.exchanges] == ["hello"]
     assert found.dropped == {"empty": 2, "no user turn before": 2, "duplicate": 1, "empty question": 2, "too long": 2}
 
@@ -466,7 +474,7 @@ BAD_LINES = [
 @pytest.mark.parametrize(("line", "message"), BAD_LINES)
 def test_a_bad_conversation_is_named(tmp_path: Path, line: object, message: str) -> None:
     with pytest.raises(BadInput, match=message) as error:
-        importers.conversations(write(tmp_path / "a.jsonl", line))
+        conversations(write(tmp_path / "a.jsonl", line))
     assert str(tmp_path / "a.jsonl") in error.value.what
     assert error.value.fix
 
@@ -480,11 +488,11 @@ def test_a_broken_line_amid_good_ones_is_an_error(tmp_path: Path) -> None:
 
 def test_paths_that_cannot_be_read(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match="does not exist"):
-        importers.conversations(tmp_path / "none.jsonl")
+        conversations(tmp_path / "none.jsonl")
     with pytest.raises(BadInput, match="No conversations in"):
-        importers.conversations(tmp_path)
+        conversations(tmp_path)
     with pytest.raises(BadInput, match="is no file"):
-        importers.conversations(Path("/dev/null"))
+        conversations(Path("/dev/null"))
     with pytest.raises(BadInput, match="No conversations to read"):
         read()
 
@@ -649,9 +657,9 @@ def test_other_scripts_have_words() -> None:
 def test_near_duplicates_are_a_setting(tmp_path: Path) -> None:
     text = answer_of(1)
     path = write(tmp_path / "a.jsonl", *({"prompt": "q", "answer": text + end} for end in ("", " more", " and more")))
-    assert importers.conversations(path).dropped == {"near-duplicate": 2}
-    assert importers.conversations(path, ImportConfig(near_duplicate=1)).dropped == {}
-    assert importers.conversations(path, ImportConfig(max_answer_chars=20)).dropped == {"too long": 3}
+    assert conversations(path).dropped == {"near-duplicate": 2}
+    assert conversations(path, ImportConfig(near_duplicate=1)).dropped == {}
+    assert conversations(path, ImportConfig(max_answer_chars=20)).dropped == {"too long": 3}
 
 
 # --- redaction
@@ -761,10 +769,10 @@ def test_redaction_is_a_setting_and_reaches_both_sides(tmp_path: Path) -> None:
     path = write(
         tmp_path / "a.jsonl", {"prompt": "I am ana@example.org", "answer": "Call +351 912 345 678, ana@example.org"}
     )
-    found = importers.conversations(path)
+    found = conversations(path)
     assert said(found.exchanges) == [["I am [EMAIL]", "Call [PHONE], [EMAIL]"]]
     assert found.redacted == {"EMAIL": 2, "PHONE": 1}
-    assert "ana@" in importers.conversations(path, ImportConfig(redact=False)).exchanges[0].answer
+    assert "ana@" in conversations(path, ImportConfig(redact=False)).exchanges[0].answer
 
 
 # --- size

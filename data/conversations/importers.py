@@ -25,8 +25,6 @@ from data.conversations.sources import LIMIT, Source, head, json_lines, json_val
 from data.errors import BadInput
 from data.types import Exchange, Message
 
-DEFAULT = ImportConfig()
-
 
 @dataclass
 class Report:
@@ -83,22 +81,6 @@ class Report:
             }
             for file in self.files
         ]
-
-
-@dataclass(frozen=True)
-class Imported:
-    """Exchanges, how many assistant turns were left out for which reason, and how many marks of a kind were put in."""
-
-    exchanges: list[Exchange]
-    dropped: dict[str, int]
-    redacted: dict[str, int] = field(default_factory=dict)
-
-
-def conversations(path: Path, config: ImportConfig = DEFAULT) -> Imported:
-    """Everything that `read` finds in one file, folder or archive, as a list."""
-    report = Report()
-    exchanges = list(read([path], config, report))
-    return Imported(exchanges, dict(report.dropped), dict(report.redacted))
 
 
 def read(paths: list[Path], config: ImportConfig, report: Report) -> Iterator[Exchange]:
