@@ -25,10 +25,9 @@ class Entry:
     added: str
     verdict: dict[str, Any] = field(default_factory=dict)
 
-    def fits(self, personality: str | None) -> bool:
-        """Was it trained above the personality of this id, or above none?"""
-        below = self.beneath.get("personality")
-        return not below or (personality is not None and personality.endswith(below[:10]))
+    def fits(self, current: dict[str, str]) -> bool:
+        """Is all that it was trained above in use? `current` maps slots to ids."""
+        return all(current.get(slot, "").endswith(below[:10]) for slot, below in self.beneath.items())
 
 
 class Registry:
@@ -57,23 +56,23 @@ class Registry:
         return entry
 
     def promote(self, identity: str) -> list[str]:
-        """Put an entry into use. Returns the ids of tasks that this takes out of use: they were trained above another
-        personality, and never measured above this one.
+        """Put an entry into use. Returns the ids of tasks that this takes out of use: they were trained above what it
+        replaces, and never measured above it.
 
-        Raises BadInput for an unknown entry, or a task that was trained above another personality than the current one.
+        Raises BadInput for an unknown entry, or one that was trained above another than what is in use.
         """
-        entry, current = self.entry(identity), self.current()
-        now = current.get("personality")
-        if not entry.fits(now):
+        entry, before = self.entry(identity), self.current()
+        if not entry.fits(before):
+            now = ", ".join(before.get(slot, f"no {slot}") for slot in entry.beneath)
             raise BadInput(
-                f"{identity} was trained above another personality than the current one ({now or 'none'}).",
-                "Go back to that one: molt registry rollback, or molt registry promote ID",
+                f"{identity} was trained above others than those in use ({now}).",
+                "Go back to them: molt registry rollback, or molt registry promote ID",
             )
-        if entry.slot == "personality":
-            current = {slot: other for slot, other in current.items() if self.entry(other).fits(identity)}
-        out = [other for slot, other in self.current().items() if slot not in (*current, entry.slot)]
-        self._switch({**current, entry.slot: identity}, f"promote {identity}")
-        return out
+        current = {**before, entry.slot: identity}
+        while left := [slot for slot, other in current.items() if not self.entry(other).fits(current)]:
+            del current[left[0]]
+        self._switch(current, f"promote {identity}")
+        return [other for slot, other in before.items() if slot not in current]
 
     def rollback(self) -> dict[str, str]:
         """Undo the last promotion that still stands, and say what is in use now. The history only grows.

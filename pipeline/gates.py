@@ -40,8 +40,8 @@ def hindrance(registry: Registry, entry: Entry) -> str:
     current = registry.current()
     if entry.slot in current:
         return f"{current[entry.slot]} is"
-    if not entry.fits(current.get("personality")):
-        return "its personality is not"
+    if not entry.fits(current):
+        return "what it was trained above is not"
     return "it was before" if registry.was_in_use(entry.id) else ""
 
 

@@ -309,7 +309,7 @@ def test_a_task_is_promoted_only_above_its_own_personality(tmp_path: Path) -> No
     registry = Registry(tmp_path / "registry")
     person = adapter(tmp_path / "p", "personality", b"one")
     task = registry.add(adapter(tmp_path / "t", "shell", b"task", {"personality": card.weights_hash(person)}), {})
-    with pytest.raises(BadInput, match="another personality"):
+    with pytest.raises(BadInput, match="above others"):
         registry.promote(task.id)
     registry.promote(registry.add(person, {}).id)
     assert registry.promote(task.id) == []
@@ -320,13 +320,30 @@ def test_a_task_is_promoted_only_above_its_own_personality(tmp_path: Path) -> No
     assert registry.rollback()["shell"] == task.id
 
 
+def test_a_stacked_task_stays_only_while_the_task_beneath_it_does(tmp_path: Path) -> None:
+    registry = Registry(tmp_path / "registry")
+    person = adapter(tmp_path / "p", "personality", b"one")
+    below = {"personality": card.weights_hash(person)}
+    first = adapter(tmp_path / "t1", "first", b"first", below)
+    second = adapter(tmp_path / "t2", "second", b"second", {**below, "first": card.weights_hash(first)})
+    ids = [registry.add(folder, {}).id for folder in (person, first, second)]
+    registry.promote(ids[0])
+    with pytest.raises(BadInput, match="no first"):
+        registry.promote(ids[2])
+    for identity in ids[1:]:
+        assert registry.promote(identity) == []
+    other = registry.add(adapter(tmp_path / "t3", "first", b"other", below), {})
+    assert registry.promote(other.id) == [ids[2]]
+    assert registry.current() == {"personality": ids[0], "first": other.id}
+
+
 def test_what_passed_replaces_nothing_and_comes_back_only_by_hand(tmp_path: Path) -> None:
     registry = Registry(tmp_path / "registry")
     one, two = (registry.add(adapter(tmp_path / n, "personality", n.encode()), {}) for n in ("one", "two"))
     beneath = {"personality": card.weights_hash(tmp_path / "one")}
     task = registry.add(adapter(tmp_path / "t", "shell", b"task", beneath), {})
     assert gates.hindrance(registry, one) == ""
-    assert gates.hindrance(registry, task) == "its personality is not"
+    assert gates.hindrance(registry, task) == "what it was trained above is not"
     registry.promote(one.id)
     assert gates.hindrance(registry, task) == ""
     assert gates.hindrance(registry, two) == f"{one.id} is"
