@@ -18,9 +18,9 @@ from peft import LoraConfig, PeftModel
 from transformers import PrinterCallback, TrainerCallback
 
 from adapters import frozen
+from adapters.callbacks import Watch
 from adapters.config import CHECKPOINTS, AdaptersConfig, LoraSettings
 from adapters.serve import TextModel
-from adapters.trainers import Watch
 from data.types import Progress
 
 Measure = Callable[[int, TextModel], None]
@@ -136,7 +136,7 @@ def arguments(
     save = train.checkpoint_every if resumable else 0
     return {
         "output_dir": str(folder / CHECKPOINTS),
-        "per_device_train_batch_size": max(1, batch // train.gradient_accumulation),
+        "per_device_train_batch_size": micro(config, batch),
         "gradient_accumulation_steps": train.gradient_accumulation,
         "learning_rate": learning_rate,
         "lr_scheduler_type": "constant_with_warmup",
@@ -160,6 +160,11 @@ def arguments(
         "report_to": [],
         "disable_tqdm": True,
     }
+
+
+def micro(config: AdaptersConfig, batch: int) -> int:
+    """Of so many a step, those in each micro-batch."""
+    return max(1, batch // config.train.gradient_accumulation)
 
 
 def autocast(config: AdaptersConfig) -> bool:

@@ -17,11 +17,12 @@ from trl.experimental.orpo import ORPOConfig
 
 from adapters import card, fit, frozen
 from adapters.base import Base
+from adapters.callbacks import Average, StopOnDrift
 from adapters.config import AdaptersConfig, ProtectConfig
 from adapters.fit import Measure, Trained
 from adapters.penalties import Anchor, Orthogonal, Penalty, SelfDistillation, StayNear, StoredDistribution, fisher
 from adapters.serve import TextModel
-from adapters.trainers import Average, ChatTrainer, OddsTrainer, PersonalityTrainer, StopOnDrift, TermsTrainer
+from adapters.trainers import ChatTrainer, OddsTrainer, PersonalityTrainer, TermsTrainer
 from data.config import TaskConfig
 from data.errors import BadInput
 from data.topk import TopK
@@ -71,7 +72,8 @@ def train_personality(
     penalties: list[Penalty] = []
     if config.dpo.kl_weight:
         text = TextModel(model, base.tokenizer)
-        penalties.append(Anchor(text, neutral, config.dpo.kl_batch, output=config.dpo.kl_weight))
+        batch = fit.micro(config, config.dpo.kl_batch)
+        penalties.append(Anchor(text, neutral, batch, output=config.dpo.kl_weight, autocast=fit.autocast(config)))
     arguments = fit.arguments(
         config, settings.batch_size, settings.learning_rate, settings.steps, seed, folder, resumable=measure is None
     )
@@ -80,7 +82,7 @@ def train_personality(
             raise BadInput("personality.method=sdft needs the spec's text.", "Give persona.yaml a system_prompt.")
         prompts, text = [pair.prompt for pair in pairs], TextModel(model, base.tokenizer)
         random.Random(seed).shuffle(prompts)
-        share = max(1, settings.batch_size // config.train.gradient_accumulation)
+        share = fit.micro(config, settings.batch_size)
         fresh = start is None and settings.parameters == "lora"
         penalties.append(SelfDistillation(text, prompts, spec, share, settings.sample_tokens, fresh, seed))
     trainer = _personality_trainer(config, arguments, model, base.tokenizer, pairs, penalties)
@@ -213,7 +215,7 @@ def terms(
     beneath: list[str],
 ) -> list[Penalty]:
     protect, autocast = config.protect, fit.autocast(config)
-    batch, live = protect.anchor_batch, protect.distill_weight if protect.distill == "live" else 0.0
+    batch, live = fit.micro(config, protect.anchor_batch), protect.distill_weight if protect.distill == "live" else 0.0
     found: list[Penalty] = []
     if protect.kl_weight:
         neutral = _needed(protected.neutral, "kl_weight", "neutral answers")

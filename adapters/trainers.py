@@ -5,7 +5,6 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,13 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from transformers import TrainerCallback
 from trl import DPOTrainer, GRPOTrainer, SFTTrainer
 from trl.experimental.orpo import ORPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
 from adapters import frozen
+from adapters.callbacks import Average
 from adapters.penalties import Penalty
-from data.types import Progress
 
 _SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 
@@ -79,11 +77,19 @@ TRAINED = "trained.safetensors"
 AVERAGE = "average."
 
 
-class Checkpointed:
-    """Checkpoints of exactly what is trained, and of its running average. The Trainer's own way back would activate and
+class StageTrainer:
+    """What all trainers here share. Penalties are added to the loss; what is to be trained stays fp32 whatever TRL
+    makes of it; checkpoints hold exactly that, and its running average. The Trainer's own way back would activate and
     unfreeze the first adapter only."""
 
     average: Average | None = None
+
+    def __init__(self, *args: Any, penalties: list[Penalty], **kwargs: Any) -> None:
+        trainer: Any = self
+        trainer.penalties, trainer._calls = penalties, 0
+        trainable = _freeze(kwargs["model"])
+        super().__init__(*args, **kwargs)
+        _unfreeze(trainer.model, trainable)
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         trainer: Any = self
@@ -113,7 +119,7 @@ class Checkpointed:
         """None: ours is written when the training is done."""
 
 
-class PersonalityTrainer(Checkpointed, DPOTrainer):
+class PersonalityTrainer(StageTrainer, DPOTrainer):
     """DPO whose reference is the model as it stands when the trainer is built, or none at all.
 
     The reference log-probabilities are computed before the first step with whatever adapters are active then. At that
@@ -125,11 +131,7 @@ class PersonalityTrainer(Checkpointed, DPOTrainer):
         self, *args: Any, reference: str = "start", penalties: list[Penalty], margin: float = 0.0, **kwargs: Any
     ) -> None:
         self._reference, self._margin = reference, margin
-        self.penalties = penalties
-        self._calls = 0
-        trainable = _freeze(kwargs["model"])
-        super().__init__(*args, **kwargs)
-        _unfreeze(self.model, trainable)
+        super().__init__(*args, penalties=penalties, **kwargs)
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         if self._reference == "none":
@@ -159,16 +161,12 @@ class PersonalityTrainer(Checkpointed, DPOTrainer):
         return _penalised(self, super()._compute_loss(model, inputs, return_outputs), model, return_outputs)
 
 
-class OddsTrainer(Checkpointed, ORPOTrainer):
+class OddsTrainer(StageTrainer, ORPOTrainer):
     """ORPO (Hong et al. 2024, arXiv:2403.07691), with penalties."""
 
-    def __init__(self, *args: Any, penalties: list[Penalty], **kwargs: Any) -> None:
-        self.penalties = penalties
-        self._calls = 0
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._metrics: Any = {"train": defaultdict(list)}
-        trainable = _freeze(kwargs["model"])
         super().__init__(*args, **kwargs)
-        _unfreeze(self.model, trainable)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -177,16 +175,9 @@ class OddsTrainer(Checkpointed, ORPOTrainer):
         return _penalised(self, result, model, return_outputs)
 
 
-class RewardTrainer(Checkpointed, GRPOTrainer):
+class RewardTrainer(StageTrainer, GRPOTrainer):
     """GRPO (Shao et al. 2024, arXiv:2402.03300) without a reference of TRL's own, which for stacked adapters would be
     the wrong one; with penalties."""
-
-    def __init__(self, *args: Any, penalties: list[Penalty], **kwargs: Any) -> None:
-        self.penalties = penalties
-        self._calls = 0
-        trainable = _freeze(kwargs["model"])
-        super().__init__(*args, **kwargs)
-        _unfreeze(self.model, trainable)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -196,15 +187,8 @@ class RewardTrainer(Checkpointed, GRPOTrainer):
         return _penalised(self, result, model, return_outputs, 1 / self.current_gradient_accumulation_steps)
 
 
-class ChatTrainer(Checkpointed, SFTTrainer):
+class ChatTrainer(StageTrainer, SFTTrainer):
     """SFT on completions, with penalties."""
-
-    def __init__(self, *args: Any, penalties: list[Penalty], **kwargs: Any) -> None:
-        self.penalties = penalties
-        self._calls = 0
-        trainable = _freeze(kwargs["model"])
-        super().__init__(*args, **kwargs)
-        _unfreeze(self.model, trainable)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -251,89 +235,3 @@ def _penalised(trainer: Any, result: Any, model: Any, return_outputs: bool, shar
     trainer._calls += 1
     trainer._metrics["train"]["penalty"].append(float(extra.detach()))
     return (result[0] + extra, result[1]) if return_outputs else result + extra
-
-
-class Average(TrainerCallback):
-    """The weights along the path, averaged with an exponential decay, in place of the last ones at the end (Polyak and
-    Juditsky 1992; as a cure for forgetting Lin et al. 2024, arXiv:2309.06256). A class for the average it carries."""
-
-    def __init__(self, decay: float) -> None:
-        self._decay = decay
-        self.values: dict[str, torch.Tensor] = {}
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if not self.values:
-            self.values = {name: value.detach().clone() for name, value in frozen.trainable(kwargs["model"])}
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        for name, value in frozen.trainable(kwargs["model"]):
-            self.values[name].lerp_(value.detach(), 1 - self._decay)
-
-    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        with torch.no_grad():
-            for name, value in frozen.trainable(kwargs["model"]):
-                value.copy_(self.values[name])
-
-
-class StopOnDrift(TrainerCallback):
-    """Measures the drift every few steps, logs it, and ends the training when it is above the limit. A class for the
-    trainer's log that it writes to."""
-
-    def __init__(self, trainer: Any, drift: Callable[[Any], float], limit: float, every: int) -> None:
-        self._trainer, self._drift, self._limit, self._every = trainer, drift, limit, every
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if state.global_step % self._every:
-            return
-        model = kwargs["model"]
-        model.eval()
-        drift = self._drift(model)
-        model.train()
-        self._trainer._metrics["train"]["drift"].append(drift)
-        # LoRA's A only moves in the second step
-        control.should_training_stop |= drift > self._limit and state.global_step > 1
-
-
-class Watch(TrainerCallback):
-    """Writes each logged step to a JSONL file, tells the progress, and calls `measure` at given steps."""
-
-    def __init__(
-        self,
-        log: Path,
-        progress: Progress,
-        measure: Callable[[int, Any], None] | None = None,
-        at: tuple[int, ...] = (),
-    ) -> None:
-        self._log = log
-        self._progress = progress
-        self._measure = measure
-        self._at = at
-        log.parent.mkdir(parents=True, exist_ok=True)
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """What an interrupted try logged after its last checkpoint is done again."""
-        rows = self._log.read_text().splitlines() if self._log.is_file() else []
-        kept = rows[: next((place for place, row in enumerate(rows) if _step(row) > state.global_step), len(rows))]
-        self._log.write_text("".join(f"{row}\n" for row in kept))
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        known = {key: value for key, value in (logs or {}).items() if value == value}  # NaN: not measured
-        if "loss" not in known:
-            return
-        with self._log.open("a") as out:
-            out.write(json.dumps({"step": state.global_step, **known}) + "\n")
-        self._progress(state.global_step, state.max_steps, f"loss {known['loss']:.3f}")
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        if self._measure and state.global_step in self._at:
-            model = kwargs["model"]
-            model.eval()
-            self._measure(state.global_step, model)
-            model.train()
-
-
-def _step(row: str) -> float:
-    try:
-        return json.loads(row)["step"]
-    except ValueError:  # cut off by a kill
-        return float("inf")

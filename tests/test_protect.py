@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from adapters import base, card, on_policy, serve, train
+from adapters.callbacks import Average
 from adapters.config import (
     AdaptersConfig,
     DpoConfig,
@@ -21,7 +22,6 @@ from adapters.config import (
     TrainSettings,
 )
 from adapters.penalties import Anchor, Orthogonal, StayNear, StoredDistribution, fisher
-from adapters.trainers import Average
 from data import topk
 from data.config import TaskConfig
 from data.errors import BadInput
