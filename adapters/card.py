@@ -74,5 +74,8 @@ def _card(manifest: Manifest) -> str:
         f"---\nbase_model: {manifest.base}\nlibrary_name: peft\ntags: [lora, molting]\n---\n\n"
         f"# {manifest.name}\n\nA LoRA adapter for `{manifest.base}` ({manifest.precision} base, digest "
         f"`{manifest.base_digest}`), trained with molting. Beneath it while it was trained: {beneath}.\n\n"
-        f"| setting | value |\n|---|---|\n{rows}\n"
+        f"| setting | value |\n|---|---|\n{rows}\n\n"
+        "```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
+        f'model = AutoModelForCausalLM.from_pretrained("{manifest.base}")\n'
+        'model = PeftModel.from_pretrained(model, "this folder")\n```\n'
     )

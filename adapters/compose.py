@@ -29,6 +29,9 @@ PEFTS: dict[str, str] = {
 change of the weights, as its `_svd` variants do before they factorise it again."""
 
 
+ROUNDING = 1e-4
+
+
 @dataclass(frozen=True)
 class Composition:
     """`error` is how far the change of all weights is from the stack's, as a share of the stack's: the square root of
@@ -39,6 +42,10 @@ class Composition:
     weights: list[float]
     rank: int
     error: float
+
+    @property
+    def exact(self) -> bool:
+        return self.error < ROUNDING
 
 
 def compose(

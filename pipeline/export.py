@@ -19,16 +19,15 @@ PROMPTS = 8
 
 @dataclass(frozen=True)
 class Exported:
-    """`rank` and `error` are the one adapter's; of merged weights they are None and 0."""
+    """`made` is how several adapters became one; None of merged weights."""
 
     check: exports.Check
-    rank: int | None
-    error: float
+    made: compose.Composition | None
 
     def told(self, out: Path, to: str) -> list[str]:
         lines = [f"loaded again: KL {self.check.kl:.5f} nats a token from what was trained"]
-        if self.error:
-            lines.append(f"the one adapter is {self.error:.0%} away from the exact stack")
+        if self.made and not self.made.exact:
+            lines.append(f"the one adapter is {self.made.error:.0%} away from the exact stack")
         if self.check.shift is not None:
             lines.append(f"on the original 16-bit weights it would be {self.check.shift:.4f} nats a token away")
         following = {"ollama": f"cd {out} && ollama create NAME -f Modelfile", "vllm": f"sh {out}/serve.sh"}
@@ -56,8 +55,8 @@ def export(run: Run, out: Path, to: str, state: str, method: str, rank: int | No
         exports.ollama(model.id, "", partial)
     if to == "vllm" and made:
         exports.vllm(model.id, out.name, made.rank, partial)
-    limit = exports.AGREES if not made or not made.error else math.inf  # an approximation is told, and not refused
+    limit = exports.AGREES if not made or made.exact else math.inf  # an approximation is told, and not refused
     answers = [pair.chosen for pair in heldout]
     check = exports.check(model, folders, partial, [pair.prompt for pair in heldout], answers, limit)
     partial.rename(out)
-    return Exported(check, made.rank if made else None, made.error if made else 0.0)
+    return Exported(check, made)

@@ -33,7 +33,8 @@ def chat(
         from pipeline import layout, stages
 
         current.only_read = True  # to talk is no order to train
-        states = use.split(",") if use else layout.states(current)
+        every = [state for state in layout.states(current) if not state.endswith(layout.CONTROL)]
+        states = use.split(",") if use else every
         for state in states:
             stages.serve(current, state)
         session = chats.Chat(current.base, [], max_new_tokens)
@@ -82,5 +83,5 @@ def export(
 
         current.only_read = True
         found = module.export(current, out, to, state, method, rank)
-        value = {"folder": str(out), "rank": found.rank, "error": found.error, **asdict(found.check)}
+        value = {"folder": str(out), **(asdict(found.made) if found.made else {}), **asdict(found.check)}
         console.result(value, "\n".join([str(out), *found.told(out, to)]))
