@@ -159,11 +159,10 @@ def task(run: Run, name: str) -> Artifact:
         "task": {key: value for key, value in settings.model_dump().items() if key not in NOT_TRAINED},
         "examples": source_of(settings),
         "replay": kept.fingerprint if kept else None,
-        "memory": [[label, source_of(config.tasks[label])] for label in layout.earlier(run, name)]
-        if protect.task_memory
-        else [],
+        "memory": [[label, source_of(config.tasks[label])] for label in remembered],
         "seed": seed,
-        **{section: getattr(config, section).model_dump() for section in ("lora", "train", "protect")},
+        "protect": protect.model_dump(exclude={"layout"}),  # what it comes to is in `beneath` and `start`
+        **{section: getattr(config, section).model_dump() for section in ("lora", "train")},
     }
 
     def make(folder: Path) -> dict[str, Any]:
