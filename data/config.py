@@ -92,9 +92,10 @@ class ReplayConfig(Section):
     select: Literal[
         "combined", "importance", "facility_location", "k_center", "herding", "uniform", "reservoir", "recency"
     ] = Field(
-        default="combined",
+        default="uniform",
         description="combined: coverage and importance as one objective; importance: the most important; "
-        "facility_location, k_center: coverage alone; the others are baselines",
+        "facility_location, k_center: coverage alone; the others are baselines. Measured, none is clearly better than "
+        "uniform, and combined is worse (docs/results/replay.md)",
     )
     importance: Literal["kl", "margin", "gradient"] = Field(
         default="kl",

@@ -35,7 +35,7 @@ teacher:                      # answers in persona where nobody has written one
 pairs: {{max_new_tokens: 64}}
 personality: {{method: dpo, steps: 60, batch_size: 6, learning_rate: 4e-4}}
 dpo: {{beta: 0.1, nll_weight: 1.0, kl_weight: 0.1}}
-replay: {{select: combined, budget_tokens: 5000}}
+replay: {{select: uniform, budget_tokens: 5000}}
 train: {{gradient_checkpointing: false, gradient_accumulation: 1, warmup_steps: 2}}
 tasks:                        # remove what you do not want to teach
   reminders: {{kind: reminders, steps: 36, batch_size: 8, learning_rate: 5e-4, replay_ratio: 0.25, control: true}}
