@@ -87,10 +87,23 @@ def compose(
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         model.add_weighted_adapter(names, factors, name, combination_type=PEFTS[method], **options)
+    if PEFTS[method] == "cat":
+        _in_fp32(model, names, name, factors)
     served.manifests[name] = served.manifests[names[-1]]
     with served.state(served.current):  # PEFT makes the new one active
         pass
     return Composition(method, names, factors, rank_of(model, name), error(model, name, names, factors))
+
+
+@torch.no_grad()
+def _in_fp32(model: Any, names: list[str], name: str, weights: list[float]) -> None:
+    """PEFT concatenates in the base's type, and rounds where that has 16 bits."""
+    for layer in layers(model):
+        there = [(one, weight) for one, weight in zip(names, weights, strict=True) if one in layer.lora_A]
+        reads = [weight * layer.scaling[one] * layer.lora_A[one].weight.float() for one, weight in there]
+        layer.lora_A[name].weight.data = torch.cat(reads, 0)
+        layer.lora_B[name].weight.data = torch.cat([layer.lora_B[one].weight.float() for one, _ in there], 1)
+        layer.scaling[name] = 1.0
 
 
 @torch.no_grad()

@@ -32,7 +32,7 @@ SHIPPED = sorted(path.stem for path in config.shipped().glob("*.yaml"))
 def test_every_shipped_config_loads_and_says_how_to_launch_it(name: str) -> None:
     config.load(name)
     header = config.shipped(f"{name}.yaml").read_text().split("\nrun:")[0]
-    assert re.search(rf"molt (run )?{name}", header)
+    assert re.search(rf"molt (run |compare-methods )?{name}", header)
 
 
 @pytest.mark.parametrize("path", sorted(config.shipped("hypotheses").glob("*.yaml")), ids=lambda path: path.stem)
