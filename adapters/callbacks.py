@@ -36,6 +36,19 @@ class Average(TrainerCallback):
                 value.copy_(self.values[name])
 
 
+class KeepTo(TrainerCallback):
+    """Puts the weights back to where they may be, after every step."""
+
+    def __init__(self, project: Callable[[], None]) -> None:
+        self._project = project
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._project()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._project()
+
+
 class StopOnDrift(TrainerCallback):
     """Measures the drift every few steps, logs it, and ends the training when it is above the limit. A class for the
     trainer's log that it writes to."""

@@ -10,6 +10,8 @@ from data.errors import BadInput
 from data.io import read_json, sha256_file, write_json, write_text
 
 MANIFEST = "molting.json"
+MIXTURE = "mixture.json"
+"""Beside the weights of a mixture of experts (`adapters.mixture`)."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +32,7 @@ def write(folder: Path, manifest: Manifest) -> Manifest:
     (folder / "training_args.bin").unlink(missing_ok=True)
     full = Manifest(**{**asdict(manifest), "weights_sha256": weights_hash(folder)})
     write_json(folder / MANIFEST, asdict(full))
-    write_text(folder / "README.md", _card(full))
+    write_text(folder / "README.md", _card(full, (folder / MIXTURE).is_file()))
     return full
 
 
@@ -67,15 +69,21 @@ def weights_hash(folder: Path) -> str:
     return sha256_file(weights)
 
 
-def _card(manifest: Manifest) -> str:
+def _card(manifest: Manifest, mixed: bool) -> str:
     beneath = ", ".join(manifest.beneath) or "nothing"
     rows = "\n".join(f"| {key} | {value} |" for key, value in manifest.training.items())
+    whole = "A mixture of LoRA experts, whose gates only molting knows," if mixed else "A LoRA adapter"
     return (
         f"---\nbase_model: {manifest.base}\nlibrary_name: peft\ntags: [lora, molting]\n---\n\n"
-        f"# {manifest.name}\n\nA LoRA adapter for `{manifest.base}` ({manifest.precision} base, digest "
+        f"# {manifest.name}\n\n{whole} for `{manifest.base}` ({manifest.precision} base, digest "
         f"`{manifest.base_digest}`), trained with molting. Beneath it while it was trained: {beneath}.\n\n"
-        f"| setting | value |\n|---|---|\n{rows}\n\n"
-        "```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
-        f'model = AutoModelForCausalLM.from_pretrained("{manifest.base}")\n'
+        f"| setting | value |\n|---|---|\n{rows}\n" + ("" if mixed else _loading(manifest.base))
+    )
+
+
+def _loading(base: str) -> str:
+    return (
+        "\n```python\nfrom peft import PeftModel\nfrom transformers import AutoModelForCausalLM\n\n"
+        f'model = AutoModelForCausalLM.from_pretrained("{base}")\n'
         'model = PeftModel.from_pretrained(model, "this folder")\n```\n'
     )

@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
-from adapters import card, fit
+from adapters import card, fit, mixture
 from adapters.serve import Served
 from data.errors import BadInput
 
@@ -30,6 +30,7 @@ change of the weights, as its `_svd` variants do before they factorise it again.
 
 
 ROUNDING = 1e-4
+WHOLE = "experts"
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ def compose(
     cat: the sum, exactly, ranks adding up; average: the mean, exactly. linear: sums A and B apart, which leaves cross
     terms. svd: the sum, cut to `rank` (default: the sum of ranks, which loses nothing). ties (Yadav et al. 2023) and
     dare (Yu et al. 2024) keep a share `density` of each change's entries, then cut to `rank`. Raises BadInput for
-    adapters that are not loaded, or for linear of different ranks.
+    adapters that are not loaded, for mixtures, or for linear of different ranks.
     """
     missing = [one for one in names if one not in served.adapters]
     if missing or name in served.adapters or len(names) < 2:
@@ -72,6 +73,8 @@ def compose(
             f"{', '.join(names)} cannot be composed as {name}: two or more that are loaded, a new name.", known
         )
     model: Any = served.model
+    if any(mixture.gated(model, one) for one in names):
+        raise BadInput("A mixture of experts cannot be composed: its gates would be lost.", "Name others.")
     share = 1 / len(names) if method == "average" else 1.0
     factors = weights or [share] * len(names)
     ranks = [rank_of(model, one) for one in names]
@@ -93,6 +96,20 @@ def compose(
     with served.state(served.current):  # PEFT makes the new one active
         pass
     return Composition(method, names, factors, rank_of(model, name), error(model, name, names, factors))
+
+
+def experts(served: Served, names: list[str], folder: Path, top: int | None = None) -> list[int]:
+    """Write to `folder` the adapters as one, their exact sum, and return the rank of each, in order. With `top`, it is
+    an Arrow mixture of them."""
+    ranks = [rank_of(served.model, name) for name in names]
+    made = compose(served, names, WHOLE, "cat") if len(names) > 1 else None
+    whole = WHOLE if made else names[0]
+    if top is not None and isinstance(served.model, PeftModel):
+        mix = mixture.Mixture("arrow", ranks, top)
+        mixture.attach(served.model, whole, mix)
+        mixture.save(folder, mix)
+    save(served, whole, made or Composition("cat", names, [1.0], ranks[0], 0.0), folder)
+    return ranks
 
 
 @torch.no_grad()

@@ -123,11 +123,14 @@ class ProtectConfig(Section):
     """What keeps the personality, and earlier tasks, while a task is learned, besides replay and the learning rate. A
     weight of 0 is off."""
 
-    layout: Literal["routed", "stacked", "shared"] = Field(
+    layout: Literal["routed", "stacked", "shared", "mixture"] = Field(
         default="routed",
         description="routed: an adapter for each task, above the personality alone; stacked: above all earlier tasks "
-        "too; shared: one adapter that all tasks train further",
+        "too; shared: one adapter that all tasks train further; mixture: the same, cut into experts that each request "
+        "chooses from",
     )
+    experts: int = Field(default=4, ge=2, description="mixture: in each of its two blocks, sharing the LoRA's rank")
+    top_experts: int = Field(default=2, ge=1, description="mixture: that a request uses of each block")
     task_memory: int = Field(default=0, ge=0, description="examples of each earlier task that count as replay, too")
     anchor_batch: int = Field(default=2, ge=1, description="answers a step for each term that compares answers")
     kl_weight: float = Field(default=0.0, ge=0, description="KL to the model before the task, on neutral answers")
@@ -142,6 +145,12 @@ class ProtectConfig(Section):
     ewc_decay: float = Field(default=1.0, gt=0, le=1, description="of earlier tasks' share; shared layout")
     l2_weight: float = Field(default=0.0, ge=0, description="keeps all weights near where they started")
     orthogonal_weight: float = Field(default=0.0, ge=0, description="against reading what adapters beneath read")
+    subspace: Literal["none", "osf", "corda"] = Field(
+        default="none",
+        description="osf: the adapter neither reads nor writes along the strongest directions of the weights beneath; "
+        "corda: it begins where those matter least for replayed answers, and is twice the rank in the end",
+    )
+    subspace_directions: int = Field(default=64, ge=1, description="osf: of each weight, at most half of all")
     average_decay: float | None = Field(
         default=None, gt=0, lt=1, description="serve a running average of the weights along the path"
     )
@@ -154,19 +163,33 @@ class ProtectConfig(Section):
     @property
     def replays(self) -> bool:
         """Whether a term compares with replayed answers."""
-        return bool(self.task_memory or self.distill_weight or self.feature_weight or self.ewc_weight)
+        terms = self.distill_weight or self.feature_weight or self.ewc_weight
+        return bool(self.task_memory or terms or self.subspace == "corda")
 
 
 class RouterConfig(Section):
     """Who answers, where each task has an adapter of its own and nobody says which task it is."""
 
-    method: Literal["centroid", "learned"] = Field(
+    method: Literal["centroid", "learned", "arrow", "token"] = Field(
         default="learned",
-        description="centroid: the nearest mean embedding; learned: logistic regression on them",
+        description="who decides. For each request one adapter, centroid: the nearest mean embedding; learned: "
+        "logistic regression on them. For each token and layer some of all, arrow: by what each adapter reads; token: "
+        "by gates that are trained",
     )
     quantile: float = Field(
-        default=0.02, ge=0, lt=1, description="share of a task's own requests that may go to the personality alone"
+        default=0.02,
+        ge=0,
+        lt=1,
+        description="centroid, learned: share of a task's own requests that may go to the personality alone",
     )
+    top: int = Field(default=2, ge=1, description="arrow: adapters that a token uses")
+    examples: int = Field(default=64, ge=8, description="token: of each task, and of chat, that the gates learn from")
+    steps: int = Field(default=40, ge=2, description="token: optimizer steps of 8 examples")
+    learning_rate: float = Field(default=5e-3, gt=0, description="token")
+
+    @property
+    def gated(self) -> bool:
+        return self.method in ("arrow", "token")
 
 
 class AdaptersConfig(Section):
@@ -178,6 +201,7 @@ class AdaptersConfig(Section):
     personality: PersonalityConfig
     dpo: DpoConfig
     protect: ProtectConfig = ProtectConfig()
+    router: RouterConfig = RouterConfig()
 
     @model_validator(mode="after")
     def possible(self) -> AdaptersConfig:
@@ -185,4 +209,11 @@ class AdaptersConfig(Section):
             raise ValueError("personality.parameters=full cannot train 4-bit weights; set model.precision=bf16")
         if self.personality.batch_size % self.train.gradient_accumulation:
             raise ValueError("personality.batch_size must be a multiple of train.gradient_accumulation")
+        if self.protect.layout == "mixture":
+            if self.lora.r % (2 * self.protect.experts):
+                raise ValueError("protect.layout=mixture needs lora.r to be a multiple of 2 * protect.experts")
+            if self.train.gradient_checkpointing:
+                raise ValueError("protect.layout=mixture cannot be trained with train.gradient_checkpointing")
+            if self.protect.subspace != "none":
+                raise ValueError("protect.layout=mixture cannot be kept to a subspace; set protect.subspace=none")
         return self

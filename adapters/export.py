@@ -127,6 +127,8 @@ def _stacked(base: bases.Base, folders: list[Path]) -> Served:
     """Served with all of these active, lowest first."""
     served = Served(base)
     for folder in folders:
+        if (folder / card.MIXTURE).is_file():
+            raise BadInput("A mixture of experts is no plain LoRA, and cannot be exported.", "Export another layout.")
         served.load(card.read(folder).name, folder)
     if isinstance(served.model, PeftModel):
         served.activate("+".join(served.adapters))

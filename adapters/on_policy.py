@@ -17,6 +17,7 @@ from adapters.serve import TextModel
 from adapters.train import Protected
 from adapters.trainers import RewardTrainer
 from data.config import TaskConfig
+from data.errors import BadInput
 from data.types import Progress, TaskExample, silent
 
 Reward = Callable[[list[str], list[str]], list[int]]
@@ -39,7 +40,10 @@ def train_grpo(
 ) -> fit.Trained:
     """Train the task's adapter in `start` further with GRPO for `task.on_policy_steps`, each of `task.batch_size`
     samples in groups of `task.generations`, above the frozen adapters `beneath`. A group that is all right or all wrong
-    teaches nothing. Terms of `config.protect` are added as in `train.train_task`, but for EWC. Consumes `base`."""
+    teaches nothing. Terms of `config.protect` are added as in `train.train_task`, but for EWC. Consumes `base`.
+    Raises BadInput for a mixture."""
+    if config.protect.layout == "mixture":
+        raise BadInput("GRPO cannot train a mixture: its gates would see the answer.", "Use on_policy=regenerate.")
     set_seed(seed)
     model, hashes = train.above(config, base, name, beneath, start)
     text = TextModel(model, base.tokenizer)

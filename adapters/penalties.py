@@ -257,16 +257,7 @@ def _layers(model: Any, wanted: list[int]) -> list[int]:
 
 def _hidden(text: TextModel, rows: Rows, layers: list[int]) -> list[list[torch.Tensor]]:
     """For each row, for each of the layers, (completion tokens, width) where the completion is predicted."""
-    tokens, mask = text.left_padded([prompt + answer for prompt, answer in rows])
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
-    out = text.model(
-        input_ids=tokens,
-        attention_mask=mask,
-        position_ids=positions,
-        use_cache=False,
-        logits_to_keep=1,
-        output_hidden_states=True,
-    )
+    out = text.forward(rows, logits_to_keep=1, output_hidden_states=True)
     return [
         [out.hidden_states[layer][i, -len(answer) - 1 : -1] for layer in layers] for i, (_, answer) in enumerate(rows)
     ]

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -69,7 +69,7 @@ class Routing:
 def fit(
     embed: Embed,
     examples: dict[str, list[str]],
-    method: Literal["centroid", "learned"] = "learned",
+    method: str = "learned",
     quantile: float = 0.02,
     seed: int = 0,
 ) -> Router:

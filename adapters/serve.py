@@ -14,7 +14,7 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
-from adapters import card
+from adapters import card, mixture
 from adapters.base import Base
 from adapters.embed import StaticEmbedding
 from data.errors import BadInput
@@ -97,12 +97,18 @@ class TextModel:
     def completion_logits(self, rows: list[tuple[list[int], list[int]]]) -> list[torch.Tensor]:
         """(completion tokens, vocabulary) for each row; only the columns that predict a completion are projected."""
         longest = max(len(answer) for _, answer in rows)
-        tokens, mask = self.left_padded([prompt + answer for prompt, answer in rows])
-        positions = (mask.cumsum(1) - 1).clamp(min=0)
-        out = self.model(
-            input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False, logits_to_keep=longest + 1
-        )
+        out = self.forward(rows, logits_to_keep=longest + 1)
         return [out.logits[i, -len(answer) - 1 : -1] for i, (_, answer) in enumerate(rows)]
+
+    def forward(self, rows: list[tuple[list[int], list[int]]], **kwargs: Any) -> Any:
+        """The model's output for prompts and completions, padded on the left, so that completions end together."""
+        tokens, mask = self.left_padded([prompt + answer for prompt, answer in rows])
+        asked = mask.clone()
+        for i, (_, answer) in enumerate(rows):
+            asked[i, tokens.shape[1] - len(answer) :] = 0
+        positions = (mask.cumsum(1) - 1).clamp(min=0)
+        with mixture.prompts(asked):
+            return self.model(input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False, **kwargs)
 
     def left_padded(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
         width = max(len(row) for row in rows)
@@ -143,6 +149,7 @@ class Served(TextModel):
             self.model.load_adapter(str(folder), adapter_name=name)
         else:
             self.model = PeftModel.from_pretrained(self.model, str(folder), adapter_name=name)
+        mixture.restore(self.model, name, folder)
         self.manifests[name] = manifest
         self.activate(self.current)
 

@@ -15,11 +15,12 @@ from transformers import TrainerCallback, set_seed
 from trl import DPOConfig, SFTConfig
 from trl.experimental.orpo import ORPOConfig
 
-from adapters import card, fit, frozen
+from adapters import card, fit, frozen, mixture, subspace
 from adapters.base import Base
-from adapters.callbacks import Average, StopOnDrift
+from adapters.callbacks import Average, KeepTo, StopOnDrift
 from adapters.config import AdaptersConfig, ProtectConfig
 from adapters.fit import Measure, Trained
+from adapters.mixture import Mixture
 from adapters.penalties import Anchor, Orthogonal, Penalty, SelfDistillation, StayNear, StoredDistribution, fisher
 from adapters.serve import TextModel
 from adapters.trainers import ChatTrainer, OddsTrainer, PersonalityTrainer, TermsTrainer
@@ -152,8 +153,9 @@ def train_task(
     """
     set_seed(seed)
     model, hashes = above(config, base, name, beneath, start)
-    before = {key: value.detach().clone() for key, value in frozen.trainable(model)}
     text, protect = TextModel(model, base.tokenizer), config.protect
+    callbacks = _subspace(text, protect, protected, name, start is None, seed)
+    before = {key: value.detach().clone() for key, value in frozen.trainable(model)}
     importance = _fisher(text, protect, protected, start, name, seed, progress) if protect.ewc_weight else None
     batch = len(mix) // task.steps
     trainer = ChatTrainer(
@@ -167,9 +169,12 @@ def train_task(
         processing_class=base.tokenizer,
         penalties=terms(text, config, protected, importance, name, list(beneath)),
     )
-    checks = fit.run(trainer, base.tokenizer, folder, name, progress, callbacks=_callbacks(trainer, config, protected))
+    callbacks += _callbacks(trainer, config, protected)
+    checks = fit.run(trainer, base.tokenizer, folder, name, progress, callbacks=callbacks)
     _interpolate(trainer.model, before, protect.interpolation)
     fit.save(trainer.model, folder, name)
+    if protect.layout == "mixture":
+        mixture.save(folder, mixture.separable(config))
     if importance is not None:
         save_file({_plain(key, name): value.cpu() for key, value in importance.items()}, folder / FISHER)
     changed = protect.model_dump(exclude_defaults=True)
@@ -186,15 +191,58 @@ def above(
     hashes = {label: card.check_base(path, base.digest).weights_sha256 for label, path in beneath.items()}
     model = stack(base, beneath)
     if start is None:
-        model.add_adapter(name, fit.lora(config.lora))
+        settings = fit.lora(config.lora)
+        model.add_adapter(name, subspace.doubled(settings) if config.protect.subspace == "corda" else settings)
+        if config.protect.layout == "mixture":
+            mixture.attach(model, name, mixture.separable(config))
     else:
         card.check_base(start, base.digest)
         model.load_adapter(str(start), adapter_name=name)
+        mixture.restore(model, name, start)
     tuner: Any = model.base_model
     tuner.set_adapter([*beneath, name])  # makes all of them trainable
     for key, parameter in model.named_parameters():
         parameter.requires_grad = f".{name}." in key
     return model, hashes
+
+
+def train_gates(
+    config: AdaptersConfig,
+    base: Base,
+    composed: Path,
+    experts: list[int],
+    mix: list[Exchange],
+    beneath: dict[str, Path],
+    folder: Path,
+    seed: int,
+    progress: Progress = silent,
+) -> Trained:
+    """Gate the adapter in `composed`, whose rank is cut into `experts`, token by token, and train the gates alone on
+    `mix`, in its order, for `config.router.steps`. Consumes `base`."""
+    set_seed(seed)
+    model, hashes = above(config, base, "experts", beneath, composed)
+    gates = Mixture("token", experts, len(experts))
+    mixture.attach(model, "experts", gates)
+    for key, parameter in model.named_parameters():
+        parameter.requires_grad = key.endswith(".lora_A.experts.gate.weight")
+    how = config.router
+    trainer = ChatTrainer(
+        model=model,
+        args=SFTConfig(
+            **fit.arguments(config, len(mix) // how.steps, how.learning_rate, how.steps, seed, folder),
+            completion_only_loss=True,
+            train_sampling_strategy="sequential",
+        ),
+        train_dataset=_completions(mix),
+        processing_class=base.tokenizer,
+        penalties=[],
+    )
+    checks = fit.run(trainer, base.tokenizer, folder, "gates", progress)
+    fit.save(trainer.model, folder, "experts")
+    mixture.save(folder, gates)
+    training = {**how.model_dump(), "examples": len(mix), "seed": seed, "seconds": round(checks.seconds, 1)}
+    card.write(folder, card.Manifest("gates", config.model.id, base.digest, config.model.precision, hashes, training))
+    return checks
 
 
 def stack(base: Base, beneath: dict[str, Path]) -> PeftModel:
@@ -250,6 +298,18 @@ def _callbacks(trainer: ChatTrainer, config: AdaptersConfig, protected: Protecte
         trainer.average = Average(protect.average_decay)
         found.append(trainer.average)
     return found
+
+
+def _subspace(
+    text: TextModel, protect: ProtectConfig, protected: Protected, name: str, fresh: bool, seed: int
+) -> list[TrainerCallback]:
+    """Before penalties are made, since the adapter may begin elsewhere."""
+    if protect.subspace == "none":
+        return []
+    if protect.subspace == "osf":
+        return [KeepTo(subspace.away_from_strongest(text.model, name, protect.subspace_directions, seed))]
+    kept = _needed(protected.replay, "subspace=corda", "replayed exchanges")
+    return [KeepTo(subspace.knowledge_preserving(text, name, kept, fresh))]
 
 
 def _needed(rows: list[Any], setting: str, what: str) -> list[Any]:

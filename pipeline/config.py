@@ -120,6 +120,7 @@ class Config(Section):
             personality=self.personality,
             dpo=self.dpo,
             protect=self.protect,
+            router=self.router,
         )
 
 

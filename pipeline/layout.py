@@ -9,6 +9,8 @@ from data.errors import BadInput
 from pipeline.run import Run
 
 CONTROL = "_control"
+SHARED = ("shared", "mixture")
+"""Layouts in which one adapter learns all tasks."""
 
 
 def beneath(run: Run, name: str) -> list[str]:
@@ -28,7 +30,7 @@ def state_of(run: Run, name: str) -> str:
 def continued(run: Run, name: str) -> str | None:
     """The task whose adapter is trained further for this one."""
     before = earlier(run, name)
-    return before[-1] if run.config.protect.layout == "shared" and before else None
+    return before[-1] if run.config.protect.layout in SHARED and before else None
 
 
 def earlier(run: Run, name: str) -> list[str]:
@@ -54,12 +56,12 @@ def task_settings(run: Run, name: str) -> TaskConfig:
 
 def names_in(state: str) -> list[str]:
     """The adapters of a state, lowest first: none of `base`, three of `personality+a+b`, and of `personality+a|b|`,
-    where a request goes to a, to b, or to the personality alone."""
+    where a request goes to a, to b, or to the personality alone, or its tokens to some of both."""
     return [] if state == "base" else [name for name in re.split(r"[+|]", state) if name]
 
 
 def routes(state: str) -> list[str]:
-    """What a request can be sent to in a routed state, nobody (`""`) included; nothing in any other."""
+    """What there is to choose from in a routed state, nobody (`""`) included; nothing in any other."""
     return state.split("+")[-1].split("|") if "|" in state else []
 
 
@@ -68,4 +70,4 @@ def after(run: Run, names: list[str]) -> str:
     layout = run.config.protect.layout
     if layout == "stacked":
         return "+".join(["personality", *names])
-    return f"personality+{names[-1]}" if layout == "shared" else f"personality+{'|'.join(names)}|"
+    return f"personality+{names[-1]}" if layout in SHARED else f"personality+{'|'.join(names)}|"

@@ -21,7 +21,7 @@ def capability(run: Run, state: str) -> Artifact:
     """General ability in one state, item by item, by lm-evaluation-harness. `molt eval capability CONFIG --state S`"""
     config = run.config.capability
     inputs = {"capability": config.model_dump(), "seed": run.config.run.seed, **stages.lineage(run, state)}
-    alternatives = layout.routes(state)
+    alternatives = [] if run.config.router.gated else layout.routes(state)
     parts = {name: capability(run, f"personality+{name}" if name else "personality") for name in alternatives}
 
     def make(folder: Path) -> dict[str, Any]:

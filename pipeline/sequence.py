@@ -15,7 +15,7 @@ from pipeline.config import Config, vary
 from pipeline.run import Artifact, Run
 
 Record = dict[str, Any]
-CHANGED = ("protect", "tasks", "replay")
+CHANGED = ("protect", "tasks", "replay", "router")
 
 
 def compare(run: Run, only: list[str] | None = None, best: int | None = None) -> list[Record]:
@@ -73,9 +73,12 @@ def measured(run: Run, label: str) -> Artifact:
         for place, state in enumerate(["personality", *states])
         for name in (names if state == "personality" else names[: place + 1])
     }
+    apart = {name: layout.state_of(run, name) for name in names} if layout.routes(states[-1]) else {}
+    told = [measures.task_score(run, name, state) for name, state in apart.items()]
     personas = {state: measures.persona_of(run, state) for state in ("base", "personality", states[-1])}
     abilities = {state: measures.capability(run, state) for state in ("personality", states[-1])}
     inputs = [artifact.fingerprint for group in (scores, personas, abilities) for artifact in group.values()]
+    inputs += [artifact.fingerprint for artifact in told]
 
     def make(folder: Any) -> dict[str, Any]:
         exact = {key: artifact.facts["exact_match"] for key, artifact in scores.items()}
@@ -88,6 +91,7 @@ def measured(run: Run, label: str) -> Artifact:
             "accuracy": [[None if math.isnan(value) else value for value in row] for row in matrix],
             "before": before,
             **asdict(transfer(matrix, before)),
+            "told": sum(artifact.facts["exact_match"] for artifact in told) / len(told) if told else None,
             "persona": end["score"],
             "persona_kept": (end["score"] - base["score"]) / ((start["score"] - base["score"]) or math.nan),
             "coherent": end["coherent"],

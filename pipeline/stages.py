@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
+import shutil
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from adapters import base, train
+from adapters import base, compose, train
 from adapters import router as routing
-from data import checks, dataset_card, replay, tasks, teacher
+from data import checks, dataset_card, mix, replay, tasks, teacher
 from data import pairs as pair_data
 from data import persona as personas
 from data.config import TaskConfig
@@ -24,6 +26,7 @@ from pipeline.run import Artifact, Run
 
 ON_POLICY = {"generations", "max_new_tokens", "metric"}
 """What practice on own samples depends on, besides the settings that say so by name."""
+GATES_BATCH = 8
 NOT_TRAINED = {
     "control", "floor", "metric", "seed", "test", "max_new_tokens", "generations",
     "on_policy", "on_policy_steps", "on_policy_rounds", "on_policy_learning_rate",
@@ -209,7 +212,9 @@ def practice(run: Run, name: str) -> Artifact:
 
 def router(run: Run, names: list[str]) -> Artifact:
     """Sends each request to the adapter of one of these tasks, or to the personality alone. Judged on test examples and
-    held-out prompts. Part of `molt compare-methods CONFIG`"""
+    held-out prompts; or, by `router.method`, gates for all of them. Part of `molt compare-methods CONFIG`"""
+    if run.config.router.gated:
+        return _gates(run, names)
     config, data = run.config, pairs(run)
     settings = [(name, layout.task_settings(run, name)) for name in names]
     inputs = {
@@ -235,6 +240,57 @@ def router(run: Run, names: list[str]) -> Artifact:
     return run.do("router", inputs, make, f"router of {', '.join(names)}")
 
 
+def _gates(run: Run, names: list[str]) -> Artifact:
+    """The adapters of these tasks as the experts of one mixture."""
+    config, seed = run.config, run.config.run.seed
+    below = {"personality": personality(run)}
+    parts = {name: adapter(run, name) for name in names}
+    inputs = {
+        "beneath": {label: artifact.fingerprint for label, artifact in below.items()},
+        "experts": {name: artifact.fingerprint for name, artifact in parts.items()},
+        "router": config.router.model_dump(),
+        "train": config.train.model_dump(),
+        "seed": seed,
+    }
+
+    def make(folder: Path) -> dict[str, Any]:
+        model = serve(run, "+".join(["personality", *names]))
+        how = config.router
+        if how.method == "arrow":
+            compose.experts(model, names, folder, how.top)
+            return {}
+        experts = compose.experts(model, names, folder / "joined")
+        run.release()
+        with run.console.progress("gates") as progress:
+            trained = train.train_gates(
+                config.adapters(),
+                base.load(config.model),
+                folder / "joined",
+                experts,
+                _gates_learn(run, names),
+                {label: artifact.folder for label, artifact in below.items()},
+                folder,
+                seed,
+                progress,
+            )
+        shutil.rmtree(folder / "joined")
+        return _training_facts(trained)
+
+    return run.do("gates", inputs, make, f"gates of {', '.join(names)}")
+
+
+def _gates_learn(run: Run, names: list[str]) -> list[Exchange]:
+    """In training order: some of each task, of the personality's answers, and of the base's own."""
+    how, data, seed = run.config.router, pairs(run), run.config.run.seed
+    spoken = [Exchange(pair.prompt, pair.chosen) for pair in load_pairs(data, "train")]
+    owners = [spoken, load_exchanges(data, "neutral_train")]
+    for name in names:
+        settings = layout.task_settings(run, name)
+        owners.append(_taught(settings, name, layout.seed_of(run, settings)))
+    shares = [random.Random(seed).sample(rows, min(how.examples, len(rows))) for rows in owners]
+    return mix.mix([item for rows in shares for item in rows], [], how.steps, GATES_BATCH, 0, seed)
+
+
 def lineage(run: Run, state: str) -> dict[str, Any]:
     """What a state is made of: the pairs' fingerprint (which names the base) and those of its adapters."""
     found = {"pairs": pairs(run).fingerprint}
@@ -253,12 +309,16 @@ def adapter(run: Run, name: str) -> Artifact:
 
 def serve(run: Run, state: str) -> Any:
     """The served base with the adapters of a state loaded (`data.types.ChatModel`)."""
-    needed = {name: adapter(run, name) for name in layout.names_in(state)}
+    names, chosen = layout.names_in(state), layout.routes(state)
+    if chosen and run.config.router.gated:
+        needed = {"personality": personality(run), state.split("+")[-1]: router(run, names[1:])}
+    else:
+        needed = {name: adapter(run, name) for name in names}
     for name, artifact in needed.items():
         if name not in run.base.adapters:
             run.base.load(name, artifact.folder)
-    if layout.routes(state):
-        return routing.Routed(run.base, routing.load(router(run, layout.names_in(state)[1:]).folder))
+    if chosen and not run.config.router.gated:
+        return routing.Routed(run.base, routing.load(router(run, names[1:]).folder))
     return run.base
 
 

@@ -91,6 +91,9 @@ def tiny_project(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
         "plain": {"protect.layout": "shared"},
         "stacked": {"protect.layout": "stacked", "tasks.*.replay_ratio": 0.25},
         "routed": {},
+        "mixture": {"protect.layout": "mixture", "protect.experts": 2, "protect.top_experts": 1},
+        "arrow": {"router.method": "arrow"},
+        "gates": {"router.method": "token", "router.steps": 3},
         "held": {"protect.layout": "shared", "protect.kl_weight": 1.0, "protect.ewc_weight": 1.0},
     }
     raw["sequence"] = {"methods": methods, "reference": "plain", "seeds": [0, 1]}

@@ -28,7 +28,7 @@ TEST = {"reminders": asked("reminders", "test", 60), "shell": asked("shell", "te
 
 @pytest.mark.parametrize("method", ["centroid", "learned"])
 def test_requests_find_their_task_and_chat_finds_nobody(method: str) -> None:
-    found = router.judge(router.fit(leakage.lexical, TRAIN, method), leakage.lexical, TEST)  # type: ignore[arg-type]
+    found = router.judge(router.fit(leakage.lexical, TRAIN, method), leakage.lexical, TEST)
     assert found.accuracy > 0.9 and found.intruded < 0.05 and found.missed < 0.15
     assert sum(sum(counts.values()) for counts in found.sent.values()) == found.n == sum(map(len, TEST.values()))
 

@@ -13,7 +13,7 @@ from pipeline import cli, config, methods_report, sequence
 from pipeline.console import Console
 from pipeline.run import Run
 
-METHODS = ["plain", "stacked", "routed", "held"]
+METHODS = ["plain", "stacked", "routed", "mixture", "arrow", "gates", "held"]
 
 
 def molt(*arguments: str) -> int:
