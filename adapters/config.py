@@ -157,6 +157,11 @@ class ProtectConfig(Section):
     interpolation: float = Field(
         default=1.0, gt=0, le=1, description="between the weights before the task, 0, and after it, 1"
     )
+    scales: list[float] = Field(
+        default_factory=list,
+        description="try the trained adapter at these strengths, and 1, on training examples that are held out for it, "
+        "and keep the weakest that is about as good as the best",
+    )
     stop_kl: float | None = Field(default=None, gt=0, description="stop when KL on neutral answers is above this")
     stop_every: int = Field(default=5, ge=1, description="steps between two such looks")
 

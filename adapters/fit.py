@@ -9,15 +9,16 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from peft import LoraConfig, PeftModel
+from safetensors.torch import load_file, save_file
 from transformers import PrinterCallback, TrainerCallback
 
-from adapters import frozen
+from adapters import card, frozen
 from adapters.callbacks import Watch
 from adapters.config import CHECKPOINTS, AdaptersConfig, LoraSettings
 from adapters.serve import TextModel
@@ -171,6 +172,14 @@ def autocast(config: AdaptersConfig) -> bool:
     """Mixed precision wherever the base computes in bf16: the trained tensors stay fp32."""
     model = config.model
     return model.precision == "bf16" or (model.precision == "nf4" and model.compute_dtype == "bfloat16")
+
+
+def weaken(folder: Path, factor: float) -> None:
+    """The adapter in `folder` as if it had been served at this strength."""
+    weights, manifest = folder / "adapter_model.safetensors", card.read(folder)
+    tensors = load_file(weights)
+    save_file({key: value * factor if "lora_B" in key else value for key, value in tensors.items()}, weights)
+    card.write(folder, replace(manifest, training={**manifest.training, "strength": factor}))
 
 
 def save(model: Any, folder: Path, adapter: str) -> None:

@@ -170,10 +170,16 @@ def task(run: Run, name: str) -> Artifact:
 
     def make(folder: Path) -> dict[str, Any]:
         lesson = _lesson(run, name, kept, remembered, start)
-        trained, mix, far = teaching.teach(run, lesson, folder)
+        done = teaching.teach(run, lesson, folder)
         new = {id(item) for item in lesson.taught}
-        replayed = sum(id(item) not in new for item in mix)
-        return {**_training_facts(trained), "examples": len(mix), "replayed": replayed, **asdict(far), "risk": far.risk}
+        return {
+            **_training_facts(done.trained),
+            "examples": len(done.mix),
+            "replayed": sum(id(item) not in new for item in done.mix),
+            **asdict(done.far),
+            "risk": done.far.risk,
+            "strength": done.strength,
+        }
 
     return run.do(f"task-{name}", inputs, make)
 
@@ -256,11 +262,11 @@ def _gates(run: Run, names: list[str]) -> Artifact:
     def make(folder: Path) -> dict[str, Any]:
         model = serve(run, "+".join(["personality", *names]))
         how = config.router
-        if how.method == "arrow":
-            compose.experts(model, names, folder, how.top)
+        arrow = how.method == "arrow"
+        experts = compose.experts(model, names, folder if arrow else folder / "joined", how.top if arrow else None)
+        run.release()  # what was joined stays in the model
+        if arrow:
             return {}
-        experts = compose.experts(model, names, folder / "joined")
-        run.release()
         with run.console.progress("gates") as progress:
             trained = train.train_gates(
                 config.adapters(),

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from adapters import base, on_policy, train
+from adapters import base, fit, on_policy, train
 from data import mix as mixing
 from data.config import TaskConfig
 from data.errors import MoltError
@@ -19,6 +19,8 @@ from pipeline.run import Run
 TEMPERATURE = 0.7
 LOOKED_AT = 64
 """Examples of each side by which the distance is judged."""
+TRIED, NEARLY = 64, 0.95
+"""Examples that strengths are tried on, at most a quarter of all; and the share of the best count that will do."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,55 @@ class Lesson:
         return [*(self.buffer.exchanges if self.buffer else []), *self.memory]
 
 
-def teach(run: Run, lesson: Lesson, folder: Path) -> tuple[train.Trained, list[Exchange], distance.Distance]:
-    """Train the adapter into `folder`: what came of it, what it was trained on, and how far that was."""
+@dataclass(frozen=True)
+class Taught:
+    """What came of a lesson: the training, what was in it, how far that was, and the strength that was chosen."""
+
+    trained: train.Trained
+    mix: list[Exchange]
+    far: distance.Distance
+    strength: float
+
+
+def teach(run: Run, lesson: Lesson, folder: Path) -> Taught:
+    """Train the adapter into `folder`."""
     far = _distance(run, lesson)
+    tried: list[Exchange] = []
+    if run.config.protect.scales:
+        count = min(TRIED, len(lesson.taught) // 4)
+        tried, lesson = lesson.taught[:count], replace(lesson, taught=lesson.taught[count:])
     run.console.say(f"  {far.sentence(lesson.name)}")
     mix = mixture(lesson)
     run.release()
     with run.console.progress(lesson.name) as progress:
         trained = _train(run, lesson, mix, folder, progress)
-    return trained, mix, far
+    strength = _strength(run, lesson, tried, folder) if tried else 1.0
+    if strength != 1:
+        fit.weaken(folder, strength)
+    return Taught(trained, mix, far, strength)
+
+
+def _strength(run: Run, lesson: Lesson, tried: list[Exchange], folder: Path) -> float:
+    """The least of the strengths that gets nearly as many of the examples right as the best does."""
+    model, state = _loaded(run, lesson, folder), "+".join([*lesson.beneath, lesson.name])
+    prompts, answers = [item.prompt for item in tried], [item.answer for item in tried]
+    right: dict[float, float] = {}
+    for scale in sorted({*run.config.protect.scales, 1.0}):
+        model.scale(lesson.name, scale)
+        with run.console.progress(f"{lesson.name} at {scale:g}") as progress, model.state(state):
+            said = model.generate(prompts, lesson.task.max_new_tokens, run.config.model.eval_batch_size, progress)
+        right[scale] = sum(scores.score(lesson.task, said, answers))
+    run.release()  # it holds the adapter as it was before it is weakened
+    best = max(right.values())
+    return next(scale for scale, count in right.items() if count >= NEARLY * best) if best else 1.0
+
+
+def _loaded(run: Run, lesson: Lesson, folder: Path) -> Any:
+    """The base with the lesson's adapters, that in `folder` as its own."""
+    run.release()
+    for name, path in {**lesson.beneath, lesson.name: folder}.items():
+        run.base.load(name, path)
+    return run.base
 
 
 def _train(run: Run, lesson: Lesson, mix: list[Exchange], folder: Path, progress: Progress) -> train.Trained:
@@ -122,10 +164,7 @@ def _regenerate(run: Run, lesson: Lesson, folder: Path) -> dict[str, Any]:
 
 def _own_right(run: Run, lesson: Lesson, start: Path, number: int) -> list[Exchange]:
     """The model's own answers to the training prompts, sampled, as far as they are right."""
-    run.release()
-    model, state = run.base, "+".join([*lesson.beneath, lesson.name])
-    for name, path in {**lesson.beneath, lesson.name: start}.items():
-        model.load(name, path)
+    model, state = _loaded(run, lesson, start), "+".join([*lesson.beneath, lesson.name])
     prompts, batch = [item.prompt for item in lesson.taught], run.config.model.eval_batch_size
     with run.console.progress(f"{lesson.name}, own answers") as progress, model.state(state):
         tokens, heat = lesson.task.max_new_tokens, TEMPERATURE

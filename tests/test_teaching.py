@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from adapters import fit
 from data.errors import MoltError
-from data.io import write_jsonl
+from data.io import read_json, read_jsonl, write_jsonl
+from data.persona import user
 from pipeline import layout, measures, stages
 from pipeline.config import load
 from pipeline.console import Console
@@ -44,7 +47,7 @@ def made(tiny_project: Path, tmp_path: Path) -> Iterator[Made]:
 
 
 def test_own_answers_that_are_right_are_learned_in_rounds(made: Made) -> None:
-    run = made(own={"on_policy": "regenerate", "on_policy_steps": 3, "on_policy_rounds": 2})
+    run = made(own={"on_policy": "regenerate", "on_policy_steps": 6, "on_policy_rounds": 2, "steps": 60})
     first, then = stages.task(run, "own"), stages.practice(run, "own")
     assert first.facts["apart"] >= 0 and first.facts["risk"] in ("low", "medium", "high")
     assert len(then.facts["right"]) == 2 and min(then.facts["right"]) >= 4
@@ -62,6 +65,36 @@ def test_too_few_right_answers_to_learn_from_are_an_error(made: Made) -> None:
 def test_a_stream_is_trained_on_once_and_in_order(made: Made) -> None:
     found = stages.task(made(own={"arrival": "stream", "steps": 10}), "own")
     assert found.facts["examples"] == 40 and found.facts["replayed"] == 0
+
+
+def test_the_least_strength_that_will_do_is_kept(made: Made) -> None:
+    settings = {"steps": 60}
+    first = made(own=settings)
+    whole = stages.task(first, "own")
+    first.close()
+    run = made(own=settings, **{"protect.scales": "[0.0, 0.6]"})
+    found = stages.task(run, "own")
+    assert whole.facts["strength"] == 1 and found.facts["strength"] in (0.6, 1.0)
+    assert found.facts["strength"] == read_json(found.folder / "molting.json")["training"].get("strength", 1.0)
+    assert measures.task_score(run, "own", "personality+own").facts["exact_match"] > 0.5
+    assert {item["step"] for item in read_jsonl(found.folder / "metrics.jsonl")} == set(range(1, 61))
+
+
+def test_a_weakened_adapter_is_as_if_it_were_served_so(made: Made, tmp_path: Path) -> None:
+    run = made()
+    plain = stages.task(run, "own").folder
+    shutil.copytree(plain, tmp_path / "weak")
+    fit.weaken(tmp_path / "weak", 0.25)
+    model = stages.serve(run, "personality+own")
+    model.load("weak", tmp_path / "weak")
+    model.scale("own", 0.25)
+    prompts, answers = [user("list files 3")], ["ls"]
+    found = []
+    for state in ("personality+own", "personality+weak"):
+        with model.state(state):
+            found.append(model.score(prompts, answers, 1)[0].logprob)
+    assert found[0] == pytest.approx(found[1], abs=1e-4)
+    run.release()
 
 
 def test_earlier_tasks_are_replayed_from_memory(made: Made) -> None:
