@@ -20,7 +20,7 @@ from adapters.embed import StaticEmbedding
 from data.errors import BadInput
 from data.io import batches
 from data.topk import TopK
-from data.types import Exchange, Message, Progress, TokenScore, silent
+from data.types import RAW, Exchange, Message, Progress, TokenScore, silent
 
 
 class TextModel:
@@ -239,7 +239,10 @@ def _top_row(logprobs: torch.Tensor, k: int) -> TopRow:
 
 
 def encode_prompt(tokenizer: Any, prompt: list[Message]) -> list[int]:
-    """Tokens up to where the assistant begins to answer, by the tokenizer's own chat template."""
+    """Tokens up to where the assistant begins to answer, by the tokenizer's own chat template; of a plain text's
+    beginning, its tokens."""
+    if prompt[0]["role"] == RAW:
+        return tokenizer(prompt[0]["content"])["input_ids"]
     return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)[
         "input_ids"
     ]

@@ -22,12 +22,12 @@ from adapters.config import AdaptersConfig, ProtectConfig
 from adapters.fit import Measure, Trained
 from adapters.mixture import Mixture
 from adapters.penalties import Anchor, Orthogonal, Penalty, SelfDistillation, StayNear, StoredDistribution, fisher
-from adapters.serve import TextModel
+from adapters.serve import TextModel, encode_prompt
 from adapters.trainers import ChatTrainer, OddsTrainer, PersonalityTrainer, TermsTrainer
 from data.config import TaskConfig
 from data.errors import BadInput
 from data.topk import TopK
-from data.types import Exchange, Pair, Progress, silent
+from data.types import RAW, Exchange, Message, Pair, Progress, silent
 
 FISHER = "fisher.safetensors"
 
@@ -114,7 +114,7 @@ def _personality_trainer(
         exchanges = [Exchange(pair.prompt, pair.chosen) for pair in pairs]
         settings = SFTConfig(**arguments, completion_only_loss=True)
         kind = ChatTrainer if config.personality.method == "sft" else TermsTrainer
-        return kind(args=settings, train_dataset=_completions(exchanges), **given)
+        return kind(args=settings, train_dataset=completions(exchanges, tokenizer, config.model.max_length), **given)
     if dpo.loss == "orpo":
         return OddsTrainer(args=ORPOConfig(**arguments, beta=dpo.beta), train_dataset=preferences(pairs), **given)
     simpo = dpo.loss == "simpo"  # the mean over tokens, without a reference (Meng et al. 2024, arXiv:2405.14734)
@@ -165,7 +165,7 @@ def train_task(
             completion_only_loss=True,
             train_sampling_strategy="sequential",
         ),
-        train_dataset=_completions(mix),
+        train_dataset=completions(mix, base.tokenizer, config.model.max_length),
         processing_class=base.tokenizer,
         penalties=terms(text, config, protected, importance, name, list(beneath)),
     )
@@ -233,7 +233,7 @@ def train_gates(
             completion_only_loss=True,
             train_sampling_strategy="sequential",
         ),
-        train_dataset=_completions(mix),
+        train_dataset=completions(mix, base.tokenizer, config.model.max_length),
         processing_class=base.tokenizer,
         penalties=[],
     )
@@ -364,7 +364,23 @@ def preferences(pairs: list[Pair]) -> Dataset:
     )
 
 
-def _completions(exchanges: list[Exchange]) -> Dataset:
-    return Dataset.from_list(
-        [{"prompt": item.prompt, "completion": [{"role": "assistant", "content": item.answer}]} for item in exchanges]
-    )
+def completions(exchanges: list[Exchange], tokenizer: Any, max_length: int) -> Dataset:
+    """For TRL; where plain texts are among them, with the tokens and labels that TRL would make of a conversation."""
+    if not any(item.prompt[0]["role"] == RAW for item in exchanges):
+        return Dataset.from_list([{"prompt": item.prompt, "completion": [_answer(item)]} for item in exchanges])
+    rows = []
+    for item in exchanges:
+        given = encode_prompt(tokenizer, item.prompt)
+        if item.prompt[0]["role"] == RAW:
+            whole = given + tokenizer(item.answer, add_special_tokens=False)["input_ids"]
+        else:
+            whole = tokenizer.apply_chat_template([*item.prompt, _answer(item)], tokenize=True, return_dict=True)[
+                "input_ids"
+            ]
+        labels = [-100] * len(given) + whole[len(given) :]
+        rows.append({"input_ids": whole[:max_length], "labels": labels[:max_length]})
+    return Dataset.from_list(rows)
+
+
+def _answer(item: Exchange) -> Message:
+    return {"role": "assistant", "content": item.answer}

@@ -120,12 +120,16 @@ class ReplayConfig(Section):
 class TaskConfig(Section):
     """A task that the model is taught on top of its personality, and how."""
 
-    kind: Literal["reminders", "shell", "jsonl"] = Field(
-        description="a generator of examples; or jsonl: your own, from `path`"
+    kind: Literal["reminders", "shell", "jsonl", "text"] = Field(
+        description="a generator of examples; or your own from `path`: questions and answers (jsonl), or plain texts "
+        "to go on with pretraining (text)"
     )
-    path: str = Field(default="", description="jsonl: a folder with train.jsonl and test.jsonl")
+    path: str = Field(
+        default="", description="jsonl, text: a folder with train.jsonl and test.jsonl; text: or train.txt and test.txt"
+    )
     prompt: str = Field(default="{prompt}", description="jsonl: how a row is asked; {NAME} stands for its column NAME")
-    answer: str = Field(default="{answer}", description="jsonl: the right answer, likewise")
+    answer: str = Field(default="{answer}", description="jsonl: the right answer, likewise; text: the text of a row")
+    passage_words: int = Field(default=120, ge=16, description="text: length of a training or test example")
     metric: Literal["text", "json", "command", "template"] | None = Field(
         default=None,
         description="what counts as right. text: the same words; json: the same value; command: the same command; "
@@ -157,8 +161,10 @@ class TaskConfig(Section):
 
     @model_validator(mode="after")
     def has_path(self) -> TaskConfig:
-        if (self.kind == "jsonl") != bool(self.path):
-            raise ValueError("kind=jsonl and path go together: path names the folder of the examples")
+        if (self.kind in ("jsonl", "text")) != bool(self.path):
+            raise ValueError("kind=jsonl or text and path go together: path names the folder of the examples")
+        if self.kind == "text" and (self.metric or self.on_policy != "none"):
+            raise ValueError("kind=text has no right answers: leave metric and on_policy alone")
         return self
 
     @property

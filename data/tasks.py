@@ -15,9 +15,11 @@ from typing import Any
 
 from data.config import TaskConfig
 from data.errors import BadInput
-from data.io import read_jsonl
-from data.types import TaskExample
+from data.io import read_jsonl, read_text
+from data.types import RAW, TaskExample
 
+GIVEN = 8
+"""Words of a passage that are given, so that it can be told from others."""
 REMINDERS = (
     "remind me to {what} on {day} at {time}",
     "don't let me forget to {what} {day} at {time}",
@@ -100,11 +102,12 @@ def examples(task: TaskConfig, split: str, seed: int) -> list[TaskExample]:
     Raises BadInput for a file that is missing or lacks a column, or when there are not so many.
     """
     n, seed = task.train if split == "train" else task.test, seed if task.seed is None else task.seed
-    if task.kind != "jsonl":
+    if not task.path:
         return generate(task.kind, split, n, seed)
-    found = _from_file(task, split)
+    read = _passages if task.kind == "text" else _from_file
+    found = read(task, split)
     if split == "test":
-        taught = {item.prompt[0]["content"] for item in _from_file(task, "train")}
+        taught = {item.prompt[0]["content"] for item in read(task, "train")}
         found = [item for item in found if item.prompt[0]["content"] not in taught]
     if len(found) < n:
         raise BadInput(f"{task.path} has {len(found)} different {split} examples, not {n}.", "Lower the number.")
@@ -113,7 +116,9 @@ def examples(task: TaskConfig, split: str, seed: int) -> list[TaskExample]:
 
 def measured(task: TaskConfig, seed: int) -> list[str]:
     """The prompts that no training may come near: of a file all, whatever a seed draws of them."""
-    found = _from_file(task, "test") if task.kind == "jsonl" else generate(task.kind, "test", task.test, seed)
+    if task.kind == "text":
+        return [item.prompt[0]["content"] + item.answer for item in _passages(task, "test")]
+    found = _from_file(task, "test") if task.path else generate(task.kind, "test", task.test, seed)
     return [item.prompt[0]["content"] for item in found]
 
 
@@ -123,6 +128,27 @@ def _from_file(task: TaskConfig, split: str) -> list[TaskExample]:
         prompt, answer = (_filled(text, row, path, number) for text in (task.prompt, task.answer))
         if prompt and answer:
             found.setdefault(prompt, TaskExample([{"role": "user", "content": prompt}], answer))
+    return list(found.values())
+
+
+def _passages(task: TaskConfig, split: str) -> list[TaskExample]:
+    """Texts cut into pieces of so many words, what is left over at the end of each being dropped if it is short; the
+    first words of a piece are given, and the rest is learned."""
+    plain = Path(task.path).expanduser() / f"{split}.txt"
+    if plain.is_file():
+        texts = re.split(r"\n\s*\n", read_text(plain))
+    else:
+        path = plain.with_suffix(".jsonl")
+        rows = read_jsonl(path, f"{split} texts")
+        texts = [_filled(task.answer, row, path, number) for number, row in enumerate(rows, 1)]
+    found: dict[str, TaskExample] = {}
+    for text in texts:
+        words = text.split()
+        for first in range(0, len(words), task.passage_words):
+            piece = words[first : first + task.passage_words]
+            if len(piece) >= 2 * GIVEN:
+                begin = " ".join(piece[:GIVEN])
+                found.setdefault(begin, TaskExample([{"role": RAW, "content": begin}], f" {' '.join(piece[GIVEN:])}"))
     return list(found.values())
 
 

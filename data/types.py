@@ -22,6 +22,10 @@ class Message(TypedDict):
     content: str
 
 
+RAW = "text"
+"""Role of the beginning of a plain text, which is no conversation: it is continued as it stands, without a template."""
+
+
 @dataclass(frozen=True)
 class Exchange:
     """A conversation up to a user turn, and the assistant's answer to it."""

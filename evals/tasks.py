@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,15 @@ def evaluate(
     batch_size: int,
     progress: Progress = silent,
 ) -> list[dict[str, Any]]:
-    """One record for each example, answered greedily in the model's current state."""
+    """One record for each example, answered greedily in the model's current state. Of a plain text nothing is right or
+    wrong: `correct` is the geometric mean of its tokens' probabilities, one over the perplexity."""
+    if task.kind == "text":
+        texts = [example.answer for example in examples]
+        found = model.score([example.prompt for example in examples], texts, batch_size, progress)
+        return [
+            {"item": index, "prompt": example.prompt[-1]["content"], "correct": math.exp(score.per_token)}
+            for index, (example, score) in enumerate(zip(examples, found, strict=True))
+        ]
     answers = model.generate([example.prompt for example in examples], max_new_tokens, batch_size, progress)
     correct = score(task, answers, [example.answer for example in examples])
     return [

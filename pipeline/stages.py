@@ -353,6 +353,8 @@ def _memory(run: Run, name: str) -> list[Exchange]:
 def source_of(task: TaskConfig) -> dict[str, Any]:
     """What a task's examples come from: the settings that choose them, and the files."""
     settings = task.model_dump(include={"kind", "test", "prompt", "answer", "seed"})
+    if task.kind == "text":
+        settings["passage_words"] = task.passage_words
     return {**settings, "files": sha256_tree(Path(task.path).expanduser()) if task.path else ""}
 
 

@@ -109,3 +109,19 @@ def test_a_command_template_ignores_arguments_only() -> None:
         "",
     ]
     assert task_eval.score(task, given, [right] * 5) == [1, 0, 0, 0, 0]
+
+
+def test_texts_are_cut_into_passages_that_begin_differently(tmp_path: Path) -> None:
+    words = [f"w{i}" for i in range(100)]
+    write_jsonl(tmp_path / "train.jsonl", [{"t": " ".join(words[:70])}, {"t": " ".join(words[:70])}, {"t": "short"}])
+    write_jsonl(tmp_path / "test.jsonl", [{"t": " ".join(words[50:])}, {"t": " ".join(words[:70])}])
+    task = TaskConfig(kind="text", path=str(tmp_path), answer="{t}", passage_words=32, train=8, test=8)
+    task = task.model_copy(update={"train": 2, "test": 1})
+    found = tasks.examples(task, "train", 0)
+    whole = {item.prompt[0]["content"] + item.answer for item in found}
+    assert whole == {" ".join(words[:32]), " ".join(words[32:64])}  # six words are left over, and once is enough
+    assert [item.prompt[0]["role"] for item in found] == ["text", "text"]
+    test = tasks.examples(task, "test", 0)
+    assert test[0].prompt[0]["content"].split()[0] in ("w50", "w82")
+    with pytest.raises(BadInput, match="different test examples"):
+        tasks.examples(task.model_copy(update={"test": 3}), "test", 0)

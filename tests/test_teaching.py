@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -95,6 +96,48 @@ def test_a_weakened_adapter_is_as_if_it_were_served_so(made: Made, tmp_path: Pat
             found.append(model.score(prompts, answers, 1)[0].logprob)
     assert found[0] == pytest.approx(found[1], abs=1e-4)
     run.release()
+
+
+def test_plain_texts_are_pretrained_on_beside_conversations(made: Made, tmp_path: Path) -> None:
+    words = [
+        "tea",
+        "rain",
+        "drawer",
+        "window",
+        "clock",
+        "list",
+        "files",
+        "today",
+        "what",
+        "should",
+        "i",
+        "do",
+        "hello",
+        "please",
+        "remind",
+        "me",
+    ]
+    for split, n in (("train", 24), ("test", 8)):
+        texts = [" ".join(random.Random(f"{split} {i}").choices(words, k=40)) for i in range(n)]
+        (tmp_path / f"{split}.txt").write_text("\n\n".join(texts))
+    text = {
+        "kind": "text",
+        "train": 20,
+        "test": 8,
+        "steps": 20,
+        "passage_words": 20,
+        "prompt": "{prompt}",
+        "answer": "{answer}",
+    }
+    run = made(own={**text, "replay_ratio": 0.25})
+    done = stages.task(run, "own")
+    assert done.facts["replayed"] == 20
+    before, after = (
+        measures.task_score(run, "own", state).facts["exact_match"] for state in ("personality", "personality+own")
+    )
+    assert 0 < before < after < 1
+    with pytest.raises(MoltError, match="no right answers"):
+        made(own={**text, "on_policy": "regenerate"})
 
 
 def test_earlier_tasks_are_replayed_from_memory(made: Made) -> None:

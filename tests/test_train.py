@@ -349,3 +349,24 @@ def test_generating_before_training_takes_no_gradient_away(tiny: Path) -> None:
             torch.cat([p.grad.flatten() for n, p in model.named_parameters() if "layers.0" in n and p.grad is not None])
         )
     assert torch.allclose(gradients[0], gradients[1], rtol=1e-3, atol=1e-5)
+
+
+def test_texts_beside_conversations_leave_those_as_trl_makes_them(tiny: Path, tmp_path: Path) -> None:
+    from trl import SFTConfig, SFTTrainer
+
+    loaded = base.load(ModelConfig(id=str(tiny), precision="fp32"))
+    chat = [Exchange(user("hello"), "Open the drawer."), Exchange(user("what is rain?"), "tea " * 30)]
+    text = Exchange([{"role": "text", "content": "list files"}], " please remind me")
+    ours = train.completions([*chat, text], loaded.tokenizer, 24)
+    settings = SFTConfig(output_dir=str(tmp_path), completion_only_loss=True, max_length=24, use_cpu=True, report_to=[])
+    plain = SFTTrainer(
+        loaded.model,
+        settings,
+        train_dataset=train.completions(chat, loaded.tokenizer, 24),
+        processing_class=loaded.tokenizer,
+    )
+    for row, theirs in zip(ours, plain.train_dataset, strict=False):
+        assert row["input_ids"] == theirs["input_ids"] and row["labels"] == theirs["labels"]
+    given = loaded.tokenizer("list files")["input_ids"]
+    assert loaded.tokenizer.decode(ours[2]["input_ids"]) == "list files please remind me"
+    assert ours[2]["labels"] == [-100] * len(given) + ours[2]["input_ids"][len(given) :]
