@@ -8,6 +8,8 @@ from pydantic import Field, model_validator
 
 from data.config import Section
 
+GROUP = 4
+"""Answers to one prompt that the personality's GRPO compares."""
 CHECKPOINTS = "checkpoints"
 """Folder beside what is trained; it outlives an interruption and goes when the training is done."""
 
@@ -62,12 +64,12 @@ class TrainSettings(Section):
 
 
 class PersonalityConfig(Section):
-    method: Literal["dpo", "sft", "sdft"] = Field(
+    method: Literal["dpo", "sft", "sdft", "grpo"] = Field(
         default="dpo",
         description="dpo: pairs; sft: the chosen side only; sdft: no answers, the model learns to say without the spec "
-        "what it says with it",
+        "what it says with it; grpo: from its own answers, by how much they are in character",
     )
-    sample_tokens: int = Field(default=48, ge=1, description="sdft: length of what the model says while it learns")
+    sample_tokens: int = Field(default=48, ge=1, description="sdft, grpo: length of what it says while it learns")
     parameters: Literal["lora", "full"] = Field(default="lora", description="full needs a 16- or 32-bit base")
     steps: int = Field(default=60, ge=2, description="optimizer steps; with one, LoRA cannot move its A")
     batch_size: int = Field(default=6, ge=1, description="pairs a step, over all micro-batches")
@@ -212,6 +214,8 @@ class AdaptersConfig(Section):
     def possible(self) -> AdaptersConfig:
         if self.personality.parameters == "full" and self.model.precision == "nf4":
             raise ValueError("personality.parameters=full cannot train 4-bit weights; set model.precision=bf16")
+        if self.personality.method == "grpo" and self.personality.batch_size % GROUP:
+            raise ValueError(f"personality.method=grpo needs personality.batch_size to be a multiple of {GROUP}")
         if self.personality.batch_size % self.train.gradient_accumulation:
             raise ValueError("personality.batch_size must be a multiple of train.gradient_accumulation")
         if self.protect.layout == "mixture":

@@ -4,18 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
-from datasets import Dataset
 from transformers import set_seed
-from trl import GRPOConfig
 
 from adapters import card, fit, train
 from adapters.base import Base
 from adapters.config import AdaptersConfig
 from adapters.serve import TextModel
 from adapters.train import Protected
-from adapters.trainers import RewardTrainer
 from data.config import TaskConfig
 from data.errors import BadInput
 from data.types import Progress, TaskExample, silent
@@ -48,24 +44,13 @@ def train_grpo(
     model, hashes = train.above(config, base, name, beneath, start)
     text = TextModel(model, base.tokenizer)
     arguments = fit.arguments(config, task.batch_size, task.on_policy_learning_rate, task.on_policy_steps, seed, folder)
-    del arguments["max_length"]
-
-    def right(completions: list[Any], answer: list[str], **others: Any) -> list[float]:
-        said = [completion[0]["content"].strip() for completion in completions]
-        return [float(value) for value in reward(said, answer)]
-
-    settings = GRPOConfig(
-        **arguments,
-        num_generations=task.generations,
-        max_completion_length=task.max_new_tokens,
-        beta=0.0,
-        temperature=1.0,
-    )
-    trainer = RewardTrainer(
+    trainer = train.rewarded(
+        arguments,
+        [(item.prompt, item.answer) for item in examples],
+        lambda _, said, answers: [float(value) for value in reward(said, answers)],
+        task.generations,
+        task.max_new_tokens,
         model=model,
-        reward_funcs=right,
-        args=settings,
-        train_dataset=Dataset.from_list([{"prompt": item.prompt, "answer": item.answer} for item in examples]),
         processing_class=base.tokenizer,
         penalties=train.terms(text, config, protected, None, name, list(beneath)),
     )

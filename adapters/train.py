@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -12,23 +13,25 @@ from datasets import Dataset
 from peft import PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import TrainerCallback, set_seed
-from trl import DPOConfig, SFTConfig
+from trl import DPOConfig, GRPOConfig, SFTConfig
 from trl.experimental.orpo import ORPOConfig
 
 from adapters import card, fit, frozen, mixture, subspace
 from adapters.base import Base
 from adapters.callbacks import Average, KeepTo, StopOnDrift
-from adapters.config import AdaptersConfig, ProtectConfig
+from adapters.config import GROUP, AdaptersConfig, ProtectConfig
 from adapters.fit import Measure, Trained
 from adapters.mixture import Mixture
 from adapters.penalties import Anchor, Orthogonal, Penalty, SelfDistillation, StayNear, StoredDistribution, fisher
 from adapters.serve import TextModel, encode_prompt
-from adapters.trainers import ChatTrainer, OddsTrainer, PersonalityTrainer, TermsTrainer
+from adapters.trainers import ChatTrainer, OddsTrainer, PersonalityTrainer, RewardTrainer, TermsTrainer
 from data.config import TaskConfig
 from data.errors import BadInput
 from data.topk import TopK
 from data.types import RAW, Exchange, Message, Pair, Progress, silent
 
+Reward = Callable[[list[list[Message]], list[str]], list[float]]
+"""How good each answer to each prompt is."""
 FISHER = "fisher.safetensors"
 
 
@@ -54,12 +57,13 @@ def train_personality(
     measure: Measure | None = None,
     at: tuple[int, ...] = (),
     spec: str = "",
+    reward: Reward | None = None,
 ) -> Trained:
     """Train on `pairs` and write the adapter (or the full weights) to `folder`. Consumes `base`.
 
     `start` continues an existing personality, which is then also the DPO reference. `neutral` is needed for a KL
-    weight above 0, `spec` (what the model is told to be) for sdft, which uses the prompts of the pairs alone. `measure`
-    is called with the model in eval mode at the steps `at`; such a training is not resumable.
+    weight above 0, `spec` (what the model is told to be) for sdft, and `reward` for grpo, which use the prompts of the
+    pairs alone. `measure` is called with the model in eval mode at the steps `at`; such a training is not resumable.
     """
     settings = config.personality
     set_seed(seed)
@@ -86,7 +90,7 @@ def train_personality(
         share = fit.micro(config, settings.batch_size)
         fresh = start is None and settings.parameters == "lora"
         penalties.append(SelfDistillation(text, prompts, spec, share, settings.sample_tokens, fresh, seed))
-    trainer = _personality_trainer(config, arguments, model, base.tokenizer, pairs, penalties)
+    trainer = _personality_trainer(config, arguments, model, base.tokenizer, pairs, penalties, reward)
     checks = fit.run(trainer, base.tokenizer, folder, "personality", progress, measure, at)
     training = {
         **settings.model_dump(),
@@ -108,6 +112,7 @@ def _personality_trainer(
     tokenizer: Any,
     pairs: list[Pair],
     penalties: list[Penalty],
+    reward: Reward | None,
 ) -> Any:
     dpo, given = config.dpo, {"model": model, "processing_class": tokenizer, "penalties": penalties}
     if config.personality.method in ("sft", "sdft"):
@@ -115,6 +120,11 @@ def _personality_trainer(
         settings = SFTConfig(**arguments, completion_only_loss=True)
         kind = ChatTrainer if config.personality.method == "sft" else TermsTrainer
         return kind(args=settings, train_dataset=completions(exchanges, tokenizer, config.model.max_length), **given)
+    if config.personality.method == "grpo":
+        if reward is None:
+            raise ValueError("grpo needs a reward")
+        rows, tokens = [(pair.prompt, "") for pair in pairs], config.personality.sample_tokens
+        return rewarded(arguments, rows, lambda prompts, said, _: reward(prompts, said), GROUP, tokens, **given)
     if dpo.loss == "orpo":
         return OddsTrainer(args=ORPOConfig(**arguments, beta=dpo.beta), train_dataset=preferences(pairs), **given)
     simpo = dpo.loss == "simpo"  # the mean over tokens, without a reference (Meng et al. 2024, arXiv:2405.14734)
@@ -130,6 +140,30 @@ def _personality_trainer(
     margin = dpo.margin if simpo else 0.0
     given = {**given, "reference": dpo.reference, "margin": margin}
     return PersonalityTrainer(args=settings, train_dataset=preferences(pairs), **given)
+
+
+def rewarded(
+    arguments: dict[str, Any],
+    rows: list[tuple[list[Message], str]],
+    reward: Callable[[list[list[Message]], list[str], list[str]], list[float]],
+    group: int,
+    tokens: int,
+    **given: Any,
+) -> RewardTrainer:
+    """GRPO on prompts with what `reward` is told beside what was said, `group` answers of at most `tokens` to each."""
+    settings = GRPOConfig(
+        **{key: value for key, value in arguments.items() if key != "max_length"},
+        num_generations=group,
+        max_completion_length=tokens,
+        beta=0.0,
+        temperature=1.0,
+    )
+
+    def judged(prompts: list[Any], completions: list[Any], answer: list[str], **others: Any) -> list[float]:
+        return reward(prompts, [completion[0]["content"].strip() for completion in completions], answer)
+
+    dataset = Dataset.from_list([{"prompt": prompt, "answer": answer} for prompt, answer in rows])
+    return RewardTrainer(reward_funcs=judged, args=settings, train_dataset=dataset, **given)
 
 
 def train_task(

@@ -177,7 +177,13 @@ class OddsTrainer(StageTrainer, ORPOTrainer):
 
 class RewardTrainer(StageTrainer, GRPOTrainer):
     """GRPO (Shao et al. 2024, arXiv:2402.03300) without a reference of TRL's own, which for stacked adapters would be
-    the wrong one; with penalties."""
+    the wrong one; with penalties. The order of the prompts depends on the epoch, so that a resumed training sees those
+    that it would have seen."""
+
+    def _get_train_sampler(self, dataset: Any = None) -> Any:
+        sampler: Any = super()._get_train_sampler(dataset)
+        sampler.set_epoch = lambda epoch: sampler.generator.manual_seed(self.args.seed + epoch)
+        return sampler
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

@@ -111,6 +111,15 @@ class ReplayConfig(Section):
         ge=16,
         description="a longer exchange loses its earliest turns; one turn that is longer is left out",
     )
+    answers: Literal["given", "own"] = Field(
+        default="given", description="own: what the trained personality says to the same prompts"
+    )
+    neutral_share: float = Field(
+        default=0.0, ge=0, le=1, description="of what is replayed; answers of the base, or `instructions`"
+    )
+    instructions: str = Field(
+        default="", description="conversations of any kind that is read, to be replayed as the neutral share"
+    )
     distribution: Literal["none", "fp16", "int8"] = Field(
         default="int8", description="keep the personality's likeliest tokens over each answer, to distil from"
     )

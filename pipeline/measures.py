@@ -6,12 +6,10 @@ from pathlib import Path
 from typing import Any
 
 from adapters import router as routing
-from data import persona as personas
 from data import tasks
 from data.io import read_jsonl, write_jsonl
 from evals import capability as capability_eval
 from evals import persona as persona_eval
-from evals import style
 from evals import tasks as task_eval
 from pipeline import layout, stages
 from pipeline.run import Artifact, Run
@@ -61,7 +59,7 @@ def persona_of(run: Run, state: str) -> Artifact:
                 model,
                 state,
                 stages.load_pairs(data, "heldout"),
-                classifier(run),
+                stages.classifier(run),
                 data.facts["nll_limit"],
                 config.persona_eval,
                 batch,
@@ -102,19 +100,6 @@ def task_score(run: Run, name: str, state: str) -> Artifact:
         return {"state": state, "task": name, "exact_match": _mean(records, "correct")}
 
     return run.do("task-score", inputs, make, f"{name} in {state}")
-
-
-def classifier(run: Run) -> style.StyleClassifier:
-    """The style classifier: training prompts only, against the base's answers and other characters'. One and the same
-    for all states and seeds of these pairs."""
-    persona = personas.load(run.config.persona)
-    ours = stages.load_pairs(stages.pairs(run), "train")
-    topics = len({pair.topic for pair in ours}) > 1  # without topics, cross-validation keeps prompts apart
-    groups = [pair.topic if topics else pair.id for pair in ours]
-    positive = [style.Labelled(pair.chosen, group) for pair, group in zip(ours, groups, strict=True)]
-    negative = [style.Labelled(pair.rejected, group) for pair, group in zip(ours, groups, strict=True)]
-    negative += [style.Labelled(item.answer, item.source) for item in persona.others]
-    return style.train(positive, negative, persona.spec.catchphrases, seed=0)
 
 
 def _mean(records: list[dict[str, Any]], key: str) -> float:

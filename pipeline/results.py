@@ -190,7 +190,7 @@ def _bootstrap(whole: Any, kept: Any, lost: Any, seed: int) -> tuple[float, floa
 
 def _classifier(run: Run, pairs: Artifact) -> dict[str, Any]:
     """How well the style classifier does on prompts and topics it has not seen."""
-    classifier = measures.classifier(run)
+    classifier = stages.classifier(run)
     heldout = stages.load_pairs(pairs, "heldout")
     ours = classifier.probability([pair.chosen for pair in heldout])
     base = classifier.probability([pair.rejected for pair in heldout])

@@ -20,7 +20,7 @@ from evals import capability as capability_eval
 from evals import gate
 from evals import persona as persona_eval
 from pipeline import buffer as buffers
-from pipeline import gates, material, measures, stages
+from pipeline import gates, material, stages
 from pipeline.run import Artifact, Run
 
 FINISHED = "finished.json"
@@ -157,7 +157,7 @@ def _judge(run: Run, data: Artifact, current: Path, candidate: Path, folder: Pat
     served = Served(base.load(config.model))
     served.load("current", current)
     served.load("candidate", candidate)
-    classifier, heldout = measures.classifier(run), stages.load_pairs(data, "heldout")
+    classifier, heldout = stages.classifier(run), stages.load_pairs(data, "heldout")
     found: dict[str, Any] = {}
     for state in ("current", "candidate"):
         with run.console.progress(f"judging {state}") as progress:

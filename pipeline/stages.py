@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import random
 import shutil
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from adapters import base, compose, train
 from adapters import router as routing
-from data import checks, dataset_card, mix, replay, tasks, teacher
+from data import checks, coherence, dataset_card, mix, replay, tasks, teacher
 from data import pairs as pair_data
 from data import persona as personas
 from data.config import TaskConfig
@@ -18,8 +18,9 @@ from data.conversations import importers
 from data.errors import BadInput
 from data.io import fingerprint, read_jsonl, sha256_tree, write_jsonl
 from data.persona import Persona
-from data.types import Exchange, Pair
+from data.types import Exchange, Message, Pair
 from evals import persona as persona_eval
+from evals import style
 from pipeline import buffer as buffers
 from pipeline import layout, material, teaching
 from pipeline.run import Artifact, Run
@@ -105,10 +106,37 @@ def personality(run: Run) -> Artifact:
                 config.run.seed,
                 progress,
                 spec=teacher.brief(material_of(run).spec),
+                reward=_in_character(run) if config.personality.method == "grpo" else None,
             )
         return _training_facts(trained)
 
     return run.do("personality", inputs, make)
+
+
+def _in_character(run: Run) -> train.Reward:
+    """The style classifier's probability of a coherent answer, 0 of any other. So its score of what was trained by it
+    is no evidence; the other measures of the persona are."""
+    judge = classifier(run)
+
+    def reward(prompts: list[list[Message]], said: list[str]) -> list[float]:
+        questions = [prompt[-1]["content"] for prompt in prompts]
+        fine = [coherence.check(*row, 0.0, 1.0).coherent for row in zip(questions, said, strict=True)]
+        return [value * ok for value, ok in zip(judge.probability(said), fine, strict=True)]
+
+    return reward
+
+
+def classifier(run: Run) -> style.StyleClassifier:
+    """The style classifier: training prompts only, against the base's answers and other characters'. One and the same
+    for all states and seeds of these pairs."""
+    persona = material_of(run)
+    ours = load_pairs(pairs(run), "train")
+    topics = len({pair.topic for pair in ours}) > 1  # without topics, cross-validation keeps prompts apart
+    groups = [pair.topic if topics else pair.id for pair in ours]
+    positive = [style.Labelled(pair.chosen, group) for pair, group in zip(ours, groups, strict=True)]
+    negative = [style.Labelled(pair.rejected, group) for pair, group in zip(ours, groups, strict=True)]
+    negative += [style.Labelled(item.answer, item.source) for item in persona.others]
+    return style.train(positive, negative, persona.spec.catchphrases, seed=0)
 
 
 def buffer(run: Run) -> Artifact:
@@ -119,12 +147,23 @@ def buffer(run: Run) -> Artifact:
     def make(folder: Path) -> dict[str, Any]:
         model = serve(run, "personality")
         exchanges = [Exchange(pair.prompt, pair.chosen, pair.topic, pair.trait) for pair in load_pairs(data, "train")]
+        if config.replay.answers == "own":
+            exchanges = _own(run, exchanges)
         with run.console.progress("replay buffer") as progress:
             return buffers.build(
                 model, exchanges, config.replay, config.run.seed, config.model.eval_batch_size, folder, progress
             )
 
     return run.do("replay", inputs, make)
+
+
+def _own(run: Run, exchanges: list[Exchange]) -> list[Exchange]:
+    """The same prompts with what the personality says to them; what is no language is left out."""
+    prompts, batch = [item.prompt for item in exchanges], run.config.model.eval_batch_size
+    with run.console.progress("own answers") as progress, run.base.state("personality"):
+        said = run.base.generate(prompts, run.config.pairs.max_new_tokens, batch, progress)
+    rows = [replace(item, answer=answer) for item, answer in zip(exchanges, said, strict=True)]
+    return [item for item in rows if coherence.check(item.question, item.answer, 0.0, 1.0).coherent]
 
 
 def updated_buffer(run: Run, paths: list[Path]) -> Artifact:
@@ -162,6 +201,7 @@ def task(run: Run, name: str) -> Artifact:
         "task": {key: value for key, value in settings.model_dump().items() if key not in NOT_TRAINED},
         "examples": source_of(settings),
         "replay": kept.fingerprint if kept else None,
+        "instructions": fingerprint([asdict(item) for item in _instructions(run)]),
         "memory": [[label, source_of(config.tasks[label])] for label in remembered],
         "seed": seed,
         "protect": protect.model_dump(exclude={"layout"}),  # what it comes to is in `beneath` and `start`
@@ -197,9 +237,16 @@ def _lesson(
         replay.load(kept.folder) if kept else None,
         [item for label in remembered for item in _memory(run, label)],
         load_exchanges(pairs(run), "neutral_train"),
+        _instructions(run),
         {label: adapter(run, label).folder for label in layout.beneath(run, name)},
         start.folder if start else None,
     )
+
+
+def _instructions(run: Run) -> list[Exchange]:
+    """What is replayed beside the personality, if it is not the base's own answers."""
+    path = run.config.replay.instructions
+    return list(importers.read([Path(path).expanduser()], run.config.conversations, importers.Report())) if path else []
 
 
 def practice(run: Run, name: str) -> Artifact:

@@ -25,8 +25,9 @@ TRIED, NEARLY = 64, 0.95
 
 @dataclass(frozen=True)
 class Lesson:
-    """All that a task is taught with. `memory` holds examples of earlier tasks, `neutral` the base's own answers;
-    `beneath` are the folders of the adapters below, lowest first, `start` that of the one to go on from."""
+    """All that a task is taught with. `memory` holds examples of earlier tasks, `neutral` the base's own answers,
+    `instructions` what is replayed in their place, if anything; `beneath` are the folders of the adapters below, lowest
+    first, `start` that of the one to go on from."""
 
     name: str
     task: TaskConfig
@@ -35,6 +36,7 @@ class Lesson:
     buffer: Buffer | None
     memory: list[Exchange]
     neutral: list[Exchange]
+    instructions: list[Exchange]
     beneath: dict[str, Path]
     start: Path | None
 
@@ -61,7 +63,7 @@ def teach(run: Run, lesson: Lesson, folder: Path) -> Taught:
         count = min(TRIED, len(lesson.taught) // 4)
         tried, lesson = lesson.taught[:count], replace(lesson, taught=lesson.taught[count:])
     run.console.say(f"  {far.sentence(lesson.name)}")
-    mix = mixture(lesson)
+    mix = mixture(lesson, run.config.replay.neutral_share)
     run.release()
     with run.console.progress(lesson.name) as progress:
         trained = _train(run, lesson, mix, folder, progress)
@@ -156,7 +158,7 @@ def _regenerate(run: Run, lesson: Lesson, folder: Path) -> dict[str, Any]:
         part = replace(lesson, task=task.model_copy(update=changes), taught=own, start=start, seed=lesson.seed + number)
         run.release()
         with run.console.progress(f"{lesson.name}, own answers") as progress:
-            trained = _train(run, part, mixture(part), here, progress)
+            trained = _train(run, part, mixture(part, run.config.replay.neutral_share), here, progress)
         start, seconds, peak = here, seconds + trained.seconds, max(peak, trained.peak_gib)
     steps = task.on_policy_steps * task.on_policy_rounds
     return {"right": right, "seconds": round(seconds, 1), "steps": steps, "peak_gib": round(peak, 2)}
@@ -180,10 +182,13 @@ def _known(start: Path | None) -> Path:
     return start
 
 
-def mixture(lesson: Lesson) -> list[Exchange]:
-    """In training order."""
+def mixture(lesson: Lesson, share: float = 0.0) -> list[Exchange]:
+    """In training order; `share` of what is replayed is neutral."""
     task = lesson.task
     again = lesson.kept if task.replay_ratio else []
+    if again and share:
+        neutral = round(share * task.replayed)
+        again = mixing.mix(again, lesson.instructions or lesson.neutral, 1, task.replayed, neutral, lesson.seed)
     budget = (task.steps, task.batch_size, task.replayed)
     if task.arrival == "stream":
         return mixing.stream(lesson.taught, again, *budget, task.stream_memory, lesson.seed)

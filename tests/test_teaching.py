@@ -6,16 +6,19 @@ import json
 import random
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from adapters import fit
+from data import coherence, replay
 from data.errors import MoltError
 from data.io import read_json, read_jsonl, write_jsonl
 from data.persona import user
-from pipeline import layout, measures, stages
+from pipeline import layout, measures, stages, teaching
 from pipeline.config import load
 from pipeline.console import Console
 from pipeline.run import Run
@@ -138,6 +141,34 @@ def test_plain_texts_are_pretrained_on_beside_conversations(made: Made, tmp_path
     assert 0 < before < after < 1
     with pytest.raises(MoltError, match="no right answers"):
         made(own={**text, "on_policy": "regenerate"})
+
+
+def test_a_share_of_what_is_replayed_is_neutral_or_instructions(made: Made, tmp_path: Path) -> None:
+    own = {"replay_ratio": 0.5, "steps": 4}
+    rows = [{"prompt": f"What is number {i}?", "response": f"A number, {i}."} for i in range(6)]
+    write_jsonl(tmp_path / "instructions.jsonl", rows)
+    run = made(own=own, **{"replay.neutral_share": 0.25, "replay.instructions": str(tmp_path / "instructions.jsonl")})
+    lesson = stages._lesson(run, "own", stages.buffer(run), [], None)
+    assert len(lesson.instructions) == 6
+    given = (lesson.taught, lesson.buffer.exchanges if lesson.buffer else [], lesson.instructions)
+    for share, counts in ((0.0, [8, 8, 0]), (0.25, [8, 6, 2]), (1.0, [8, 0, 8])):
+        found = teaching.mixture(lesson, share)
+        assert [sum(item in rows for item in found) for rows in given] == counts
+    plain = teaching.mixture(replace(lesson, instructions=[]), 1.0)
+    assert sum(item in lesson.neutral for item in plain) == 8
+    before = stages.task(run, "own")
+    run.close()
+    assert stages.task(made(own=own), "own").fingerprint != before.fingerprint
+
+
+def test_the_buffer_can_hold_what_the_personality_says_itself(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = made(**{"replay.answers": "own", "replay.distribution": "none"})
+    monkeypatch.setattr(coherence, "check", lambda *_: SimpleNamespace(coherent=True))  # a tiny model has no language
+    kept = replay.load(stages.buffer(run).folder).exchanges
+    model = stages.serve(run, "personality")
+    with model.state("personality"):
+        said = model.generate([item.prompt for item in kept], run.config.pairs.max_new_tokens, 8)
+    assert [item.answer for item in kept] == said
 
 
 def test_earlier_tasks_are_replayed_from_memory(made: Made) -> None:

@@ -18,7 +18,8 @@ from adapters.penalties import Anchor
 from data.config import TaskConfig
 from data.errors import BadInput, MoltError
 from data.persona import user
-from data.types import Exchange, Pair
+from data.types import Exchange, Message, Pair, Progress, silent
+from tests.conftest import talkative
 
 PAIRS = [
     Pair(
@@ -370,3 +371,46 @@ def test_texts_beside_conversations_leave_those_as_trl_makes_them(tiny: Path, tm
     given = loaded.tokenizer("list files")["input_ids"]
     assert loaded.tokenizer.decode(ours[2]["input_ids"]) == "list files please remind me"
     assert ours[2]["labels"] == [-100] * len(given) + ours[2]["input_ids"][len(given) :]
+
+
+@pytest.fixture(scope="module")
+def talking(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return talkative(tiny, tmp_path_factory.mktemp("talking"))
+
+
+def rewarded(model: Path, folder: Path, progress: Progress = silent, steps: int = 6) -> train.Trained:
+    """By GRPO, for letters."""
+    changes = {"method": "grpo", "batch_size": 8, "steps": steps, "learning_rate": 5e-3, "sample_tokens": 6}
+    config = settings(model, personality=changes, train={"checkpoint_every": 2})
+
+    def letters(prompts: list[list[Message]], said: list[str]) -> list[float]:
+        return [sum(char.isascii() and char.isalpha() for char in text) / max(len(text), 1) for text in said]
+
+    return train.train_personality(config, base.load(config.model), PAIRS, [], folder, 0, progress, reward=letters)
+
+
+def test_grpo_leads_the_personality_to_what_is_rewarded(talking: Path, tmp_path: Path) -> None:
+    rewarded(talking, tmp_path, steps=16)
+    rewards = losses(tmp_path, "reward")
+    assert sum(rewards[-4:]) > sum(rewards[:4]) + 0.4
+
+
+@pytest.mark.parametrize("at", [3, 5])
+def test_a_killed_grpo_goes_on_with_the_same_samples(talking: Path, tmp_path: Path, at: int) -> None:
+    rewarded(talking, tmp_path / "whole")
+
+    def killed(done: int, total: int, note: str) -> None:
+        if done == at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        rewarded(talking, tmp_path / "cut", killed)
+    rewarded(talking, tmp_path / "cut")
+    whole, cut = weights(tmp_path / "whole"), weights(tmp_path / "cut")
+    assert all(torch.equal(whole[name], cut[name]) for name in whole)
+
+
+def test_grpo_takes_whole_groups(tiny: Path) -> None:
+    raw = settings(tiny).model_dump()
+    with pytest.raises(ValidationError, match="multiple of 4"):
+        AdaptersConfig.model_validate({**raw, "personality": {"method": "grpo", "batch_size": 6}})
