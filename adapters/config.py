@@ -106,6 +106,11 @@ class DpoConfig(Section):
     nll_weight: float = Field(default=1.0, ge=0, description="without it DPO collapses into echoing at this size")
     kl_weight: float = Field(default=0.0, ge=0, description="explicit KL on neutral prompts, per token")
     kl_batch: int = Field(default=2, ge=1, description="neutral answers a step for the explicit KL")
+    ewc_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="keeps those of the trained weights that neutral answers depend on",
+    )
     reference: Literal["start", "none"] = Field(
         default="start", description="start: the model as it was before this stage; none: reference-free (for H015)"
     )

@@ -61,7 +61,7 @@ def train_personality(
 ) -> Trained:
     """Train on `pairs` and write the adapter (or the full weights) to `folder`. Consumes `base`.
 
-    `start` continues an existing personality, which is then also the DPO reference. `neutral` is needed for a KL
+    `start` continues an existing personality, which is then also the DPO reference. `neutral` is needed for a KL or EWC
     weight above 0, `spec` (what the model is told to be) for sdft, and `reward` for grpo, which use the prompts of the
     pairs alone. `measure` is called with the model in eval mode at the steps `at`; such a training is not resumable.
     """
@@ -79,6 +79,9 @@ def train_personality(
         text = TextModel(model, base.tokenizer)
         batch = fit.micro(config, config.dpo.kl_batch)
         penalties.append(Anchor(text, neutral, batch, output=config.dpo.kl_weight, autocast=fit.autocast(config)))
+    if config.dpo.ewc_weight:
+        importance = fisher(TextModel(model, base.tokenizer), neutral, seed, progress)
+        penalties.append(StayNear(model, config.dpo.ewc_weight, importance))
     arguments = fit.arguments(
         config, settings.batch_size, settings.learning_rate, settings.steps, seed, folder, resumable=measure is None
     )

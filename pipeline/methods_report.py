@@ -14,7 +14,7 @@ Record = dict[str, Any]
 KEEPS, COSTS, LEARNS = 0.95, 1.0, 0.95
 """What a good method does: keeps so much of the personality's gain, costs at most so many points of capability, and
 learns so much of what the unprotected one does."""
-MEANS = ("final", "learned", "backward", "forward", "forgetting", "persona_kept", "coherent", "kl", "seconds")
+MEANS = ("final", "told", "learned", "backward", "forward", "forgetting", "persona_kept", "coherent", "kl", "seconds")
 HEAD = (
     "method", "layout", "seeds", "final", "learned", "backward", "forward", "forgetting", "persona kept", "coherent",
     "capability", "KL", "seconds", "GiB",
@@ -52,7 +52,12 @@ def table(records: Sequence[Record], reference: str) -> str:
     order = [*best(rows, len(rows), reference), reference] if reference in {row["method"] for row in rows} else []
     rows.sort(key=lambda row: order.index(row["method"]) if order else 0)
     lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
-    return "\n".join([*lines, *map(_row, rows), "", verdict(rows, reference)]) + "\n"
+    return "\n".join([*lines, *map(_row, rows), "", *_told(rows), verdict(rows, reference)]) + "\n"
+
+
+def _told(rows: Sequence[Record]) -> list[str]:
+    costs = [f"{row['method']} {100 * (row['told'] - row['final']):+.1f}" for row in rows if row["told"] is not None]
+    return [f"Points gained if told which task each request is: {', '.join(costs)}.", ""] if costs else []
 
 
 def _row(row: Record) -> str:

@@ -29,7 +29,7 @@ ON_POLICY = {"generations", "max_new_tokens", "metric"}
 """What practice on own samples depends on, besides the settings that say so by name."""
 GATES_BATCH = 8
 NOT_TRAINED = {
-    "control", "floor", "metric", "seed", "test", "max_new_tokens", "generations",
+    "control", "floor", "metric", "seed", "test", "passage_words", "max_new_tokens", "generations",
     "on_policy", "on_policy_steps", "on_policy_rounds", "on_policy_learning_rate",
 }  # fmt: skip
 """Settings of a task that its first training does not depend on."""
@@ -204,7 +204,9 @@ def task(run: Run, name: str) -> Artifact:
         "instructions": fingerprint([asdict(item) for item in _instructions(run)]),
         "memory": [[label, source_of(config.tasks[label])] for label in remembered],
         "seed": seed,
-        "protect": protect.model_dump(exclude={"layout"}),  # what it comes to is in `beneath` and `start`
+        # all of it is off by default, and what the layout comes to is in `beneath` and `start`, but for a mixture
+        "protect": protect.model_dump(exclude={"layout"}, exclude_defaults=True),
+        "mixture": protect.layout == "mixture",
         **{section: getattr(config, section).model_dump() for section in ("lora", "train")},
     }
 

@@ -43,6 +43,7 @@ def test_every_method_is_measured_in_the_state_it_is_served_in(tiny_project: Pat
     assert max(router["accuracy"] for router in routers) > 0.8
     table = (tiny_project / "run" / "methods.md").read_text()
     assert all(f"| {name} |" in table for name in METHODS)
+    assert "if told which task each request is: routed " in table
     assert "<svg" in (tiny_project / "run" / "methods.svg").read_text()
     made = {path.name for path in (tiny_project / "run" / "personality").iterdir()}
     assert len(made) == 1  # one for all methods and seeds
@@ -84,7 +85,15 @@ def test_a_star_reaches_all_tasks_and_name_stands_for_each() -> None:
 
 
 def record(method: str, seed: int, final: float, kept: float, capability: float) -> dict[str, Any]:
-    shared = {"learned": 0.5, "backward": -0.1, "forward": None, "forgetting": 0.1, "coherent": 1.0, "kl": 0.1}
+    shared = {
+        "told": None,
+        "learned": 0.5,
+        "backward": -0.1,
+        "forward": None,
+        "forgetting": 0.1,
+        "coherent": 1.0,
+        "kl": 0.1,
+    }
     return {
         "method": method, "seed": seed, "layout": "shared", "final": final, "persona_kept": kept, "seconds": 1.0,
         "peak_gib": 1.0, "capability": {"difference": capability}, **shared,

@@ -366,7 +366,8 @@ def test_texts_beside_conversations_leave_those_as_trl_makes_them(tiny: Path, tm
         train_dataset=train.completions(chat, loaded.tokenizer, 24),
         processing_class=loaded.tokenizer,
     )
-    for row, theirs in zip(ours, plain.train_dataset, strict=False):
+    made: Any = plain.train_dataset
+    for row, theirs in zip(ours, made, strict=False):
         assert row["input_ids"] == theirs["input_ids"] and row["labels"] == theirs["labels"]
     given = loaded.tokenizer("list files")["input_ids"]
     assert loaded.tokenizer.decode(ours[2]["input_ids"]) == "list files please remind me"
@@ -414,3 +415,27 @@ def test_grpo_takes_whole_groups(tiny: Path) -> None:
     raw = settings(tiny).model_dump()
     with pytest.raises(ValidationError, match="multiple of 4"):
         AdaptersConfig.model_validate({**raw, "personality": {"method": "grpo", "batch_size": 6}})
+
+
+@pytest.mark.parametrize("parameters", ["lora", "full"])
+def test_ewc_keeps_the_weights_that_neutral_answers_depend_on(tiny: Path, tmp_path: Path, parameters: str) -> None:
+    kls = []
+    for weight in (0.0, 1e8):
+        folder = tmp_path / str(weight)
+        made = {"parameters": parameters, "learning_rate": 5e-3}
+        personality(tiny, folder, personality=made, dpo={"ewc_weight": weight})
+        before, after = base.load(settings(tiny).model), base.load(settings(tiny).model)
+        if parameters == "lora":
+            served = serve.Served(after)
+            served.load("personality", folder)
+            served.activate("personality")
+            text: serve.TextModel = served
+        else:
+            after.model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)
+            text = serve.TextModel(after.model, after.tokenizer)
+        plain = serve.TextModel(before.model, before.tokenizer)
+        rows = plain.encode([item.prompt for item in NEUTRAL], [item.answer for item in NEUTRAL])
+        with torch.no_grad():
+            old, new = (torch.cat(model.completion_logits(rows)).float().log_softmax(-1) for model in (plain, text))
+        kls.append(float((old.exp() * (old - new)).sum(-1).mean()))
+    assert kls[0] > 1e-4 and kls[1] < kls[0] / 2, kls
