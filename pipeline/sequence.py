@@ -12,29 +12,42 @@ from evals import stats
 from evals.continual import transfer
 from pipeline import layout, measures, methods_report, stages
 from pipeline.config import Config, vary
-from pipeline.run import Artifact, Run
+from pipeline.run import Artifact, Missing, Run
 
 Record = dict[str, Any]
 CHANGED = ("protect", "tasks", "replay", "router")
 
 
 def compare(run: Run, only: list[str] | None = None, best: int | None = None) -> list[Record]:
-    """Train and measure every method with every seed; what is there already is reused. With `best`, seeds after the
-    first are for so many of the best methods, and the reference, only. Writes methods.json, methods.md and methods.svg
-    into the run's folder after each. `molt compare-methods CONFIG`"""
+    """Train and measure every method with every seed, or those in `only`; what is there already is reused, and all of
+    it is reported. With `best`, seeds after the first are for so many of the best methods, and the reference, only.
+    Writes methods.json, methods.md and methods.svg into the run's folder after each. `molt compare-methods CONFIG`"""
     settings, names = run.config.sequence, _wanted(run.config, only)
     found: list[Record] = []
     for seed in settings.seeds:
         if best is not None and found and seed == settings.seeds[1]:
             rows = methods_report.means(found)
             names = [settings.reference, *methods_report.best(rows, best, settings.reference)]
-        for name in names:
-            with run.varied(method(run.config, name, seed)):
-                found.append({"method": name, "seed": seed, **measured(run, f"{name}, seed {seed}").facts})
-            write_json(run.folder / "methods.json", found)
-            write_text(run.folder / "methods.md", methods_report.table(found, settings.reference))
-            write_text(run.folder / "methods.svg", methods_report.plot(found))
+        for name in settings.methods:
+            row = _row(run, name, seed, train=name in names)
+            if row is not None:
+                found.append(row)
+                write_json(run.folder / "methods.json", found)
+                write_text(run.folder / "methods.md", methods_report.table(found, settings.reference))
+                write_text(run.folder / "methods.svg", methods_report.plot(found))
     return found
+
+
+def _row(run: Run, name: str, seed: int, train: bool) -> Record | None:
+    """None where it has not been measured and is not to be trained now."""
+    run.only_read = not train
+    try:
+        with run.varied(method(run.config, name, seed)):
+            return {"method": name, "seed": seed, **measured(run, f"{name}, seed {seed}").facts}
+    except Missing:
+        return None
+    finally:
+        run.only_read = False
 
 
 def _wanted(config: Config, only: list[str] | None) -> list[str]:

@@ -41,7 +41,7 @@ def run(config: ConfigArg, overrides: Overrides = None, json_output: Json = Fals
 def compare_methods(
     config: ConfigArg,
     overrides: Overrides = None,
-    only: Annotated[str, typer.Option(help="these methods, separated by commas")] = "",
+    only: Annotated[str, typer.Option(help="train these methods, separated by commas; report all that there are")] = "",
     best: Annotated[int | None, typer.Option(min=1, help="seeds after the first for so many of the best only")] = None,
     json_output: Json = False,
 ) -> None:
@@ -50,7 +50,7 @@ def compare_methods(
     with running(loaded(config, overrides), console) as current:
         from pipeline import methods_report, sequence
 
-        found = sequence.compare(current, [name for name in only.split(",") if name], best)
+        found = sequence.compare(current, [name.strip() for name in only.split(",") if name.strip()], best)
         table = methods_report.table(found, current.config.sequence.reference)
         files = ", ".join(str(current.folder / f"methods.{end}") for end in ("md", "svg", "json"))
         console.result(found, f"{table}\n{files}")
