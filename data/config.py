@@ -10,7 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class Section(BaseModel):
     """A frozen part of the configuration. An unknown key is an error."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    # defaults become what a file would make of them, so a setting has the same fingerprint either way
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class PersonaConfig(Section):

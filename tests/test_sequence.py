@@ -110,3 +110,13 @@ def test_the_verdict_follows_the_three_demands() -> None:
     assert methods_report.best(rows, 1, "plain") == ["good"]
     assert [row["seeds"] for row in rows] == [2, 1, 1]
     assert "has not been run" in methods_report.verdict(methods_report.means([good]), "plain")
+
+
+def test_a_varied_configuration_is_the_same_but_for_what_it_changes(tiny_project: Path) -> None:
+    """60 and 60.0 would be two fingerprints, and what is there would be made again."""
+    for name in ("sequence-135m", str(tiny_project / "project.yaml")):
+        found = config.load(name, ["tasks.*.path=/x"] if name == "sequence-135m" else [])
+        varied = config.vary(found, {"run.seed": 7}, "test")
+        assert json.dumps(varied.model_dump(mode="json")) == json.dumps(
+            {**found.model_dump(mode="json"), "run": {**found.run.model_dump(mode="json"), "seed": 7}}
+        )
