@@ -4,8 +4,6 @@ how much each counts for a request or a token. So a mixture is trained, stored a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +18,7 @@ from torch.nn import functional as F
 
 from adapters.card import MIXTURE
 from adapters.config import AdaptersConfig
+from data import prompted
 from data.io import read_json, write_json
 
 FIRST = 0.02
@@ -56,26 +55,12 @@ def separable(config: AdaptersConfig) -> Mixture:
 
 
 class Prompts:
-    """Which tokens are the prompt (batch, length) in the forward pass that is going on; gates of earlier ones stand
-    while a text is continued."""
+    """Which tokens are the prompt (batch, length) in the forward pass that is going on: as it is said, or what has no
+    label, or all that is given. Gates of earlier passes stand while a text is continued."""
 
     def __init__(self) -> None:
         self.mask = torch.empty(0)
         self.fresh = True
-
-
-_told: ContextVar[torch.Tensor | None] = ContextVar("prompts", default=None)
-
-
-@contextmanager
-def prompts(mask: torch.Tensor) -> Iterator[None]:
-    """Within, forward passes see the prompt where `mask` (batch, length) is 1. Elsewhere it is what has no label, or
-    else all that is given."""
-    token = _told.set(mask)
-    try:
-        yield
-    finally:
-        _told.reset(token)
 
 
 class Gate(nn.Module):
@@ -192,16 +177,15 @@ def _watched(model: Any) -> Prompts:
 
 
 def _see(seen: Prompts, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    tokens, mask, labels = args[0] if args else kwargs["input_ids"], kwargs.get("attention_mask"), kwargs.get("labels")
-    given = torch.ones_like(tokens) if mask is None else mask
-    past = kwargs.get("past_key_values")
-    seen.fresh = given.shape[1] == tokens.shape[1] and (past is None or past.get_seq_length() == 0)
-    if not seen.fresh:
+    told = prompted.said.get()
+    if told is not None:
+        seen.fresh, seen.mask = True, told
         return
-    told = _told.get()
-    if told is None:
-        told = given if labels is None else given * (labels == -100)
-    seen.mask = told
+    tokens, mask, labels = args[0] if args else kwargs["input_ids"], kwargs.get("attention_mask"), kwargs.get("labels")
+    given, past = torch.ones_like(tokens) if mask is None else mask, kwargs.get("past_key_values")
+    seen.fresh = given.shape == tokens.shape and (past is None or past.get_seq_length() == 0)
+    if seen.fresh:
+        seen.mask = given if labels is None else given * (labels == -100)
 
 
 @torch.no_grad()

@@ -19,6 +19,7 @@ from adapters.base import Base
 from adapters.embed import StaticEmbedding
 from data.errors import BadInput
 from data.io import batches
+from data.prompted import prompted
 from data.topk import TopK
 from data.types import RAW, Exchange, Message, Progress, TokenScore, silent
 
@@ -107,7 +108,7 @@ class TextModel:
         for i, (_, answer) in enumerate(rows):
             asked[i, tokens.shape[1] - len(answer) :] = 0
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        with mixture.prompts(asked):
+        with prompted(asked):
             return self.model(input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False, **kwargs)
 
     def left_padded(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:

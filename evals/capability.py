@@ -19,6 +19,7 @@ from lm_eval.tasks import TaskManager
 from data import assets
 from data.errors import BadInput
 from data.io import batches
+from data.prompted import prompted
 from data.types import ChatModel, Progress, silent
 
 BENCHMARKS = Path(__file__).with_name("benchmarks")
@@ -79,7 +80,9 @@ class SharedContextLM(_HFLM):
             dtype = self.model.get_input_embeddings().weight.dtype
             mask = torch.zeros(hidden.shape, dtype=dtype, device=self.device)
             inputs["attention_mask"] = mask.masked_fill(hidden, torch.finfo(dtype).min)
-        return first, self.model(**inputs, use_cache=False, logits_to_keep=width - first).logits
+        asked = self._padded([[1] * row.branch.count(0) for row in rows], width)
+        with prompted(asked):
+            return first, self.model(**inputs, use_cache=False, logits_to_keep=width - first).logits
 
     def _padded(self, values: list[list[int]], width: int) -> torch.Tensor:
         """On the right, where causal attention lets nobody look."""

@@ -26,6 +26,7 @@ from data.config import TaskConfig
 from data.errors import BadInput
 from data.persona import user
 from data.types import Exchange, Pair
+from evals import capability
 
 PAIRS = [Pair(str(i), user(f"hello {i}"), f"Open drawer {i}. Then tea.", f"I am glad {i}") for i in range(8)]
 MIX = [Exchange(user(f"list files {i}"), f"ls {i}") for i in range(24)]
@@ -144,6 +145,19 @@ def test_what_is_written_is_what_is_scored_alone_or_in_a_batch(
     written = out.sequences[0, len(ids) :].tolist()
     scored = model.completion_logits([(ids, written)])[0]
     assert torch.allclose(torch.cat(out.logits), scored, atol=1e-4)
+
+
+def test_a_benchmark_is_scored_by_its_question_alone(tiny: Path, beneath: dict[str, Path], mixed: Path) -> None:
+    """Neither what else is in the batch, nor how the choices are packed, nor the choices themselves, reach the gates."""
+    model = served(tiny, beneath, shell=mixed)
+    with torch.no_grad():
+        for gate in gates(model, "shell"):
+            gate.weight.mul_(50)
+    found = [
+        [row["logprob"] for row in capability.evaluate(model, {"arc_easy": 6, "lambada": 6}, size, 0)]
+        for size in (1, 32)
+    ]
+    assert found[0] == pytest.approx(found[1], abs=1e-3)
 
 
 def test_a_mixture_is_trained_stored_and_trained_further(
