@@ -160,11 +160,11 @@ class Judge:
     """What is left of the personality, and what was learned, in the state `personality+task`."""
 
     def __init__(self, run: Any, heldout: list[Any]) -> None:
-        from pipeline import measures, stages
+        from pipeline import stages
 
         self.heldout = heldout
         self.model = stages.serve(run, "personality")
-        self.classifier = measures.classifier(run)
+        self.classifier = stages.classifier(run)
         self.limit = stages.pairs(run).facts["nll_limit"]
         self.start = {state: self.margins(state) for state in ("base", "personality")}
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, field_validator, model_validator
 
 from data.config import Section
 
@@ -37,9 +37,25 @@ class Arm(Section):
 
     method: Literal["dpo", "sft"]
     parameters: Literal["lora", "full"] = "lora"
-    learning_rate: float = Field(gt=0)
+    learning_rate: PositiveFloat | list[PositiveFloat] | str = Field(
+        description="several: the best is chosen on the tuning seeds; an arm's name: what was chosen for that one"
+    )
     reference: Literal["start", "none"] = "start"
-    kl_weight: float = Field(default=0.0, ge=0)
+    kl_weight: NonNegativeFloat | list[NonNegativeFloat] = Field(default=0.0, description="several: likewise")
+
+    @field_validator("learning_rate", mode="before")
+    @classmethod
+    def number(cls, value: Any) -> Any:
+        """YAML reads 8e-4 as text."""
+        try:
+            return float(value) if isinstance(value, str) else value
+        except ValueError:
+            return value
+
+    @property
+    def open(self) -> bool:
+        """Whether something has still to be chosen."""
+        return not isinstance(self.learning_rate, float) or isinstance(self.kl_weight, list)
 
 
 class HypothesisConfig(Section):
@@ -53,12 +69,24 @@ class HypothesisConfig(Section):
     positive_control: str | None = Field(
         default=None, description="an arm that must beat `than[0]` before anything is refuted"
     )
-    seeds: list[int] = Field(min_length=1)
+    seeds: list[int] = Field(min_length=1, description="that confirm")
+    tuning_seeds: list[int] = Field(default_factory=list, description="others, with other items, for what is chosen")
     steps: int = Field(ge=2)
     batch_size: int = Field(default=6, ge=1)
     checkpoints: list[int] = Field(min_length=1, description="steps at which the model is measured")
     pairs: int = Field(default=60, ge=2, description="training pairs a seed draws")
-    items: int = Field(default=250, ge=8, description="LAMBADA items a seed draws; arms share them")
+    items: int = Field(default=250, ge=8, description="LAMBADA items of a seed, no two seeds the same; arms share them")
+    axis: Literal["likelihood", "persona"] = Field(
+        default="likelihood",
+        description="gain in nats a token of the chosen answers, or in the mean of classifier probability x coherent",
+    )
+    prompts: int = Field(default=8, ge=1, description="held-out prompts that are answered, for persona and coherence")
+    neutral: int = Field(default=0, ge=0, description="neutral answers of the base for cross-entropy and KL")
+    composite: dict[str, int] = Field(
+        default_factory=dict,
+        description="benchmarks and items which, with LAMBADA, must not show the better arm to be worse; measured "
+        "once, where the gain first reaches the middle level",
+    )
     precision: Literal["bf16", "fp32"] = "bf16"
     gain_levels: list[float] = Field(
         min_length=1, description="persona gain (nats a token of the chosen answer over the base) to compare at"
@@ -71,6 +99,13 @@ class HypothesisConfig(Section):
         for name in [self.better, *self.than, *([self.positive_control] if self.positive_control else [])]:
             if name not in self.arms:
                 raise ValueError(f"arm {name!r} is not among arms: {', '.join(self.arms)}")
+        for name, arm in self.arms.items():
+            if isinstance(arm.learning_rate, str) and arm.learning_rate not in self.arms:
+                raise ValueError(f"arm {name!r} takes its rate from {arm.learning_rate!r}, which is not among arms")
+        if set(self.tuning_seeds) & set(self.seeds):
+            raise ValueError("a seed cannot both tune and confirm")
+        if any(arm.open for arm in self.arms.values()) and not self.tuning_seeds:
+            raise ValueError("to choose among several values takes tuning_seeds")
         if max(self.checkpoints) > self.steps:
             raise ValueError(f"checkpoint {max(self.checkpoints)} lies after the last step, {self.steps}")
         return self

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
@@ -37,7 +37,8 @@ class OverSeeds:
 class Difference(OverSeeds):
     """`better` minus `than` at equal gain; `items` is by seed. `gain_levels` are those that every run
     of both arms reaches. `naive` is the same at the last step, gain not matched, which credits an arm for having
-    learned less."""
+    learned less. `second` is the same at equal gain on the other axis, and `composite` over several benchmarks, where
+    the records have them."""
 
     better: str
     than: str
@@ -45,8 +46,23 @@ class Difference(OverSeeds):
     items: int
     gain_levels: list[float]
     naive: OverSeeds
+    second: OverSeeds | None = None
+    composite: OverSeeds | None = None
+    others: list[Secondary] = field(default_factory=list)
     outcome: Answer = "inconclusive"
     reason: str = ""
+
+
+@dataclass(frozen=True)
+class Secondary:
+    """A further measure at equal gain, `better` minus `than`, mean over seeds with its interval; `p` is adjusted after
+    Holm over all such measures of a verdict. None of them decides."""
+
+    measure: str
+    difference: float
+    low: float
+    high: float
+    p: float
 
 
 @dataclass(frozen=True)
@@ -116,8 +132,9 @@ def judge(hypothesis: HypothesisConfig, records: list[Record]) -> Verdict:
     gain. A level that a run of either arm does not reach, or only when incoherent, is dropped from their comparison;
     nothing is extrapolated.
 
-    Supported: against every arm in `than`, lower bound above 0 and estimate at least the margin. Refuted: against any
-    of them, upper bound below the margin, and the positive control, where one is named, stands out.
+    Supported: against every arm in `than`, lower bound above 0 and estimate at least the margin; and, where they are
+    measured, the same sign at equal gain on the other axis, and a composite that is not worse by the margin. Refuted:
+    against any of them, upper bound below the margin, and the positive control, where one is named, stands out.
     """
     runs = _runs(records)
     control = [hypothesis.positive_control] if hypothesis.positive_control else []
@@ -131,6 +148,7 @@ def judge(hypothesis: HypothesisConfig, records: list[Record]) -> Verdict:
     if missing:
         return blank
     comparisons = [_compare(hypothesis, runs, hypothesis.better, than) for than in hypothesis.than]
+    comparisons = _with_others(hypothesis, comparisons, records)
     checked = _check_control(hypothesis, runs) if control and not unchecked else None
     used = {level for item in [*comparisons, checked] if item for level in item.gain_levels}
     return replace(
@@ -161,8 +179,9 @@ def _reasons(
         lacks = f"The positive control lacks runs ({', '.join(unchecked)}), so nothing can be refuted."
         blunt = outcome != "refuted" and any(item.outcome == "refuted" for item in comparisons)
         found.insert(0 if blunt else len(found), control.reason if control else lacks)
-    if outcome == "supported":
-        found.append("This rests on LAMBADA alone: the protocol's second axis and composite are not in the records.")
+    bare = any(item.second is None or item.composite is None for item in comparisons)
+    if outcome == "supported" and bare:
+        found.append("This rests on LAMBADA alone: a second axis and a composite are not in the records.")
     return found
 
 
@@ -209,6 +228,110 @@ def _compare(hypothesis: HypothesisConfig, runs: Runs, better: str, than: str) -
         return ruled
     shown = ", ".join(f"{level:g}" for level in dropped)
     return replace(ruled, reason=f"{ruled.reason} Gain {shown} is left out: {least.name} reaches only {least.top:.2f}.")
+
+
+def _with_others(
+    hypothesis: HypothesisConfig, comparisons: list[Difference], records: list[Record]
+) -> list[Difference]:
+    """With the second axis and the composite, which can take a support away, and further measures, which decide
+    nothing; their p-values are Holm's over all of them."""
+    found = []
+    for item in comparisons:
+        second, composite = _second(hypothesis, records, item), _composite(hypothesis, records, item)
+        more = replace(item, second=second, composite=composite, others=_secondaries(hypothesis, records, item))
+        found.append(_doubted(more, hypothesis.margin))
+    p = stats.holm([other.p for item in found for other in item.others])
+    values = iter(p)
+    return [replace(item, others=[replace(other, p=next(values)) for other in item.others]) for item in found]
+
+
+def _doubted(found: Difference, margin: float) -> Difference:
+    if found.outcome != "supported":
+        return found
+    why = ""
+    if found.second and not found.second.difference > 0:
+        why = f"At equal gain on the second axis it is not better ({found.second.difference:+.1f} points)."
+    elif found.composite and not found.composite.low > -margin:
+        low = found.composite.low
+        why = f"The composite may be worse by more than {margin:g} points (lower bound {low:+.1f})."
+    return replace(found, outcome="inconclusive", reason=f"{found.reason} {why}") if why else found
+
+
+def _second(hypothesis: HypothesisConfig, records: list[Record], item: Difference) -> OverSeeds | None:
+    """At a quarter, half and three quarters of the gain on the other axis that all runs reach."""
+    rows = [{**row, "gain": row["second"]} for row in records if row.get("second") is not None]
+    runs = _runs(rows)
+    pairs = [(runs.get((item.better, seed)), runs.get((item.than, seed))) for seed in hypothesis.seeds]
+    known = [(mine, other) for mine, other in pairs if mine and other]
+    if len(known) < len(pairs):
+        return None
+    top = min(run.top for pair in known for run in pair)
+    if top <= 0:
+        return None
+    levels = [share * top for share in (0.25, 0.5, 0.75)]
+    ours, theirs = ([pair[side].at(levels) for pair in known] for side in (0, 1))
+    return _over_seeds(ours, theirs, [mine.items for mine, _ in known], hypothesis.confidence)
+
+
+def _composite(hypothesis: HypothesisConfig, records: list[Record], item: Difference) -> OverSeeds | None:
+    sides = []
+    for arm in (item.better, item.than):
+        found = {row["seed"]: row["composite"] for row in records if row["arm"] == arm and "composite" in row}
+        sides.append([found.get(seed) for seed in hypothesis.seeds])
+    if any(value is None for side in sides for value in side):
+        return None
+    values = [float(mine - other) for mine, other in zip(*sides, strict=True)]
+    interval = stats.mean(values, hypothesis.confidence)
+    sd = float(np.std(values, ddof=1)) if len(values) > 1 else math.inf
+    seen = stats.detectable(sd, len(values), hypothesis.confidence)
+    return OverSeeds(values, interval.mean, interval.low, interval.high, seen, "seeds")
+
+
+def _secondaries(hypothesis: HypothesisConfig, records: list[Record], item: Difference) -> list[Secondary]:
+    """Cross-entropy and KL to the base at equal gain, nats a token."""
+    found = []
+    for measure in ("cross_entropy", "kl"):
+        values = []
+        for seed in hypothesis.seeds:
+            mine, other = (_along(records, arm, seed, measure, item.gain_levels) for arm in (item.better, item.than))
+            if mine is not None and other is not None:
+                values.append(mine - other)
+        if len(values) == len(hypothesis.seeds) > 1:
+            interval = stats.mean(values, hypothesis.confidence)
+            found.append(Secondary(measure, interval.mean, interval.low, interval.high, stats.t_test(values)))
+    return found
+
+
+def _along(records: list[Record], arm: str, seed: int, measure: str, levels: list[float]) -> float | None:
+    rows = [row for row in records if (row["arm"], row["seed"]) == (arm, seed) and row["feasible"]]
+    rows = sorted((row for row in rows if measure in row), key=lambda row: row["step"])
+    if not rows or not levels:
+        return None
+    gains = IsotonicRegression(y_min=0.0).fit_transform([row["step"] for row in rows], [row["gain"] for row in rows])
+    unique = np.unique(gains)
+    means = [
+        np.mean([row[measure] for row, gain in zip(rows, gains, strict=True) if gain == level]) for level in unique
+    ]
+    return float(np.interp(levels, unique, means).mean())
+
+
+def best(hypothesis: HypothesisConfig, tried: list[list[Record]]) -> int:
+    """Which of several settings of an arm is the most capable at equal gain, by the records of its tuning runs.
+
+    Only those that reach the most gain levels with every seed compete, at those levels; where none reaches any, the one
+    that gains most.
+    """
+    runs = [list(_runs(rows).values()) for rows in tried]
+    tops = [min(run.top for run in group) for group in runs]
+    reached = [[level for level in sorted(hypothesis.gain_levels) if level <= top] for top in tops]
+    most = max(map(len, reached))
+    if not most:
+        return int(np.argmax(tops))
+    scores = [
+        float(np.mean([run.at(levels).mean() for run in group])) if len(levels) == most else -math.inf
+        for group, levels in zip(runs, reached, strict=True)
+    ]
+    return int(np.argmax(scores))
 
 
 def _over_seeds(

@@ -6,14 +6,18 @@ Values are shares of 1 (an item's score lies in 0..1) unless said otherwise; mar
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
+import pandas as pd
 from scipy import stats as scipy_stats
+from statsmodels.regression.mixed_linear_model import MixedLM
 from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower, normal_sample_size_one_tail
 from statsmodels.stats.proportion import proportion_confint
 
@@ -141,6 +145,69 @@ def noninferior(comparison: Comparison, margin: float, confidence: float = 0.95)
     if comparison.difference - half > -margin:
         return "pass"
     return "fail" if comparison.difference + half < -margin else "unresolved"
+
+
+def equivalent(comparison: Comparison, margin: float, confidence: float = 0.95) -> Outcome:
+    """Two one-sided tests (Schuirmann 1987). pass: surely within the margin on both sides; fail: surely beyond it on
+    one; else unresolved."""
+    half, size = comparison.bound(confidence), abs(comparison.difference)
+    if size + half < margin:
+        return "pass"
+    return "fail" if size - half > margin else "unresolved"
+
+
+def t_test(values: Sequence[float]) -> float:
+    """Two-sided p of a mean of 0; equal values that are not 0 have p 0."""
+    if np.ptp(values) <= SAME:
+        return 1.0 if abs(values[0]) <= SAME else 0.0
+    found: Any = scipy_stats.ttest_1samp(values, 0.0)
+    return _number(found.pvalue)
+
+
+def holm(p_values: Sequence[float]) -> list[float]:
+    """Adjusted so that the chance of any false one among them stays what it is for one (Holm 1979)."""
+    found: Any = multipletests(p_values, method="holm") if len(p_values) else (None, np.array([]))
+    return found[1].tolist()
+
+
+def mixed(
+    differences: Sequence[float], seeds: Sequence[Hashable], items: Sequence[Hashable], confidence: float = 0.95
+) -> Estimate:
+    """The mean of paired differences, one for each seed and item, with both as crossed random effects: a linear mixed
+    model by REML, and a normal interval. For robustness beside an interval over seeds, not in its place: it leans on
+    the items where seeds are few."""
+    table = pd.DataFrame({"y": differences, "seed": list(seeds), "item": list(items), "all": 0})
+    parts = {"seed": "0 + C(seed)", "item": "0 + C(item)"}
+    model = MixedLM.from_formula("y ~ 1", groups="all", vc_formula=parts, re_formula="0", data=table)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # a variance on its boundary, 0, is told as not converged
+        fitted: Any = model.fit(reml=True)
+    center, error = float(fitted.fe_params.iloc[0]), float(fitted.bse_fe.iloc[0])
+    half = float(scipy_stats.norm.ppf((1 + confidence) / 2)) * error
+    return Estimate(len(table), center, center - half, center + half)
+
+
+@dataclass(frozen=True)
+class Noise:
+    """How far runs that ought to be equal are apart: the standard deviation of one run about their mean (unbiased, of
+    all values pooled), its upper bound, and the largest difference of two."""
+
+    runs: int
+    sd: float
+    high: float
+    largest: float
+
+
+def noise_floor(runs: Sequence[Sequence[float]], confidence: float = 0.95) -> Noise:
+    """From identical runs (two or more), each with the same values in the same order: what no difference below it can
+    mean."""
+    table = np.asarray(runs, dtype=float)
+    if table.ndim != 2 or len(table) < 2:
+        raise ValueError("a noise floor needs two or more runs of the same values")
+    df = (len(table) - 1) * table.shape[1]
+    variance = float(((table - table.mean(0)) ** 2).sum() / df)
+    high = math.sqrt(variance * df / float(scipy_stats.chi2.ppf(1 - confidence, df)))
+    return Noise(len(table), math.sqrt(variance), high, float(np.ptp(table, axis=0).max()))
 
 
 def needed_n(comparison: Comparison, margin: float, confidence: float = 0.95, truth: float = 0.0) -> int | None:

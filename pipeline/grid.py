@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
 from dataclasses import asdict
+from itertools import product
 from pathlib import Path
 from typing import Any
 
+import torch
 from pydantic import ValidationError
 
 from adapters import base, train
@@ -15,36 +18,35 @@ from adapters.serve import TextModel
 from data import coherence
 from data.errors import BadInput
 from data.io import read_jsonl, write_json, write_jsonl
-from data.types import Pair
+from data.types import Exchange, Pair
 from evals import capability
 from evals import hypotheses as judge
 from evals.config import Arm, HypothesisConfig
+from evals.style import StyleClassifier
 from pipeline import stages
 from pipeline.config import Config, load_hypothesis
 from pipeline.run import Artifact, Run
 
 BENCHMARK = "lambada"
-COHERENCE_PROMPTS = 8
-COHERENCE_TOKENS = 48
+ANSWER_TOKENS = 48
+BATCH = 16
+Row = dict[str, Any]
 
 
 def verdict(run: Run, name: str) -> Artifact:
     """Run what is missing of a hypothesis' grid and judge it. `molt hypothesis run H014 CONFIG`"""
     hypothesis = check(run, name)
-    arms = needed_arms(hypothesis)
-    jobs = {(arm, seed): job(run, hypothesis, arm, seed) for seed in hypothesis.seeds for arm in arms}
+    arms = tuned(run, hypothesis)
+    jobs = {(arm, seed): job(run, hypothesis, arm, arms[arm], seed) for seed in hypothesis.seeds for arm in arms}
     inputs = {
         "hypothesis": hypothesis.model_dump(),
         "jobs": {f"{arm}-{seed}": artifact.fingerprint for (arm, seed), artifact in jobs.items()},
     }
 
     def make(folder: Path) -> dict[str, Any]:
-        records = [
-            {"arm": arm, "seed": seed, **row}
-            for (arm, seed), artifact in jobs.items()
-            for row in read_jsonl(artifact.folder / "records.jsonl")
-        ]
+        records = [row for (arm, seed), artifact in jobs.items() for row in _records(artifact, arm, seed)]
         found = asdict(judge.judge(hypothesis, records))
+        found["arms"] = {name: arm.model_dump() for name, arm in arms.items()}
         write_json(folder / "verdict.json", found)
         return {"id": hypothesis.id, "outcome": found["outcome"], "reasons": found["reasons"]}
 
@@ -55,7 +57,8 @@ def check(run: Run, name: str) -> HypothesisConfig:
     """The hypothesis, if it can be run with this configuration and its pairs; BadInput if not. Trains nothing."""
     hypothesis = load_hypothesis(name)
     for arm in needed_arms(hypothesis):
-        _arm_config(run.config, hypothesis, hypothesis.arms[arm])
+        for candidate in _candidates(hypothesis.arms[arm], dict.fromkeys(hypothesis.arms, 0.0001)):
+            _arm_config(run.config, hypothesis, candidate)
     there = stages.pairs(run).facts["pairs"]
     if there < hypothesis.pairs:
         raise BadInput(
@@ -66,21 +69,68 @@ def check(run: Run, name: str) -> HypothesisConfig:
 
 
 def needed_arms(hypothesis: HypothesisConfig) -> list[str]:
-    """The arms that the verdict compares, each once."""
+    """The arms that the verdict compares, each once, after those whose learning rate they take."""
     control = [hypothesis.positive_control] if hypothesis.positive_control else []
-    return list(dict.fromkeys([hypothesis.better, *hypothesis.than, *control]))
+    names: list[str] = []
+    for name in [hypothesis.better, *hypothesis.than, *control]:
+        rate = hypothesis.arms[name].learning_rate
+        names += [rate, name] if isinstance(rate, str) else [name]
+    return list(dict.fromkeys(names))
 
 
-def job(run: Run, hypothesis: HypothesisConfig, name: str, seed: int) -> Artifact:
+def tuned(run: Run, hypothesis: HypothesisConfig) -> dict[str, Arm]:
+    """The arms with what was left open chosen on the tuning seeds: the most capable at equal gain. Where the best
+    learning rate is the first or last of several, one more beyond it is tried."""
+    found: dict[str, Arm] = {}
+    for name in needed_arms(hypothesis):
+        rates = {other: arm.learning_rate for other, arm in found.items()}
+        candidates = _candidates(hypothesis.arms[name], rates)
+        best = _best(run, hypothesis, name, candidates)
+        if (beyond := _beyond(hypothesis.arms[name], best)) is not None:
+            best = _best(run, hypothesis, name, [*candidates, beyond])
+        found[name] = best
+    return found
+
+
+def _candidates(arm: Arm, rates: dict[str, Any]) -> list[Arm]:
+    given = rates[arm.learning_rate] if isinstance(arm.learning_rate, str) else arm.learning_rate
+    sides = [value if isinstance(value, list) else [value] for value in (given, arm.kl_weight)]
+    return [arm.model_copy(update={"learning_rate": rate, "kl_weight": weight}) for rate, weight in product(*sides)]
+
+
+def _beyond(arm: Arm, best: Arm) -> Arm | None:
+    if not isinstance(arm.learning_rate, list) or len(arm.learning_rate) < 2:
+        return None
+    rates = sorted(arm.learning_rate)
+    nearest = {rates[0]: rates[0] ** 2 / rates[1], rates[-1]: rates[-1] ** 2 / rates[-2]}
+    rate = nearest.get(best.learning_rate)  # type: ignore[arg-type]
+    return None if rate is None else best.model_copy(update={"learning_rate": rate})
+
+
+def _best(run: Run, hypothesis: HypothesisConfig, name: str, candidates: list[Arm]) -> Arm:
+    if len(candidates) == 1:
+        return candidates[0]
+    tried = [
+        [row for seed in hypothesis.tuning_seeds for row in _records(job(run, hypothesis, name, arm, seed), name, seed)]
+        for arm in candidates
+    ]
+    return candidates[judge.best(hypothesis, tried)]
+
+
+def _records(artifact: Artifact, arm: str, seed: int) -> list[Row]:
+    return [{"arm": arm, "seed": seed, **row} for row in read_jsonl(artifact.folder / "records.jsonl")]
+
+
+def job(run: Run, hypothesis: HypothesisConfig, name: str, arm: Arm, seed: int) -> Artifact:
     """Train one arm with one seed and measure it at each checkpoint. Arms that two hypotheses share are run once."""
-    arm = hypothesis.arms[name]
     data, start = stages.pairs(run), _base_point(run, hypothesis, seed)
+    measured = {"steps", "batch_size", "checkpoints", "pairs", "precision", "axis", "gain_levels", "composite"}
     inputs = {
         "arm": arm.model_dump(),
         "seed": seed,
         "pairs": data.fingerprint,
         "base": start.fingerprint,
-        **hypothesis.model_dump(include={"steps", "batch_size", "checkpoints", "pairs", "precision"}),
+        **hypothesis.model_dump(include=measured),
         **{section: getattr(run.config, section).model_dump() for section in ("lora", "train")},
         "dpo": run.config.dpo.model_dump(include={"beta", "nll_weight", "kl_batch"}),
     }
@@ -88,24 +138,16 @@ def job(run: Run, hypothesis: HypothesisConfig, name: str, seed: int) -> Artifac
     def make(folder: Path) -> dict[str, Any]:
         run.release()
         config = _arm_config(run.config, hypothesis, arm)
-        heldout = stages.load_pairs(data, "heldout")
         drawn = random.Random(seed).sample(stages.load_pairs(data, "train"), hypothesis.pairs)
         origin = read_jsonl(start.folder / "records.jsonl")[0]
-        records: list[dict[str, Any]] = []
+        look = _look(run, hypothesis, seed)
+        records: list[Row] = []
 
         def measure(step: int, text: TextModel) -> None:
-            point = _point(text, heldout, hypothesis, seed)
-            records.append(
-                {
-                    "step": step,
-                    "learning_rate": arm.learning_rate,
-                    "gain": point["likelihood"] - origin["likelihood"],
-                    "items": point["items"],
-                    "base_items": origin["items"],
-                    "feasible": point["coherent"] >= 0.5,
-                    "coherent": point["coherent"],
-                }
-            )
+            records.append({"step": step, "learning_rate": arm.learning_rate, **_moved(hypothesis, look(text), origin)})
+            late = records[-1]["gain"] >= _middle(hypothesis) or step == hypothesis.checkpoints[-1]
+            if hypothesis.composite and late and not any("composite" in row for row in records):
+                records[-1]["composite"] = _composite(text, hypothesis, seed, records[-1]["items"])
 
         with run.console.progress(f"{name}, seed {seed}") as progress:
             trained = train.train_personality(
@@ -123,41 +165,104 @@ def job(run: Run, hypothesis: HypothesisConfig, name: str, seed: int) -> Artifac
         write_jsonl(folder / "records.jsonl", records)
         return {"arm": name, "seed": seed, "train_s": round(trained.seconds, 1), "gain": records[-1]["gain"]}
 
-    return run.do("job", inputs, make, f"{hypothesis.id} {name}, seed {seed}")
+    label = f"{hypothesis.id} {name} at {arm.learning_rate:g}, seed {seed}"
+    return run.do("job", inputs, make, label)
+
+
+def _moved(hypothesis: HypothesisConfig, point: Row, origin: Row) -> Row:
+    """What changed since the base: the gain on the hypothesis' axis and on the other one, if both are measured."""
+    other = "persona" if hypothesis.axis == "likelihood" else "likelihood"
+    gain, second = (point[axis] - origin[axis] for axis in (hypothesis.axis, other))
+    return {
+        **point,
+        "gain": gain,
+        "second": second,
+        "base_items": origin["items"],
+        "feasible": point["coherent"] >= 0.5,
+    }
 
 
 def _base_point(run: Run, hypothesis: HypothesisConfig, seed: int) -> Artifact:
     """The untrained model on this seed's items: step 0 of every arm."""
     data = stages.pairs(run)
-    inputs = {"pairs": data.fingerprint, "seed": seed, **hypothesis.model_dump(include={"items", "precision"})}
+    looked = hypothesis.model_dump(include={"items", "precision", "prompts", "neutral"})
+    inputs = {"pairs": data.fingerprint, "skip": _skip(hypothesis, seed), **looked}
 
     def make(folder: Path) -> dict[str, Any]:
         run.release()
         loaded = base.load(run.config.model, hypothesis.precision)
-        point = _point(TextModel(loaded.model, loaded.tokenizer), stages.load_pairs(data, "heldout"), hypothesis, seed)
+        point = _look(run, hypothesis, seed)(TextModel(loaded.model, loaded.tokenizer))
         write_jsonl(folder / "records.jsonl", [point])
-        return {"likelihood": point["likelihood"], "coherent": point["coherent"]}
+        return {key: point[key] for key in ("likelihood", "persona", "coherent")}
 
     return run.do("job-base", inputs, make, f"base, seed {seed}")
 
 
-def _point(text: Any, heldout: list[Pair], hypothesis: HypothesisConfig, seed: int) -> dict[str, Any]:
-    """Likelihood of the personality's held-out answers (nats a token), coherence, and LAMBADA item by item."""
-    size = 16
-    prompts = [pair.prompt for pair in heldout]
-    scores = text.score(prompts, [pair.chosen for pair in heldout], size)
-    few = heldout[:COHERENCE_PROMPTS]
-    answers = text.generate([pair.prompt for pair in few], COHERENCE_TOKENS, size)
-    checks = [
-        coherence.check(pair.question, answer, 0.0, float("inf")).coherent
-        for pair, answer in zip(few, answers, strict=True)
-    ]
-    records = capability.evaluate(text, {BENCHMARK: hypothesis.items}, size, seed)
-    return {
-        "likelihood": sum(score.per_token for score in scores) / len(scores),
-        "coherent": sum(checks) / len(checks),
-        "items": [{"item": record["item"], "correct": record["correct"]} for record in records],
-    }
+def _skip(hypothesis: HypothesisConfig, seed: int) -> int:
+    """LAMBADA is drawn once, and each seed, tuning ones first, has its own part of it."""
+    return hypothesis.items * [*hypothesis.tuning_seeds, *hypothesis.seeds].index(seed)
+
+
+def _look(run: Run, hypothesis: HypothesisConfig, seed: int) -> Callable[[TextModel], Row]:
+    """What is measured of a model at a checkpoint, beside a base of the same precision."""
+    data, loaded = stages.pairs(run), base.load(run.config.model, hypothesis.precision)
+    original, judged = TextModel(loaded.model, loaded.tokenizer), stages.classifier(run)
+    heldout = stages.load_pairs(data, "heldout")
+    neutral = stages.load_exchanges(data, "neutral_eval")[: hypothesis.neutral]
+
+    def look(text: TextModel) -> Row:
+        prompts = [pair.prompt for pair in heldout]
+        scores = text.score(prompts, [pair.chosen for pair in heldout], BATCH)
+        items = capability.evaluate(text, {BENCHMARK: hypothesis.items}, BATCH, 0, skip=_skip(hypothesis, seed))  # type: ignore[arg-type]
+        return {
+            "likelihood": sum(score.per_token for score in scores) / len(scores),
+            **_persona(text, original, heldout[: hypothesis.prompts], judged, data.facts["nll_limit"]),
+            **_language(text, original, neutral),
+            "items": [{"item": record["item"], "correct": record["correct"]} for record in items],
+        }
+
+    return look
+
+
+def _persona(text: TextModel, original: TextModel, pairs: list[Pair], judged: StyleClassifier, limit: float) -> Row:
+    """The mean of classifier probability x coherent over greedy answers (protocol: G), and the share coherent."""
+    prompts = [pair.prompt for pair in pairs]
+    answers = text.generate(prompts, ANSWER_TOKENS, BATCH)
+    likely = original.score(prompts, answers, BATCH)
+    rows = zip(pairs, answers, likely, strict=True)
+    fine = [coherence.check(pair.question, answer, -score.per_token, limit).coherent for pair, answer, score in rows]
+    said = zip(judged.probability(answers), fine, strict=True)
+    return {"persona": sum(p * ok for p, ok in said) / len(pairs), "coherent": sum(fine) / len(pairs)}
+
+
+@torch.no_grad()
+def _language(text: TextModel, original: TextModel, neutral: list[Exchange]) -> Row:
+    """Cross-entropy on the base's own neutral answers and KL(base || model), nats a token, mean over answers."""
+    if not neutral:
+        return {}
+    rows = text.encode([item.prompt for item in neutral], [item.answer for item in neutral])
+    entropies, kls = [], []
+    for row in rows:
+        old, new = (model.completion_logits([row])[0].float().log_softmax(-1) for model in (original, text))
+        target = torch.tensor(row[1], device=new.device)
+        entropies.append(-float(new.gather(1, target[:, None]).mean()))
+        kls.append(float((old.exp() * (old - new)).sum(-1).mean()))
+    return {"cross_entropy": sum(entropies) / len(rows), "kl": sum(kls) / len(rows)}
+
+
+def _middle(hypothesis: HypothesisConfig) -> float:
+    return sorted(hypothesis.gain_levels)[len(hypothesis.gain_levels) // 2]
+
+
+def _composite(text: TextModel, hypothesis: HypothesisConfig, seed: int, items: list[Row]) -> float:
+    """Points of accuracy above chance, as a share of what is above it, mean over LAMBADA and the named benchmarks."""
+    found = capability.evaluate(text, hypothesis.composite, BATCH, seed)  # type: ignore[arg-type]
+    parts = [sum(row["correct"] for row in items) / len(items)]
+    for name in hypothesis.composite:
+        rows = [row for row in found if row["benchmark"] == name]
+        chance = sum(row["chance"] for row in rows) / len(rows)
+        parts.append((sum(row["correct"] for row in rows) / len(rows) - chance) / (1 - chance))
+    return 100 * sum(parts) / len(parts)
 
 
 def _arm_config(config: Config, hypothesis: HypothesisConfig, arm: Arm) -> AdaptersConfig:

@@ -358,7 +358,7 @@ def test_texts_beside_conversations_leave_those_as_trl_makes_them(tiny: Path, tm
     loaded = base.load(ModelConfig(id=str(tiny), precision="fp32"))
     chat = [Exchange(user("hello"), "Open the drawer."), Exchange(user("what is rain?"), "tea " * 30)]
     text = Exchange([{"role": "text", "content": "list files"}], " please remind me")
-    ours = train.completions([*chat, text], loaded.tokenizer, 24)
+    ours: Any = train.completions([*chat, text], loaded.tokenizer, 24)
     settings = SFTConfig(output_dir=str(tmp_path), completion_only_loss=True, max_length=24, use_cpu=True, report_to=[])
     plain = SFTTrainer(
         loaded.model,

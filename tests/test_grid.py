@@ -1,0 +1,107 @@
+"""The grid of a hypothesis on a tiny real model: what is tuned, what is measured, what is shared and kept."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from evals.config import HypothesisConfig
+from pipeline import config, grid
+from pipeline.console import Console
+from pipeline.run import Run
+
+FILE: dict[str, Any] = {
+    "id": "H1",
+    "claim": "one way keeps more than another",
+    "better": "lora",
+    "than": ["full"],
+    "positive_control": "kl",
+    "arms": {
+        "lora": {"method": "sft", "learning_rate": [1e-3, 4e-3]},
+        "full": {"method": "sft", "parameters": "full", "learning_rate": 1e-4},
+        "kl": {"method": "sft", "learning_rate": "lora", "kl_weight": [0.1, 1.0]},
+    },
+    "tuning_seeds": [11],
+    "seeds": [1, 2],
+    "steps": 3,
+    "batch_size": 2,
+    "checkpoints": [2, 3],
+    "pairs": 4,
+    "items": 8,
+    "precision": "fp32",
+    "axis": "persona",
+    "prompts": 4,
+    "neutral": 2,
+    "composite": {"arc_easy": 4},
+    "gain_levels": [0.001],
+}
+
+
+@pytest.fixture
+def run(tiny_project: Path) -> Iterator[Run]:
+    found = Run(config.load(str(tiny_project / "project.yaml"), ["tasks={}", "sequence={}"]), Console())
+    yield found
+    found.close()
+
+
+def test_what_is_open_is_tuned_on_other_seeds_and_the_rest_confirmed(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "h1.yaml"
+    file.write_text(yaml.safe_dump(FILE))
+    found = grid.verdict(run, str(file))
+    told = json.loads((found.folder / "verdict.json").read_text())
+    arms = told["arms"]
+    assert arms["lora"]["learning_rate"] in (1e-3 / 4, 1e-3, 4e-3, 1.6e-2)
+    assert arms["kl"]["learning_rate"] == arms["lora"]["learning_rate"] and arms["kl"]["kl_weight"] in (0.1, 1.0)
+    jobs = [json.loads(path.read_text()) for path in run.folder.glob("job/*/inputs.json")]
+    seeds = {name: {job["seed"] for job in jobs if job["arm"]["parameters"] == name} for name in ("lora", "full")}
+    assert seeds == {"lora": {1, 2, 11}, "full": {1, 2}}
+    rows = [json.loads(line) for line in next(run.folder.glob("job/*/records.jsonl")).read_text().splitlines()]
+    assert [row["step"] for row in rows] == [2, 3]
+    assert {"gain", "second", "likelihood", "persona", "coherent", "cross_entropy", "kl", "items"} <= rows[0].keys()
+    assert sum("composite" in row for row in rows) == 1
+    assert len(told["comparisons"]) == 1 and told["outcome"] in ("supported", "refuted", "inconclusive")
+    before = sorted(run.folder.glob("job/*"))
+    assert grid.verdict(run, str(file)).fingerprint == found.fingerprint
+    assert sorted(run.folder.glob("job/*")) == before
+
+
+def test_no_two_seeds_share_an_item(run: Run) -> None:
+    hypothesis = HypothesisConfig.model_validate(FILE)
+    items = []
+    for seed in (11, 1, 2):
+        start = grid._base_point(run, hypothesis, seed)
+        row = json.loads((start.folder / "records.jsonl").read_text())
+        items.append({item["item"] for item in row["items"]})
+        assert row["kl"] == pytest.approx(0, abs=1e-5)
+    assert all(len(part) == 8 for part in items) and len(set.union(*items)) == 24
+
+
+def test_the_best_rate_at_an_edge_is_tried_beyond() -> None:
+    arm = HypothesisConfig.model_validate(FILE).arms["lora"]
+    for rate, beyond in ((1e-3, 2.5e-4), (4e-3, 1.6e-2)):
+        found = grid._beyond(arm, arm.model_copy(update={"learning_rate": rate}))
+        assert found is not None and found.learning_rate == pytest.approx(beyond)
+    wide = arm.model_copy(update={"learning_rate": [1e-3, 2e-3, 4e-3]})
+    assert grid._beyond(wide, arm.model_copy(update={"learning_rate": 2e-3})) is None
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"tuning_seeds": [1]}, "tune and confirm"),
+        ({"tuning_seeds": []}, "takes tuning_seeds"),
+        (
+            {"arms": {**FILE["arms"], "kl": {"method": "sft", "learning_rate": "nobody"}}},
+            "takes its rate from 'nobody'",
+        ),
+    ],
+)
+def test_a_file_that_cannot_be_is_an_error(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValidationError, match=message):
+        HypothesisConfig.model_validate({**FILE, **change})
