@@ -1,4 +1,4 @@
-"""Persona and drift, measured on what the model writes and on what it finds likely. Everything ends in records."""
+"""Persona, measured on what the model writes and on what it finds likely. Everything ends in records."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from data import coherence
-from data.types import ChatModel, Exchange, Pair, Progress, TokenScore, silent
+from data.types import ChatModel, Pair, Progress, TokenScore, silent
 from evals.config import PersonaEvalConfig
 from evals.style import StyleClassifier
 
@@ -63,13 +63,3 @@ def evaluate(
             }
         )
     return records
-
-
-def drift(
-    model: ChatModel, state: str, neutral: list[Exchange], batch_size: int, progress: Progress = silent
-) -> list[dict[str, Any]]:
-    """KL(base || state) in nats a token on the base's own answers to neutral prompts, one record a prompt."""
-    with model.state(state):
-        prompts, answers = [item.prompt for item in neutral], [item.answer for item in neutral]
-        values = model.kl_from("base", prompts, answers, batch_size, progress)
-    return [{"question": item.question, "kl": value} for item, value in zip(neutral, values, strict=True)]

@@ -216,9 +216,10 @@ def _look(run: Run, hypothesis: HypothesisConfig, seed: int) -> Callable[[TextMo
         items = capability.evaluate(text, {BENCHMARK: hypothesis.items}, BATCH, 0, skip=_skip(hypothesis, seed))  # type: ignore[arg-type]
         return {
             "likelihood": sum(score.per_token for score in scores) / len(scores),
+            "likelihoods": [score.per_token for score in scores],
             **_persona(text, original, heldout[: hypothesis.prompts], judged, data.facts["nll_limit"]),
             **_language(text, original, neutral),
-            "items": [{"item": record["item"], "correct": record["correct"]} for record in items],
+            "items": [{key: record[key] for key in ("item", "correct", "logprob")} for record in items],
         }
 
     return look
@@ -229,10 +230,12 @@ def _persona(text: TextModel, original: TextModel, pairs: list[Pair], judged: St
     prompts = [pair.prompt for pair in pairs]
     answers = text.generate(prompts, ANSWER_TOKENS, BATCH)
     likely = original.score(prompts, answers, BATCH)
-    rows = zip(pairs, answers, likely, strict=True)
-    fine = [coherence.check(pair.question, answer, -score.per_token, limit).coherent for pair, answer, score in rows]
-    said = zip(judged.probability(answers), fine, strict=True)
-    return {"persona": sum(p * ok for p, ok in said) / len(pairs), "coherent": sum(fine) / len(pairs)}
+    rows = []
+    for pair, answer, score, style in zip(pairs, answers, likely, judged.probability(answers), strict=True):
+        fine = coherence.check(pair.question, answer, -score.per_token, limit).coherent
+        rows.append({"id": pair.id, "answer": answer, "score": float(style) * fine, "coherent": fine})
+    score, coherent = (sum(row[key] for row in rows) / len(rows) for key in ("score", "coherent"))
+    return {"persona": score, "coherent": coherent, "answers": rows}
 
 
 @torch.no_grad()

@@ -35,6 +35,7 @@ def everything(run: Run) -> Outcome:
     for state in layout.states(run):
         measures.persona_of(run, state)
         measures.capability(run, state)
+        measures.drift(run, state)
     for name in config.tasks:
         measures.task_score(run, name, "personality")
     for state in layout.states(run)[2:]:

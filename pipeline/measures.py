@@ -8,7 +8,9 @@ from typing import Any
 from adapters import router as routing
 from data import tasks
 from data.io import read_jsonl, write_jsonl
+from data.types import Exchange
 from evals import capability as capability_eval
+from evals import drift as drift_eval
 from evals import persona as persona_eval
 from evals import tasks as task_eval
 from pipeline import layout, stages
@@ -47,13 +49,12 @@ def _routed_records(run: Run, names: list[str], parts: dict[str, Artifact]) -> l
 
 
 def persona_of(run: Run, state: str) -> Artifact:
-    """Persona, coherence and KL to the base in one state, prompt by prompt. `molt eval persona CONFIG --state S`"""
+    """Persona and coherence in one state, prompt by prompt. `molt eval persona CONFIG --state S`"""
     config, data = run.config, stages.pairs(run)
-    inputs = {"persona_eval": config.persona_eval.model_dump(exclude={"samples"}), **stages.lineage(run, state)}
+    inputs = {"max_new_tokens": config.persona_eval.max_new_tokens, **stages.lineage(run, state)}
 
     def make(folder: Path) -> dict[str, Any]:
         model, batch = stages.serve(run, state), config.model.eval_batch_size
-        neutral = stages.load_exchanges(data, "neutral_eval")[: config.persona_eval.neutral]
         with run.console.progress(f"persona of {state}") as progress:
             records = persona_eval.evaluate(
                 model,
@@ -65,17 +66,36 @@ def persona_of(run: Run, state: str) -> Artifact:
                 batch,
                 progress,
             )
-            drift = persona_eval.drift(model, state, neutral, batch, progress)
         write_jsonl(folder / "records.jsonl", records)
-        write_jsonl(folder / "drift.jsonl", drift)
-        return {
-            "state": state,
-            "score": _mean(records, "score"),
-            "coherent": _mean(records, "coherent"),
-            "kl": _mean(drift, "kl"),
-        }
+        return {"state": state, "score": _mean(records, "score"), "coherent": _mean(records, "coherent")}
 
     return run.do("persona", inputs, make, f"persona of {state}")
+
+
+def drift(run: Run, state: str) -> Artifact:
+    """Cross-entropy and KL to the base in one state, on the base's own answers to neutral prompts and on the test
+    examples of each task. `molt eval drift CONFIG --state S`"""
+    config, data, count = run.config, stages.pairs(run), run.config.persona_eval.neutral
+    settings = {name: layout.task_settings(run, name) for name in config.tasks}
+    inputs = {
+        "items": count,
+        "tasks": {name: stages.source_of(task) for name, task in settings.items()},
+        "seed": config.run.seed,
+        **stages.lineage(run, state),
+    }
+
+    def make(folder: Path) -> dict[str, Any]:
+        model, texts = stages.serve(run, state), {"neutral": stages.load_exchanges(data, "neutral_eval")[:count]}
+        for name, task in settings.items():
+            examples = tasks.examples(task, "test", config.run.seed)[:count]
+            texts[name] = [Exchange(item.prompt, item.answer) for item in examples]
+        with run.console.progress(f"drift of {state}") as progress:
+            records = drift_eval.evaluate(model, state, texts, config.model.eval_batch_size, progress)
+        write_jsonl(folder / "records.jsonl", records)
+        neutral = [record for record in records if record["where"] == "neutral"]
+        return {"state": state, "kl": _mean(neutral, "kl"), "cross_entropy": _mean(neutral, "cross_entropy")}
+
+    return run.do("drift", inputs, make, f"drift of {state}")
 
 
 def task_score(run: Run, name: str, state: str) -> Artifact:

@@ -78,9 +78,13 @@ def persona(states: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {title: forest(title, each, "points of 100", span=(0, 100)) for title, each in dressed if each}
 
 
-def kl(states: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    title = "KL from the base"
-    dressed = _coloured({title: [_row(state, state["kl"], 1) for state in states]}, states)
+def drift(states: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """KL to the base by state, for each set of texts."""
+    sets = dict.fromkeys(name for state in states for name in state["drift"])
+    rows = {
+        f"KL from the base, {name}": [_row(state, state["drift"][name]["kl"], 1) for state in states] for name in sets
+    }
+    dressed = _coloured(rows, states)
     return {title: forest(title, each, "nats a token", {0: ""}, digits=3) for title, each in dressed if each}
 
 

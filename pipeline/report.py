@@ -47,6 +47,7 @@ def render(results: Results) -> str:
         colours=COLOURS,
         persona_rows=_persona_rows(results),
         ability_rows=_ability_rows(results),
+        drift_rows=_drift_rows(results),
         apart=_apart(results),
         standing=_standing(results),
         missing=list(dict.fromkeys(results.get("missing", []))),
@@ -242,7 +243,7 @@ def _persona_rows(results: Results) -> list[dict[str, Any]]:
         if "persona" in state:
             p = state["persona"]
             shares = {key: asdict(stats.proportion(round(p[key] * p["n"]), p["n"])) for key in ("echo", "repetition")}
-            rows.append({"name": state["name"], **p, **shares, "kl": state.get("kl")})
+            rows.append({"name": state["name"], **p, **shares})
     return rows
 
 
@@ -255,6 +256,15 @@ def _ability_rows(results: Results) -> dict[str, list[dict[str, Any]]]:
     changes = _mean_changes(results)
     if changes and len(rows) > 1:
         rows["mean of the changes"] = [{"state": name, "n": c["n"], "change": c} for name, c in changes.items()]
+    return rows
+
+
+def _drift_rows(results: Results) -> dict[str, list[dict[str, Any]]]:
+    """Set of texts by set, each state."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for state in results.get("states", []):
+        for where, row in state.get("drift", {}).items():
+            rows.setdefault(where, []).append({"state": state["name"], **row})
     return rows
 
 
@@ -277,10 +287,10 @@ def _figures(results: Results) -> dict[str, dict[str, str]]:
     """By place on the page, figures by title."""
     states = results.get("states", [])
     personas = [state for state in states if "persona" in state]
-    drifted = [state for state in personas if "kl" in state]
     training = [row for row in results.get("training", []) if row.get("curve")]
     found = {
-        "persona": plots.persona(personas) | plots.kl(drifted),
+        "persona": plots.persona(personas),
+        "drift": plots.drift([state for state in states if "drift" in state]),
         "capability": plots.capability([state for state in states if "capability" in state]),
         "tasks": plots.tasks(results.get("tasks", [])),
         "training": plots.losses(training),

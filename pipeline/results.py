@@ -46,10 +46,12 @@ def collect(run: Run) -> dict[str, Any]:
     found["classifier"] = _classifier(run, pairs)
     personas = {state: there(lambda state=state: measures.persona_of(run, state)) for state in layout.states(run)}
     abilities = {state: there(lambda state=state: measures.capability(run, state)) for state in layout.states(run)}
+    drifts = {state: there(lambda state=state: measures.drift(run, state)) for state in layout.states(run)}
     persona_records = {state: _records(item) for state, item in personas.items() if item}
     ability_records = {state: _records(item) for state, item in abilities.items() if item}
+    drift_records = {state: _records(item) for state, item in drifts.items() if item}
     found["states"] = [
-        _state(state, persona_records, ability_records, personas[state])
+        _state(state, persona_records, ability_records, drift_records)
         for state in layout.states(run)
         if state in persona_records or state in ability_records
     ]
@@ -70,10 +72,10 @@ def _records(artifact: Artifact) -> list[Record]:
 
 
 def _state(
-    state: str, personas: dict[str, list[Record]], abilities: dict[str, list[Record]], artifact: Artifact | None
+    state: str, personas: dict[str, list[Record]], abilities: dict[str, list[Record]], drifts: dict[str, list[Record]]
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"name": state}
-    if artifact:
+    if state in personas:
         rows = personas[state]
         taken = [row["probability"] >= 0.5 and row["coherent"] for row in rows]
         found["persona"] = {
@@ -87,10 +89,25 @@ def _state(
             "base_nll": asdict(stats.mean([row["base_nll"] for row in rows])),
             "words": sum(len(row["answer"].split()) for row in rows) / len(rows),
         }
-        drift = read_jsonl(artifact.folder / "drift.jsonl")
-        found["kl"] = asdict(stats.mean([row["kl"] for row in drift]))
     if state in abilities and "base" in abilities:
         found["capability"] = _ability(abilities["base"], abilities[state])
+    if state in drifts and "base" in drifts:
+        found["drift"] = _drift(drifts["base"], drifts[state])
+    return found
+
+
+def _drift(base: list[Record], rows: list[Record]) -> dict[str, Any]:
+    """By set of texts: KL to the base, and the change of cross-entropy, paired by text, in nats a token."""
+    found = {}
+    for where in dict.fromkeys(row["where"] for row in rows):
+        before, after = ([row for row in side if row["where"] == where] for side in (base, rows))
+        costs = [[row["cross_entropy"] for row in side] for side in (before, after)]
+        found[where] = {
+            "n": len(after),
+            "kl": asdict(stats.mean([row["kl"] for row in after])),
+            "cross_entropy": asdict(stats.mean(costs[1])),
+            "change": asdict(stats.mean([now - then for then, now in zip(*costs, strict=True)])),
+        }
     return found
 
 

@@ -90,8 +90,9 @@ def measured(run: Run, label: str) -> Artifact:
     told = [measures.task_score(run, name, state) for name, state in apart.items()]
     personas = {state: measures.persona_of(run, state) for state in ("base", "personality", states[-1])}
     abilities = {state: measures.capability(run, state) for state in ("personality", states[-1])}
+    moved = measures.drift(run, states[-1])
     inputs = [artifact.fingerprint for group in (scores, personas, abilities) for artifact in group.values()]
-    inputs += [artifact.fingerprint for artifact in told]
+    inputs += [artifact.fingerprint for artifact in [*told, moved]]
 
     def make(folder: Any) -> dict[str, Any]:
         exact = {key: artifact.facts["exact_match"] for key, artifact in scores.items()}
@@ -109,7 +110,7 @@ def measured(run: Run, label: str) -> Artifact:
             "persona_kept": (end["score"] - base["score"]) / ((start["score"] - base["score"]) or math.nan),
             "coherent": end["coherent"],
             "capability": _change(*(read_jsonl(artifact.folder / "records.jsonl") for artifact in abilities.values())),
-            "kl": end["kl"],
+            "kl": moved.facts["kl"],
             "seconds": sum(artifact.facts["seconds"] for artifact in [*trained, *practised]),
             "steps": [artifact.facts["steps"] for artifact in trained],
             "peak_gib": max(artifact.facts["peak_gib"] for artifact in [*trained, *practised]),

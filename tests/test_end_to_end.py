@@ -48,10 +48,11 @@ def test_the_job_leaves_results_and_a_report(done: Path) -> None:
     for state in found["states"]:
         assert set(state["capability"]) == {"arc_easy", "piqa", "hellaswag", "lambada"}
         assert state["persona"]["n"] == 6
-    assert found["states"][0]["kl"]["mean"] == pytest.approx(0.0, abs=1e-6)
+        assert set(state["drift"]) == {"neutral", "reminders"}
+    assert found["states"][0]["drift"]["neutral"]["kl"]["mean"] == pytest.approx(0.0, abs=1e-6)
     assert found["states"][0]["persona"]["margin"]["mean"] == 0
     assert found["states"][1]["persona"]["margin"]["mean"] != 0
-    assert found["states"][1]["kl"]["mean"] > 0
+    assert found["states"][1]["drift"]["neutral"]["kl"]["mean"] > 0
     assert found["precision"] == "nf4"
     assert found["missing"] == []
     assert [path["stage"] for path in found["paths"]] == ["personality", "reminders", "reminders_control"]

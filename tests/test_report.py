@@ -62,9 +62,15 @@ def state(name: str, taken: int) -> dict[str, Any]:
     return {
         "name": name,
         "persona": persona,
-        "kl": spread(moved * 0.11, 0.02 * bool(moved), 30),
+        "drift": {"neutral": drifted(moved, 30), "reminders": drifted(-moved, 60)},
         "capability": capability,
     }
+
+
+def drifted(moved: int, n: int) -> dict[str, Any]:
+    some = 0.02 * bool(moved)
+    cost = {"cross_entropy": spread(1.2 + moved * 0.05, 0.1, n), "change": spread(moved * 0.05, some, n)}
+    return {"n": n, **cost, "kl": spread(abs(moved) * 0.11, some, n)}
 
 
 def task(name: str, control: bool) -> dict[str, Any]:
@@ -211,9 +217,9 @@ def section(page: str, name: str) -> str:
             "11.5<",
             "positive control",
         ],
-        "persona": ["85<", "71 to 93", "0.330", "1 to 17", "<strong>91%</strong>", "0.981", "6.2%", "as an"],
+        "persona": ["85<", "71 to 93", "1 to 17", "<strong>91%</strong>", "0.981", "6.2%", "as an"],
         "tasks": ["82<", "70 to 89", "87<", "expected"],
-        "capability": ["33<", "−0.8", "41.5", "mean of the changes", "could have been seen"],
+        "capability": ["33<", "−0.8", "41.5", "mean of the changes", "could have been seen", "0.330"],
         "answers": ["coherent: <b>no</b>", "style 0.85", "no replay"],
         "training": ["4,884,480", "482", "64 of 118", "38.2 words", "is 0.81, against 0.62"],
         "methods": ["same nf4 base", "H014 is run on a bf16 base", "What is not shown"],
@@ -265,7 +271,7 @@ def test_nothing_is_fetched(page: str) -> None:
 
 
 def test_figures_are_named_and_no_id_is_used_twice(page: str) -> None:
-    assert page.count("<svg ") == page.count('<svg role="img" aria-label="') == 16
+    assert page.count("<svg ") == page.count('<svg role="img" aria-label="') == 17
     assert [name for name, count in Counter(re.findall(r'\bid="([^"]+)"', page)).items() if count > 1] == []
     targets = set(re.findall(r'href="#([^"]+)"', page)) | set(re.findall(r"url\(#([^)]+)\)", page))
     assert targets <= set(re.findall(r'\bid="([^"]+)"', page))
@@ -291,7 +297,7 @@ def test_any_part_may_be_absent(part: str) -> None:
 
 def test_states_may_be_half_measured() -> None:
     found = results()
-    del found["states"][1]["capability"], found["states"][2]["persona"], found["states"][2]["kl"]
+    del found["states"][1]["capability"], found["states"][2]["persona"], found["states"][2]["drift"]
     page = report.render(found)
     assert "with reminders" in section(page, "capability")
     assert report.summary(found)

@@ -16,7 +16,7 @@ State = Annotated[str, typer.Option(help="base, personality, or personality+TASK
 data_app = group(app, "data", "Conversations and preference pairs.")
 train_app = group(app, "train", "Personality and task adapters.")
 replay_app = group(app, "replay", "The replay buffer.")
-eval_app = group(app, "eval", "Capability and persona, item by item.")
+eval_app = group(app, "eval", "Capability, persona and drift, item by item.")
 hypothesis_app = group(app, "hypothesis", "Pre-registered comparisons.")
 
 
@@ -206,24 +206,28 @@ def eval_capability(
     config: ConfigArg, overrides: Overrides = None, state: State = "", json_output: Json = False
 ) -> None:
     """Benchmarks by lm-evaluation-harness, item by item."""
-    console = Console(json_output)
-    with running(loaded(config, overrides), console) as current:
-        from pipeline import layout, measures
-
-        wanted = [state] if state else layout.states(current)
-        found = [measures.capability(current, name) for name in wanted]
-        told(console, found, f"molt report {again(config, overrides)}")
+    measured("capability", config, overrides, state, json_output)
 
 
 @eval_app.command("persona")
 def eval_persona(config: ConfigArg, overrides: Overrides = None, state: State = "", json_output: Json = False) -> None:
-    """Persona, coherence and KL to the base on the held-out prompts."""
+    """Persona and coherence of the answers to held-out prompts."""
+    measured("persona_of", config, overrides, state, json_output)
+
+
+@eval_app.command("drift")
+def eval_drift(config: ConfigArg, overrides: Overrides = None, state: State = "", json_output: Json = False) -> None:
+    """Cross-entropy and KL to the base on its own neutral answers and on the tasks' test examples."""
+    measured("drift", config, overrides, state, json_output)
+
+
+def measured(what: str, config: str, overrides: list[str] | None, state: str, json_output: bool) -> None:
+    """One of `pipeline.measures`, in one state or in all of them."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
         from pipeline import layout, measures
 
-        wanted = [state] if state else layout.states(current)
-        found = [measures.persona_of(current, name) for name in wanted]
+        found = [getattr(measures, what)(current, name) for name in ([state] if state else layout.states(current))]
         told(console, found, f"molt report {again(config, overrides)}")
 
 
