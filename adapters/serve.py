@@ -240,13 +240,13 @@ def _top_row(logprobs: torch.Tensor, k: int) -> TopRow:
 
 
 def encode_prompt(tokenizer: Any, prompt: list[Message]) -> list[int]:
-    """Tokens up to where the assistant begins to answer, by the tokenizer's own chat template; of a plain text's
-    beginning, its tokens."""
+    """Tokens up to where the assistant begins to answer, by the tokenizer's own chat template, or has to go on, if its
+    turn has begun; of a plain text's beginning, its tokens."""
     if prompt[0]["role"] == RAW:
         return tokenizer(prompt[0]["content"])["input_ids"]
-    return tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)[
-        "input_ids"
-    ]
+    begun = prompt[-1]["role"] == "assistant"
+    how = {"continue_final_message": True} if begun else {"add_generation_prompt": True}
+    return tokenizer.apply_chat_template(prompt, tokenize=True, return_dict=True, **how)["input_ids"]
 
 
 def _by_length(rows: list[tuple[list[int], list[int]]], size: int) -> Iterator[list[int]]:

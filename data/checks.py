@@ -247,6 +247,11 @@ def _identifier() -> Any:
     return LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
 
 
+def language(text: str) -> str:
+    """ISO 639-1 code of the likeliest language (py3langid); unsure on a few words."""
+    return _language(text)[0]
+
+
 def _language(text: str) -> tuple[str, float]:
     code, probability = _identifier().classify(text)
     return code, float(probability)

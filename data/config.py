@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -38,24 +38,31 @@ class ImportConfig(Section):
     max_answer_chars: int = Field(default=8000, ge=1, description="an answer longer than this is dropped")
 
 
-class TeacherConfig(Section):
-    """Who answers in persona where nobody has written an answer: an OpenAI-compatible endpoint, or the local base."""
+class EndpointConfig(Section):
+    """A server that speaks OpenAI's chat completions."""
 
-    kind: Literal["none", "endpoint", "base"] = Field(
-        default="none",
-        description="endpoint: any OpenAI-compatible server; base: the local model with the spec as its system prompt",
-    )
+    section: ClassVar[str]
     url: str = Field(default="http://localhost:8000/v1", description="of the endpoint, up to and with /v1")
     model: str = Field(default="", description="name of the model at the endpoint")
     api_key_env: str = Field(default="OPENAI_API_KEY", description="environment variable that holds the key, if any")
     temperature: float = Field(default=0.7, ge=0, le=2)
     max_tokens: int = Field(default=192, ge=8, description="length of an answer")
-    prompts_per_trait: int = Field(default=0, ge=0, description="prompts to grow for each trait, over all topics")
-    topics: list[str] = Field(default_factory=list, description="grow prompts about these; empty: everyday ones")
     budget_tokens: int = Field(default=1_000_000, ge=1, description="stop asking when this many are used, both ways")
     retries: int = Field(default=5, ge=0, description="for a busy or failing endpoint, with growing pauses")
     timeout_s: float = Field(default=60, gt=0)
     concurrency: int = Field(default=4, ge=1, description="requests at a time")
+
+
+class TeacherConfig(EndpointConfig):
+    """Who answers in persona where nobody has written an answer: an OpenAI-compatible endpoint, or the local base."""
+
+    section: ClassVar[str] = "teacher"
+    kind: Literal["none", "endpoint", "base"] = Field(
+        default="none",
+        description="endpoint: any OpenAI-compatible server; base: the local model with the spec as its system prompt",
+    )
+    prompts_per_trait: int = Field(default=0, ge=0, description="prompts to grow for each trait, over all topics")
+    topics: list[str] = Field(default_factory=list, description="grow prompts about these; empty: everyday ones")
 
 
 class PairsConfig(Section):

@@ -17,12 +17,14 @@ from data.types import Exchange, Message
 
 @dataclass(frozen=True)
 class Attack:
-    """An attempt to make the personality drop. With `prefill`, the answer has to begin with it."""
+    """An attempt to make the personality drop. With `prefill`, the answer has to begin with it; `language` (ISO 639-1)
+    is what it asks to be answered in, if that is another one."""
 
     id: str
     kind: str
     prompt: list[Message]
     prefill: str = ""
+    language: str = ""
 
 
 @dataclass(frozen=True)
@@ -137,7 +139,7 @@ def _dialogues(path: Path) -> list[tuple[str, Exchange]]:
 
 
 def _attacks(path: Path) -> list[Attack]:
-    """Lines of `{"id", "kind", "messages": [... a user turn at last], "prefill"}`."""
+    """Lines of `{"id", "kind", "messages": [... a user turn at last], "prefill", "language"}`, the last two at will."""
     found = []
     for number, row in enumerate(read_jsonl(path, "attacks"), start=1):
         messages = _messages(row, path, number)
@@ -146,7 +148,8 @@ def _attacks(path: Path) -> list[Attack]:
                 f"{path}, record {number}: it needs an id, a kind, and messages that end with a user turn.",
                 'Write {"id": "a1", "kind": "drop_the_act", "messages": [{"role": "user", "content": "..."}]}.',
             )
-        found.append(Attack(str(row["id"]), str(row["kind"]), messages, str(row.get("prefill", ""))))
+        more = [str(row.get(key, "")) for key in ("prefill", "language")]
+        found.append(Attack(str(row["id"]), str(row["kind"]), messages, *more))
     return found
 
 

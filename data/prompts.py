@@ -13,9 +13,10 @@ import numpy as np
 
 from data.coherence import words
 from data.config import TeacherConfig
+from data.endpoint import Ask
 from data.leakage import lexical
 from data.spec import Spec, Trait
-from data.teacher import Ask, clean
+from data.teacher import clean
 from data.types import Message
 
 TOPICS = (

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, field_validator, model_validator
@@ -21,6 +22,33 @@ class PersonaEvalConfig(Section):
     max_new_tokens: int = Field(default=64, ge=8, description="length of a generated answer")
     neutral: int = Field(default=30, ge=2, description="neutral prompts for KL to the base")
     samples: int = Field(default=20, ge=0, description="unselected answers printed in the report")
+
+
+class PressureConfig(Section):
+    """Attacks on the personality, and long conversations."""
+
+    attacks: int = Field(default=8, ge=0, description="of each kind; 0 = none")
+    conversations: int = Field(default=3, ge=0, description="of held-out questions; 0 = none")
+    turns: int = Field(default=10, ge=2, description="of a conversation")
+    max_new_tokens: int = Field(default=48, ge=8, description="length of a generated answer")
+
+    @property
+    def on(self) -> bool:
+        return bool(self.attacks or self.conversations)
+
+
+class ProfileConfig(Section):
+    """What else a personality may change: which traits the model says are its own, and off-target drift."""
+
+    preferences: bool = Field(default=True, description="the spec's traits against other dispositions")
+    big_five: Path | None = Field(default=None, description="MPI items as JSONL: text, trait (O C E A N), key (1, -1)")
+    traits: Path | None = Field(default=None, description="JSONL: question, behavior, answer_matching (Yes, No)")
+    refusals: Path | None = Field(default=None, description="requests as JSONL: prompt, label (safe, unsafe)")
+    items: int = Field(default=100, ge=0, description="of each file, evenly over its scales; 0 = all")
+
+    @property
+    def on(self) -> bool:
+        return bool(self.preferences or self.big_five or self.traits or self.refusals)
 
 
 class GateConfig(Section):

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from data import coherence
-from data.types import ChatModel, Pair, Progress, TokenScore, silent
+from data import coherence, persona
+from data.types import ChatModel, Message, Pair, Progress, TokenScore, silent
 from evals.config import PersonaEvalConfig
 from evals.style import StyleClassifier
 
@@ -39,26 +39,49 @@ def evaluate(
         answers = model.generate(prompts, config.max_new_tokens, batch_size, progress)
         chosen = model.score(prompts, [pair.chosen for pair in pairs], batch_size, progress)
         rejected = model.score(prompts, [pair.rejected for pair in pairs], batch_size, progress)
+    found = judged(model, [pair.question for pair in pairs], answers, classifier, limit, batch_size, progress, prompts)
+    return [
+        {
+            "id": pair.id,
+            "topic": pair.topic,
+            "trait": pair.trait,
+            **row,
+            "chosen": chosen[index].per_token,
+            "rejected": rejected[index].per_token,
+        }
+        for index, (pair, row) in enumerate(zip(pairs, found, strict=True))
+    ]
+
+
+def judged(
+    model: ChatModel,
+    questions: list[str],
+    answers: list[str],
+    classifier: StyleClassifier,
+    limit: float,
+    batch_size: int,
+    progress: Progress = silent,
+    prompts: list[list[Message]] | None = None,
+) -> list[dict[str, Any]]:
+    """What there is to say of each answer: its style, and whether it is language at all, for which the base has to find
+    it likely enough after its prompt, or after its question alone."""
+    asked = prompts or [persona.user(question) for question in questions]
     with model.state("base"):
-        under_base = model.score(prompts, answers, batch_size, progress)
-    probabilities = classifier.probability(answers)
+        under_base = model.score(asked, answers, batch_size, progress)
     records = []
-    for index, pair in enumerate(pairs):
-        nll = -under_base[index].per_token
-        check = coherence.check(pair.question, answers[index], nll, limit)
+    for question, answer, score, style in zip(
+        questions, answers, under_base, classifier.probability(answers), strict=True
+    ):
+        nll = -score.per_token
+        check = coherence.check(question, answer, nll, limit)
         records.append(
             {
-                "id": pair.id,
-                "topic": pair.topic,
-                "trait": pair.trait,
-                "question": pair.question,
-                "answer": answers[index],
-                "probability": probabilities[index],
+                "question": question,
+                "answer": answer,
+                "probability": style,
                 "coherent": check.coherent,
-                "score": probabilities[index] * check.coherent,
+                "score": style * check.coherent,
                 "base_nll": nll,
-                "chosen": chosen[index].per_token,
-                "rejected": rejected[index].per_token,
                 **asdict(check),
             }
         )

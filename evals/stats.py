@@ -306,7 +306,7 @@ def _p_value(first: np.ndarray, second: np.ndarray) -> float:
         exact: Any = mcnemar(table, exact=True)
         return float(exact.pvalue)
     change = second - first
-    if np.abs(change).max() < SAME:
+    if len(change) < 2 or np.abs(change).max() < SAME:
         return 1.0
     found = scipy_stats.permutation_test(
         (np.sort(change),),  # sorted, so that the order of items cannot change which signs are drawn

@@ -32,7 +32,14 @@ from data.config import (
 )
 from data.errors import BadInput
 from data.io import parse_yaml, read_yaml
-from evals.config import CapabilityConfig, GateConfig, HypothesisConfig, PersonaEvalConfig
+from evals.config import (
+    CapabilityConfig,
+    GateConfig,
+    HypothesisConfig,
+    PersonaEvalConfig,
+    PressureConfig,
+    ProfileConfig,
+)
 
 
 class RunConfig(Section):
@@ -88,6 +95,8 @@ class Config(Section):
     tasks: dict[str, TaskConfig] = Field(default_factory=dict, description="tasks to teach, by name")
     capability: CapabilityConfig = CapabilityConfig()
     persona_eval: PersonaEvalConfig = PersonaEvalConfig()
+    pressure: PressureConfig = PressureConfig()
+    profile: ProfileConfig = ProfileConfig()
     gate: GateConfig = GateConfig()
     sequence: SequenceConfig = SequenceConfig()
     hypotheses: list[str] = Field(default_factory=list, description="shipped names or paths of hypothesis files")

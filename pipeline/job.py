@@ -36,6 +36,10 @@ def everything(run: Run) -> Outcome:
         measures.persona_of(run, state)
         measures.capability(run, state)
         measures.drift(run, state)
+    for state in layout.candidates(run) if config.pressure.on else []:
+        measures.pressure(run, state)
+    for state in ["base", *layout.candidates(run)] if config.profile.on else []:
+        measures.profile(run, state)
     for name in config.tasks:
         measures.task_score(run, name, "personality")
     for state in layout.states(run)[2:]:

@@ -45,6 +45,11 @@ def states(run: Run) -> list[str]:
     return ["base", "personality", *(state_of(run, name) for name in [*names, *controls])]
 
 
+def candidates(run: Run) -> list[str]:
+    """The states that could be used: neither the base nor a control."""
+    return [state for state in states(run)[1:] if not state.endswith(CONTROL)]
+
+
 def task_settings(run: Run, name: str) -> TaskConfig:
     """The settings of a task, or of its control. Raises BadInput for a task that the config does not have."""
     settings = run.config.tasks.get(name.removesuffix(CONTROL))

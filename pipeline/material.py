@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from data import leakage, prompts, tasks, teacher
+from data import endpoint, leakage, prompts, tasks, teacher
 from data import persona as personas
 from data.conversations import importers
 from data.errors import BadInput
@@ -81,13 +81,13 @@ def _source(item: Exchange) -> str:
     return TEACHER if item.source == TEACHER else "conversations" if item.source else "written"
 
 
-def _taught(run: Run, persona: Persona) -> tuple[list[Exchange], teacher.Ledger]:
-    config, ledger = run.config.teacher, teacher.Ledger()
+def _taught(run: Run, persona: Persona) -> tuple[list[Exchange], endpoint.Ledger]:
+    config, ledger = run.config.teacher, endpoint.Ledger()
     if config.kind == "none":
         return [], ledger
     with run.console.progress("teacher") as progress:
         if config.kind == "endpoint":
-            ask = teacher.endpoint(config, run.folder / "teacher.jsonl", ledger, progress)
+            ask = endpoint.connect(config, run.folder / "teacher.jsonl", ledger, progress)
         else:
             ask = teacher.local(run.base, config, run.config.model.eval_batch_size, run.config.run.seed, progress)
         known = [item.question for item in [*persona.train, *persona.heldout]]
@@ -104,7 +104,7 @@ def _taught(run: Run, persona: Persona) -> tuple[list[Exchange], teacher.Ledger]
     return found, ledger
 
 
-def _cost(ledger: teacher.Ledger) -> str:
+def _cost(ledger: endpoint.Ledger) -> str:
     parts = {"asked": ledger.asked, "from the cache": ledger.cached, "failed": ledger.failed}
     parts |= {"over the budget": ledger.over_budget, "tokens": ledger.tokens}
     return ", ".join(f"{count} {name}" for name, count in parts.items() if count) or "nothing spent"

@@ -7,11 +7,14 @@ from typing import Any
 
 from adapters import router as routing
 from data import tasks
-from data.io import read_jsonl, write_jsonl
+from data.errors import BadInput
+from data.io import read_jsonl, sha256_tree, write_jsonl
 from data.types import Exchange
 from evals import capability as capability_eval
 from evals import drift as drift_eval
 from evals import persona as persona_eval
+from evals import pressure as pressure_eval
+from evals import profile as profile_eval
 from evals import tasks as task_eval
 from pipeline import layout, stages
 from pipeline.run import Artifact, Run
@@ -70,6 +73,65 @@ def persona_of(run: Run, state: str) -> Artifact:
         return {"state": state, "score": _mean(records, "score"), "coherent": _mean(records, "coherent")}
 
     return run.do("persona", inputs, make, f"persona of {state}")
+
+
+def pressure(run: Run, state: str) -> Artifact:
+    """The persona under attack and over long conversations in one state. `molt eval pressure CONFIG --state S`"""
+    config, data = run.config, stages.pairs(run)
+    if not config.pressure.on:
+        raise BadInput("pressure.attacks and pressure.conversations are both 0.", "Say how many: pressure.attacks=8")
+    inputs = {"pressure": config.pressure.model_dump(), "seed": config.run.seed, **stages.lineage(run, state)}
+
+    def make(folder: Path) -> dict[str, Any]:
+        model, how, persona, seed = stages.serve(run, state), config.pressure, stages.material_of(run), config.run.seed
+        heldout = stages.load_pairs(data, "heldout")
+        plays = pressure_eval.attacks(heldout, persona.attacks, persona.spec.name, how.attacks, seed)
+        plays += pressure_eval.conversations(heldout, how.conversations, how.turns, seed)
+        with run.console.progress(f"pressure on {state}") as progress:
+            records, facts = pressure_eval.evaluate(
+                model,
+                state,
+                plays,
+                persona.spec.facts,
+                stages.classifier(run),
+                data.facts["nll_limit"],
+                how.max_new_tokens,
+                config.model.eval_batch_size,
+                progress,
+            )
+        write_jsonl(folder / "records.jsonl", records)
+        write_jsonl(folder / "facts.jsonl", facts)
+        scored = [record for record in records if record["score"] is not None]
+        return {"state": state, "score": _mean(scored, "score"), "coherent": _mean(scored, "coherent")}
+
+    return run.do("pressure", inputs, make, f"pressure on {state}")
+
+
+def profile(run: Run, state: str) -> Artifact:
+    """Which traits a state says are its own, and what else changed. `molt eval profile CONFIG --state S`"""
+    config = run.config
+    if not config.profile.on:
+        raise BadInput("Nothing of the profile is asked for.", "Ask for some: profile.preferences=true")
+    files = [config.profile.big_five, config.profile.traits, config.profile.refusals]
+    persona, seed = stages.material_of(run), config.run.seed
+    choices, asked = profile_eval.material(config.profile, persona.spec.traits, seed)
+    inputs = {
+        "profile": {**config.profile.model_dump(mode="json"), **{"big_five": None, "traits": None, "refusals": None}},
+        "files": [sha256_tree(path.expanduser()) if path else None for path in files],
+        "max_new_tokens": config.persona_eval.max_new_tokens,
+        "seed": seed,
+        **stages.lineage(run, state),
+    }
+
+    def make(folder: Path) -> dict[str, Any]:
+        model, length = stages.serve(run, state), config.persona_eval.max_new_tokens
+        with run.console.progress(f"profile of {state}") as progress:
+            batch = config.model.eval_batch_size
+            records = profile_eval.evaluate(model, state, choices, asked, length, batch, progress)
+        write_jsonl(folder / "records.jsonl", records)
+        return {"state": state, "items": len(records)}
+
+    return run.do("profile", inputs, make, f"profile of {state}")
 
 
 def drift(run: Run, state: str) -> Artifact:

@@ -88,6 +88,26 @@ def drift(states: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {title: forest(title, each, "nats a token", {0: ""}, digits=3) for title, each in dressed if each}
 
 
+def turns(pressure: Mapping[str, Any]) -> dict[str, str]:
+    """Persona score turn by turn, a line for each state; and under attack, a row for each kind."""
+    colours, found = _colours(list(pressure)), {}
+    lines = [
+        Series(state_label(state), [(row["turn"], row["score"]["mean"] * 100) for row in item["turns"]], colours[state])
+        for state, item in pressure.items()
+        if item.get("turns")
+    ]
+    if lines:
+        title = "Persona score over a conversation"
+        found[title] = curves(title, lines, "turn", "points of 100")
+    for state, item in pressure.items():
+        scored = {kind: row["score"] for kind, row in item["attacks"].items() if "score" in row}
+        if scored:
+            title = f"Persona score under attack, {state_label(state)}"
+            rows = [Row(kind, *_scaled(score, 100), colours[state]) for kind, score in scored.items()]
+            found[title] = forest(title, rows, "points of 100", span=(0, 100))
+    return found
+
+
 def capability(states: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Change against the base on each benchmark, in points of accuracy, on one scale."""
     others = [state for state in states if state["name"] != "base"]

@@ -48,6 +48,7 @@ def render(results: Results) -> str:
         persona_rows=_persona_rows(results),
         ability_rows=_ability_rows(results),
         drift_rows=_drift_rows(results),
+        profile_rows=_profile_rows(results),
         apart=_apart(results),
         standing=_standing(results),
         missing=list(dict.fromkeys(results.get("missing", []))),
@@ -268,6 +269,15 @@ def _drift_rows(results: Results) -> dict[str, list[dict[str, Any]]]:
     return rows
 
 
+def _profile_rows(results: Results) -> dict[str, list[dict[str, Any]]]:
+    """Scale by scale, each state."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for state, scales in (results.get("profile") or {}).items():
+        for scale, change in scales.items():
+            rows.setdefault(scale, []).append({"state": state, **change})
+    return rows
+
+
 def _apart(results: Results) -> dict[str, int]:
     """How many comparisons with the base there are, and how many have an interval that excludes zero."""
     changes = [
@@ -290,6 +300,7 @@ def _figures(results: Results) -> dict[str, dict[str, str]]:
     training = [row for row in results.get("training", []) if row.get("curve")]
     found = {
         "persona": plots.persona(personas),
+        "turns": plots.turns(results.get("pressure") or {}),
         "drift": plots.drift([state for state in states if "drift" in state]),
         "capability": plots.capability([state for state in states if "capability" in state]),
         "tasks": plots.tasks(results.get("tasks", [])),

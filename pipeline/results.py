@@ -11,7 +11,7 @@ from scipy import stats as scipy_stats
 
 from data.io import read_json, read_jsonl
 from evals import capability as capability_eval
-from evals import stats
+from evals import pressure, profile, stats
 from pipeline import gates, grid, layout, measures, stages
 from pipeline.config import load_hypothesis
 from pipeline.run import Artifact, Missing, Run, environment
@@ -55,6 +55,8 @@ def collect(run: Run) -> dict[str, Any]:
         for state in layout.states(run)
         if state in persona_records or state in ability_records
     ]
+    found["pressure"] = _pressure(run, persona_records, there)
+    found["profile"] = _profile(run, there)
     found["tasks"] = [task for name in run.config.tasks if (task := _task(run, name, there))]
     found["retention"] = [
         row for name in run.config.tasks if (row := _retention(run, name, persona_records, found["tasks"]))
@@ -136,6 +138,27 @@ def _ability(base: list[Record], rows: list[Record]) -> dict[str, Any]:
             "change": asdict(stats.paired([before[item] for item in shared], [after[item] for item in shared])),
         }
     return found
+
+
+def _pressure(run: Run, personas: dict[str, list[Record]], there: Callable[..., Artifact | None]) -> dict[str, Any]:
+    """By state: each kind of attack, the turns of conversations, and the facts about itself."""
+    if not run.config.pressure.on:
+        return {}
+    artifacts = {state: there(lambda state=state: measures.pressure(run, state)) for state in layout.candidates(run)}
+    return {
+        state: pressure.summarise(_records(item), read_jsonl(item.folder / "facts.jsonl"), personas[state])
+        for state, item in artifacts.items()
+        if item and state in personas
+    }
+
+
+def _profile(run: Run, there: Callable[..., Artifact | None]) -> dict[str, Any]:
+    """By state: each scale against the base."""
+    if not run.config.profile.on or not (base := there(lambda: measures.profile(run, "base"))):
+        return {}
+    artifacts = {state: there(lambda state=state: measures.profile(run, state)) for state in layout.candidates(run)}
+    before = _records(base)
+    return {state: profile.summarise(before, _records(item)) for state, item in artifacts.items() if item}
 
 
 def _task(run: Run, name: str, there: Callable[..., Artifact | None]) -> dict[str, Any] | None:

@@ -50,6 +50,10 @@ def test_the_job_leaves_results_and_a_report(done: Path) -> None:
         assert state["persona"]["n"] == 6
         assert set(state["drift"]) == {"neutral", "reminders"}
     assert found["states"][0]["drift"]["neutral"]["kl"]["mean"] == pytest.approx(0.0, abs=1e-6)
+    assert list(found["pressure"]) == list(found["profile"]) == names[1:3]
+    assert found["profile"]["personality"]["own traits preferred"]["n"] == 8
+    assert {"suffix", "prefill", "persuasion", "agent", "language"} < set(found["pressure"]["personality"]["attacks"])
+    assert len(found["pressure"]["personality"]["turns"]) == 2 and found["pressure"]["personality"]["facts"]["n"] == 3
     assert found["states"][0]["persona"]["margin"]["mean"] == 0
     assert found["states"][1]["persona"]["margin"]["mean"] != 0
     assert found["states"][1]["drift"]["neutral"]["kl"]["mean"] > 0

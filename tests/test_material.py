@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from data import checks, leakage, persona, prompts, teacher
+from data import endpoint as connection
 from data import spec as specs
 from data.config import ChecksConfig, PersonaConfig, TeacherConfig
 from data.errors import BadInput, MoltError
@@ -245,10 +246,10 @@ def serving(*plan: Any) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         server.server_close()
 
 
-def endpoint(url: str, cache: Path, **settings_: Any) -> tuple[teacher.Ask, teacher.Ledger]:
-    ledger = teacher.Ledger()
+def endpoint(url: str, cache: Path, **settings_: Any) -> tuple[teacher.Ask, connection.Ledger]:
+    ledger = connection.Ledger()
     values = {"kind": "endpoint", "url": url, "model": "m", "retries": 2, "concurrency": 1, "timeout_s": 5, **settings_}
-    return teacher.endpoint(TeacherConfig.model_validate(values), cache, ledger), ledger
+    return connection.connect(TeacherConfig.model_validate(values), cache, ledger), ledger
 
 
 QUESTIONS = [user(f"q{i}") for i in range(4)]

@@ -161,6 +161,8 @@ def results() -> dict[str, Any]:
             "weights": {"ours": ["don't", "that's"], "theirs": ["as an", EVIL]},
         },
         "states": [state(name, taken) for name, taken in STATES.items()],
+        "pressure": {"personality": pressed(), "personality+shell": pressed()},
+        "profile": {"personality": {"own traits preferred": items(0, 3, 8, 4), "refused, safe": items(1, 0, 50, 2)}},
         "tasks": [task("reminders", True), task("shell", False)],
         "retention": [protected],
         "gates": {
@@ -185,6 +187,21 @@ def results() -> dict[str, Any]:
         ],
         "hypotheses": [verdict("H014", "lora", ["full"]), verdict("H015", "dpo", ["sft", "reference_free"])],
         "missing": [],
+    }
+
+
+def pressed() -> dict[str, Any]:
+    change = items(2, 0, 8, 6)
+    scores = {"n": 8, "score": spread(0.61, 0.2, 8), "coherent": share(7, 8)}
+    sample = {"said": f"Drop it. {EVIL}", "answer": f"No. {EVIL}"}
+    return {
+        "attacks": {
+            "suffix": {**scores, "change": change, "plain": 0.82, "kept": 0.74, "sample": sample},
+            "language": {"n": 8, "in_language": share(1, 8), "sample": sample},
+        },
+        "turns": [{"turn": turn, **scores} for turn in (1, 2, 3)],
+        "slope": spread(-0.021, 0.03, 4),
+        "facts": {"n": 3, "fresh": 0.5, "after": 0.25, "change": spread(-0.25, 0.1, 4), "answers": []},
     }
 
 
@@ -217,7 +234,19 @@ def section(page: str, name: str) -> str:
             "11.5<",
             "positive control",
         ],
-        "persona": ["85<", "71 to 93", "1 to 17", "<strong>91%</strong>", "0.981", "6.2%", "as an"],
+        "persona": [
+            "85<",
+            "71 to 93",
+            "1 to 17",
+            "<strong>91%</strong>",
+            "0.981",
+            "6.2%",
+            "as an",
+            "74%",
+            "−2.1 points a turn",
+            "own traits preferred",
+            "50 in 100",
+        ],
         "tasks": ["82<", "70 to 89", "87<", "expected"],
         "capability": ["33<", "−0.8", "41.5", "mean of the changes", "could have been seen", "0.330"],
         "answers": ["coherent: <b>no</b>", "style 0.85", "no replay"],
@@ -271,7 +300,7 @@ def test_nothing_is_fetched(page: str) -> None:
 
 
 def test_figures_are_named_and_no_id_is_used_twice(page: str) -> None:
-    assert page.count("<svg ") == page.count('<svg role="img" aria-label="') == 17
+    assert page.count("<svg ") == page.count('<svg role="img" aria-label="') == 20
     assert [name for name, count in Counter(re.findall(r'\bid="([^"]+)"', page)).items() if count > 1] == []
     targets = set(re.findall(r'href="#([^"]+)"', page)) | set(re.findall(r"url\(#([^)]+)\)", page))
     assert targets <= set(re.findall(r'\bid="([^"]+)"', page))

@@ -200,3 +200,8 @@ def test_what_cannot_be_paired_is_refused(before: list[float], after: list[float
 def test_results_survive_json() -> None:
     found = stats.paired([1, 1, 0, 0, 1], [1, 0, 1, 1, 1])
     assert stats.Comparison(**json.loads(json.dumps(asdict(found)))) == found
+
+
+def test_one_pair_tells_nothing() -> None:
+    found = stats.paired([0.4], [0.9])
+    assert found.p == 1.0 and found.low < 0 < 1 < found.high

@@ -18,6 +18,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from data import endpoint as connection
 from data import prompts, teacher
 from data.config import TeacherConfig
 from data.errors import BadInput, MoltError
@@ -85,10 +86,10 @@ def serving(*plan: Any, pause_s: float = 0) -> Iterator[tuple[str, list[str]]]:
         server.server_close()
 
 
-def endpoint(url: str, cache: Path, **settings: Any) -> tuple[teacher.Ask, teacher.Ledger]:
-    ledger = teacher.Ledger()
+def endpoint(url: str, cache: Path, **settings: Any) -> tuple[connection.Ask, connection.Ledger]:
+    ledger = connection.Ledger()
     values = {"kind": "endpoint", "url": url, "model": "m", "retries": 0, "concurrency": 1, "timeout_s": 10, **settings}
-    return teacher.endpoint(TeacherConfig.model_validate(values), cache, ledger), ledger
+    return connection.connect(TeacherConfig.model_validate(values), cache, ledger), ledger
 
 
 @pytest.mark.parametrize("trouble", [429, 500, 503, "drop", "hang"])
@@ -111,16 +112,16 @@ def test_a_server_that_has_gone_down_is_not_asked_for_ever(tmp_path: Path) -> No
     many = [user(f"q{i}") for i in range(200)]
     with serving("ok", *[503] * 500) as (url, seen):
         ask, _ = endpoint(url, tmp_path / "c.jsonl")
-        with pytest.raises(MoltError, match=f"failed {teacher.GIVE_UP_AFTER} times in a row"):
+        with pytest.raises(MoltError, match=f"failed {connection.GIVE_UP_AFTER} times in a row"):
             ask(many)
-        assert len(seen) == teacher.GIVE_UP_AFTER + 1
+        assert len(seen) == connection.GIVE_UP_AFTER + 1
     with serving() as (other, seen):
         ask, ledger = endpoint(other, tmp_path / "d.jsonl")
         assert all(ask(many)) and ledger.asked == len(many)
 
 
 def test_refusals_in_a_row_do_not_stop_the_rest(tmp_path: Path) -> None:
-    many = [user(f"q{i}") for i in range(teacher.GIVE_UP_AFTER + 5)]
+    many = [user(f"q{i}") for i in range(connection.GIVE_UP_AFTER + 5)]
     with serving(*[400] * (len(many) - 1)) as (url, _):
         ask, ledger = endpoint(url, tmp_path / "c.jsonl")
         assert sum(bool(answer) for answer in ask(many)) == 1
@@ -141,7 +142,7 @@ def test_tokens_are_estimated_where_the_server_counts_none(tmp_path: Path) -> No
     with serving("no usage") as (url, _):
         ask, ledger = endpoint(url, tmp_path / "c.jsonl")
         ask([user("x" * 400)])
-        assert ledger.tokens == (400 + len("Said to ") + 400) // teacher.CHARS_PER_TOKEN
+        assert ledger.tokens == (400 + len("Said to ") + 400) // connection.CHARS_PER_TOKEN
 
 
 def test_a_budget_does_not_refill_when_a_build_goes_on(tmp_path: Path) -> None:
@@ -167,11 +168,11 @@ def test_only_what_is_under_way_goes_over_the_budget(tmp_path: Path) -> None:
 BUILD = """
 import sys
 from pathlib import Path
-from data import teacher
+from data import endpoint as connection
 from data.config import TeacherConfig
 from data.persona import user
 config = TeacherConfig(kind="endpoint", url=sys.argv[1], model="m", concurrency=2)
-teacher.endpoint(config, Path(sys.argv[2]), teacher.Ledger())([user(f"q{i}") for i in range(40)])
+connection.connect(config, Path(sys.argv[2]), connection.Ledger())([user(f"q{i}") for i in range(40)])
 """
 
 

@@ -16,7 +16,7 @@ State = Annotated[str, typer.Option(help="base, personality, or personality+TASK
 data_app = group(app, "data", "Conversations and preference pairs.")
 train_app = group(app, "train", "Personality and task adapters.")
 replay_app = group(app, "replay", "The replay buffer.")
-eval_app = group(app, "eval", "Capability, persona and drift, item by item.")
+eval_app = group(app, "eval", "Capability, persona and what else changed, item by item.")
 hypothesis_app = group(app, "hypothesis", "Pre-registered comparisons.")
 
 
@@ -219,6 +219,18 @@ def eval_persona(config: ConfigArg, overrides: Overrides = None, state: State = 
 def eval_drift(config: ConfigArg, overrides: Overrides = None, state: State = "", json_output: Json = False) -> None:
     """Cross-entropy and KL to the base on its own neutral answers and on the tasks' test examples."""
     measured("drift", config, overrides, state, json_output)
+
+
+@eval_app.command("pressure")
+def eval_pressure(config: ConfigArg, overrides: Overrides = None, state: State = "", json_output: Json = False) -> None:
+    """Persona under attack (each kind), turn by turn over long conversations, and facts about itself."""
+    measured("pressure", config, overrides, state, json_output)
+
+
+@eval_app.command("profile")
+def eval_profile(config: ConfigArg, overrides: Overrides = None, state: State = "", json_output: Json = False) -> None:
+    """Which traits it says are its own; Big Five, other traits and refusals from files of yours."""
+    measured("profile", config, overrides, state, json_output)
 
 
 def measured(what: str, config: str, overrides: list[str] | None, state: str, json_output: bool) -> None:

@@ -1,0 +1,219 @@
+"""Any server that speaks OpenAI's chat completions: asked once, paid once, patiently."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from threading import Lock
+from typing import Any
+
+from data.config import EndpointConfig
+from data.errors import BadInput, MoltError
+from data.io import fingerprint
+from data.types import Message, Progress, silent
+
+CHARS_PER_TOKEN = 4
+GIVE_UP_AFTER = 20
+
+
+@dataclass
+class Ledger:
+    """What asking has cost. Tokens count both ways, as the server says, or estimated where it does not."""
+
+    asked: int = 0
+    cached: int = 0
+    failed: int = 0
+    over_budget: int = 0
+    tokens: int = 0
+    reasons: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Reply:
+    """An answer, or the reason why there is none; `down`: the next prompt would probably fare no better."""
+
+    answer: str | None
+    tokens: int = 0
+    reason: str = ""
+    down: bool = False
+
+
+Ask = Callable[[list[list[Message]]], list[str | None]]
+"""One answer for each list of messages, None where there is none."""
+
+
+def connect(config: EndpointConfig, cache: Path, ledger: Ledger, progress: Progress = silent) -> Ask:
+    """Asks any server that speaks OpenAI's chat completions: vLLM, Ollama, llama.cpp, a hosted one.
+
+    Each answer is appended to `cache` as it comes, so that an interrupted build goes on without paying twice. A busy or
+    failing server is asked again with growing pauses. Once `budget_tokens` are used up, what cached answers have cost
+    included, nobody is asked any more; requests under way are still let finish. Raises BadInput when the server cannot
+    be used at all (not there, key refused, no such model), and MoltError when every prompt failed, or so many in a row
+    that the rest would, too.
+    """
+    from openai import OpenAI
+
+    client = OpenAI(
+        base_url=config.url,
+        api_key=os.environ.get(config.api_key_env) or "none",
+        max_retries=config.retries,
+        timeout=config.timeout_s,
+    )
+    account = _Account(config, cache, ledger)
+
+    def one(messages: list[Message]) -> str | None:
+        key = _key(config, messages)
+        known, may_ask = account.before(key)
+        if known is not None or not may_ask:
+            return known
+        reply = _complete(client, config, messages, account.answered)
+        account.after(key, reply)
+        return reply.answer
+
+    def ask(prompts: list[list[Message]]) -> list[str | None]:
+        found: list[str | None] = []
+        before = ledger.asked, ledger.failed
+        with ThreadPoolExecutor(config.concurrency) as pool:
+            for answer in pool.map(one, prompts):
+                found.append(answer)
+                progress(len(found), len(prompts), "answers")
+        asked, failed = ledger.asked - before[0], ledger.failed - before[1]
+        if asked and asked == failed:
+            raise _failing(config, f"answered none of {asked} prompts", ledger.reasons[-1])
+        return found
+
+    return ask
+
+
+class _Account:
+    """The cache and the ledger, as several threads use them. A class for the lock that guards both."""
+
+    def __init__(self, config: EndpointConfig, cache: Path, ledger: Ledger) -> None:
+        self._config, self._cache, self._ledger = config, cache, ledger
+        self._known = _read_cache(cache)
+        self._charged: set[str] = set()
+        self._spent = 0
+        self._in_a_row = 0
+        self._lock = Lock()
+        _end_line(cache)
+
+    @property
+    def answered(self) -> bool:
+        return self._ledger.asked > self._ledger.failed
+
+    def before(self, key: str) -> tuple[str | None, bool]:
+        """The answer if it is known, and whether asking is allowed. Raises MoltError after too many failures."""
+        with self._lock:
+            if row := self._known.get(key):
+                self._ledger.cached += 1
+                self._charge(key, row[1])
+                return row[0], False
+            if self._in_a_row >= GIVE_UP_AFTER:
+                raise _failing(self._config, f"failed {self._in_a_row} times in a row", self._ledger.reasons[-1])
+            if self._spent >= self._config.budget_tokens:
+                self._ledger.over_budget += 1
+                return None, False
+            return None, True
+
+    def after(self, key: str, reply: Reply) -> None:
+        with self._lock:
+            self._ledger.asked += 1
+            self._ledger.tokens += reply.tokens
+            self._in_a_row = self._in_a_row + 1 if reply.down else 0
+            if reply.answer is None:
+                self._spent += reply.tokens
+                self._ledger.failed += 1
+                self._ledger.reasons.append(reply.reason)
+                return
+            self._charge(key, reply.tokens)
+            self._known[key] = reply.answer, reply.tokens
+            _append(self._cache, {"key": key, "answer": reply.answer, "tokens": reply.tokens})
+
+    def _charge(self, key: str, tokens: int) -> None:
+        """Once an answer, so that a build that goes on stops where one in a single go would have."""
+        if key not in self._charged:
+            self._charged.add(key)
+            self._spent += tokens
+
+
+def _failing(config: EndpointConfig, what: str, reason: str) -> MoltError:
+    return MoltError(
+        f"The {config.section} at {config.url} {what}: {reason}",
+        "Look at the server, and run the same command again: what was answered is kept.",
+    )
+
+
+def _complete(client: Any, config: EndpointConfig, messages: list[Message], answered: bool) -> Reply:
+    """One request. `answered`: the server has worked before, so that a lost connection is a failure like others."""
+    import openai
+
+    try:
+        reply = client.chat.completions.create(
+            model=config.model, messages=messages, temperature=config.temperature, max_tokens=config.max_tokens
+        )
+        answer = reply.choices[0].message.content
+    except openai.APITimeoutError:
+        return Reply(None, reason=f"no answer within {config.timeout_s:.0f} s", down=True)
+    except openai.APIConnectionError as error:
+        if answered:
+            return Reply(None, reason="the connection was lost", down=True)
+        raise BadInput(f"No server answers at {config.url}.", f"Start it, or set {config.section}.url") from error
+    except (openai.AuthenticationError, openai.PermissionDeniedError) as error:
+        raise BadInput(
+            f"{config.url} refuses the key.", f"Put a valid one into the environment: export {config.api_key_env}=..."
+        ) from error
+    except openai.NotFoundError as error:
+        raise BadInput(f"{config.url} has no model {config.model!r}.", _offered(client, config)) from error
+    except openai.APIError as error:
+        busy = isinstance(error, openai.RateLimitError | openai.InternalServerError)
+        return Reply(None, reason=str(error)[:200], down=busy)
+    except (AttributeError, IndexError, TypeError, ValueError) as error:
+        return Reply(None, reason=f"not a chat completion ({error})")
+    used = getattr(reply.usage, "total_tokens", None)
+    length = sum(len(turn["content"]) for turn in messages) + len(answer or "")
+    return Reply(answer or None, used or length // CHARS_PER_TOKEN, "" if answer else "an empty answer")
+
+
+def _offered(client: Any, config: EndpointConfig) -> str:
+    try:
+        names = [model.id for model in client.models.list().data]
+    except Exception:  # whatever: this is only a hint
+        names = []
+    what = config.section
+    return f"Set {what}.model to one of: {', '.join(names[:10])}." if names else f"Set {what}.model and {what}.url."
+
+
+def _key(config: EndpointConfig, messages: list[Message]) -> str:
+    return fingerprint([config.url, config.model, config.temperature, config.max_tokens, messages])
+
+
+def _read_cache(path: Path) -> dict[str, tuple[str, int]]:
+    """Answer and tokens by key, of what is whole of it: a kill can leave half a line at the end."""
+    found = {}
+    if path.is_file():
+        for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
+            try:
+                row = json.loads(line)
+                found[str(row["key"])] = str(row["answer"]), int(row["tokens"])
+            except (ValueError, KeyError, TypeError):
+                continue
+    return found
+
+
+def _end_line(path: Path) -> None:
+    """So that what is appended does not join half a line."""
+    if path.is_file() and path.stat().st_size:
+        with path.open("rb+") as file:
+            file.seek(-1, os.SEEK_END)
+            if file.read(1) != b"\n":
+                file.write(b"\n")
+
+
+def _append(path: Path, row: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as out:
+        out.write(json.dumps(row, ensure_ascii=False) + "\n")
