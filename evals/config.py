@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, field_validator, model_validator
 
-from data.config import Section
+from data.config import EndpointConfig, Section
 
 
 class CapabilityConfig(Section):
@@ -49,6 +49,19 @@ class ProfileConfig(Section):
     @property
     def on(self) -> bool:
         return bool(self.preferences or self.big_five or self.traits or self.refusals)
+
+
+class JudgeConfig(EndpointConfig):
+    """A language model that compares answers, two by two. Optional."""
+
+    section: ClassVar[str] = "judge"
+    kind: Literal["none", "endpoint"] = Field(default="none", description="endpoint: any OpenAI-compatible server")
+    temperature: float = Field(default=0.0, ge=0, le=2)
+    max_tokens: int = Field(default=256, ge=8, description="length of a reply, its reasoning included")
+    prompts: int = Field(default=0, ge=0, description="held-out prompts whose answers are compared; 0 = all")
+    labels: Path | None = Field(
+        default=None, description="JSONL of what people preferred: question, first, second, preferred (1, 2, 0)"
+    )
 
 
 class GateConfig(Section):

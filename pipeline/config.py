@@ -36,6 +36,7 @@ from evals.config import (
     CapabilityConfig,
     GateConfig,
     HypothesisConfig,
+    JudgeConfig,
     PersonaEvalConfig,
     PressureConfig,
     ProfileConfig,
@@ -97,6 +98,7 @@ class Config(Section):
     persona_eval: PersonaEvalConfig = PersonaEvalConfig()
     pressure: PressureConfig = PressureConfig()
     profile: ProfileConfig = ProfileConfig()
+    judge: JudgeConfig = JudgeConfig()
     gate: GateConfig = GateConfig()
     sequence: SequenceConfig = SequenceConfig()
     hypotheses: list[str] = Field(default_factory=list, description="shipped names or paths of hypothesis files")

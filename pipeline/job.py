@@ -40,6 +40,11 @@ def everything(run: Run) -> Outcome:
         measures.pressure(run, state)
     for state in ["base", *layout.candidates(run)] if config.profile.on else []:
         measures.profile(run, state)
+    if config.judge.kind == "endpoint":
+        for state in layout.candidates(run):
+            measures.judge(run, state)
+        if config.judge.labels:
+            measures.judge_of_labels(run)
     for name in config.tasks:
         measures.task_score(run, name, "personality")
     for state in layout.states(run)[2:]:

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from adapters import router as routing
-from data import tasks
+from data import endpoint, tasks, teacher
 from data.errors import BadInput
 from data.io import read_jsonl, sha256_tree, write_jsonl
 from data.types import Exchange
 from evals import capability as capability_eval
 from evals import drift as drift_eval
+from evals import judge as judge_eval
 from evals import persona as persona_eval
 from evals import pressure as pressure_eval
 from evals import profile as profile_eval
@@ -132,6 +133,52 @@ def profile(run: Run, state: str) -> Artifact:
         return {"state": state, "items": len(records)}
 
     return run.do("profile", inputs, make, f"profile of {state}")
+
+
+def judge(run: Run, state: str) -> Artifact:
+    """A state's answers against the base's, and above a personality against the personality's, by a language model.
+    `molt eval judge CONFIG --state S`"""
+    others = [other for other in ("base", "personality") if other != state][: 2 if "+" in state else 1]
+    inputs = {"persona": persona_of(run, state).fingerprint, **_judge_inputs(run)}
+    inputs["against"] = {other: persona_of(run, other).fingerprint for other in others}
+
+    def make(folder: Path) -> dict[str, Any]:
+        mine, records = read_jsonl(persona_of(run, state).folder / "records.jsonl"), []
+        for other in others:
+            theirs = read_jsonl(persona_of(run, other).folder / "records.jsonl")
+            found = judge_eval.duels(mine[: run.config.judge.prompts or None], theirs)
+            records += [{"against": other, **row} for row in _asked(run, found, f"judge of {state}, against {other}")]
+        write_jsonl(folder / "records.jsonl", records)
+        return {"state": state, "judged": len(records)}
+
+    return run.do("judge", inputs, make, f"judge of {state}")
+
+
+def judge_of_labels(run: Run) -> Artifact:
+    """What the judge says of answers that people have compared (`judge.labels`). Part of `molt eval judge CONFIG`"""
+    path = Path(run.config.judge.labels or "").expanduser()
+    pairs, labels = judge_eval.labelled(path)
+
+    def make(folder: Path) -> dict[str, Any]:
+        records = _asked(run, pairs, "judge of labels")
+        write_jsonl(folder / "records.jsonl", records)
+        return judge_eval.agreement(records, labels)
+
+    return run.do("judge-labels", {"labels": sha256_tree(path), **_judge_inputs(run)}, make)
+
+
+def _judge_inputs(run: Run) -> dict[str, Any]:
+    if run.config.judge.kind == "none":
+        raise BadInput("There is no judge.", "Name one: judge.kind=endpoint judge.url=... judge.model=...")
+    asked = run.config.judge.model_dump(include={"url", "model", "temperature", "max_tokens", "prompts"})
+    return {"judge": asked, "spec": teacher.described(stages.material_of(run).spec)}
+
+
+def _asked(run: Run, pairs: list[judge_eval.Duel], label: str) -> list[dict[str, Any]]:
+    """What has been answered is kept in the run folder, as a teacher's answers are."""
+    with run.console.progress(label) as progress:
+        ask = endpoint.connect(run.config.judge, run.folder / "judge.jsonl", endpoint.Ledger(), progress)
+        return judge_eval.evaluate(pairs, teacher.described(stages.material_of(run).spec), ask)
 
 
 def drift(run: Run, state: str) -> Artifact:

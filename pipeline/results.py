@@ -11,7 +11,7 @@ from scipy import stats as scipy_stats
 
 from data.io import read_json, read_jsonl
 from evals import capability as capability_eval
-from evals import pressure, profile, stats
+from evals import judge, pressure, profile, stats
 from pipeline import gates, grid, layout, measures, stages
 from pipeline.config import load_hypothesis
 from pipeline.run import Artifact, Missing, Run, environment
@@ -57,6 +57,7 @@ def collect(run: Run) -> dict[str, Any]:
     ]
     found["pressure"] = _pressure(run, persona_records, there)
     found["profile"] = _profile(run, there)
+    found["judge"] = _judge(run, there)
     found["tasks"] = [task for name in run.config.tasks if (task := _task(run, name, there))]
     found["retention"] = [
         row for name in run.config.tasks if (row := _retention(run, name, persona_records, found["tasks"]))
@@ -159,6 +160,22 @@ def _profile(run: Run, there: Callable[..., Artifact | None]) -> dict[str, Any]:
     artifacts = {state: there(lambda state=state: measures.profile(run, state)) for state in layout.candidates(run)}
     before = _records(base)
     return {state: profile.summarise(before, _records(item)) for state, item in artifacts.items() if item}
+
+
+def _judge(run: Run, there: Callable[..., Artifact | None]) -> dict[str, Any]:
+    """By state, then by whom it was compared with; and agreement with people."""
+    if run.config.judge.kind == "none":
+        return {}
+    artifacts = {state: there(lambda state=state: measures.judge(run, state)) for state in layout.candidates(run)}
+    found: dict[str, Any] = {"model": run.config.judge.model, "states": {}}
+    for state, item in artifacts.items():
+        rows = _records(item) if item else []
+        others = dict.fromkeys(row["against"] for row in rows)
+        found["states"][state] = {
+            other: judge.summarise([row for row in rows if row["against"] == other]) for other in others
+        }
+    labels = there(lambda: measures.judge_of_labels(run)) if run.config.judge.labels else None
+    return {**found, "labels": labels.facts} if labels else found
 
 
 def _task(run: Run, name: str, there: Callable[..., Artifact | None]) -> dict[str, Any] | None:

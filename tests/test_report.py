@@ -162,6 +162,7 @@ def results() -> dict[str, Any]:
         },
         "states": [state(name, taken) for name, taken in STATES.items()],
         "pressure": {"personality": pressed(), "personality+shell": pressed()},
+        "judge": {"model": "m", "states": {"personality": {"base": judged()}}, "labels": labelled()},
         "profile": {"personality": {"own traits preferred": items(0, 3, 8, 4), "refused, safe": items(1, 0, 50, 2)}},
         "tasks": [task("reminders", True), task("shell", False)],
         "retention": [protected],
@@ -205,6 +206,14 @@ def pressed() -> dict[str, Any]:
     }
 
 
+def judged() -> dict[str, Any]:
+    return {"n": 40, "unread": 1, "win_rate": spread(0.875, 0.1), "disagreement": share(5), "kappa": 0.41}
+
+
+def labelled() -> dict[str, Any]:
+    return {"n": 50, "same": share(45, 50), "kappa": 0.77}
+
+
 def begun() -> dict[str, Any]:
     """What is there before the first stage."""
     first = ("model", "precision", "persona", "seed", "config", "environment")
@@ -245,6 +254,8 @@ def section(page: str, name: str) -> str:
             "74%",
             "−2.1 points a turn",
             "own traits preferred",
+            "0.41",
+            "agrees on 90 in 100",
             "50 in 100",
         ],
         "tasks": ["82<", "70 to 89", "87<", "expected"],

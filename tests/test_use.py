@@ -7,6 +7,7 @@ import json
 from pathlib import Path
 
 import pytest
+from test_teacher import serving
 
 from adapters import base, serve
 from adapters.config import ModelConfig
@@ -31,6 +32,22 @@ def config(tiny_project: Path) -> str:
     stages.task(run, "shell")
     run.close()
     return name
+
+
+def test_a_judge_compares_states_and_pays_once(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert molt("eval", "judge", config) == 2
+    assert "judge.kind=endpoint" in capsys.readouterr().err
+    with serving() as (url, seen):
+        settings = ["judge.kind=endpoint", f"judge.url={url}", "judge.model=m"]
+        assert molt("eval", "judge", config, *settings, "--state", "personality+shell") == 0
+        asked = len(seen)
+        assert 0 < asked <= 6 * 2 * 2  # prompts, orders, the base and the personality; the same is not asked twice
+        assert molt("report", config, *settings) == 0 and len(seen) == asked
+    folder = Path(load(config).run.folder)
+    found = json.loads((folder / "results.json").read_text())["judge"]
+    assert found["states"]["personality+shell"]["base"]["win_rate"]["mean"] == 0.5  # it says 0 each time
+    assert found["states"]["personality"] == {}
+    assert "A language model as the judge" in (folder / "report.html").read_text()
 
 
 def test_chat_answers_in_every_state_once(config: str, capsys: pytest.CaptureFixture[str]) -> None:

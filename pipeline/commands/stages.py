@@ -233,6 +233,18 @@ def eval_profile(config: ConfigArg, overrides: Overrides = None, state: State = 
     measured("profile", config, overrides, state, json_output)
 
 
+@eval_app.command("judge")
+def eval_judge(config: ConfigArg, overrides: Overrides = None, state: State = "", json_output: Json = False) -> None:
+    """Whose answers are more in character, by a language model at any OpenAI-compatible endpoint."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from pipeline import layout, measures
+
+        found = [measures.judge(current, name) for name in ([state] if state else layout.candidates(current))]
+        found += [measures.judge_of_labels(current)] if current.config.judge.labels else []
+        told(console, found, f"molt report {again(config, overrides)}")
+
+
 def measured(what: str, config: str, overrides: list[str] | None, state: str, json_output: bool) -> None:
     """One of `pipeline.measures`, in one state or in all of them."""
     console = Console(json_output)
