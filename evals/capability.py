@@ -18,11 +18,21 @@ from lm_eval.tasks import TaskManager
 
 from data import assets
 from data.errors import BadInput
-from data.io import batches
+from data.io import batches, read_yaml, sha256_tree
 from data.prompted import prompted
 from data.types import ChatModel, Progress, silent
 
 BENCHMARKS = Path(__file__).with_name("benchmarks")
+OWN = """a task of lm-evaluation-harness:
+task: my_quiz
+dataset_path: json
+dataset_kwargs: {data_files: {test: quiz.jsonl}}
+test_split: test
+output_type: multiple_choice
+doc_to_text: "{{question}}\\nAnswer:"
+doc_to_choice: "{{choices}}"
+doc_to_target: answer
+metric_list: [{metric: acc}]"""
 SHARING = ("llama",)
 """Architectures that are known to take a mask of one row for each token."""
 
@@ -124,6 +134,43 @@ def embedded() -> list[str]:
     return sorted(path.stem for path in BENCHMARKS.glob("*.yaml"))
 
 
+def label(name: str) -> str:
+    """What records call a benchmark: a file by its stem."""
+    return Path(name).stem if _own(name) else name
+
+
+def files(name: str) -> list[list[str]]:
+    """Name and hash of a benchmark of one's own and of the data it names; nothing for any other."""
+    if not _own(name):
+        return []
+    return [row for path in [Path(name).expanduser(), *_data(_read(name))] for row in sha256_tree(path)]
+
+
+def _own(name: str) -> bool:
+    return name.endswith((".yaml", ".yml"))
+
+
+def _read(name: str) -> dict[str, Any]:
+    """A task of the harness, its data files found beside it."""
+    path = Path(name).expanduser()
+    task = read_yaml(path, "benchmark")
+    kwargs: Any = task.get("dataset_kwargs") if isinstance(task, dict) else None
+    data = kwargs.get("data_files") if isinstance(kwargs, dict) else None
+    if not isinstance(data, dict) or not data:
+        raise BadInput(f"benchmark {path}: dataset_kwargs names no data_files.", f"Write them as in {OWN}")
+    found = {split: _beside(path, names) for split, names in data.items()}
+    return {"task": path.stem, **task, "dataset_kwargs": {**kwargs, "data_files": found}}
+
+
+def _beside(path: Path, names: Any) -> list[str]:
+    each = names if isinstance(names, list) else [names]
+    return [str(path.parent / Path(str(name)).expanduser()) for name in each]
+
+
+def _data(task: dict[str, Any]) -> list[Path]:
+    return [Path(name) for names in task["dataset_kwargs"]["data_files"].values() for name in names]
+
+
 def evaluate(
     model: ChatModel,
     items: dict[str, int],
@@ -137,7 +184,8 @@ def evaluate(
 
     `items` maps a benchmark to the number of items, 0 for all. They are drawn by `seed`, and the same for every state;
     `skip` passes over the first of the draw, for a sample that shares no item with an earlier one. A name that is not
-    embedded is one of the harness's own tasks and needs a hub: BadInput if it cannot be loaded.
+    embedded is a YAML file of one's own, as the harness has them, over JSONL beside it; or one of the harness's own
+    tasks, which needs a hub. BadInput if it cannot be loaded.
 
     A record's `correct` is the harness's `acc`, `logprob` the log-likelihood in nats of the right continuation (None
     where there is none), `chance` the accuracy of guessing (0 for LAMBADA). `engine` may be HFLM itself, to compare.
@@ -201,7 +249,7 @@ def _draw(name: str, count: int, seed: int, skip: int, folder: Path) -> _Draw:
     # the harness takes them in the order of its file, so a sorted list is the one whose numbers it gets right
     for task, i in sorted(every[k] for k in order):
         items.setdefault(task, []).append(i)
-    return _Draw(name, {task: tasks[task] for task in items}, items)
+    return _Draw(label(name), {task: tasks[task] for task in items}, items)
 
 
 def _tasks(name: str, folder: Path) -> dict[str, Any]:
@@ -209,12 +257,18 @@ def _tasks(name: str, folder: Path) -> dict[str, Any]:
     cache of `datasets` for ever."""
     if name in embedded():
         task = yaml.safe_load((BENCHMARKS / f"{name}.yaml").read_text(encoding="utf-8"))
-        files = {"test": str(assets.benchmark_path(name))}
-        task["dataset_kwargs"] = {"data_files": files, "cache_dir": str(folder)}
+        data = {"test": str(assets.benchmark_path(name))}
+        task["dataset_kwargs"] = {"data_files": data, "cache_dir": str(folder)}
         return dict(TaskManager(include_defaults=False).load([task])["tasks"])
     others = f"Embedded are: {', '.join(embedded())}. Any other is a task of lm-evaluation-harness and needs a hub."
+    wanted: str | dict[str, Any] = name
+    if _own(name):
+        files(name)  # that they are there
+        wanted, others = _read(name), f"Compare it with {OWN}"
+        wanted["dataset_kwargs"]["cache_dir"] = str(folder)
     try:
-        tasks: dict[str, Any] = dict(_harness().load([name])["tasks"])
+        manager = TaskManager(include_defaults=False) if _own(name) else _harness()
+        tasks: dict[str, Any] = dict(manager.load([wanted])["tasks"])
     except Exception as error:  # whatever a task's own code, the hub or a missing package raise
         why = str(error).strip().splitlines() or [type(error).__name__]
         raise BadInput(f"The benchmark {name} cannot be loaded: {why[0]}", others) from error

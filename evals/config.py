@@ -13,7 +13,8 @@ from data.config import EndpointConfig, Section
 class CapabilityConfig(Section):
     items: dict[str, int] = Field(
         default_factory=lambda: {"arc_easy": 100, "piqa": 100, "hellaswag": 60, "lambada": 150},
-        description="benchmark name: number of items (0 = all); an embedded one, or any lm-evaluation-harness task",
+        description="benchmark: number of items (0 = all); an embedded one, any task of lm-evaluation-harness by name, "
+        "or a YAML file of yours, as the harness has them",
     )
     batch_size: int = Field(default=16, ge=1)
 

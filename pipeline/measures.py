@@ -24,7 +24,8 @@ from pipeline.run import Artifact, Run
 def capability(run: Run, state: str) -> Artifact:
     """General ability in one state, item by item, by lm-evaluation-harness. `molt eval capability CONFIG --state S`"""
     config = run.config.capability
-    inputs = {"capability": config.model_dump(), "seed": run.config.run.seed, **stages.lineage(run, state)}
+    own = [capability_eval.files(name) for name in config.items]
+    inputs = {"capability": config.model_dump(), "own": own, "seed": run.config.run.seed, **stages.lineage(run, state)}
     alternatives = [] if run.config.router.gated else layout.routes(state)
     parts = {name: capability(run, f"personality+{name}" if name else "personality") for name in alternatives}
 
@@ -46,7 +47,7 @@ def _routed_records(run: Run, names: list[str], parts: dict[str, Artifact]) -> l
     """Each item as the adapter that it is sent to answers it."""
     rows = {name: read_jsonl(part.folder / "records.jsonl") for name, part in parts.items()}
     chooser = routing.load(stages.router(run, [name for name in names if name]).folder)
-    texts = {name: capability_eval.texts(name) for name in run.config.capability.items}
+    texts = {capability_eval.label(name): capability_eval.texts(name) for name in run.config.capability.items}
     asked = [texts[row["benchmark"]][row["item"]] for row in rows[routing.NOBODY]]
     sent = chooser.route(run.base.embed(asked))
     return [rows[name][place] for place, name in enumerate(sent)]

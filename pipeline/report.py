@@ -48,6 +48,7 @@ def render(results: Results) -> str:
         persona_rows=_persona_rows(results),
         ability_rows=_ability_rows(results),
         drift_rows=_drift_rows(results),
+        trait_rows=_trait_rows(results),
         profile_rows=_profile_rows(results),
         apart=_apart(results),
         standing=_standing(results),
@@ -275,6 +276,15 @@ def _profile_rows(results: Results) -> dict[str, list[dict[str, Any]]]:
     for state, scales in (results.get("profile") or {}).items():
         for scale, change in scales.items():
             rows.setdefault(scale, []).append({"state": state, **change})
+    return rows
+
+
+def _trait_rows(results: Results) -> dict[str, list[dict[str, Any]]]:
+    """Trait by trait, each state."""
+    rows: dict[str, list[dict[str, Any]]] = {}
+    for state in results.get("states", []):
+        for trait, row in state.get("persona", {}).get("traits", {}).items():
+            rows.setdefault(trait, []).append({"state": state["name"], **row})
     return rows
 
 

@@ -91,6 +91,10 @@ def _state(
             "repetition": sum(row["repetition"] for row in rows) / len(rows),
             "base_nll": asdict(stats.mean([row["base_nll"] for row in rows])),
             "words": sum(len(row["answer"].split()) for row in rows) / len(rows),
+            "traits": _by_trait(personas.get("base", []), rows),
+            "quartiles": _by_quartile(personas.get("base", []), personas.get("personality", []), rows)
+            if state not in ("base", "personality")
+            else [],
         }
     if state in abilities and "base" in abilities:
         found["capability"] = _ability(abilities["base"], abilities[state])
@@ -117,12 +121,44 @@ def _drift(base: list[Record], rows: list[Record]) -> dict[str, Any]:
 def _preference(base: list[Record], rows: list[Record]) -> dict[str, Any]:
     """DPO's implicit reward over beta (Rafailov et al. 2023, section 4), in nats a token: by how much more than the
     base a state prefers the hand-written answer to the base's own. Nothing without the base's records."""
-    origin = {row["id"]: row["chosen"] - row["rejected"] for row in base}
-    margins = [row["chosen"] - row["rejected"] - origin[row["id"]] for row in rows if row["id"] in origin]
+    margins = list(_margins(base, rows).values())
     if not margins:
         return {}
     wins = sum(margin > 0 for margin in margins)
     return {"win_rate": asdict(stats.proportion(wins, len(margins))), "margin": asdict(stats.mean(margins))}
+
+
+def _margins(base: list[Record], rows: list[Record]) -> dict[str, float]:
+    origin = {row["id"]: row["chosen"] - row["rejected"] for row in base}
+    return {row["id"]: row["chosen"] - row["rejected"] - origin[row["id"]] for row in rows if row["id"] in origin}
+
+
+def _by_trait(base: list[Record], rows: list[Record]) -> dict[str, Any]:
+    """Fidelity to each trait of the spec: the score of what is written on its prompts, and the margin there."""
+    margins, found = _margins(base, rows), {}
+    for trait in sorted({row["trait"] for row in rows} - {""}):
+        own = [row for row in rows if row["trait"] == trait]
+        known = [margins[row["id"]] for row in own if row["id"] in margins]
+        found[trait] = {"n": len(own), "score": asdict(stats.mean([row["score"] for row in own]))}
+        if known:
+            found[trait]["margin"] = asdict(stats.mean(known))
+    return found
+
+
+def _by_quartile(base: list[Record], personality: list[Record], rows: list[Record]) -> list[dict[str, Any]]:
+    """The margin that is left of the personality's, from the quarter of prompts where that was least to the one where
+    it was most: a mean hides that what was held most weakly goes first."""
+    before, after = _margins(base, personality), _margins(base, rows)
+    order = sorted(before.keys() & after.keys(), key=lambda key: before[key])
+    quarters = [part.tolist() for part in np.array_split(order, 4) if len(part)] if len(order) >= 4 else []
+    return [
+        {
+            "n": len(part),
+            "before": float(np.mean([before[key] for key in part])),
+            "after": asdict(stats.mean([after[key] for key in part])),
+        }
+        for part in quarters
+    ]
 
 
 def _ability(base: list[Record], rows: list[Record]) -> dict[str, Any]:

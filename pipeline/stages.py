@@ -19,8 +19,8 @@ from data.errors import BadInput
 from data.io import fingerprint, read_jsonl, sha256_tree, write_jsonl
 from data.persona import Persona
 from data.types import Exchange, Message, Pair
+from evals import capability, style
 from evals import persona as persona_eval
-from evals import style
 from pipeline import buffer as buffers
 from pipeline import layout, material, teaching
 from pipeline.run import Artifact, Run
@@ -44,7 +44,7 @@ def pairs(run: Run) -> Artifact:
         "persona": fingerprint({**asdict(persona), "folder": None}),
         "conversations": [[name, sha256_tree(Path(name))] for name in config.conversations.paths],
         "measured": {
-            "capability": config.capability.items,
+            "capability": {name: [count, capability.files(name)] for name, count in config.capability.items.items()},
             "tasks": {name: {**source_of(task), "seed": None} for name, task in config.tasks.items()},
         },
         **{name: getattr(config, name).model_dump() for name in ("conversations", "teacher", "pairs", "checks")},

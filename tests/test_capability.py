@@ -215,6 +215,43 @@ def test_a_benchmark_that_cannot_be_had_names_the_embedded_ones(tiny: Path, name
     assert "arc_easy" in caught.value.fix and "\n" not in caught.value.what
 
 
+def own(folder: Path, **changes: Any) -> str:
+    rows = [{"question": f"What is {i}?", "choices": ["a cat", "two dogs"], "answer": i % 2} for i in range(6)]
+    write_jsonl(folder / "quiz.jsonl", rows)
+    task = yaml.safe_load(capability.OWN.split("\n", 1)[1]) | changes
+    (folder / "my_quiz.yaml").write_text(yaml.safe_dump(task))
+    return str(folder / "my_quiz.yaml")
+
+
+def test_a_benchmark_of_ones_own_is_ten_lines_over_a_jsonl_beside_it(tiny: Path, tmp_path: Path) -> None:
+    chat, name = model(tiny), own(tmp_path)
+    records = capability.evaluate(chat, {name: 4}, 4, 0)
+    assert [record["benchmark"] for record in records] == ["my_quiz"] * 4 and records[0]["chance"] == 0.5
+    ((value, _),) = likelihoods(HFLM, chat, [(f"What is {records[0]['item']}?\nAnswer:", " a cat")])
+    right = records[0]["item"] % 2 == 0
+    assert not right or records[0]["logprob"] == pytest.approx(value, abs=1e-3)
+    assert "What is 3?" in capability.texts(name)[3]
+    before = capability.files(name)
+    (tmp_path / "quiz.jsonl").write_text((tmp_path / "quiz.jsonl").read_text().replace("cat", "cow"))
+    assert before != capability.files(name) and capability.files("arc_easy") == []
+
+
+def test_what_is_wrong_with_it_is_one_error(tiny: Path, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"none\.yaml"):
+        capability.evaluate(model(tiny), {str(tmp_path / "none.yaml"): 4}, 4, 0)
+    with pytest.raises(BadInput, match="names no data_files"):
+        capability.evaluate(model(tiny), {own(tmp_path, dataset_kwargs={}): 4}, 4, 0)
+    with pytest.raises(BadInput, match=r"nothing\.jsonl does not exist"):
+        capability.evaluate(
+            model(tiny), {own(tmp_path, dataset_kwargs={"data_files": {"test": "nothing.jsonl"}}): 4}, 4, 0
+        )
+    with pytest.raises(BadInput, match="cannot be loaded"):
+        capability.evaluate(model(tiny), {own(tmp_path, output_type="dance"): 4}, 4, 0)
+    with pytest.raises(BadInput, match="not valid YAML"):
+        (tmp_path / "bad.yaml").write_text("a: [")
+        capability.evaluate(model(tiny), {str(tmp_path / "bad.yaml"): 4}, 4, 0)
+
+
 def test_the_embedded_model_is_better_than_chance() -> None:
     if os.environ.get("MOLTING_OFFLINE_TESTS") and not all(state.present for state in assets.states()):
         pytest.skip("the embedded assets are not fetched: molt assets pull")

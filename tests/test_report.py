@@ -52,6 +52,10 @@ def state(name: str, taken: int) -> dict[str, Any]:
         "repetition": 0.05,
         "base_nll": spread(1.1 + moved / 4, 0.15),
         "words": 31.4,
+        "traits": {"wry": {"n": 8, "score": spread(taken / 40, 0.2, 8), "margin": spread(0.31, 0.1, 8)}},
+        "quartiles": [{"n": 10, "before": 0.2 * q, "after": spread(0.15 * q, 0.1, 10)} for q in (1, 2, 3, 4)][
+            : moved * 2
+        ],
     }
     capability: dict[str, Any] = {}
     for shift, (benchmark, chance) in enumerate({"arc_easy": 0.25, "piqa": 0.5, "lambada": 0.0}.items()):
@@ -254,6 +258,8 @@ def section(page: str, name: str) -> str:
             "74%",
             "−2.1 points a turn",
             "own traits preferred",
+            "wry",
+            "+0.15 (+0.05 to +0.25) of\n+0.20",
             "0.41",
             "agrees on 90 in 100",
             "50 in 100",
