@@ -64,6 +64,9 @@ class TrainSettings(Section):
 
 
 class PersonalityConfig(Section):
+    repeat: int = Field(
+        default=0, ge=0, description="the same training once more, to see how far it comes out the same"
+    )
     method: Literal["dpo", "sft", "sdft", "grpo"] = Field(
         default="dpo",
         description="dpo: pairs; sft: the chosen side only; sdft: no answers, the model learns to say without the spec "

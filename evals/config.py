@@ -72,6 +72,9 @@ class GateConfig(Section):
     persona_margin: float = Field(default=10.0, gt=0, description="points of persona score")
     coherence_margin: float = Field(default=10.0, gt=0, description="points of coherent answers")
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="one-sided")
+    noise_runs: int = Field(
+        default=0, ge=0, description="identical trainings of the personality, to see how far they are apart; 0 = none"
+    )
 
 
 class Arm(Section):

@@ -37,8 +37,9 @@ class OverSeeds:
 class Difference(OverSeeds):
     """`better` minus `than` at equal gain; `items` is by seed. `gain_levels` are those that every run
     of both arms reaches. `naive` is the same at the last step, gain not matched, which credits an arm for having
-    learned less. `second` is the same at equal gain on the other axis, and `composite` over several benchmarks, where
-    the records have them."""
+    learned less. `sign_flip` (an exact p over seeds) and `mixed` (the estimate of a mixed model, in points) are other
+    ways to look at the same values, and decide nothing. `second` is the same at equal gain on the other axis, and
+    `composite` over several benchmarks, where the records have them."""
 
     better: str
     than: str
@@ -46,6 +47,8 @@ class Difference(OverSeeds):
     items: int
     gain_levels: list[float]
     naive: OverSeeds
+    sign_flip: float | None = None
+    mixed: stats.Estimate | None = None
     second: OverSeeds | None = None
     composite: OverSeeds | None = None
     others: list[Secondary] = field(default_factory=list)
@@ -210,10 +213,11 @@ def _compare(hypothesis: HypothesisConfig, runs: Runs, better: str, than: str) -
     last = _over_seeds([run.last for run in ours], [run.last for run in theirs], items, hypothesis.confidence)
     least = min([*ours, *theirs], key=lambda run: run.top)
     levels = [level for level in hypothesis.gain_levels if 0 <= level <= least.top]
-    found = OverSeeds([], math.nan, -math.inf, math.inf, math.inf, "seeds")
+    found, more = OverSeeds([], math.nan, -math.inf, math.inf, math.inf, "seeds"), {}
     if levels:
         mine, other = ([run.at(levels) for run in side] for side in (ours, theirs))
         found = _over_seeds(mine, other, items, hypothesis.confidence)
+        more = _robust(mine, other, hypothesis, found) if len(ours) > 1 else {}
     blank = Difference(
         **vars(found),
         better=better,
@@ -222,12 +226,23 @@ def _compare(hypothesis: HypothesisConfig, runs: Runs, better: str, than: str) -
         items=len(items[0]),
         gain_levels=levels,
         naive=last,
+        **more,
     )
     ruled, dropped = _ruled(blank, hypothesis.margin), sorted({*hypothesis.gain_levels} - {*levels})
     if not dropped:
         return ruled
     shown = ", ".join(f"{level:g}" for level in dropped)
     return replace(ruled, reason=f"{ruled.reason} Gain {shown} is left out: {least.name} reaches only {least.top:.2f}.")
+
+
+def _robust(
+    mine: list[np.ndarray], other: list[np.ndarray], hypothesis: HypothesisConfig, found: OverSeeds
+) -> dict[str, Any]:
+    apart = [(100 * (ours - theirs)).tolist() for ours, theirs in zip(mine, other, strict=True)]
+    seeds = [seed for seed, values in zip(hypothesis.seeds, apart, strict=True) for _ in values]
+    values = [value for each in apart for value in each]
+    fitted = stats.mixed(values, seeds, list(range(len(values))), hypothesis.confidence)
+    return {"sign_flip": stats.sign_flip(found.values), "mixed": fitted}
 
 
 def _with_others(

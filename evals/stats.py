@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -164,6 +165,13 @@ def t_test(values: Sequence[float]) -> float:
     return _number(found.pvalue)
 
 
+def sign_flip(values: Sequence[float]) -> float:
+    """Two-sided p of a mean of 0, exact over all signs: never below 2 in 2^n."""
+    signs = np.array(list(product((1, -1), repeat=len(values))))
+    means = np.abs(signs @ np.asarray(values, dtype=float))
+    return float((means >= abs(sum(values)) - SAME).mean())
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """Adjusted so that the chance of any false one among them stays what it is for one (Holm 1979)."""
     found: Any = multipletests(p_values, method="holm") if len(p_values) else (None, np.array([]))
@@ -173,12 +181,15 @@ def holm(p_values: Sequence[float]) -> list[float]:
 def mixed(
     differences: Sequence[float], seeds: Sequence[Hashable], items: Sequence[Hashable], confidence: float = 0.95
 ) -> Estimate:
-    """The mean of paired differences, one for each seed and item, with both as crossed random effects: a linear mixed
-    model by REML, and a normal interval. For robustness beside an interval over seeds, not in its place: it leans on
-    the items where seeds are few."""
+    """The mean of paired differences, one for each seed and item, both random effects: a linear mixed model by REML,
+    and a normal interval. Where seeds share no items, an item's effect is part of the residual. For robustness
+    beside an interval over seeds, not in its place: it leans on the items where seeds are few."""
     table = pd.DataFrame({"y": differences, "seed": list(seeds), "item": list(items), "all": 0})
-    parts = {"seed": "0 + C(seed)", "item": "0 + C(item)"}
-    model = MixedLM.from_formula("y ~ 1", groups="all", vc_formula=parts, re_formula="0", data=table)
+    if table["item"].is_unique:
+        model = MixedLM.from_formula("y ~ 1", groups="seed", data=table)
+    else:
+        parts = {"seed": "0 + C(seed)", "item": "0 + C(item)"}
+        model = MixedLM.from_formula("y ~ 1", groups="all", vc_formula=parts, re_formula="0", data=table)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a variance on its boundary, 0, is told as not converged
         fitted: Any = model.fit(reml=True)

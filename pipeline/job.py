@@ -49,6 +49,8 @@ def everything(run: Run) -> Outcome:
         measures.task_score(run, name, "personality")
     for state in layout.states(run)[2:]:
         measures.task_score(run, state.split("+")[-1], state)
+    if config.gate.noise_runs:
+        measures.noise(run)
     gates.judge_all(run)
     for name in config.hypotheses:
         grid.verdict(run, name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,10 @@ from evals import judge as judge_eval
 from evals import persona as persona_eval
 from evals import pressure as pressure_eval
 from evals import profile as profile_eval
+from evals import stats
 from evals import tasks as task_eval
 from pipeline import layout, stages
+from pipeline.config import vary
 from pipeline.run import Artifact, Run
 
 
@@ -180,6 +183,28 @@ def _asked(run: Run, pairs: list[judge_eval.Duel], label: str) -> list[dict[str,
     with run.console.progress(label) as progress:
         ask = endpoint.connect(run.config.judge, run.folder / "judge.jsonl", endpoint.Ledger(), progress)
         return judge_eval.evaluate(pairs, teacher.described(stages.material_of(run).spec), ask)
+
+
+def noise(run: Run) -> Artifact:
+    """How far identical runs are apart: the personality trained `gate.noise_runs` times from the same seed, and
+    measured. `molt eval noise CONFIG gate.noise_runs=3`"""
+    if (runs := run.config.gate.noise_runs) < 2:
+        raise BadInput("A noise floor takes two runs or more.", "Say how many: gate.noise_runs=3")
+    found = []
+    for number in range(runs):
+        with run.varied(vary(run.config, {"personality.repeat": number}, "gate.noise_runs")):
+            found.append((persona_of(run, "personality"), capability(run, "personality")))
+
+    def make(folder: Path) -> dict[str, Any]:
+        rows = [[read_jsonl(part.folder / "records.jsonl") for part in pair] for pair in found]
+        same = all(row == rows[0] for row in rows)
+        persona = [[_mean(said, key) for key in ("score", "coherent")] for said, _ in rows]
+        ability = [[part["accuracy"] for part in capability_eval.summarise(right).values()] for _, right in rows]
+        floors = {"persona": persona, "capability": ability}
+        return {"identical": same, **{name: asdict(stats.noise_floor(values)) for name, values in floors.items()}}
+
+    inputs = {"runs": [[part.fingerprint for part in pair] for pair in found]}
+    return run.do("noise", inputs, make)
 
 
 def drift(run: Run, state: str) -> Artifact:

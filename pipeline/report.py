@@ -257,8 +257,18 @@ def _ability_rows(results: Results) -> dict[str, list[dict[str, Any]]]:
             rows.setdefault(name, []).append({"state": state["name"], **row})
     changes = _mean_changes(results)
     if changes and len(rows) > 1:
-        rows["mean of the changes"] = [{"state": name, "n": c["n"], "change": c} for name, c in changes.items()]
+        margin = ((results.get("config") or {}).get("gate") or {}).get("capability_margin", 5.0)
+        rows["mean of the changes"] = [
+            {"state": name, "n": c["n"], "change": c, "within": margin, "same": _same(c, margin)}
+            for name, c in changes.items()
+        ]
     return rows
+
+
+def _same(change: Mapping[str, Any], margin: float) -> str:
+    """Two one-sided tests: is it shown that nothing changed by the margin, in points?"""
+    outcome = stats.equivalent(stats.Comparison(**change), margin / 100)
+    return {"pass": "shown", "fail": "no", "unresolved": "not resolved"}[outcome]
 
 
 def _drift_rows(results: Results) -> dict[str, list[dict[str, Any]]]:

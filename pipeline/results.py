@@ -63,6 +63,8 @@ def collect(run: Run) -> dict[str, Any]:
         row for name in run.config.tasks if (row := _retention(run, name, persona_records, found["tasks"]))
     ]
     found["gates"] = {name: asdict(verdict) for name, verdict in gates.judge_present(run).items()}
+    floor = there(lambda: measures.noise(run)) if run.config.gate.noise_runs > 1 else None
+    found["noise"] = floor.facts if floor else {}
     found["paths"] = gates.paths(run)
     found["samples"] = _samples(run, persona_records)
     found["training"] = _training(run, there)

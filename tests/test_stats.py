@@ -205,3 +205,56 @@ def test_results_survive_json() -> None:
 def test_one_pair_tells_nothing() -> None:
     found = stats.paired([0.4], [0.9])
     assert found.p == 1.0 and found.low < 0 < 1 < found.high
+
+
+def test_equivalence_errs_at_its_nominal_rate() -> None:
+    """A true difference on the margin may pass in 5% of runs; one of 0 must pass in most."""
+    rng = np.random.default_rng(5)
+
+    def passes(truth: float) -> float:
+        found = [stats.paired([0.5] * 60, (0.5 + truth + rng.normal(0, 0.1, 60)).tolist()) for _ in range(400)]
+        return float(np.mean([stats.equivalent(one, 0.05) == "pass" for one in found]))
+
+    assert passes(0.05) == pytest.approx(0.05, abs=0.03) and passes(0.0) > 0.9
+
+
+def test_gates_err_at_their_nominal_rate() -> None:
+    """Of candidates that lost just the margin 5% pass, and 5% of those that are called worse are not."""
+    rng = np.random.default_rng(6)
+    found = [stats.noninferior(stats.paired(*drawn(rng, 300, 0.08, 0.03)), 0.05) for _ in range(1500)]
+    assert found.count("pass") / 1500 == pytest.approx(0.05, abs=0.02)
+    assert found.count("fail") / 1500 == pytest.approx(0.05, abs=0.02)
+
+
+def test_holm_by_hand() -> None:
+    """The least is multiplied by their number, so that one false among them is as rare as for one."""
+    assert stats.holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert stats.holm([0.5, 0.02]) == pytest.approx([0.5, 0.04]) and stats.holm([]) == []
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_a_mixed_model_covers_where_seeds_are_many(shared: bool) -> None:
+    rng, inside = np.random.default_rng(8), []
+    seeds, items = (12, 6) if shared else (20, 30)
+    for _ in range(60 if shared else 200):
+        common = rng.normal(0, 1, items)
+        values = 2 + rng.normal(0, 1, (seeds, 1)) + rng.normal(0, 2, (seeds, items)) + (common if shared else 0)
+        labels = [(s, i if shared else (s, i)) for s in range(seeds) for i in range(items)]
+        found = stats.mixed(values.ravel().tolist(), [s for s, _ in labels], [str(i) for _, i in labels])
+        inside.append(found.low <= 2 <= found.high)
+    assert np.mean(inside) > (0.8 if shared else 0.91)
+
+
+def test_signs_by_hand() -> None:
+    assert stats.sign_flip([1.0] * 5) == 2 / 32
+    assert stats.sign_flip([1.0, -1.0]) == 1.0
+    assert stats.sign_flip([3.0, 1.0]) == 0.5
+
+
+def test_the_noise_floor_is_the_spread_of_equal_runs() -> None:
+    rng = np.random.default_rng(9)
+    found = stats.noise_floor(rng.normal(5, 0.2, (4, 500)).tolist())
+    assert found.sd == pytest.approx(0.2, rel=0.05) and found.sd < found.high < 0.22
+    assert stats.noise_floor([[0.4, 0.5], [0.4, 0.5]]).largest == 0
+    with pytest.raises(ValueError, match="two or more"):
+        stats.noise_floor([[0.4, 0.5]])

@@ -11,6 +11,7 @@ from test_teacher import serving
 
 from adapters import base, serve
 from adapters.config import ModelConfig
+from data.io import sha256_file
 from pipeline import chat as chats
 from pipeline import cli, stages
 from pipeline.config import load
@@ -48,6 +49,16 @@ def test_a_judge_compares_states_and_pays_once(config: str, capsys: pytest.Captu
     assert found["states"]["personality+shell"]["base"]["win_rate"]["mean"] == 0.5  # it says 0 each time
     assert found["states"]["personality"] == {}
     assert "A language model as the judge" in (folder / "report.html").read_text()
+
+
+def test_the_same_training_twice_comes_out_the_same(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert molt("eval", "noise", config, "gate.noise_runs=2", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["identical"] and found["persona"]["largest"] == found["capability"]["largest"] == 0
+    folders = list((Path(load(config).run.folder) / "personality").glob("*/adapter_model.safetensors"))
+    assert len(folders) == 2 and len({sha256_file(path) for path in folders}) == 1
+    assert molt("eval", "noise", config) == 2
+    assert "gate.noise_runs=3" in capsys.readouterr().err
 
 
 def test_chat_answers_in_every_state_once(config: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -245,6 +245,16 @@ def eval_judge(config: ConfigArg, overrides: Overrides = None, state: State = ""
         told(console, found, f"molt report {again(config, overrides)}")
 
 
+@eval_app.command("noise")
+def eval_noise(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
+    """How far identical trainings of the personality are apart (gate.noise_runs of them)."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from pipeline import measures
+
+        told(console, [measures.noise(current)], f"molt report {again(config, overrides)}")
+
+
 def measured(what: str, config: str, overrides: list[str] | None, state: str, json_output: bool) -> None:
     """One of `pipeline.measures`, in one state or in all of them."""
     console = Console(json_output)
