@@ -70,12 +70,14 @@ class Secondary:
 
 @dataclass(frozen=True)
 class Point:
-    """A checkpoint: gain in nats a token over the base, accuracy in 0..1, and whether the model was coherent."""
+    """A checkpoint: gain over the base on the hypothesis' axis, accuracy in 0..1, whether the model was coherent, and
+    KL to the base on neutral answers, nats a token, where it was measured."""
 
     step: int
     gain: float
     accuracy: float
     feasible: bool
+    kl: float | None = None
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,15 @@ class Curve:
     arm: str
     seed: int
     points: list[Point]
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A setting of an arm: the gain that all tuning seeds reach, the levels below it, and the mean accuracy there."""
+
+    gain: float
+    gain_levels: list[float]
+    accuracy: float | None
 
 
 @dataclass(frozen=True)
@@ -330,23 +341,25 @@ def _along(records: list[Record], arm: str, seed: int, measure: str, levels: lis
     return float(np.interp(levels, unique, means).mean())
 
 
-def best(hypothesis: HypothesisConfig, tried: list[list[Record]]) -> int:
-    """Which of several settings of an arm is the most capable at equal gain, by the records of its tuning runs.
+def tried(hypothesis: HypothesisConfig, records: list[list[Record]]) -> list[Tried]:
+    """What several settings of an arm came to in their tuning runs, at the gain levels that all their seeds reach."""
+    found = []
+    for rows in records:
+        group = list(_runs(rows).values())
+        top = min(run.top for run in group)
+        levels = [level for level in sorted(hypothesis.gain_levels) if level <= top]
+        accuracy = float(np.mean([run.at(levels).mean() for run in group])) if levels else None
+        found.append(Tried(top, levels, accuracy))
+    return found
 
-    Only those that reach the most gain levels with every seed compete, at those levels; where none reaches any, the one
-    that gains most.
-    """
-    runs = [list(_runs(rows).values()) for rows in tried]
-    tops = [min(run.top for run in group) for group in runs]
-    reached = [[level for level in sorted(hypothesis.gain_levels) if level <= top] for top in tops]
-    most = max(map(len, reached))
+
+def best(settings: list[Tried]) -> int:
+    """Which of them is the most capable at equal gain. Only those that reach the most gain levels compete; where none
+    reaches any, the one that gains most."""
+    most = max(len(one.gain_levels) for one in settings)
     if not most:
-        return int(np.argmax(tops))
-    scores = [
-        float(np.mean([run.at(levels).mean() for run in group])) if len(levels) == most else -math.inf
-        for group, levels in zip(runs, reached, strict=True)
-    ]
-    return int(np.argmax(scores))
+        return int(np.argmax([one.gain for one in settings]))
+    return int(np.argmax([one.accuracy or 0 if len(one.gain_levels) == most else -1 for one in settings]))
 
 
 def _over_seeds(
@@ -424,7 +437,13 @@ def _run(arm: str, seed: int, rows: list[Record]) -> _Run:
     items = sorted(tables[0], key=str)
     scores = np.array([[table[item] for item in items] for table in tables], dtype=float)
     points = [
-        Point(row["step"], row["gain"], float(score.mean()), bool(row["feasible"] and math.isfinite(row["gain"])))
+        Point(
+            row["step"],
+            row["gain"],
+            float(score.mean()),
+            bool(row["feasible"] and math.isfinite(row["gain"])),
+            row.get("kl"),
+        )
         for row, score in zip(rows, scores, strict=True)
     ]
     coherent = [place for place, at in enumerate(points) if at.feasible]

@@ -36,7 +36,7 @@ Row = dict[str, Any]
 def verdict(run: Run, name: str) -> Artifact:
     """Run what is missing of a hypothesis' grid and judge it. `molt hypothesis run H014 CONFIG`"""
     hypothesis = check(run, name)
-    arms = tuned(run, hypothesis)
+    arms, tuning = tuned(run, hypothesis)
     jobs = {(arm, seed): job(run, hypothesis, arm, arms[arm], seed) for seed in hypothesis.seeds for arm in arms}
     inputs = {
         "hypothesis": hypothesis.model_dump(),
@@ -46,6 +46,7 @@ def verdict(run: Run, name: str) -> Artifact:
     def make(folder: Path) -> dict[str, Any]:
         records = [row for (arm, seed), artifact in jobs.items() for row in _records(artifact, arm, seed)]
         found = asdict(judge.judge(hypothesis, records))
+        found |= {"axis": hypothesis.axis, "tuning": tuning}
         found["arms"] = {name: arm.model_dump() for name, arm in arms.items()}
         write_json(folder / "verdict.json", found)
         return {"id": hypothesis.id, "outcome": found["outcome"], "reasons": found["reasons"]}
@@ -78,18 +79,21 @@ def needed_arms(hypothesis: HypothesisConfig) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def tuned(run: Run, hypothesis: HypothesisConfig) -> dict[str, Arm]:
-    """The arms with what was left open chosen on the tuning seeds: the most capable at equal gain. Where the best
-    learning rate is the first or last of several, one more beyond it is tried."""
+def tuned(run: Run, hypothesis: HypothesisConfig) -> tuple[dict[str, Arm], dict[str, list[Row]]]:
+    """The arms with what was left open chosen on the tuning seeds: the most capable at equal gain; and all that was
+    tried for it. Where the best learning rate is the first or last of several, one more beyond it is tried."""
     found: dict[str, Arm] = {}
+    tables: dict[str, list[Row]] = {}
     for name in needed_arms(hypothesis):
         rates = {other: arm.learning_rate for other, arm in found.items()}
         candidates = _candidates(hypothesis.arms[name], rates)
-        best = _best(run, hypothesis, name, candidates)
+        best, table = _best(run, hypothesis, name, candidates)
         if (beyond := _beyond(hypothesis.arms[name], best)) is not None:
-            best = _best(run, hypothesis, name, [*candidates, beyond])
+            best, table = _best(run, hypothesis, name, [*candidates, beyond])
         found[name] = best
-    return found
+        if table:
+            tables[name] = sorted(table, key=lambda row: (row["learning_rate"], row["kl_weight"]))
+    return found, tables
 
 
 def _candidates(arm: Arm, rates: dict[str, Any]) -> list[Arm]:
@@ -107,14 +111,19 @@ def _beyond(arm: Arm, best: Arm) -> Arm | None:
     return None if rate is None else best.model_copy(update={"learning_rate": rate})
 
 
-def _best(run: Run, hypothesis: HypothesisConfig, name: str, candidates: list[Arm]) -> Arm:
+def _best(run: Run, hypothesis: HypothesisConfig, name: str, candidates: list[Arm]) -> tuple[Arm, list[Row]]:
     if len(candidates) == 1:
-        return candidates[0]
-    tried = [
+        return candidates[0], []
+    records = [
         [row for seed in hypothesis.tuning_seeds for row in _records(job(run, hypothesis, name, arm, seed), name, seed)]
         for arm in candidates
     ]
-    return candidates[judge.best(hypothesis, tried)]
+    settings = judge.tried(hypothesis, records)
+    table = [
+        {**arm.model_dump(include={"learning_rate", "kl_weight"}), **asdict(one)}
+        for arm, one in zip(candidates, settings, strict=True)
+    ]
+    return candidates[judge.best(settings)], table
 
 
 def _records(artifact: Artifact, arm: str, seed: int) -> list[Row]:

@@ -181,7 +181,41 @@ def paths(verdict: Mapping[str, Any]) -> str:
         for curve in verdict["curves"]
     ]
     title = f"{verdict['id']}: accuracy along persona gain, each arm and seed"
-    return curves(title, series, "persona gain, nats a token", "LAMBADA, points", verdict["gain_levels"])
+    return curves(title, series, f"persona gain, {gain_unit(verdict)}", "LAMBADA, points", verdict["gain_levels"])
+
+
+def gain_unit(verdict: Mapping[str, Any]) -> str:
+    return "of the score (0 to 1)" if verdict.get("axis") == "persona" else "nats a token"
+
+
+def drift_paths(verdict: Mapping[str, Any]) -> str:
+    """KL to the base along persona gain; nothing where it was not measured."""
+    arms = list(dict.fromkeys(curve["arm"] for curve in verdict["curves"]))
+    series = [
+        Series(
+            curve["arm"],
+            [(point["gain"], point["kl"]) for point in curve["points"] if point.get("kl") is not None],
+            SERIES[1 + arms.index(curve["arm"]) % 6],
+        )
+        for curve in verdict["curves"]
+    ]
+    if not any(line.points for line in series):
+        return ""
+    title = f"{verdict['id']}: KL to the base along persona gain, each arm and seed"
+    return curves(title, series, f"persona gain, {gain_unit(verdict)}", "nats a token")
+
+
+def doses(verdict: Mapping[str, Any]) -> str:
+    """Accuracy at equal gain by learning rate, on the tuning seeds; nothing where none was chosen."""
+    arms = list(verdict.get("tuning") or {})
+    series = []
+    for arm in arms:
+        rows = [row for row in verdict["tuning"][arm] if row["accuracy"] is not None]
+        points = [(math.log10(row["learning_rate"]), row["accuracy"] * 100) for row in rows]
+        if len({x for x, _ in points}) > 1:
+            series.append(Series(arm, points, SERIES[1 + arms.index(arm) % 6]))
+    title = f"{verdict['id']}: accuracy at equal gain by learning rate, tuning seeds"
+    return curves(title, series, "log10 of the learning rate", "LAMBADA, points") if series else ""
 
 
 def forest(

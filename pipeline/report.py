@@ -36,7 +36,7 @@ def render(results: Results) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "interval": interval, "label": state_label, "minus": minus, "p": p_value}
-    environment.globals["compared"] = plots.compared
+    environment.globals |= {"compared": plots.compared, "gain_unit": plots.gain_unit}
     figures = {
         place: {title: Markup(svg) for title, svg in drawn.items()} for place, drawn in _figures(results).items()
     }
@@ -332,7 +332,9 @@ def _figures(results: Results) -> dict[str, dict[str, str]]:
             drawn["Differences in accuracy, with the margin"] = plots.differences(verdict)
         if verdict["curves"]:
             drawn["Accuracy along persona gain, each arm and seed"] = plots.paths(verdict)
-        found[verdict["id"]] = drawn
+            drawn["KL to the base along persona gain"] = plots.drift_paths(verdict)
+        drawn["Accuracy at equal gain by learning rate, tuning seeds"] = plots.doses(verdict)
+        found[verdict["id"]] = {title: figure for title, figure in drawn.items() if figure}
     return found
 
 

@@ -98,6 +98,8 @@ def verdict(id_: str, better: str, than: list[str]) -> dict[str, Any]:
                 "naive": naive,
             },
             **{"outcome": "inconclusive", "reason": f"{better} - {other}: not decided."},
+            **{"sign_flip": 0.5, "mixed": spread(2.0, 3.1), "second": {**naive, "difference": 1.7}, "composite": None},
+            "others": [{"measure": "kl", "difference": -0.012, "low": -0.03, "high": 0.006, "p": 0.31}],
         }
         for other in than
     ]
@@ -110,6 +112,7 @@ def verdict(id_: str, better: str, than: list[str]) -> dict[str, Any]:
                     "step": step,
                     "gain": step * (0.05 + 0.01 * i),
                     "accuracy": 0.3 - step * 0.004 * (i + seed),
+                    "kl": step * 0.02 * (i + 1),
                     "feasible": step < 8,
                 }
                 for step in (0, 4, 8)
@@ -125,6 +128,14 @@ def verdict(id_: str, better: str, than: list[str]) -> dict[str, Any]:
             "comparisons": compared,
             "control": {**compared[0], "better": "kl"},
             "gain_levels": [0.1, 0.2],
+            "axis": "persona",
+            "arms": {better: {"learning_rate": 8e-4, "kl_weight": 0.0}},
+            "tuning": {
+                better: [
+                    {"learning_rate": r, "kl_weight": 0.0, "gain": 0.5, "gain_levels": [0.1], "accuracy": 0.3 + r}
+                    for r in (4e-4, 8e-4)
+                ]
+            },
             "curves": runs,
         },
     }
@@ -246,6 +257,10 @@ def section(page: str, name: str) -> str:
             "−13.1 to +17.4",
             "11.5<",
             "positive control",
+            "+1.7",
+            "−0.012",
+            "Taken: 0.0008",
+            "of the score (0 to 1)",
         ],
         "persona": [
             "85<",
@@ -325,7 +340,7 @@ def test_nothing_is_fetched(page: str) -> None:
 
 
 def test_figures_are_named_and_no_id_is_used_twice(page: str) -> None:
-    assert page.count("<svg ") == page.count('<svg role="img" aria-label="') == 20
+    assert page.count("<svg ") == page.count('<svg role="img" aria-label="') == 24
     assert [name for name, count in Counter(re.findall(r'\bid="([^"]+)"', page)).items() if count > 1] == []
     targets = set(re.findall(r'href="#([^"]+)"', page)) | set(re.findall(r"url\(#([^)]+)\)", page))
     assert targets <= set(re.findall(r'\bid="([^"]+)"', page))
