@@ -17,9 +17,10 @@ from adapters.config import AdaptersConfig
 from adapters.serve import TextModel
 from data import coherence
 from data.errors import BadInput
-from data.io import read_jsonl, write_json, write_jsonl
+from data.io import fingerprint, read_json, read_jsonl, write_json, write_jsonl
 from data.types import Exchange, Pair
 from evals import capability
+from evals import early as early_eval
 from evals import hypotheses as judge
 from evals.config import Arm, HypothesisConfig
 from evals.style import StyleClassifier
@@ -52,6 +53,29 @@ def verdict(run: Run, name: str) -> Artifact:
         return {"id": hypothesis.id, "outcome": found["outcome"], "reasons": found["reasons"]}
 
     return run.do(f"hypothesis-{hypothesis.id.lower()}", inputs, make)
+
+
+def early(run: Run) -> Artifact:
+    """Whether forgetting could be seen early in the trainings of all grids that have been run in this folder.
+    `molt hypothesis early CONFIG`"""
+    folders = [path.parent for path in sorted(run.folder.glob("job/*/artifact.json"))]
+    if not folders:
+        raise BadInput(f"No training of a hypothesis is in {run.folder}.", "Run one: molt hypothesis run H014 CONFIG")
+
+    def make(folder: Path) -> dict[str, Any]:
+        found = asdict(early_eval.detect([_early(one) for one in folders]))
+        write_json(folder / "early.json", found)
+        return {key: found[key] for key in ("n", "events", "lead", "best")}
+
+    return run.do("early", {"jobs": [one.name for one in folders]}, make)
+
+
+def _early(folder: Path) -> early_eval.Early:
+    """Runs of one arm and learning rate are of one group, whatever else they have in common."""
+    inputs = read_json(folder / "inputs.json")
+    group, rate = fingerprint(inputs["arm"]), inputs["arm"]["learning_rate"]
+    records, metrics = read_jsonl(folder / "records.jsonl"), read_jsonl(folder / "weights" / "metrics.jsonl")
+    return early_eval.run(records, metrics, group, inputs["seed"], rate)
 
 
 def check(run: Run, name: str) -> HypothesisConfig:

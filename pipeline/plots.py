@@ -218,6 +218,18 @@ def doses(verdict: Mapping[str, Any]) -> str:
     return curves(title, series, "log10 of the learning rate", "LAMBADA, points") if series else ""
 
 
+def early(found: Mapping[str, Any]) -> dict[str, str]:
+    """ROC of the best three early predictors and of the baseline, in points of 100."""
+    if not found.get("detectors"):
+        return {}
+    lines = [
+        Series(one["predictor"].replace("_", "-"), [(100 * x, 100 * y) for x, y in one["roc"]], SERIES[place])
+        for place, one in enumerate([found["baseline"], *found["detectors"][:3]])
+    ]
+    title = "Forgetting seen early: alarms that are right against false ones"
+    return {title: curves(title, lines, "false alarms, of 100", "forgetting that is seen, of 100")}
+
+
 def forest(
     title: str,
     rows: Sequence[Row],

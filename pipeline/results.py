@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats as scipy_stats
 
+from data.errors import BadInput
 from data.io import read_json, read_jsonl
 from evals import capability as capability_eval
 from evals import judge, pressure, profile, stats
@@ -69,6 +70,7 @@ def collect(run: Run) -> dict[str, Any]:
     found["samples"] = _samples(run, persona_records)
     found["training"] = _training(run, there)
     found["hypotheses"] = _hypotheses(run, there)
+    found["early"] = _early(run)
     return {**found, "missing": missing}
 
 
@@ -335,6 +337,14 @@ def _training(run: Run, there: Callable[..., Artifact | None]) -> list[dict[str,
     if buffer:
         found.append({"name": "replay buffer", **buffer.facts})
     return found
+
+
+def _early(run: Run) -> dict[str, Any]:
+    """Nothing unless it was asked for, by its own command."""
+    try:
+        return read_json(grid.early(run).folder / "early.json")
+    except (Missing, BadInput):
+        return {}
 
 
 def _hypotheses(run: Run, there: Callable[..., Artifact | None]) -> list[dict[str, Any]]:

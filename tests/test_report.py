@@ -10,8 +10,9 @@ from typing import Any
 from xml.etree import ElementTree
 
 import pytest
+from test_early import trainings
 
-from evals import stats
+from evals import early, stats
 from pipeline import plots, report
 
 EVIL = "<script>alert(1)</script>"
@@ -22,6 +23,9 @@ STATES = {
     "personality+shell": 33,
     "personality+reminders_control": 12,
 }
+
+
+EARLY = asdict(early.detect(trainings("kl", seeds=4)))
 
 
 def share(k: int, n: int = 40) -> dict[str, Any]:
@@ -201,6 +205,7 @@ def results() -> dict[str, Any]:
                 **{"mean_importance": 0.81, "mean_importance_all": 0.62, "importance": "kl"},
             },
         ],
+        "early": EARLY,
         "hypotheses": [verdict("H014", "lora", ["full"]), verdict("H015", "dpo", ["sft", "reference_free"])],
         "missing": [],
     }
@@ -257,6 +262,7 @@ def section(page: str, name: str) -> str:
             "−13.1 to +17.4",
             "11.5<",
             "positive control",
+            "By kl: it tells more",
             "+1.7",
             "−0.012",
             "Taken: 0.0008",
@@ -340,7 +346,7 @@ def test_nothing_is_fetched(page: str) -> None:
 
 
 def test_figures_are_named_and_no_id_is_used_twice(page: str) -> None:
-    assert page.count("<svg ") == page.count('<svg role="img" aria-label="') == 24
+    assert page.count("<svg ") == page.count('<svg role="img" aria-label="') == 25
     assert [name for name, count in Counter(re.findall(r'\bid="([^"]+)"', page)).items() if count > 1] == []
     targets = set(re.findall(r'href="#([^"]+)"', page)) | set(re.findall(r"url\(#([^)]+)\)", page))
     assert targets <= set(re.findall(r'\bid="([^"]+)"', page))

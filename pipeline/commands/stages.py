@@ -280,6 +280,16 @@ def hypothesis_run(
         told(console, [grid.verdict(current, name)], f"molt report {again(config, overrides)}")
 
 
+@hypothesis_app.command("early")
+def hypothesis_early(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
+    """Whether forgetting could be seen early, from all trainings of the grids that have been run."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from pipeline import grid
+
+        told(console, [grid.early(current)], f"molt report {again(config, overrides)}")
+
+
 @app.command()
 def report(
     config: ConfigArg,
