@@ -76,6 +76,13 @@ class GateConfig(Section):
         default=0, ge=0, description="identical trainings of the personality, to see how far they are apart; 0 = none"
     )
 
+    @field_validator("noise_runs")
+    @classmethod
+    def several(cls, value: int) -> int:
+        if value == 1:
+            raise ValueError("how far runs are apart takes two or more, or 0 for none")
+        return value
+
 
 class Arm(Section):
     """One way of training that a hypothesis compares. What is not set here has the default here, not the config's."""

@@ -26,8 +26,9 @@ def everything(run: Run) -> Outcome:
         with run.console.progress("assets") as progress:
             assets.pull(progress)
     stages.pairs(run)
+    measures.check(run)  # now, and not after an hour of training
     for name in config.hypotheses:
-        grid.check(run, name)  # now, and not after an hour of training
+        grid.check(run, name)
     stages.personality(run)
     stages.buffer(run)
     for state in layout.states(run)[2:]:

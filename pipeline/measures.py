@@ -112,14 +112,24 @@ def pressure(run: Run, state: str) -> Artifact:
     return run.do("pressure", inputs, make, f"pressure on {state}")
 
 
+def check(run: Run) -> None:
+    """Raises BadInput if a file that something is measured with is missing or malformed."""
+    _profile_material(run)
+    if run.config.judge.labels:
+        judge_eval.labelled(run.config.judge.labels.expanduser())
+
+
+def _profile_material(run: Run) -> tuple[list[profile_eval.Choice], list[profile_eval.Request]]:
+    return profile_eval.material(run.config.profile, stages.material_of(run).spec.traits, run.config.run.seed)
+
+
 def profile(run: Run, state: str) -> Artifact:
     """Which traits a state says are its own, and what else changed. `molt eval profile CONFIG --state S`"""
-    config = run.config
+    config, seed = run.config, run.config.run.seed
     if not config.profile.on:
         raise BadInput("Nothing of the profile is asked for.", "Ask for some: profile.preferences=true")
     files = [config.profile.big_five, config.profile.traits, config.profile.refusals]
-    persona, seed = stages.material_of(run), config.run.seed
-    choices, asked = profile_eval.material(config.profile, persona.spec.traits, seed)
+    choices, asked = _profile_material(run)
     inputs = {
         "profile": {**config.profile.model_dump(mode="json"), **{"big_five": None, "traits": None, "refusals": None}},
         "files": [sha256_tree(path.expanduser()) if path else None for path in files],
