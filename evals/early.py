@@ -78,9 +78,9 @@ def run(records: Sequence[Record], metrics: Sequence[Record], group: str, seed: 
         "incoherent": 1 - first["coherent"],
         "likelihood": first["likelihood"],
         "persona": first["persona"],
-        "drop": -_change(first),
+        "drop": cost(first),
     }
-    return Early(group, seed, known, -_change(last), last["step"] - first["step"])
+    return Early(group, seed, known, cost(last), last["step"] - first["step"])
 
 
 def detect(runs: Sequence[Early], seed: int = 0) -> Detection:
@@ -101,10 +101,10 @@ def detect(runs: Sequence[Early], seed: int = 0) -> Detection:
     return Detection(len(runs), int(event.sum()), lead, baseline, found, best)
 
 
-def _change(row: Record) -> float:
-    """Points of accuracy since the base."""
+def cost(row: Record) -> float:
+    """Points of accuracy that are lost since the base at a checkpoint."""
     now, then = ([item["correct"] for item in row[key]] for key in ("items", "base_items"))
-    return 100 * (float(np.mean(now)) - float(np.mean(then)))
+    return 100 * (float(np.mean(then)) - float(np.mean(now)))
 
 
 def _held_out(

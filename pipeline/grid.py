@@ -19,7 +19,7 @@ from data import coherence
 from data.errors import BadInput
 from data.io import fingerprint, read_json, read_jsonl, write_json, write_jsonl
 from data.types import Exchange, Pair
-from evals import capability
+from evals import capability, threshold
 from evals import early as early_eval
 from evals import hypotheses as judge
 from evals.config import Arm, HypothesisConfig
@@ -55,19 +55,28 @@ def verdict(run: Run, name: str) -> Artifact:
     return run.do(f"hypothesis-{hypothesis.id.lower()}", inputs, make)
 
 
-def early(run: Run) -> Artifact:
-    """Whether forgetting could be seen early in the trainings of all grids that have been run in this folder.
-    `molt hypothesis early CONFIG`"""
+def explored(run: Run) -> Artifact:
+    """Questions that no hypothesis asks, to all trainings of the grids in this folder: whether forgetting could be seen
+    early, and whether there is a threshold of KL to the base from which capability falls. `molt hypothesis explore
+    CONFIG`"""
     folders = [path.parent for path in sorted(run.folder.glob("job/*/artifact.json"))]
     if not folders:
         raise BadInput(f"No training of a hypothesis is in {run.folder}.", "Run one: molt hypothesis run H014 CONFIG")
 
     def make(folder: Path) -> dict[str, Any]:
-        found = asdict(early_eval.detect([_early(one) for one in folders]))
-        write_json(folder / "early.json", found)
-        return {key: found[key] for key in ("n", "events", "lead", "best")}
+        early = early_eval.detect([_early(one) for one in folders])
+        limit = threshold.find([dose for one in folders for dose in _doses(one)])
+        found = {"early": asdict(early), "threshold": asdict(limit) if limit else None}
+        write_json(folder / "explored.json", found)
+        seen = {"trainings": early.n, "events": early.events, "early sign": early.best}
+        return {**seen, "threshold": limit.at if limit and limit.shown else None}
 
-    return run.do("early", {"jobs": [one.name for one in folders]}, make)
+    return run.do("explored", {"jobs": [one.name for one in folders]}, make)
+
+
+def _doses(folder: Path) -> list[threshold.Dose]:
+    seed, rows = read_json(folder / "inputs.json")["seed"], read_jsonl(folder / "records.jsonl")
+    return [threshold.Dose(seed, row["kl"], early_eval.cost(row)) for row in rows if "kl" in row]
 
 
 def _early(folder: Path) -> early_eval.Early:

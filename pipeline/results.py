@@ -70,7 +70,7 @@ def collect(run: Run) -> dict[str, Any]:
     found["samples"] = _samples(run, persona_records)
     found["training"] = _training(run, there)
     found["hypotheses"] = _hypotheses(run, there)
-    found["early"] = _early(run)
+    found["explored"] = _explored(run)
     return {**found, "missing": missing}
 
 
@@ -339,10 +339,10 @@ def _training(run: Run, there: Callable[..., Artifact | None]) -> list[dict[str,
     return found
 
 
-def _early(run: Run) -> dict[str, Any]:
+def _explored(run: Run) -> dict[str, Any]:
     """Nothing unless it was asked for, by its own command."""
     try:
-        return read_json(grid.early(run).folder / "early.json")
+        return read_json(grid.explored(run).folder / "explored.json")
     except (Missing, BadInput):
         return {}
 

@@ -66,8 +66,8 @@ def test_what_is_open_is_tuned_on_other_seeds_and_the_rest_confirmed(run: Run, t
     assert {"gain", "second", "likelihood", "persona", "coherent", "cross_entropy", "kl", "items"} <= rows[0].keys()
     assert sum("composite" in row for row in rows) == 1
     assert len(told["comparisons"]) == 1 and told["outcome"] in ("supported", "refuted", "inconclusive")
-    seen = grid.early(run).facts
-    assert seen["n"] == len(jobs) and seen["best"] is None
+    seen = grid.explored(run).facts
+    assert seen["trainings"] == len(jobs) and seen["early sign"] is seen["threshold"] is None
     before = sorted(run.folder.glob("job/*"))
     assert grid.verdict(run, str(file)).fingerprint == found.fingerprint
     assert sorted(run.folder.glob("job/*")) == before

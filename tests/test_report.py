@@ -11,8 +11,9 @@ from xml.etree import ElementTree
 
 import pytest
 from test_early import trainings
+from test_threshold import doses
 
-from evals import early, stats
+from evals import early, stats, threshold
 from pipeline import plots, report
 
 EVIL = "<script>alert(1)</script>"
@@ -25,7 +26,8 @@ STATES = {
 }
 
 
-EARLY = asdict(early.detect(trainings("kl", seeds=4)))
+BREAKS = threshold.find(doses(lambda x: 8 * max(0.0, x - 1.2), seeds=4))
+EXPLORED = {"early": asdict(early.detect(trainings("kl", seeds=4))), "threshold": asdict(BREAKS) if BREAKS else None}
 
 
 def share(k: int, n: int = 40) -> dict[str, Any]:
@@ -205,7 +207,7 @@ def results() -> dict[str, Any]:
                 **{"mean_importance": 0.81, "mean_importance_all": 0.62, "importance": "kl"},
             },
         ],
-        "early": EARLY,
+        "explored": EXPLORED,
         "hypotheses": [verdict("H014", "lora", ["full"]), verdict("H015", "dpo", ["sft", "reference_free"])],
         "missing": [],
     }
@@ -263,6 +265,7 @@ def section(page: str, name: str) -> str:
             "11.5<",
             "positive control",
             "By kl: it tells more",
+            "Yes: capability falls from there on.",
             "+1.7",
             "−0.012",
             "Taken: 0.0008",

@@ -280,14 +280,14 @@ def hypothesis_run(
         told(console, [grid.verdict(current, name)], f"molt report {again(config, overrides)}")
 
 
-@hypothesis_app.command("early")
-def hypothesis_early(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
-    """Whether forgetting could be seen early, from all trainings of the grids that have been run."""
+@hypothesis_app.command("explore")
+def hypothesis_explore(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
+    """From all trainings of the grids: could forgetting be seen early, and does it set in at a threshold?"""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
         from pipeline import grid
 
-        told(console, [grid.early(current)], f"molt report {again(config, overrides)}")
+        told(console, [grid.explored(current)], f"molt report {again(config, overrides)}")
 
 
 @app.command()

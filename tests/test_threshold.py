@@ -1,0 +1,41 @@
+"""A threshold is told from a line and from a sigmoid, on simulated doses of known truth."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from evals import threshold
+
+
+def doses(truth: Callable[[float], float], seeds: int = 8, noise: float = 0.5) -> list[threshold.Dose]:
+    rng = np.random.default_rng(4)
+    return [
+        threshold.Dose(seed, float(x), truth(float(x)) + float(rng.normal(0, noise)))
+        for seed in range(seeds)
+        for x in np.linspace(0, 2, 12)
+    ]
+
+
+def test_a_broken_stick_is_found_where_it_breaks() -> None:
+    found = threshold.find(doses(lambda x: 8 * max(0.0, x - 1.2)))
+    assert found is not None and found.shown
+    assert found.low <= 1.2 <= found.high and found.at == pytest.approx(1.2, abs=0.15)
+    assert found.over_line.low > 0 and found.over_sigmoid.low > 0
+    assert found.stick[1] == pytest.approx(0, abs=0.5) and found.stick[2] == pytest.approx(6.4, abs=0.6)
+
+
+@pytest.mark.parametrize(
+    "truth", [lambda x: 4 * x, lambda x: 0.0, lambda x: 8 / (1 + np.exp(-6 * (x - 1)))], ids=["line", "flat", "sigmoid"]
+)
+def test_what_is_no_threshold_is_not_called_one(truth: Callable[[float], float]) -> None:
+    found = threshold.find(doses(truth))
+    assert found is not None and not found.shown
+
+
+def test_too_few_seeds_or_doses_tell_nothing() -> None:
+    assert threshold.find(doses(lambda x: x, seeds=2)) is None
+    assert threshold.find([threshold.Dose(seed, dose, 0.0) for seed in range(5) for dose in (1.0, 2.0)]) is None
+    assert threshold.find([]) is None
