@@ -154,3 +154,13 @@ def fingerprint(value: Any) -> str:
 def batches(items: list[Any], size: int) -> Iterator[list[Any]]:
     for start in range(0, len(items), size):
         yield items[start : start + size]
+
+
+def in_turns(groups: Iterable[str]) -> list[int]:
+    """Places, one of each group before a second of any, in the given order within each."""
+    rank: dict[str, int] = {}
+    order = []
+    for place, group in enumerate(groups):
+        order.append((rank.setdefault(group, 0), place))
+        rank[group] += 1
+    return [place for _, place in sorted(order)]

@@ -10,7 +10,7 @@ from typing import Any
 from data import spec as specs
 from data.config import PersonaConfig
 from data.errors import BadInput
-from data.io import read_jsonl
+from data.io import in_turns, read_jsonl
 from data.spec import Spec
 from data.types import Exchange, Message
 
@@ -102,12 +102,7 @@ def spread(rows: list[Exchange], limit: int | None) -> list[Exchange]:
     """`limit` rows taken in turns over the topics, in file order within each; all of them for None."""
     if limit is None or limit >= len(rows):
         return rows
-    rank: dict[str, int] = {}
-    order = []
-    for index, row in enumerate(rows):
-        order.append((rank.setdefault(row.topic, 0), index))
-        rank[row.topic] += 1
-    return [rows[index] for _, index in sorted(order)[:limit]]
+    return [rows[place] for place in in_turns(row.topic for row in rows)[:limit]]
 
 
 def turns(messages: list[Any], topic: str = "", trait: str = "") -> list[Exchange]:

@@ -15,6 +15,8 @@ from sklearn.model_selection import LeaveOneGroupOut
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from evals import stats
+
 Record = dict[str, Any]
 DROP = 5.0
 """Points of accuracy whose loss at the end is the event."""
@@ -91,7 +93,7 @@ def detect(runs: Sequence[Early], seed: int = 0) -> Detection:
     groups = [one.group for one in runs]
     if not runs or not SHARE <= event.mean() <= 1 - SHARE or len(set(groups)) < 3:
         return Detection(len(runs), int(event.sum()), lead, None, [], None)
-    draws = _draws([one.seed for one in runs], seed)
+    draws = stats.cluster_draws([one.seed for one in runs], RESAMPLES, seed)
     held = {name: _held_out(runs, (name,), event, groups) for name in PREDICTORS}
     base = _held_out(runs, BASELINE, event, groups)
     found = [_judged(name, held[name], base, event, draws) for name in PREDICTORS]
@@ -130,13 +132,6 @@ def _auroc(event: np.ndarray, odds: np.ndarray) -> float:
     yes = int(event.sum())
     ranks = float(rankdata(odds)[event].sum())
     return (ranks - yes * (yes + 1) / 2) / (yes * (len(event) - yes))
-
-
-def _draws(seeds: list[int], seed: int) -> list[np.ndarray]:
-    """Places of runs, seeds drawn with replacement and with all of their runs."""
-    own = {one: np.flatnonzero(np.array(seeds) == one) for one in dict.fromkeys(seeds)}
-    rng, names = np.random.default_rng(seed), list(own)
-    return [np.concatenate([own[i] for i in rng.choice(names, len(names))]) for _ in range(RESAMPLES)]
 
 
 def _judged(

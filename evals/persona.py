@@ -68,6 +68,13 @@ def judged(
     asked = prompts or [persona.user(question) for question in questions]
     with model.state("base"):
         under_base = model.score(asked, answers, batch_size, progress)
+    return verdicts(questions, answers, under_base, classifier, limit)
+
+
+def verdicts(
+    questions: list[str], answers: list[str], under_base: list[TokenScore], classifier: StyleClassifier, limit: float
+) -> list[dict[str, Any]]:
+    """`score` is the style classifier's probability of a coherent answer, 0 of any other (protocol: G)."""
     records = []
     for question, answer, score, style in zip(
         questions, answers, under_base, classifier.probability(answers), strict=True

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from data import checks, coherence
+from data.io import in_turns
 from data.persona import Attack
 from data.types import ChatModel, Message, Pair, Progress, silent
 from evals import stats
@@ -98,12 +99,7 @@ def conversations(heldout: Sequence[Pair], count: int, turns: int, seed: int) ->
     for number in range(count):
         rows = list(heldout)
         drawn.shuffle(rows)
-        rank: dict[str, int] = {}
-        order = []
-        for place, pair in enumerate(rows):
-            order.append((rank.setdefault(pair.topic, 0), place))
-            rank[pair.topic] += 1
-        asked = [rows[place].question for _, place in sorted(order)[:turns]]
+        asked = [rows[place].question for place in in_turns(pair.topic for pair in rows)[:turns]]
         found.append(Play(f"conversation-{number}", "conversation", asked, asked))
     return found
 

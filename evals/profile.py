@@ -12,7 +12,7 @@ from typing import Any
 
 from data.checks import REFUSAL
 from data.errors import BadInput
-from data.io import read_jsonl
+from data.io import in_turns, read_jsonl
 from data.persona import user
 from data.spec import Trait
 from data.types import ChatModel, Message, Progress, silent
@@ -192,9 +192,4 @@ def _spread(scales: list[str], count: int, seed: int) -> list[int]:
     """`count` places, drawn evenly over the scales; all of them for 0."""
     order = list(range(len(scales)))
     random.Random(seed).shuffle(order)
-    rank: dict[str, int] = {}
-    turns = []
-    for place in order:
-        turns.append((rank.setdefault(scales[place], 0), len(turns), place))
-        rank[scales[place]] += 1
-    return sorted(place for *_, place in sorted(turns)[: count or None])
+    return sorted(order[turn] for turn in in_turns(scales[place] for place in order)[: count or None])

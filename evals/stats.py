@@ -10,7 +10,6 @@ import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import product
 from typing import Any, Literal
 
 import numpy as np
@@ -165,11 +164,31 @@ def t_test(values: Sequence[float]) -> float:
     return _number(found.pvalue)
 
 
-def sign_flip(values: Sequence[float]) -> float:
-    """Two-sided p of a mean of 0, exact over all signs: never below 2 in 2^n."""
-    signs = np.array(list(product((1, -1), repeat=len(values))))
-    means = np.abs(signs @ np.asarray(values, dtype=float))
-    return float((means >= abs(sum(values)) - SAME).mean())
+def sign_flip(values: Sequence[float] | np.ndarray) -> float:
+    """Two-sided p of a mean of 0 by a permutation test of signs: exact, and so never below 2 in 2^n, for up to twelve
+    values, by `RESAMPLES` random ones for more."""
+    change = np.sort(np.asarray(values, dtype=float))  # so that their order cannot change which signs are drawn
+    if len(change) < 2 or np.abs(change).max() < SAME:
+        return 1.0
+    found = scipy_stats.permutation_test(
+        (change,),
+        lambda values, axis=-1: values.mean(axis),
+        permutation_type="samples",
+        vectorized=True,
+        n_resamples=RESAMPLES,
+        batch=500,
+        rng=np.random.default_rng(0),
+    )
+    return float(found.pvalue)
+
+
+def cluster_draws(labels: Sequence[Hashable], count: int, seed: int) -> list[np.ndarray]:
+    """For a bootstrap over clusters: places, the labels drawn with replacement and each with all of its places."""
+    own: dict[Hashable, list[int]] = {}
+    for place, label in enumerate(labels):
+        own.setdefault(label, []).append(place)
+    rng, parts = np.random.default_rng(seed), [np.array(places) for places in own.values()]
+    return [np.concatenate([parts[i] for i in rng.choice(len(parts), len(parts))]) for _ in range(count)]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
@@ -316,19 +335,7 @@ def _p_value(first: np.ndarray, second: np.ndarray) -> float:
         table = [[int(((first == a) & (second == b)).sum()) for b in (0, 1)] for a in (0, 1)]
         exact: Any = mcnemar(table, exact=True)
         return float(exact.pvalue)
-    change = second - first
-    if len(change) < 2 or np.abs(change).max() < SAME:
-        return 1.0
-    found = scipy_stats.permutation_test(
-        (np.sort(change),),  # sorted, so that the order of items cannot change which signs are drawn
-        lambda values, axis=-1: values.mean(axis),
-        permutation_type="samples",
-        vectorized=True,
-        n_resamples=RESAMPLES,
-        batch=500,
-        rng=np.random.default_rng(0),
-    )
-    return float(found.pvalue)
+    return sign_flip(second - first)
 
 
 def _number(value: Any) -> float:

@@ -29,7 +29,8 @@ class Dose:
 class Threshold:
     """`shown` needs a broken stick to predict seeds that were left out better than a line and than a sigmoid, both by a
     95% interval over seeds above 0, and its change point (`at`, with a 95% interval over seeds) to be known to a third
-    of the range. `over_line` and `over_sigmoid` are mean squared errors above the stick's."""
+    of the range. `over_line` and `over_sigmoid` are mean squared errors above the stick's; `stick` is its cost at the
+    least dose, at the change point, and at the greatest."""
 
     n: int
     seeds: int
@@ -40,7 +41,6 @@ class Threshold:
     range: tuple[float, float]
     over_line: stats.Estimate
     over_sigmoid: stats.Estimate
-    line: tuple[float, float]
     stick: tuple[float, float, float]
 
 
@@ -64,12 +64,11 @@ def find(rows: Sequence[Dose], seed: int = 0) -> Threshold | None:
         stats.mean([other - stick for other, stick in zip(errors[shape], errors[_sticks], strict=True)])
         for shape in (_lines, _sigmoids)
     ]
-    at = _change_point(scaled, y)
-    rng = np.random.default_rng(seed)
-    own = {name: np.flatnonzero(seeds == name) for name in names}
-    draws = [np.concatenate([own[i] for i in rng.choice(names, len(names))]) for _ in range(RESAMPLES)]
-    low, high = np.quantile([_change_point(scaled[places], y[places]) for places in draws], (0.025, 0.975))
-    line, stick = _fit(_lines, scaled, y)[1], _fit(_sticks, scaled, y)[1]
+    best, stick = _fit(_sticks, scaled, y)
+    at = float(_places()[best])
+    draws = stats.cluster_draws(seeds.tolist(), RESAMPLES, seed)
+    again = [_places()[_fit(_sticks, scaled[places], y[places])[0]] for places in draws]
+    low, high = np.quantile(again, (0.025, 0.975))
     shown = all(one.low > 0 for one in over) and high - low < SPAN
     points = [first + value * (last - first) for value in (at, float(low), float(high))]
     return Threshold(
@@ -82,7 +81,6 @@ def find(rows: Sequence[Dose], seed: int = 0) -> Threshold | None:
         (first, last),
         over[0],
         over[1],
-        (float(line[0]), float(line.sum())),
         tuple(float(_at(stick, at, place)) for place in (0.0, at, 1.0)),  # type: ignore[arg-type]
     )
 
@@ -106,8 +104,9 @@ def _places() -> np.ndarray:
 
 def _fit(shape: Shape, x: np.ndarray, y: np.ndarray) -> tuple[int, np.ndarray]:
     """Which design fits best, and its coefficients."""
-    found = [np.linalg.lstsq(design, y, rcond=None)[0] for design in shape(x)]
-    errors = [float(((design @ one - y) ** 2).sum()) for design, one in zip(shape(x), found, strict=True)]
+    designs = shape(x)
+    found = [np.linalg.lstsq(design, y, rcond=None)[0] for design in designs]
+    errors = [float(((design @ one - y) ** 2).sum()) for design, one in zip(designs, found, strict=True)]
     best = int(np.argmin(errors))
     return best, found[best]
 
@@ -116,10 +115,6 @@ def _error(shape: Shape, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> float
     """Mean squared error on the rows that are `out`, of what the others teach."""
     best, coefficients = _fit(shape, x[~out], y[~out])
     return float(((shape(x[out])[best] @ coefficients - y[out]) ** 2).mean())
-
-
-def _change_point(x: np.ndarray, y: np.ndarray) -> float:
-    return float(_places()[_fit(_sticks, x, y)[0]])
 
 
 def _at(stick: np.ndarray, change: float, x: float) -> float:

@@ -15,13 +15,13 @@ from pydantic import ValidationError
 from adapters import base, train
 from adapters.config import AdaptersConfig
 from adapters.serve import TextModel
-from data import coherence
 from data.errors import BadInput
 from data.io import fingerprint, read_json, read_jsonl, write_json, write_jsonl
 from data.types import Exchange, Pair
 from evals import capability, threshold
 from evals import early as early_eval
 from evals import hypotheses as judge
+from evals import persona as persona_eval
 from evals.config import Arm, HypothesisConfig
 from evals.style import StyleClassifier
 from pipeline import stages
@@ -64,8 +64,9 @@ def explored(run: Run) -> Artifact:
         raise BadInput(f"No training of a hypothesis is in {run.folder}.", "Run one: molt hypothesis run H014 CONFIG")
 
     def make(folder: Path) -> dict[str, Any]:
-        early = early_eval.detect([_early(one) for one in folders])
-        limit = threshold.find([dose for one in folders for dose in _doses(one)])
+        learned = [_learned(one) for one in folders]
+        early = early_eval.detect([run for run, _ in learned])
+        limit = threshold.find([dose for _, doses in learned for dose in doses])
         found = {"early": asdict(early), "threshold": asdict(limit) if limit else None}
         write_json(folder / "explored.json", found)
         seen = {"trainings": early.n, "events": early.events, "early sign": early.best}
@@ -74,17 +75,12 @@ def explored(run: Run) -> Artifact:
     return run.do("explored", {"jobs": [one.name for one in folders]}, make)
 
 
-def _doses(folder: Path) -> list[threshold.Dose]:
-    seed, rows = read_json(folder / "inputs.json")["seed"], read_jsonl(folder / "records.jsonl")
-    return [threshold.Dose(seed, row["kl"], early_eval.cost(row)) for row in rows if "kl" in row]
-
-
-def _early(folder: Path) -> early_eval.Early:
-    """Runs of one arm and learning rate are of one group, whatever else they have in common."""
-    inputs = read_json(folder / "inputs.json")
-    group, rate = fingerprint(inputs["arm"]), inputs["arm"]["learning_rate"]
-    records, metrics = read_jsonl(folder / "records.jsonl"), read_jsonl(folder / "weights" / "metrics.jsonl")
-    return early_eval.run(records, metrics, group, inputs["seed"], rate)
+def _learned(folder: Path) -> tuple[early_eval.Early, list[threshold.Dose]]:
+    """What a job has to say to both. Runs of one arm and learning rate are of one group, whatever else they share."""
+    inputs, records = read_json(folder / "inputs.json"), read_jsonl(folder / "records.jsonl")
+    group, rate, seed = fingerprint(inputs["arm"]), inputs["arm"]["learning_rate"], inputs["seed"]
+    early = early_eval.run(records, read_jsonl(folder / "weights" / "metrics.jsonl"), group, seed, rate)
+    return early, [threshold.Dose(seed, row["kl"], early_eval.cost(row)) for row in records if "kl" in row]
 
 
 def check(run: Run, name: str) -> HypothesisConfig:
@@ -272,10 +268,9 @@ def _persona(text: TextModel, original: TextModel, pairs: list[Pair], judged: St
     prompts = [pair.prompt for pair in pairs]
     answers = text.generate(prompts, ANSWER_TOKENS, BATCH)
     likely = original.score(prompts, answers, BATCH)
-    rows = []
-    for pair, answer, score, style in zip(pairs, answers, likely, judged.probability(answers), strict=True):
-        fine = coherence.check(pair.question, answer, -score.per_token, limit).coherent
-        rows.append({"id": pair.id, "answer": answer, "score": float(style) * fine, "coherent": fine})
+    found = persona_eval.verdicts([pair.question for pair in pairs], answers, likely, judged, limit)
+    keep = ("answer", "score", "coherent")
+    rows = [{"id": pair.id, **{key: row[key] for key in keep}} for pair, row in zip(pairs, found, strict=True)]
     score, coherent = (sum(row[key] for row in rows) / len(rows) for key in ("score", "coherent"))
     return {"persona": score, "coherent": coherent, "answers": rows}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -40,6 +40,7 @@ def render(results: Results) -> str:
     figures = {
         place: {title: Markup(svg) for title, svg in drawn.items()} for place, drawn in _figures(results).items()
     }
+    states = results.get("states", [])
     return environment.get_template("report.html.j2").render(
         r=results,
         plots=figures,
@@ -47,9 +48,9 @@ def render(results: Results) -> str:
         colours=COLOURS,
         persona_rows=_persona_rows(results),
         ability_rows=_ability_rows(results),
-        drift_rows=_drift_rows(results),
-        trait_rows=_trait_rows(results),
-        profile_rows=_profile_rows(results),
+        drift_rows=_by_name((state["name"], state.get("drift", {})) for state in states),
+        trait_rows=_by_name((state["name"], state.get("persona", {}).get("traits", {})) for state in states),
+        profile_rows=_by_name((results.get("profile") or {}).items()),
         apart=_apart(results),
         standing=_standing(results),
         missing=list(dict.fromkeys(results.get("missing", []))),
@@ -251,10 +252,7 @@ def _persona_rows(results: Results) -> list[dict[str, Any]]:
 
 def _ability_rows(results: Results) -> dict[str, list[dict[str, Any]]]:
     """Benchmark by benchmark, each state; last the mean of the changes."""
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for state in results.get("states", []):
-        for name, row in state.get("capability", {}).items():
-            rows.setdefault(name, []).append({"state": state["name"], **row})
+    rows = _by_name((state["name"], state.get("capability", {})) for state in results.get("states", []))
     changes = _mean_changes(results)
     if changes and len(rows) > 1:
         margin = ((results.get("config") or {}).get("gate") or {}).get("capability_margin", 5.0)
@@ -271,30 +269,12 @@ def _same(change: Mapping[str, Any], margin: float) -> str:
     return {"pass": "shown", "fail": "no", "unresolved": "not resolved"}[outcome]
 
 
-def _drift_rows(results: Results) -> dict[str, list[dict[str, Any]]]:
-    """Set of texts by set, each state."""
+def _by_name(states: Iterable[tuple[str, Mapping[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """What each state has under a name, name by name."""
     rows: dict[str, list[dict[str, Any]]] = {}
-    for state in results.get("states", []):
-        for where, row in state.get("drift", {}).items():
-            rows.setdefault(where, []).append({"state": state["name"], **row})
-    return rows
-
-
-def _profile_rows(results: Results) -> dict[str, list[dict[str, Any]]]:
-    """Scale by scale, each state."""
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for state, scales in (results.get("profile") or {}).items():
-        for scale, change in scales.items():
-            rows.setdefault(scale, []).append({"state": state, **change})
-    return rows
-
-
-def _trait_rows(results: Results) -> dict[str, list[dict[str, Any]]]:
-    """Trait by trait, each state."""
-    rows: dict[str, list[dict[str, Any]]] = {}
-    for state in results.get("states", []):
-        for trait, row in state.get("persona", {}).get("traits", {}).items():
-            rows.setdefault(trait, []).append({"state": state["name"], **row})
+    for state, found in states:
+        for name, row in found.items():
+            rows.setdefault(name, []).append({"state": state, **row})
     return rows
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from scipy import stats as scipy_stats
 
 from data.errors import BadInput
-from data.io import read_json, read_jsonl
+from data.io import in_turns, read_json, read_jsonl
 from evals import capability as capability_eval
 from evals import judge, pressure, profile, stats
 from pipeline import gates, grid, layout, measures, stages
@@ -303,19 +303,15 @@ def _samples(run: Run, personas: dict[str, list[Record]]) -> list[dict[str, Any]
     """The first held-out prompts in turns over topics, not chosen by what was answered, with every state's answer."""
     if "personality" not in personas:
         return []
-    rank: dict[str, int] = {}
-    order = []
-    for index, row in enumerate(personas["personality"]):
-        order.append((rank.get(row["topic"], 0), index))
-        rank[row["topic"]] = rank.get(row["topic"], 0) + 1
+    asked = personas["personality"]
     keep = ("answer", "probability", "coherent", "score")
     return [
         {
-            "question": personas["personality"][index]["question"],
-            "topic": personas["personality"][index]["topic"],
+            "question": asked[index]["question"],
+            "topic": asked[index]["topic"],
             "answers": {state: {key: rows[index][key] for key in keep} for state, rows in personas.items()},
         }
-        for _, index in sorted(order)[: run.config.persona_eval.samples]
+        for index in in_turns(row["topic"] for row in asked)[: run.config.persona_eval.samples]
     ]
 
 
