@@ -37,7 +37,7 @@ Row = dict[str, Any]
 def verdict(run: Run, name: str) -> Artifact:
     """Run what is missing of a hypothesis' grid and judge it. `molt hypothesis run H014 CONFIG`"""
     hypothesis = check(run, name)
-    arms, tuning = tuned(run, hypothesis)
+    arms, tuning = tuned(run, hypothesis, compared(hypothesis))
     jobs = {(arm, seed): job(run, hypothesis, arm, arms[arm], seed) for seed in hypothesis.seeds for arm in arms}
     inputs = {
         "hypothesis": hypothesis.model_dump(),
@@ -53,6 +53,16 @@ def verdict(run: Run, name: str) -> Artifact:
         return {"id": hypothesis.id, "outcome": found["outcome"], "reasons": found["reasons"]}
 
     return run.do(f"hypothesis-{hypothesis.id.lower()}", inputs, make)
+
+
+def trained(run: Run, name: str, arm: str) -> list[Artifact]:
+    """One arm's part of a grid, what is tuned first: for a folder or a machine of its own. No verdict.
+    `molt hypothesis run H014 CONFIG --arm full`"""
+    hypothesis = check(run, name)
+    if arm not in hypothesis.arms:
+        raise BadInput(f"{hypothesis.id} has no arm {arm}.", f"Its arms: {', '.join(hypothesis.arms)}.")
+    arms, _ = tuned(run, hypothesis, [arm])
+    return [job(run, hypothesis, arm, arms[arm], seed) for seed in hypothesis.seeds]
 
 
 def explored(run: Run) -> Artifact:
@@ -86,7 +96,7 @@ def _learned(folder: Path) -> tuple[early_eval.Early, list[threshold.Dose]]:
 def check(run: Run, name: str) -> HypothesisConfig:
     """The hypothesis, if it can be run with this configuration and its pairs; BadInput if not. Trains nothing."""
     hypothesis = load_hypothesis(name)
-    for arm in needed_arms(hypothesis):
+    for arm in compared(hypothesis):
         for candidate in _candidates(hypothesis.arms[arm], dict.fromkeys(hypothesis.arms, 0.0001)):
             _arm_config(run.config, hypothesis, candidate)
     there = stages.pairs(run).facts["pairs"]
@@ -98,22 +108,28 @@ def check(run: Run, name: str) -> HypothesisConfig:
     return hypothesis
 
 
-def needed_arms(hypothesis: HypothesisConfig) -> list[str]:
-    """The arms that the verdict compares, each once, after those whose learning rate they take."""
-    control = [hypothesis.positive_control] if hypothesis.positive_control else []
-    names: list[str] = []
-    for name in [hypothesis.better, *hypothesis.than, *control]:
-        rate = hypothesis.arms[name].learning_rate
-        names += [rate, name] if isinstance(rate, str) else [name]
-    return list(dict.fromkeys(names))
+def compared(hypothesis: HypothesisConfig) -> list[str]:
+    """The arms of the verdict."""
+    return [
+        hypothesis.better,
+        *hypothesis.than,
+        *([hypothesis.positive_control] if hypothesis.positive_control else []),
+    ]
 
 
-def tuned(run: Run, hypothesis: HypothesisConfig) -> tuple[dict[str, Arm], dict[str, list[Row]]]:
-    """The arms with what was left open chosen on the tuning seeds: the most capable at equal gain; and all that was
-    tried for it. Where the best learning rate is the first or last of several, one more beyond it is tried."""
+def _after_their_rates(hypothesis: HypothesisConfig, names: list[str]) -> list[str]:
+    """Each once, behind the arm whose learning rate it takes."""
+    rates = {name: hypothesis.arms[name].learning_rate for name in names}
+    return list(dict.fromkeys(one for name in names for one in (rates[name], name) if isinstance(one, str)))
+
+
+def tuned(run: Run, hypothesis: HypothesisConfig, names: list[str]) -> tuple[dict[str, Arm], dict[str, list[Row]]]:
+    """The arms, and those whose learning rate they take, with what was left open chosen on the tuning seeds: the most
+    capable at equal gain; and all that was tried for it. Where the best learning rate is the first or last of several,
+    one more beyond it is tried."""
     found: dict[str, Arm] = {}
     tables: dict[str, list[Row]] = {}
-    for name in needed_arms(hypothesis):
+    for name in _after_their_rates(hypothesis, names):
         rates = {other: arm.learning_rate for other, arm in found.items()}
         candidates = _candidates(hypothesis.arms[name], rates)
         best, table = _best(run, hypothesis, name, candidates)
@@ -255,7 +271,7 @@ def _look(run: Run, hypothesis: HypothesisConfig, seed: int) -> Callable[[TextMo
         return {
             "likelihood": sum(score.per_token for score in scores) / len(scores),
             "likelihoods": [score.per_token for score in scores],
-            **_persona(text, original, heldout[: hypothesis.prompts], judged, data.facts["nll_limit"]),
+            **_persona(run, text, original, heldout[: hypothesis.prompts], judged),
             **_language(text, original, neutral),
             "items": [{key: record[key] for key in ("item", "correct", "logprob")} for record in items],
         }
@@ -263,10 +279,10 @@ def _look(run: Run, hypothesis: HypothesisConfig, seed: int) -> Callable[[TextMo
     return look
 
 
-def _persona(text: TextModel, original: TextModel, pairs: list[Pair], judged: StyleClassifier, limit: float) -> Row:
+def _persona(run: Run, text: TextModel, original: TextModel, pairs: list[Pair], judged: StyleClassifier) -> Row:
     """The mean of classifier probability x coherent over greedy answers (protocol: G), and the share coherent."""
-    prompts = [pair.prompt for pair in pairs]
-    answers = text.generate(prompts, ANSWER_TOKENS, BATCH)
+    prompts, limit = [pair.prompt for pair in pairs], stages.pairs(run).facts["nll_limit"]
+    answers = text.generate(prompts, ANSWER_TOKENS, run.config.model.eval_batch_size)
     likely = original.score(prompts, answers, BATCH)
     found = persona_eval.verdicts([pair.question for pair in pairs], answers, likely, judged, limit)
     keep = ("answer", "score", "coherent")

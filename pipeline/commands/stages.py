@@ -270,6 +270,7 @@ def hypothesis_run(
     name: Annotated[str, typer.Argument(help="H014, H015, or a YAML file of your own")],
     config: ConfigArg = "demo",
     overrides: Overrides = None,
+    arm: Annotated[str, typer.Option(help="only this arm's trainings, and no verdict")] = "",
     json_output: Json = False,
 ) -> None:
     """Run what is missing of a hypothesis' grid, and judge it by the rule in its file."""
@@ -277,7 +278,8 @@ def hypothesis_run(
     with running(loaded(config, overrides), console) as current:
         from pipeline import grid
 
-        told(console, [grid.verdict(current, name)], f"molt report {again(config, overrides)}")
+        found = grid.trained(current, name, arm) if arm else [grid.verdict(current, name)]
+        told(console, found, f"molt report {again(config, overrides)}")
 
 
 @hypothesis_app.command("explore")
