@@ -110,11 +110,8 @@ def check(run: Run, name: str) -> HypothesisConfig:
 
 def compared(hypothesis: HypothesisConfig) -> list[str]:
     """The arms of the verdict."""
-    return [
-        hypothesis.better,
-        *hypothesis.than,
-        *([hypothesis.positive_control] if hypothesis.positive_control else []),
-    ]
+    control = [hypothesis.positive_control] if hypothesis.positive_control else []
+    return [hypothesis.better, *hypothesis.than, *control]
 
 
 def _after_their_rates(hypothesis: HypothesisConfig, names: list[str]) -> list[str]:
