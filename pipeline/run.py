@@ -80,7 +80,7 @@ class Run:
         self, stage: str, inputs: dict[str, Any], make: Callable[[Path], dict[str, Any]], label: str = ""
     ) -> Artifact:
         """The artifact of `stage` for `inputs`: made by `make(folder)`, which returns facts worth keeping, or found."""
-        key = fingerprint({"molting": __version__, "stage": stage, "inputs": inputs})
+        key = key_of(stage, inputs)
         if key not in self.artifacts:
             folder = self.folder / stage / key
             if (folder / "artifact.json").is_file():
@@ -164,6 +164,11 @@ class Run:
         }
         with (self.folder / "invocations.jsonl").open("a", encoding="utf-8") as out:
             out.write(json.dumps(line) + "\n")
+
+
+def key_of(stage: str, inputs: dict[str, Any]) -> str:
+    """The fingerprint of an artifact, and the name of its folder."""
+    return fingerprint({"molting": __version__, "stage": stage, "inputs": inputs})
 
 
 def environment() -> dict[str, Any]:

@@ -11,8 +11,9 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
+from data.errors import BadInput
 from evals.config import HypothesisConfig
-from pipeline import config, grid
+from pipeline import config, grid, records
 from pipeline.console import Console
 from pipeline.run import Run
 
@@ -71,6 +72,54 @@ def test_what_is_open_is_tuned_on_other_seeds_and_the_rest_confirmed(run: Run, t
     before = sorted(run.folder.glob("job/*"))
     assert grid.verdict(run, str(file)).fingerprint == found.fingerprint
     assert sorted(run.folder.glob("job/*")) == before
+
+
+def test_trainings_are_exported_without_weights_and_judged_alike_elsewhere(run: Run, tmp_path: Path) -> None:
+    file, there = tmp_path / "h1.yaml", tmp_path / "records"
+    file.write_text(yaml.safe_dump(FILE))
+    found = grid.verdict(run, str(file))
+    written = records.export(run, there)
+    assert {path.name.rpartition("-")[0] for path in written} == {"pairs", "job-base", "job"}
+    assert records.export(run, there) == []
+    other = _elsewhere(run, tmp_path / "other")
+    try:
+        assert len(records.bring(other, there)) == len(written) and records.bring(other, there) == []
+        again = grid.verdict(other, str(file))
+    finally:
+        other.close()
+    assert again.fingerprint == found.fingerprint and again.facts == found.facts
+    for name in ("job/*/artifact.json", "job/*/records.jsonl"):  # with the seconds that it took: not trained again
+        assert _contents(run.folder, name) == _contents(other.folder, name)
+
+
+def _elsewhere(run: Run, folder: Path) -> Run:
+    return Run(run.config.model_copy(update={"run": run.config.run.model_copy(update={"folder": folder})}), Console())
+
+
+def _contents(folder: Path, pattern: str) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.glob(pattern)}
+
+
+def test_records_that_are_not_whole_or_of_another_name_are_refused(run: Run, tmp_path: Path) -> None:
+    file, there = tmp_path / "h1.yaml", tmp_path / "records"
+    file.write_text(yaml.safe_dump(FILE))
+    grid.verdict(run, str(file))
+    whole = records.export(run, there)[-1].read_bytes()
+    other = _elsewhere(run, tmp_path / "other")
+    try:
+        with pytest.raises(BadInput, match="No training of a hypothesis"):
+            records.export(other, there)
+        with pytest.raises(BadInput, match=f"No {records.END} file"):
+            records.bring(other, tmp_path)
+        bad = tmp_path / "bad" / f"job-123456789abc{records.END}"
+        bad.parent.mkdir()
+        for content, message in ((whole, "altered"), (whole[:-40], "not whole"), (b"", "not whole")):
+            bad.write_bytes(content)
+            with pytest.raises(BadInput, match=message):
+                records.bring(other, bad.parent)
+        assert not list(other.folder.glob("job*/*"))
+    finally:
+        other.close()
 
 
 def test_no_two_seeds_share_an_item(run: Run) -> None:

@@ -292,6 +292,39 @@ def hypothesis_explore(config: ConfigArg, overrides: Overrides = None, json_outp
         told(console, [grid.explored(current)], f"molt report {again(config, overrides)}")
 
 
+RecordsArg = Annotated[Path, typer.Argument(help="where the files are, one a training")]
+
+
+@hypothesis_app.command("export")
+def hypothesis_export(
+    folder: RecordsArg, config: ConfigArg = "demo", overrides: Overrides = None, json_output: Json = False
+) -> None:
+    """The trainings so far as small files, without weights, and the pairs that they learned from."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from pipeline import records
+
+        _moved(console, "written", records.export(current, folder), f"molt hypothesis import {folder} CONFIG")
+
+
+@hypothesis_app.command("import")
+def hypothesis_import(
+    folder: RecordsArg, config: ConfigArg = "demo", overrides: Overrides = None, json_output: Json = False
+) -> None:
+    """Trainings of another run or machine into this one: they are not trained again."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from pipeline import records
+
+        found = records.bring(current, folder)
+        _moved(console, "brought", found, f"molt hypothesis run H014 {again(config, overrides)}")
+
+
+def _moved(console: Console, what: str, files: list[Path], following: str) -> None:
+    listed = [str(file) for file in files]
+    console.result({what: listed}, "\n".join([*listed, f"{what}: {len(listed)}", f"next: {following}"]))
+
+
 @app.command()
 def report(
     config: ConfigArg,
