@@ -96,7 +96,8 @@ class Watch(TrainerCallback):
             return
         with self._log.open("a") as out:
             out.write(json.dumps({"step": state.global_step, **known}) + "\n")
-        self._progress(state.global_step, state.max_steps, f"loss {known['loss']:.3f}")
+        drift = f", drift {known['drift']:.3f}" if "drift" in known else ""
+        self._progress(state.global_step, state.max_steps, f"loss {known['loss']:.3f}{drift}")
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         if self._measure and state.global_step in self._at:

@@ -63,7 +63,18 @@ class TrainSettings(Section):
     )
 
 
-class PersonalityConfig(Section):
+class Monitored(Section):
+    """A training that is watched for drift."""
+
+    stop_kl: float | None = Field(
+        default=None,
+        gt=0,
+        description="watch KL to the start on neutral answers, and stop when it is above this many nats a token",
+    )
+    stop_every: int = Field(default=5, ge=1, description="steps between two such looks")
+
+
+class PersonalityConfig(Monitored):
     repeat: int = Field(
         default=0, ge=0, description="the same training once more, to see how far it comes out the same"
     )
@@ -129,7 +140,7 @@ class DpoConfig(Section):
         return self
 
 
-class ProtectConfig(Section):
+class ProtectConfig(Monitored):
     """What keeps the personality, and earlier tasks, while a task is learned, besides replay and the learning rate. A
     weight of 0 is off."""
 
@@ -172,8 +183,6 @@ class ProtectConfig(Section):
         description="try the trained adapter at these strengths, and 1, on training examples that are held out for it, "
         "and keep the weakest that is about as good as the best",
     )
-    stop_kl: float | None = Field(default=None, gt=0, description="stop when KL on neutral answers is above this")
-    stop_every: int = Field(default=5, ge=1, description="steps between two such looks")
 
     @property
     def replays(self) -> bool:

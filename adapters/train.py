@@ -19,7 +19,7 @@ from trl.experimental.orpo import ORPOConfig
 from adapters import card, fit, frozen, mixture, subspace
 from adapters.base import Base
 from adapters.callbacks import Average, KeepTo, StopOnDrift
-from adapters.config import GROUP, AdaptersConfig, ProtectConfig
+from adapters.config import GROUP, AdaptersConfig, Monitored, ProtectConfig
 from adapters.fit import Measure, Trained
 from adapters.mixture import Mixture
 from adapters.penalties import Anchor, Orthogonal, Penalty, SelfDistillation, StayNear, StoredDistribution, fisher
@@ -62,8 +62,9 @@ def train_personality(
     """Train on `pairs` and write the adapter (or the full weights) to `folder`. Consumes `base`.
 
     `start` continues an existing personality, which is then also the DPO reference. `neutral` is needed for a KL or EWC
-    weight above 0, `spec` (what the model is told to be) for sdft, and `reward` for grpo, which use the prompts of the
-    pairs alone. `measure` is called with the model in eval mode at the steps `at`; such a training is not resumable.
+    weight above 0 and to stop on drift, `spec` (what the model is told to be) for sdft, and `reward` for grpo, which use
+    the prompts of the pairs alone. `measure` is called with the model in eval mode at the steps `at`; such a training is
+    not resumable.
     """
     settings = config.personality
     set_seed(seed)
@@ -94,7 +95,8 @@ def train_personality(
         fresh = start is None and settings.parameters == "lora"
         penalties.append(SelfDistillation(text, prompts, spec, share, settings.sample_tokens, fresh, seed))
     trainer = _personality_trainer(config, arguments, model, base.tokenizer, pairs, penalties, reward)
-    checks = fit.run(trainer, base.tokenizer, folder, "personality", progress, measure, at)
+    watch = _monitor(trainer, config, settings, neutral)
+    checks = fit.run(trainer, base.tokenizer, folder, "personality", progress, measure, at, watch)
     training = {
         **settings.model_dump(),
         **(config.dpo.model_dump() if settings.method == "dpo" else {"kl_weight": config.dpo.kl_weight}),
@@ -324,17 +326,23 @@ def terms(
 
 
 def _callbacks(trainer: ChatTrainer, config: AdaptersConfig, protected: Protected) -> list[TrainerCallback]:
-    protect = config.protect
-    found: list[TrainerCallback] = []
-    if protect.stop_kl is not None:
-        neutral = _needed(protected.neutral, "stop_kl", "neutral answers")
-        text = TextModel(trainer.model, trainer.processing_class)
-        looked = Anchor(text, neutral, 8, output=1.0, autocast=fit.autocast(config))
-        found.append(StopOnDrift(trainer, looked.drift, protect.stop_kl, protect.stop_every))
-    if protect.average_decay is not None:
-        trainer.average = Average(protect.average_decay)
+    found = _monitor(trainer, config, config.protect, protected.neutral)
+    if config.protect.average_decay is not None:
+        trainer.average = Average(config.protect.average_decay)
         found.append(trainer.average)
     return found
+
+
+def _monitor(
+    trainer: Any, config: AdaptersConfig, settings: Monitored, neutral: list[Exchange]
+) -> list[TrainerCallback]:
+    """Of the drift from where the model is now, if it is to be watched."""
+    if settings.stop_kl is None:
+        return []
+    text = TextModel(trainer.model, trainer.processing_class)
+    answers = _needed(neutral, "stop_kl", "neutral answers")
+    looked = Anchor(text, answers, 8, output=1.0, autocast=fit.autocast(config))
+    return [StopOnDrift(trainer, looked.drift, settings.stop_kl, settings.stop_every)]
 
 
 def _subspace(

@@ -439,3 +439,19 @@ def test_ewc_keeps_the_weights_that_neutral_answers_depend_on(tiny: Path, tmp_pa
             old, new = (torch.cat(model.completion_logits(rows)).float().log_softmax(-1) for model in (plain, text))
         kls.append(float((old.exp() * (old - new)).sum(-1).mean()))
     assert kls[0] > 1e-4 and kls[1] < kls[0] / 2, kls
+
+
+@pytest.mark.parametrize("options", [{"parameters": "lora"}, {"parameters": "full"}, {"method": "sft"}])
+def test_a_personality_stops_when_its_drift_is_too_large(tiny: Path, tmp_path: Path, options: dict[str, Any]) -> None:
+    told: list[str] = []
+    for name, limit, steps in (("stopped", 1e-6, 2), ("through", 1e4, 3)):
+        config = settings(tiny, personality={**options, "stop_kl": limit, "stop_every": 1})
+        found = train.train_personality(
+            config, base.load(config.model), PAIRS, NEUTRAL, tmp_path / name, 0, lambda *now: told.append(now[2])
+        )
+        drift = losses(tmp_path / name, "drift")
+        assert found.steps == len(drift) == steps and drift[-1] > drift[0] >= 0
+    assert all("drift" in note for note in told)
+    with pytest.raises(BadInput, match="neutral answers"):
+        config = settings(tiny, personality={**options, "stop_kl": 1.0})
+        train.train_personality(config, base.load(config.model), PAIRS, [], tmp_path / "none", 0)
