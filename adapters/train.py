@@ -62,9 +62,9 @@ def train_personality(
     """Train on `pairs` and write the adapter (or the full weights) to `folder`. Consumes `base`.
 
     `start` continues an existing personality, which is then also the DPO reference. `neutral` is needed for a KL or EWC
-    weight above 0 and to stop on drift, `spec` (what the model is told to be) for sdft, and `reward` for grpo, which use
-    the prompts of the pairs alone. `measure` is called with the model in eval mode at the steps `at`; such a training is
-    not resumable.
+    weight above 0 and to stop on drift, `spec` (what the model is told to be) for sdft, and `reward` for grpo, which
+    use the prompts of the pairs alone. `measure` is called with the model in eval mode at the steps `at`; such a
+    training is not resumable.
     """
     settings = config.personality
     set_seed(seed)
