@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
-from pydantic import Field, NonNegativeFloat, PositiveFloat, field_validator, model_validator
+from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from data.config import EndpointConfig, Section
 
@@ -108,6 +108,26 @@ class Arm(Section):
     def open(self) -> bool:
         """Whether something has still to be chosen."""
         return not isinstance(self.learning_rate, float) or isinstance(self.kl_weight, list)
+
+
+class KnowledgeConfig(Section):
+    """How much new knowledge fits before something is forgotten: facts that nobody can know are taught."""
+
+    facts: list[PositiveInt] = Field(default=[16, 64, 256, 512], min_length=1, description="numbers of facts to try")
+    exposures: int = Field(default=20, ge=1, description="times that each is taught, in four ways of asking")
+    ranks: list[PositiveInt] = Field(default=[4, 16], min_length=1, description="of the LoRA; alpha is twice the rank")
+    seeds: list[int] = Field(default=[1, 2, 3, 4, 5, 6], min_length=1)
+    batch_size: int = Field(default=16, ge=1)
+    learning_rate: float = Field(default=4e-4, gt=0)
+    items: int = Field(default=250, ge=8, description="LAMBADA items of a seed, no two seeds the same")
+    drop: float = Field(default=3.0, gt=0, description="points of LAMBADA accuracy whose loss is the limit")
+
+    @field_validator("facts")
+    @classmethod
+    def few(cls, value: list[int]) -> list[int]:
+        if max(value) > 960:
+            raise ValueError("there are 1024 different facts, of which 64 are kept untaught: at most 960")
+        return value
 
 
 class HypothesisConfig(Section):

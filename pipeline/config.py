@@ -37,6 +37,7 @@ from evals.config import (
     GateConfig,
     HypothesisConfig,
     JudgeConfig,
+    KnowledgeConfig,
     PersonaEvalConfig,
     PressureConfig,
     ProfileConfig,
@@ -102,6 +103,7 @@ class Config(Section):
     gate: GateConfig = GateConfig()
     sequence: SequenceConfig = SequenceConfig()
     hypotheses: list[str] = Field(default_factory=list, description="shipped names or paths of hypothesis files")
+    knowledge: KnowledgeConfig = KnowledgeConfig()
     registry: RegistryConfig = RegistryConfig()
     retrain: RetrainConfig = RetrainConfig()
     schedule: ScheduleConfig = ScheduleConfig()

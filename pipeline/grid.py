@@ -212,7 +212,7 @@ def job(run: Run, hypothesis: HypothesisConfig, name: str, arm: Arm, seed: int) 
                 measure=measure,
                 at=tuple(hypothesis.checkpoints),
             )
-        _drop_weights(folder / "weights")
+        drop_weights(folder / "weights")
         write_jsonl(folder / "records.jsonl", records)
         return {"arm": name, "seed": seed, "train_s": round(trained.seconds, 1), "gain": records[-1]["gain"]}
 
@@ -340,7 +340,7 @@ def _arm_config(config: Config, hypothesis: HypothesisConfig, arm: Arm) -> Adapt
         raise BadInput(f"{hypothesis.id}: {why}.", "For example with: train.gradient_accumulation=1") from None
 
 
-def _drop_weights(folder: Path) -> None:
+def drop_weights(folder: Path) -> None:
     """Only the records count; a full fine-tuning would leave its weights behind for every job."""
     for file in folder.glob("*.safetensors"):
         file.unlink()

@@ -230,6 +230,18 @@ def early(found: Mapping[str, Any]) -> dict[str, str]:
     return {title: curves(title, lines, "false alarms, of 100", "forgetting that is seen, of 100")}
 
 
+def knowledge(found: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Points lost by bits stored, for each rank, and for as many tokens of the base's own text."""
+    lines = []
+    for place, one in enumerate(found):
+        colour = SERIES[1 + place % 6]
+        for name, key in ((f"rank {one['rank']}", "cost"), (f"rank {one['rank']}, own text", "control")):
+            points = [(0.0, 0.0), *((point["bits"]["mean"], point[key]["mean"]) for point in one["points"])]
+            lines.append(Series(name, points, colour if key == "cost" else SERIES[0]))
+    title = "What new knowledge costs: LAMBADA lost by bits stored"
+    return {title: curves(title, lines, "bits stored", "points lost")} if lines else {}
+
+
 def forest(
     title: str,
     rows: Sequence[Row],

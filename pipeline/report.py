@@ -302,6 +302,7 @@ def _figures(results: Results) -> dict[str, dict[str, str]]:
         "persona": plots.persona(personas),
         "turns": plots.turns(results.get("pressure") or {}),
         "early": plots.early((results.get("explored") or {}).get("early") or {}),
+        "knowledge": plots.knowledge(results.get("knowledge") or []),
         "drift": plots.drift([state for state in states if "drift" in state]),
         "capability": plots.capability([state for state in states if "capability" in state]),
         "tasks": plots.tasks(results.get("tasks", [])),

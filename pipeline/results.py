@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from data.errors import BadInput
 from data.io import in_turns, read_json, read_jsonl
 from evals import capability as capability_eval
 from evals import judge, pressure, profile, stats
-from pipeline import gates, grid, layout, measures, stages
+from pipeline import gates, grid, knowledge, layout, measures, stages
 from pipeline.config import load_hypothesis
 from pipeline.run import Artifact, Missing, Run, environment
 
@@ -70,7 +71,8 @@ def collect(run: Run) -> dict[str, Any]:
     found["samples"] = _samples(run, persona_records)
     found["training"] = _training(run, there)
     found["hypotheses"] = _hypotheses(run, there)
-    found["explored"] = _explored(run)
+    found["explored"] = _asked(lambda: grid.explored(run).folder / "explored.json") or {}
+    found["knowledge"] = _asked(lambda: knowledge.answer(run).folder / "knowledge.json") or []
     return {**found, "missing": missing}
 
 
@@ -335,12 +337,12 @@ def _training(run: Run, there: Callable[..., Artifact | None]) -> list[dict[str,
     return found
 
 
-def _explored(run: Run) -> dict[str, Any]:
+def _asked(file: Callable[[], Path]) -> Any:
     """Nothing unless it was asked for, by its own command."""
     try:
-        return read_json(grid.explored(run).folder / "explored.json")
+        return read_json(file())
     except (Missing, BadInput):
-        return {}
+        return None
 
 
 def _hypotheses(run: Run, there: Callable[..., Artifact | None]) -> list[dict[str, Any]]:

@@ -292,6 +292,16 @@ def hypothesis_explore(config: ConfigArg, overrides: Overrides = None, json_outp
         told(console, [grid.explored(current)], f"molt report {again(config, overrides)}")
 
 
+@hypothesis_app.command("knowledge")
+def hypothesis_knowledge(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
+    """Teach facts that no model can know: how many bits are stored before other abilities suffer?"""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from pipeline import knowledge
+
+        told(console, [knowledge.answer(current)], f"molt report {again(config, overrides)}")
+
+
 RecordsArg = Annotated[Path, typer.Argument(help="where the files are, one a training")]
 
 

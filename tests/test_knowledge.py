@@ -1,0 +1,86 @@
+"""How much new knowledge fits: facts and bits by hand, and a run on a tiny real model."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from data import facts
+from evals import knowledge as judge
+from pipeline import config, knowledge, results
+from pipeline.console import Console
+from pipeline.run import Run
+
+
+def test_every_fact_is_taught_as_often_and_asked_for_in_other_words() -> None:
+    drawn = facts.draw(12, seed=3)
+    assert len({fact.name for fact in drawn}) == 12 and drawn == facts.draw(12, seed=3) != facts.draw(12, seed=4)
+    rows = facts.taught(drawn, 8, seed=0)
+    said = Counter((row.prompt[-1]["content"], row.answer) for row in rows)
+    assert len(rows) == 96 and len(said) == 48 and set(said.values()) == {2}
+    prompts, answers = facts.asked(drawn)
+    assert len(prompts) == len(answers) == 24
+    assert not {prompt[-1]["content"] for prompt in prompts} & {question for question, _ in said}
+    assert len({fact.name for fact in facts.draw(1024, seed=0)}) == 1024
+
+
+def test_bits_are_what_is_known_beyond_the_form_of_the_answer() -> None:
+    chance = -math.log(64)
+    assert judge.bits([chance] * 10, [chance] * 5, 10) == pytest.approx(0)
+    assert judge.bits([0.0] * 10, [chance] * 5, 10) == pytest.approx(10 * 6)
+    assert judge.bits([chance] * 10, [0.0], 10) == pytest.approx(-60)
+
+
+def rows(costs: dict[int, float], seed: int = 0, rank: int = 4) -> list[judge.Taught]:
+    return [judge.Taught(rank, count, seed, 5.0 * count, cost, 0.5) for count, cost in costs.items()]
+
+
+def test_the_limit_is_interpolated_between_numbers_of_facts() -> None:
+    both = [*rows({10: 1.0, 30: 5.0}), *rows({10: 6.0, 30: 8.0}, seed=1)]
+    found = judge.find(both, drop=3.0)[0]
+    assert found.reached == found.seeds == 2 and [point.facts for point in found.points] == [10, 30]
+    assert found.at_drop is not None and found.at_drop.mean == pytest.approx(
+        (100 + 25) / 2
+    )  # 50 + half of 100; half of 50
+    assert found.points[0].cost.mean == pytest.approx(3.5) and found.points[1].bits.mean == pytest.approx(150)
+
+
+def test_no_limit_where_too_few_seeds_lose_as_much() -> None:
+    found = judge.find([*rows({10: 1.0, 30: 2.0}), *rows({10: -4.0, 30: 9.0}, seed=1)], drop=3.0)[0]
+    assert (found.reached, found.seeds, found.at_drop) == (1, 2, None)
+    assert [one.rank for one in judge.find([*rows({1: 0.0}, rank=16), *rows({1: 0.0}, rank=2)], 3.0)] == [2, 16]
+
+
+def test_noise_that_falls_with_the_number_of_facts_is_no_limit() -> None:
+    """Made monotone, 4 and then -4 points are nothing."""
+    found = judge.find([*rows({10: 4.0, 30: -4.0}), *rows({10: 4.0, 30: -4.0}, seed=1)], drop=3.0)[0]
+    assert found.reached == 0
+
+
+@pytest.fixture
+def run(tiny_project: Path, tmp_path: Path) -> Iterator[Run]:
+    small = ["knowledge.facts=[4,8]", "knowledge.exposures=6", "knowledge.ranks=[4]", "knowledge.seeds=[0,1]"]
+    settings = [*small, "knowledge.items=8", "knowledge.learning_rate=5e-3", "tasks={}", "sequence={}"]
+    found = Run(config.load(str(tiny_project / "project.yaml"), settings), Console())
+    yield found
+    found.close()
+
+
+def test_a_small_model_learns_facts_and_its_control_does_not(run: Run) -> None:
+    artifact = knowledge.answer(run)
+    (found,) = json.loads((artifact.folder / "knowledge.json").read_text())
+    assert [point["facts"] for point in found["points"]] == [4, 8] and found["seeds"] == 2
+    jobs = [
+        json.loads((path.parent / "inputs.json").read_text()) | json.loads(path.read_text())["facts"]
+        for path in run.folder.glob("knowledge-job/*/artifact.json")
+    ]
+    assert len(jobs) == 8
+    taught, control = ([job["bits"] for job in jobs if bool(job["control"]) is own] for own in (False, True))
+    assert sum(taught) > sum(control)
+    assert not list(run.folder.glob("knowledge-job/*/*.safetensors"))
+    assert results.collect(run)["knowledge"] == [found]
