@@ -13,8 +13,8 @@ Vera Wim Xenia Yann Zora Anton Birte Caspar Dunja Emil Flora Gustav"""
 LAST = """Abel Brandt Corso Dahl Ekman Farkas Grau Holm Ivers Jansen Kolb Lind Moreau Novak Olsen Pohl Quist Rossi Sand
 Toth Ulrich Voss Weber Yilmaz Zander Aalto Berg Costa Duval Ernst Falk Gallo"""
 ANIMALS = """ant bat bear bee bird boar bull calf camel cat cow crab crow deer dog dove duck eagle eel elk fish fly fox
-frog goat goose hare hawk hen horse lamb lion lizard lynx mole moth mouse mule newt otter owl ox pig pike pony puma quail
-rabbit rat raven robin seal shark sheep snail snake spider squid swan tiger toad turtle wolf worm"""
+frog goat goose hare hawk hen horse lamb lion lizard lynx mole moth mouse mule newt otter owl ox pig pike pony puma
+quail rabbit rat raven robin seal shark sheep snail snake spider squid swan tiger toad turtle wolf worm"""
 TAUGHT = (
     "Which animal does {name} keep?",
     "What is {name}'s animal?",
