@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from data.errors import BadInput
-from data.io import read_jsonl, write_json, write_text
+from data.io import read_json, read_jsonl, write_json, write_text
 from evals import stats
 from evals.continual import transfer
 from pipeline import layout, measures, methods_report, stages
@@ -18,24 +20,39 @@ Record = dict[str, Any]
 CHANGED = ("protect", "tasks", "replay", "router")
 
 
-def compare(run: Run, only: list[str] | None = None, best: int | None = None) -> list[Record]:
+def compare(
+    run: Run, only: list[str] | None = None, best: int | None = None, elsewhere: Sequence[Path] = ()
+) -> list[Record]:
     """Train and measure every method with every seed, or those in `only`; what is there already is reused, and all of
     it is reported. With `best`, seeds after the first are for so many of the best methods, and the reference, only.
-    Writes methods.json, methods.md and methods.svg into the run's folder after each. `molt compare-methods CONFIG`"""
+    `elsewhere` are the methods.json of other runs, whose rows are taken as they are. Writes methods.json, methods.md
+    and methods.svg into the run's folder after each. `molt compare-methods CONFIG`"""
     settings, names = run.config.sequence, _wanted(run.config, only)
+    given = {(row["method"], row["seed"]): row for file in elsewhere for row in _rows(run.config, file)}
     found: list[Record] = []
     for seed in settings.seeds:
         if best is not None and found and seed == settings.seeds[1]:
             rows = methods_report.means(found)
             names = [settings.reference, *methods_report.best(rows, best, settings.reference)]
         for name in settings.methods:
-            row = _row(run, name, seed, train=name in names)
+            row = given.get((name, seed)) or _row(run, name, seed, train=name in names)
             if row is not None:
                 found.append(row)
                 write_json(run.folder / "methods.json", found)
                 write_text(run.folder / "methods.md", methods_report.table(found, settings.reference))
                 write_text(run.folder / "methods.svg", methods_report.plot(found))
     return found
+
+
+def _rows(config: Config, file: Path) -> list[Record]:
+    """Of a methods.json. Raises BadInput if it is none, or of other tasks."""
+    rows = read_json(file)
+    keys = {"method", "seed", "tasks", *methods_report.MEANS}
+    if not isinstance(rows, list) or not all(isinstance(row, dict) and keys <= row.keys() for row in rows):
+        raise BadInput(f"{file} is no methods.json.", "Name the file that molt compare-methods wrote.")
+    if any(row["tasks"] != list(config.tasks) for row in rows):
+        raise BadInput(f"{file} is of other tasks than {', '.join(config.tasks)}.", "Name one of the same tasks.")
+    return rows
 
 
 def _row(run: Run, name: str, seed: int, train: bool) -> Record | None:

@@ -56,6 +56,24 @@ def test_a_second_time_nothing_is_trained(tiny_project: Path) -> None:
     assert sorted((tiny_project / "run").rglob("artifact.json")) == before
 
 
+def test_rows_of_another_run_stand_for_its_trainings(
+    tiny_project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    settings = [str(tiny_project / "project.yaml"), "--best", "1"]
+    molt("compare-methods", *settings)
+    rows = tiny_project / "run" / "methods.json"
+    elsewhere = [*settings, f"run.folder={tmp_path / 'run'}", "--with"]
+    assert molt("compare-methods", *elsewhere, str(rows)) == 0
+    assert (tmp_path / "run" / "methods.json").read_text() == rows.read_text()
+    assert not list((tmp_path / "run").rglob("artifact.json"))
+    part, other = tmp_path / "part.json", tmp_path / "other.json"
+    part.write_text('[{"method": "plain"}]')
+    other.write_text(json.dumps([{**row, "tasks": ["shell"]} for row in json.loads(rows.read_text())]))
+    for file, message in ((part, "is no methods.json"), (other, "is of other tasks than reminders, shell")):
+        assert molt("compare-methods", *elsewhere, str(file)) == 2
+        assert message in capsys.readouterr().err.replace("\n", " ")
+
+
 @pytest.mark.parametrize(
     ("changes", "only", "message"),
     [

@@ -43,6 +43,9 @@ def compare_methods(
     overrides: Overrides = None,
     only: Annotated[str, typer.Option(help="train these methods, separated by commas; report all that there are")] = "",
     best: Annotated[int | None, typer.Option(min=1, help="seeds after the first for so many of the best only")] = None,
+    beside: Annotated[
+        list[Path] | None, typer.Option("--with", help="methods.json of another run: its rows are not measured again")
+    ] = None,
     json_output: Json = False,
 ) -> None:
     """Methods against forgetting on one sequence of tasks: what each learned and kept. An interrupted run continues."""
@@ -50,7 +53,8 @@ def compare_methods(
     with running(loaded(config, overrides), console) as current:
         from pipeline import methods_report, sequence
 
-        found = sequence.compare(current, [name.strip() for name in only.split(",") if name.strip()], best)
+        wanted = [name.strip() for name in only.split(",") if name.strip()]
+        found = sequence.compare(current, wanted, best, beside or [])
         table = methods_report.table(found, current.config.sequence.reference)
         files = ", ".join(str(current.folder / f"methods.{end}") for end in ("md", "svg", "json"))
         console.result(found, f"{table}\n{files}")
