@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from evals import hypotheses as judge
 from evals import persona as persona_eval
 from evals.config import Arm, HypothesisConfig
 from evals.style import StyleClassifier
-from pipeline import stages
+from pipeline import estimate, stages
 from pipeline.config import Config, load_hypothesis
 from pipeline.run import Artifact, Run
 
@@ -34,9 +34,61 @@ BATCH = 16
 Row = dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a grid takes: trainings that choose, trainings that confirm, and how many more can follow where the best
+    learning rate lies at an edge. `each_s` is the mean of the `there` trainings in the folder, whatever they were for;
+    None before the first. `gib` is estimated, for the largest arm."""
+
+    id: str
+    tuning: int
+    confirming: int
+    beyond: int
+    there: int
+    each_s: float | None
+    gib: float
+
+    def __str__(self) -> str:
+        count = f"{self.tuning + self.confirming} trainings, {self.tuning} that tune and {self.confirming} that confirm"
+        more = f" (and up to {self.beyond} beyond an edge)" if self.beyond else ""
+        if self.each_s is None:
+            took = "how long one takes is known after the first"
+        else:
+            hours = (self.tuning + self.confirming) * self.each_s / 3600
+            took = f"about {self.each_s / 60:.0f} minutes each by the {self.there} that are there, {hours:.1f} h in all"
+        return f"{self.id}: {count}{more}; {took}; about {self.gib:.1f} GiB"
+
+
+def plan(run: Run, name: str) -> Plan:
+    """Trains nothing, but makes the pairs, on which what is possible depends. `molt hypothesis plan H014 CONFIG`"""
+    hypothesis = check(run, name)
+    names = _after_their_rates(hypothesis, compared(hypothesis))
+    rates = dict.fromkeys(names, 0.0001)
+    candidates = {name: _candidates(hypothesis.arms[name], rates) for name in names}
+    seeds = len(hypothesis.tuning_seeds)
+    several = [name for name in names if isinstance(hypothesis.arms[name].learning_rate, list)]
+    needs = []
+    for arm in names:
+        settings = _arm_config(run.config, hypothesis, candidates[arm][0])
+        changed = {"model": settings.model, "personality": settings.personality}
+        needs.append(estimate.training_memory(run.config.model_copy(update=changed)).total)
+    took = [read_json(path)["seconds"] for path in run.folder.glob("job/*/artifact.json")]
+    return Plan(
+        hypothesis.id,
+        sum(len(rows) * seeds for rows in candidates.values() if len(rows) > 1),
+        len(compared(hypothesis)) * len(hypothesis.seeds),
+        len(several) * seeds,
+        len(took),
+        sum(took) / len(took) if took else None,
+        max(needs),
+    )
+
+
 def verdict(run: Run, name: str) -> Artifact:
     """Run what is missing of a hypothesis' grid and judge it. `molt hypothesis run H014 CONFIG`"""
     hypothesis = check(run, name)
+    if not run.only_read:
+        run.console.say(str(plan(run, name)))
     arms, tuning = tuned(run, hypothesis, compared(hypothesis))
     jobs = {(arm, seed): job(run, hypothesis, arm, arms[arm], seed) for seed in hypothesis.seeds for arm in arms}
     inputs = {

@@ -122,6 +122,32 @@ def test_records_that_are_not_whole_or_of_another_name_are_refused(run: Run, tmp
         other.close()
 
 
+def test_the_plan_counts_what_is_trained(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "h1.yaml"
+    file.write_text(yaml.safe_dump({**FILE, "seeds": [1, 2, 3], "tuning_seeds": [11, 12]}))
+    other = _elsewhere(run, tmp_path / "other")
+    try:
+        found = grid.plan(other, str(file))
+    finally:
+        other.close()
+    # two rates and two weights of KL, on two seeds; three arms of three seeds; one rate more on each tuning seed
+    assert (found.tuning, found.confirming, found.beyond) == (8, 9, 2)
+    assert found.each_s is None and "known after the first" in str(found)
+    file.write_text(yaml.safe_dump(FILE))
+    grid.verdict(run, str(file))
+    before = len(list(run.folder.glob("job/*")))
+    after = grid.plan(run, str(file))
+    assert after.there == before == len(list(run.folder.glob("job/*")))
+    assert after.each_s is not None and after.each_s > 0 and "minutes each" in str(after)
+    assert after.gib > grid.plan(run, str(_lora_alone(file))).gib > 0  # a full fine-tuning needs more
+
+
+def _lora_alone(file: Path) -> Path:
+    arms = {name: arm for name, arm in FILE["arms"].items() if name != "full"}
+    file.write_text(yaml.safe_dump({**FILE, "arms": arms, "than": ["kl"], "positive_control": None}))
+    return file
+
+
 def test_no_two_seeds_share_an_item(run: Run) -> None:
     hypothesis = HypothesisConfig.model_validate(FILE)
     items = []

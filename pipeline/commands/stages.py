@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -284,6 +285,22 @@ def hypothesis_run(
 
         found = grid.trained(current, name, arm) if arm else [grid.verdict(current, name)]
         told(console, found, f"molt report {again(config, overrides)}")
+
+
+@hypothesis_app.command("plan")
+def hypothesis_plan(
+    name: Annotated[str, typer.Argument(help="H014, H015, or a YAML file of your own")],
+    config: ConfigArg = "demo",
+    overrides: Overrides = None,
+    json_output: Json = False,
+) -> None:
+    """How many trainings a hypothesis takes, how long, and how much memory. Trains nothing."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from pipeline import grid
+
+        found = grid.plan(current, name)
+        console.result(asdict(found), f"{found}\nnext: molt hypothesis run {name} {again(config, overrides)}")
 
 
 @hypothesis_app.command("explore")
