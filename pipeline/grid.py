@@ -38,7 +38,7 @@ Row = dict[str, Any]
 class Plan:
     """What a grid takes: trainings that choose, trainings that confirm, and how many more can follow where the best
     learning rate lies at an edge. `each_s` is the mean of the `there` trainings in the folder, whatever they were for;
-    None before the first. `gib` is estimated, for the largest arm."""
+    None before the first. `gib` is estimated, for the largest arm, without the base that measuring takes beside it."""
 
     id: str
     tuning: int
@@ -56,7 +56,7 @@ class Plan:
         else:
             hours = (self.tuning + self.confirming) * self.each_s / 3600
             took = f"about {self.each_s / 60:.0f} minutes each by the {self.there} that are there, {hours:.1f} h in all"
-        return f"{self.id}: {count}{more}; {took}; about {self.gib:.1f} GiB"
+        return f"{self.id}: {count}{more}; {took}; about {self.gib:.1f} GiB for training alone"
 
 
 def plan(run: Run, name: str) -> Plan:
