@@ -8,7 +8,9 @@ from pathlib import Path
 
 import typer.main
 
-from pipeline import cli, report
+from pipeline import cli, config, records, report
+from pipeline.console import Console
+from pipeline.run import Run
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -31,3 +33,14 @@ def test_every_command_in_the_readme_exists() -> None:
         assert name in known
         if commands := getattr(known[name], "commands", None):
             assert sub in commands
+
+
+def test_the_committed_trainings_are_those_that_their_names_say(tmp_path: Path) -> None:
+    committed = ROOT / "docs" / "results" / "evidence"
+    run = Run(config.load("evidence-135m", [f"run.folder={tmp_path}"]), Console())
+    try:
+        brought = records.bring(run, committed)
+    finally:
+        run.close()
+    assert len(brought) == len(list(committed.glob(f"*{records.END}"))) > 0
+    assert {folder.parent.name for folder in brought} == {"pairs", "job-base", "job"}
