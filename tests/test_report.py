@@ -13,7 +13,7 @@ import pytest
 from test_early import trainings
 from test_threshold import doses
 
-from evals import early, stats, threshold
+from evals import early, knowledge, stats, threshold
 from pipeline import plots, report
 
 EVIL = "<script>alert(1)</script>"
@@ -27,6 +27,12 @@ STATES = {
 
 
 BREAKS = threshold.find(doses(lambda x: 8 * max(0.0, x - 1.2), seeds=4))
+TAUGHT = [
+    knowledge.Taught(rank, count, seed, 5.6 * count, cost * rank / 16 + seed / 10, 0.4)
+    for rank in (4, 16)
+    for seed in (0, 1)
+    for count, cost in ((16, 0.5), (64, 2.0), (256, 9.0))
+]
 EXPLORED = {"early": asdict(early.detect(trainings("kl", seeds=4))), "threshold": asdict(BREAKS) if BREAKS else None}
 
 
@@ -208,6 +214,7 @@ def results() -> dict[str, Any]:
             },
         ],
         "explored": EXPLORED,
+        "knowledge": [asdict(one) for one in knowledge.find(TAUGHT, 3.0)],
         "hypotheses": [verdict("H014", "lora", ["full"]), verdict("H015", "dpo", ["sft", "reference_free"])],
         "missing": [],
     }
@@ -266,6 +273,9 @@ def section(page: str, name: str) -> str:
             "positive control",
             "By kl: it tells more",
             "Yes: capability falls from there on.",
+            "Rank 16: about 504 bits",
+            "Rank 4: 0 of 2 seeds lose 3 points of LAMBADA, too few",
+            '<th scope="row">16</th><td>256</td><td>1,434',
             "+1.7",
             "−0.012",
             "Taken: 0.0008",
@@ -349,7 +359,7 @@ def test_nothing_is_fetched(page: str) -> None:
 
 
 def test_figures_are_named_and_no_id_is_used_twice(page: str) -> None:
-    assert page.count("<svg ") == page.count('<svg role="img" aria-label="') == 25
+    assert page.count("<svg ") == page.count('<svg role="img" aria-label="') == 26
     assert [name for name, count in Counter(re.findall(r'\bid="([^"]+)"', page)).items() if count > 1] == []
     targets = set(re.findall(r'href="#([^"]+)"', page)) | set(re.findall(r"url\(#([^)]+)\)", page))
     assert targets <= set(re.findall(r'\bid="([^"]+)"', page))
