@@ -76,7 +76,7 @@ def plan(run: Run, name: str) -> Plan:
     return Plan(
         hypothesis.id,
         sum(len(rows) * seeds for rows in candidates.values() if len(rows) > 1),
-        len(compared(hypothesis)) * len(hypothesis.seeds),
+        len(names) * len(hypothesis.seeds),
         len(several) * seeds,
         len(took),
         sum(took) / len(took) if took else None,

@@ -24,7 +24,8 @@ END = ".tar.xz"
 
 def export(run: Run, folder: Path) -> list[Path]:
     """Write what `folder` lacks of the run's pairs, bases and trainings, a file each: STAGE-FINGERPRINT.tar.xz. What is
-    there is left alone. Raises BadInput when nothing has been trained.  `molt hypothesis export FOLDER CONFIG`"""
+    there is left alone. Raises BadInput when nothing has been trained.
+    `molt hypothesis export FOLDER CONFIG`"""
     there = [path.parent for stage in FILES for path in sorted(run.folder.glob(f"{stage}/*/artifact.json"))]
     if not any(path.parent.name == "job" for path in there):
         raise BadInput(f"No training of a hypothesis is in {run.folder}.", "Run one: molt hypothesis run H014 CONFIG")
