@@ -61,7 +61,10 @@ class Plan:
 
 def plan(run: Run, name: str) -> Plan:
     """Trains nothing, but makes the pairs, on which what is possible depends. `molt hypothesis plan H014 CONFIG`"""
-    hypothesis = check(run, name)
+    return _plan(run, check(run, name))
+
+
+def _plan(run: Run, hypothesis: HypothesisConfig) -> Plan:
     names = _after_their_rates(hypothesis, compared(hypothesis))
     rates = dict.fromkeys(names, 0.0001)
     candidates = {name: _candidates(hypothesis.arms[name], rates) for name in names}
@@ -88,7 +91,7 @@ def verdict(run: Run, name: str) -> Artifact:
     """Run what is missing of a hypothesis' grid and judge it. `molt hypothesis run H014 CONFIG`"""
     hypothesis = check(run, name)
     if not run.only_read:
-        run.console.say(str(plan(run, name)))
+        run.console.say(str(_plan(run, hypothesis)))
     arms, tuning = tuned(run, hypothesis, compared(hypothesis))
     jobs = {(arm, seed): job(run, hypothesis, arm, arms[arm], seed) for seed in hypothesis.seeds for arm in arms}
     inputs = {
@@ -310,6 +313,7 @@ def _look(run: Run, hypothesis: HypothesisConfig, seed: int) -> Callable[[TextMo
     """What is measured of a model at a checkpoint, beside a base of the same precision."""
     data, loaded = stages.pairs(run), base.load(run.config.model, hypothesis.precision)
     original, judged = TextModel(loaded.model, loaded.tokenizer), stages.classifier(run)
+    limit, batch = data.facts["nll_limit"], run.config.model.eval_batch_size
     heldout = stages.load_pairs(data, "heldout")
     neutral = stages.load_exchanges(data, "neutral_eval")[: hypothesis.neutral]
 
@@ -320,7 +324,7 @@ def _look(run: Run, hypothesis: HypothesisConfig, seed: int) -> Callable[[TextMo
         return {
             "likelihood": sum(score.per_token for score in scores) / len(scores),
             "likelihoods": [score.per_token for score in scores],
-            **_persona(run, text, original, heldout[: hypothesis.prompts], judged),
+            **_persona(text, original, heldout[: hypothesis.prompts], judged, limit, batch),
             **_language(text, original, neutral),
             "items": [{key: record[key] for key in ("item", "correct", "logprob")} for record in items],
         }
@@ -328,10 +332,12 @@ def _look(run: Run, hypothesis: HypothesisConfig, seed: int) -> Callable[[TextMo
     return look
 
 
-def _persona(run: Run, text: TextModel, original: TextModel, pairs: list[Pair], judged: StyleClassifier) -> Row:
+def _persona(
+    text: TextModel, original: TextModel, pairs: list[Pair], judged: StyleClassifier, limit: float, batch: int
+) -> Row:
     """The mean of classifier probability x coherent over greedy answers (protocol: G), and the share coherent."""
-    prompts, limit = [pair.prompt for pair in pairs], stages.pairs(run).facts["nll_limit"]
-    answers = text.generate(prompts, ANSWER_TOKENS, run.config.model.eval_batch_size)
+    prompts = [pair.prompt for pair in pairs]
+    answers = text.generate(prompts, ANSWER_TOKENS, batch)
     likely = original.score(prompts, answers, BATCH)
     found = persona_eval.verdicts([pair.question for pair in pairs], answers, likely, judged, limit)
     keep = ("answer", "score", "coherent")

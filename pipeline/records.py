@@ -72,7 +72,8 @@ def _packed(artifact: Path, names: tuple[str, ...]) -> bytes:
 
 def _unpack(file: Path, stage: str, key: str, target: Path) -> None:
     try:
-        with tarfile.open(file, mode="r:xz") as archive:
+        whole = lzma.decompress(file.read_bytes())  # to its end: a cut file may still give all its members
+        with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
             content = {name: archive.extractfile(name).read() for name in FILES[stage]}  # type: ignore[union-attr]
         inputs = json.loads(content["inputs.json"])
     except (tarfile.TarError, lzma.LZMAError, EOFError, KeyError, AttributeError, ValueError) as error:
