@@ -7,13 +7,12 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import numpy as np
-from sklearn.isotonic import IsotonicRegression
 
 from data.errors import MoltError
 from evals import stats
 from evals.config import HypothesisConfig
+from evals.trajectories import Curve, Record, Trajectories, Trajectory, at_levels, trajectories
 
-Record = dict[str, Any]
 Answer = Literal["supported", "refuted", "inconclusive"]
 
 
@@ -69,27 +68,6 @@ class Secondary:
 
 
 @dataclass(frozen=True)
-class Point:
-    """A checkpoint: gain over the base on the hypothesis' axis, accuracy in 0..1, whether the model was coherent, and
-    KL to the base on neutral answers, nats a token, where it was measured."""
-
-    step: int
-    gain: float
-    accuracy: float
-    feasible: bool
-    kl: float | None = None
-
-
-@dataclass(frozen=True)
-class Curve:
-    """The path of one arm with one seed, from the base at step 0."""
-
-    arm: str
-    seed: int
-    points: list[Point]
-
-
-@dataclass(frozen=True)
 class Tried:
     """A setting of an arm: the gain that all tuning seeds reach, the levels below it, and the mean accuracy there."""
 
@@ -113,30 +91,6 @@ class Verdict:
     curves: list[Curve]
 
 
-@dataclass(frozen=True)
-class _Run:
-    """One arm with one seed. `last` holds each item's score at the last step; along the coherent checkpoints, `gains`
-    strictly increase from 0 and `scores` is gains x items."""
-
-    name: str
-    items: list[Any]
-    curve: Curve
-    last: np.ndarray
-    gains: np.ndarray
-    scores: np.ndarray
-
-    @property
-    def top(self) -> float:
-        return float(self.gains[-1])
-
-    def at(self, levels: list[float]) -> np.ndarray:
-        """Each item's score, interpolated linearly in gain, averaged over the levels."""
-        return np.apply_along_axis(lambda item: np.interp(levels, self.gains, item), 0, self.scores).mean(axis=0)
-
-
-Runs = dict[tuple[str, int], _Run]
-
-
 def judge(hypothesis: HypothesisConfig, records: list[Record]) -> Verdict:
     """Supported, refuted or inconclusive, the last with the smallest effect that the run could have seen.
 
@@ -150,7 +104,7 @@ def judge(hypothesis: HypothesisConfig, records: list[Record]) -> Verdict:
     measured, the same sign at equal gain on the other axis, and a composite that is not worse by the margin. Refuted:
     against any of them, upper bound below the margin, and the positive control, where one is named, stands out.
     """
-    runs = _runs(records)
+    runs = trajectories(records)
     control = [hypothesis.positive_control] if hypothesis.positive_control else []
     missing = _missing(hypothesis, runs, [hypothesis.better, *hypothesis.than])
     unchecked = _missing(hypothesis, runs, control)
@@ -199,12 +153,12 @@ def _reasons(
     return found
 
 
-def _infeasible(judged: list[_Run]) -> list[str]:
+def _infeasible(judged: list[Trajectory]) -> list[str]:
     where = [f"{run.name} at step {at.step}" for run in judged for at in run.curve.points if not at.feasible]
     return [f"Left out as incoherent, which is infeasible, not forgetting: {', '.join(where)}."] if where else []
 
 
-def _check_control(hypothesis: HypothesisConfig, runs: Runs) -> Difference:
+def _check_control(hypothesis: HypothesisConfig, runs: Trajectories) -> Difference:
     """The positive control must beat the arm that it protects, or a refutation would only show a blunt assay."""
     found = _compare(hypothesis, runs, hypothesis.positive_control or "", hypothesis.than[0])
     if found.low > 0:
@@ -215,7 +169,7 @@ def _check_control(hypothesis: HypothesisConfig, runs: Runs) -> Difference:
     return replace(found, outcome="inconclusive", reason=blunt)
 
 
-def _compare(hypothesis: HypothesisConfig, runs: Runs, better: str, than: str) -> Difference:
+def _compare(hypothesis: HypothesisConfig, runs: Trajectories, better: str, than: str) -> Difference:
     ours, theirs = ([runs[arm, seed] for seed in hypothesis.seeds] for arm in (better, than))
     items = [run.items for run in ours]
     if items != [run.items for run in theirs]:
@@ -286,7 +240,7 @@ def _doubted(found: Difference, margin: float) -> Difference:
 def _second(hypothesis: HypothesisConfig, records: list[Record], item: Difference) -> OverSeeds | None:
     """At a quarter, half and three quarters of the gain on the other axis that all runs reach."""
     rows = [{**row, "gain": row["second"]} for row in records if row.get("second") is not None]
-    runs = _runs(rows)
+    runs = trajectories(rows)
     pairs = [(runs.get((item.better, seed)), runs.get((item.than, seed))) for seed in hypothesis.seeds]
     known = [(mine, other) for mine, other in pairs if mine and other]
     if len(known) < len(pairs):
@@ -319,7 +273,7 @@ def _secondaries(hypothesis: HypothesisConfig, records: list[Record], item: Diff
     for measure in ("cross_entropy", "kl"):
         values = []
         for seed in hypothesis.seeds:
-            mine, other = (_along(records, arm, seed, measure, item.gain_levels) for arm in (item.better, item.than))
+            mine, other = (at_levels(records, arm, seed, measure, item.gain_levels) for arm in (item.better, item.than))
             if mine is not None and other is not None:
                 values.append(mine - other)
         if len(values) == len(hypothesis.seeds) > 1:
@@ -328,24 +282,11 @@ def _secondaries(hypothesis: HypothesisConfig, records: list[Record], item: Diff
     return found
 
 
-def _along(records: list[Record], arm: str, seed: int, measure: str, levels: list[float]) -> float | None:
-    rows = [row for row in records if (row["arm"], row["seed"]) == (arm, seed) and row["feasible"]]
-    rows = sorted((row for row in rows if measure in row), key=lambda row: row["step"])
-    if not rows or not levels:
-        return None
-    gains = IsotonicRegression(y_min=0.0).fit_transform([row["step"] for row in rows], [row["gain"] for row in rows])
-    unique = np.unique(gains)
-    means = [
-        np.mean([row[measure] for row, gain in zip(rows, gains, strict=True) if gain == level]) for level in unique
-    ]
-    return float(np.interp(levels, unique, means).mean())
-
-
 def tried(hypothesis: HypothesisConfig, records: list[list[Record]]) -> list[Tried]:
     """What several settings of an arm came to in their tuning runs, at the gain levels that all their seeds reach."""
     found = []
     for rows in records:
-        group = list(_runs(rows).values())
+        group = list(trajectories(rows).values())
         top = min(run.top for run in group)
         levels = [level for level in sorted(hypothesis.gain_levels) if level <= top]
         accuracy = float(np.mean([run.at(levels).mean() for run in group])) if levels else None
@@ -408,7 +349,7 @@ def _shown(found: Difference) -> str:
     return f"{found.better} - {found.than}: {found.difference:+.1f} points of LAMBADA at equal persona gain ({bounds})"
 
 
-def _missing(hypothesis: HypothesisConfig, runs: Runs, arms: list[str]) -> list[str]:
+def _missing(hypothesis: HypothesisConfig, runs: Trajectories, arms: list[str]) -> list[str]:
     """Runs that are absent, or lack a checkpoint that the hypothesis names."""
     gaps = []
     for arm, seed in ((arm, seed) for arm in arms for seed in hypothesis.seeds):
@@ -418,37 +359,3 @@ def _missing(hypothesis: HypothesisConfig, runs: Runs, arms: list[str]) -> list[
         lacking = set(hypothesis.checkpoints) - {at.step for at in runs[arm, seed].curve.points}
         gaps += [f"{arm} seed {seed} at step {step}" for step in sorted(lacking)]
     return gaps
-
-
-def _runs(records: list[Record]) -> Runs:
-    groups: dict[tuple[str, int], list[Record]] = {}
-    for row in sorted(records, key=lambda row: row["step"]):
-        groups.setdefault((row["arm"], row["seed"]), []).append(row)
-    return {(arm, seed): _run(arm, seed, rows) for (arm, seed), rows in groups.items()}
-
-
-def _run(arm: str, seed: int, rows: list[Record]) -> _Run:
-    """From step 0, which is the base; gain made monotone in step, and checkpoints that then share a gain averaged."""
-    start = {"step": 0, "gain": 0.0, "feasible": True, "items": rows[0]["base_items"]}
-    rows = [start, *(row for row in rows if row["step"] > 0)]
-    tables = [{item["item"]: item["correct"] for item in row["items"]} for row in rows]
-    if any(table.keys() != tables[0].keys() for table in tables):
-        raise MoltError(f"{arm} seed {seed}: its checkpoints were not measured on the base's items.")
-    items = sorted(tables[0], key=str)
-    scores = np.array([[table[item] for item in items] for table in tables], dtype=float)
-    points = [
-        Point(
-            row["step"],
-            row["gain"],
-            float(score.mean()),
-            bool(row["feasible"] and math.isfinite(row["gain"])),
-            row.get("kl"),
-        )
-        for row, score in zip(rows, scores, strict=True)
-    ]
-    coherent = [place for place, at in enumerate(points) if at.feasible]
-    steps, gains = [float(points[place].step) for place in coherent], [points[place].gain for place in coherent]
-    monotone = np.round(IsotonicRegression(y_min=0.0).fit_transform(steps, gains), 12)
-    levels = np.unique(monotone)
-    averaged = np.stack([scores[coherent][monotone == level].mean(axis=0) for level in levels])
-    return _Run(f"{arm} seed {seed}", items, Curve(arm, seed, points), scores[-1], levels, averaged)
