@@ -1,5 +1,5 @@
-"""The trainings of a grid as small files, without weights: to bring together what several machines trained, to keep it,
-and to judge it again."""
+"""The trainings of a study as small files, without weights: to bring together what several machines trained, to keep
+it, and to judge it again."""
 
 from __future__ import annotations
 
@@ -18,6 +18,8 @@ FILES = {
     "pairs": (*ALL, "README.md", "train.jsonl", "heldout.jsonl", "neutral_train.jsonl", "neutral_eval.jsonl"),
     "job-base": (*ALL, "records.jsonl"),
     "job": (*ALL, "records.jsonl", "weights/metrics.jsonl"),
+    "knowledge-base": ALL,
+    "knowledge-job": ALL,
 }
 END = ".tar.xz"
 
@@ -27,8 +29,8 @@ def export(run: Run, folder: Path) -> list[Path]:
     there is left alone. Raises BadInput when nothing has been trained.
     `molt hypothesis export FOLDER CONFIG`"""
     there = [path.parent for stage in FILES for path in sorted(run.folder.glob(f"{stage}/*/artifact.json"))]
-    if not any(path.parent.name == "job" for path in there):
-        raise BadInput(f"No training of a hypothesis is in {run.folder}.", "Run one: molt hypothesis run H014 CONFIG")
+    if not any(path.parent.name in ("job", "knowledge-job") for path in there):
+        raise BadInput(f"No training of a study is in {run.folder}.", "Run one: molt hypothesis run H014 CONFIG")
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for artifact in there:

@@ -12,7 +12,7 @@ import pytest
 
 from data import facts
 from evals import knowledge as judge
-from pipeline import config, knowledge, results
+from pipeline import config, knowledge, records, results
 from pipeline.console import Console
 from pipeline.run import Run
 
@@ -71,7 +71,7 @@ def run(tiny_project: Path, tmp_path: Path) -> Iterator[Run]:
     found.close()
 
 
-def test_a_small_model_learns_facts_and_its_control_does_not(run: Run) -> None:
+def test_a_small_model_learns_facts_and_its_control_does_not(run: Run, tmp_path: Path) -> None:
     artifact = knowledge.answer(run)
     (found,) = json.loads((artifact.folder / "knowledge.json").read_text())
     assert [point["facts"] for point in found["points"]] == [4, 8] and found["seeds"] == 2
@@ -84,3 +84,13 @@ def test_a_small_model_learns_facts_and_its_control_does_not(run: Run) -> None:
     assert sum(taught) > sum(control)
     assert not list(run.folder.glob("knowledge-job/*/*.safetensors"))
     assert results.collect(run)["knowledge"] == [found]
+    records.export(run, tmp_path / "records")
+    elsewhere = {"run": run.config.run.model_copy(update={"folder": tmp_path / "other"})}
+    other = Run(run.config.model_copy(update=elsewhere), Console())
+    try:
+        records.bring(other, tmp_path / "records")
+        brought = {path: path.stat().st_mtime_ns for path in other.folder.glob("knowledge-*/*/artifact.json")}
+        assert len(brought) == 10 and knowledge.answer(other).facts == artifact.facts
+        assert all(path.stat().st_mtime_ns == written for path, written in brought.items())
+    finally:
+        other.close()
