@@ -330,7 +330,7 @@ RecordsArg = Annotated[Path, typer.Argument(help="where the files are, one a tra
 def hypothesis_export(
     folder: RecordsArg, config: ConfigArg = "demo", overrides: Overrides = None, json_output: Json = False
 ) -> None:
-    """The trainings so far (of `run` and `knowledge`) as small files, without weights, and the pairs they learned from."""
+    """The trainings so far, of `run` and `knowledge`, as small files without weights; the pairs they learned from."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
         from pipeline import records
