@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import product
+from functools import partial
 
 import numpy as np
 
 from evals import stats
 
-PLACES, STEEPNESS = 25, (4.0, 8.0, 16.0, 32.0, 64.0)
 RESAMPLES = 200
+EDGE = 0.1
+"""The share of the doses at either end where no change can be told (the trimming of Andrews 1993, here a tenth)."""
 SPAN = 1 / 3
 """A change point is known if its interval covers less than this part of the doses."""
 
@@ -44,8 +45,12 @@ class Threshold:
     stick: tuple[float, float, float]
 
 
-Shape = Callable[[np.ndarray], list[np.ndarray]]
-"""From doses, on 0..1, the design matrices that least squares may choose from."""
+@dataclass(frozen=True)
+class Shape:
+    """A curve that least squares fits: its design matrix for doses on 0..1, and where it changes, if anywhere."""
+
+    place: float | None
+    design: Callable[[np.ndarray], np.ndarray]
 
 
 def find(rows: Sequence[Dose], seed: int = 0) -> Threshold | None:
@@ -57,17 +62,14 @@ def find(rows: Sequence[Dose], seed: int = 0) -> Threshold | None:
         return None
     first, last = float(x.min()), float(x.max())
     scaled = (x - first) / (last - first)
-    errors = {
-        shape: [_error(shape, scaled, y, seeds == name) for name in names] for shape in (_lines, _sticks, _sigmoids)
-    }
-    over = [
-        stats.mean([other - stick for other, stick in zip(errors[shape], errors[_sticks], strict=True)])
-        for shape in (_lines, _sigmoids)
-    ]
-    best, stick = _fit(_sticks, scaled, y)
-    at = float(_places()[best])
+    line, stick, sigmoid = (
+        [_error(shapes, scaled, y, seeds == name) for name in names] for shapes in (LINES, STICKS, SIGMOIDS)
+    )
+    over = [stats.mean([its - ours for its, ours in zip(errors, stick, strict=True)]) for errors in (line, sigmoid)]
+    best, coefficients = _fit(STICKS, scaled, y)
+    at = float(best.place or 0)
     draws = stats.cluster_draws(seeds.tolist(), RESAMPLES, seed)
-    again = [_places()[_fit(_sticks, scaled[places], y[places])[0]] for places in draws]
+    again = [float(_fit(STICKS, scaled[places], y[places])[0].place or 0) for places in draws]
     low, high = np.quantile(again, (0.025, 0.975))
     shown = all(one.low > 0 for one in over) and high - low < SPAN
     points = [first + value * (last - first) for value in (at, float(low), float(high))]
@@ -81,41 +83,34 @@ def find(rows: Sequence[Dose], seed: int = 0) -> Threshold | None:
         (first, last),
         over[0],
         over[1],
-        tuple(float(_at(stick, at, place)) for place in (0.0, at, 1.0)),  # type: ignore[arg-type]
+        tuple((best.design(np.array([0.0, at, 1.0])) @ coefficients).tolist()),
     )
 
 
-def _lines(x: np.ndarray) -> list[np.ndarray]:
-    return [np.column_stack([np.ones_like(x), x])]
+def _stick(place: float, x: np.ndarray) -> np.ndarray:
+    return np.column_stack([np.ones_like(x), x, np.maximum(0, x - place)])
 
 
-def _sticks(x: np.ndarray) -> list[np.ndarray]:
-    return [np.column_stack([np.ones_like(x), x, np.maximum(0, x - place)]) for place in _places()]
+def _sigmoid(place: float, steep: float, x: np.ndarray) -> np.ndarray:
+    return np.column_stack([np.ones_like(x), 1 / (1 + np.exp(-steep * (x - place)))])
 
 
-def _sigmoids(x: np.ndarray) -> list[np.ndarray]:
-    steps = [1 / (1 + np.exp(-steep * (x - place))) for place, steep in product(_places(), STEEPNESS)]
-    return [np.column_stack([np.ones_like(x), step]) for step in steps]
+PLACES = np.linspace(0.05, 0.95, 25).tolist()
+LINES = [Shape(None, lambda x: np.column_stack([np.ones_like(x), x]))]
+STICKS = [Shape(place, partial(_stick, place)) for place in PLACES]
+SIGMOIDS = [Shape(place, partial(_sigmoid, place, steep)) for place in PLACES for steep in (4.0, 8.0, 16.0, 32.0, 64.0)]
 
 
-def _places() -> np.ndarray:
-    return np.linspace(0.05, 0.95, PLACES)
-
-
-def _fit(shape: Shape, x: np.ndarray, y: np.ndarray) -> tuple[int, np.ndarray]:
-    """Which design fits best, and its coefficients."""
-    designs = shape(x)
-    found = [np.linalg.lstsq(design, y, rcond=None)[0] for design in designs]
-    errors = [float(((design @ one - y) ** 2).sum()) for design, one in zip(designs, found, strict=True)]
+def _fit(shapes: list[Shape], x: np.ndarray, y: np.ndarray) -> tuple[Shape, np.ndarray]:
+    """Which shape fits best, and its coefficients. A change has a share `EDGE` of the doses on either side of it."""
+    known = [one for one in shapes if one.place is None or EDGE <= (x < one.place).mean() <= 1 - EDGE] or shapes
+    found = [np.linalg.lstsq(one.design(x), y, rcond=None)[0] for one in known]
+    errors = [float(((one.design(x) @ given - y) ** 2).sum()) for one, given in zip(known, found, strict=True)]
     best = int(np.argmin(errors))
-    return best, found[best]
+    return known[best], found[best]
 
 
-def _error(shape: Shape, x: np.ndarray, y: np.ndarray, out: np.ndarray) -> float:
+def _error(shapes: list[Shape], x: np.ndarray, y: np.ndarray, out: np.ndarray) -> float:
     """Mean squared error on the rows that are `out`, of what the others teach."""
-    best, coefficients = _fit(shape, x[~out], y[~out])
-    return float(((shape(x[out])[best] @ coefficients - y[out]) ** 2).mean())
-
-
-def _at(stick: np.ndarray, change: float, x: float) -> float:
-    return float(stick[0] + stick[1] * x + stick[2] * max(0.0, x - change))
+    best, coefficients = _fit(shapes, x[~out], y[~out])
+    return float(((best.design(x[out]) @ coefficients - y[out]) ** 2).mean())

@@ -61,7 +61,7 @@ def everything(run: Run) -> Outcome:
 def write_report(run: Run) -> Outcome:
     """results.json and report.html from the records that are there. Raises BadInput where there are none."""
     found = results.collect(run)
-    if not found.get("states"):
+    if not any(found.get(part) for part in ("states", "hypotheses", "explored", "knowledge")):
         raise BadInput(
             f"Nothing has been measured in {run.folder} with these settings.",
             "Measure it: molt run CONFIG   or give the KEY=VALUE that it was run with.",

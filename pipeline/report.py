@@ -59,7 +59,8 @@ def render(results: Results) -> str:
 
 
 def summary(results: Results) -> list[str]:
-    """What happened, in a few plain lines: persona, tasks, retention, capability, paths, gate, hypotheses, gaps."""
+    """What happened, in a few plain lines: persona, tasks, retention, capability, paths, gate, hypotheses and other
+    questions, gaps."""
     lines = []
     personas = {s["name"]: s["persona"] for s in results.get("states", []) if "persona" in s}
     if personas:
@@ -84,10 +85,32 @@ def summary(results: Results) -> list[str]:
         lines.append(f"gate: {'; '.join(f'{name} {word}' for name, word in _standing(results).items())}")
     for verdict in results.get("hypotheses", []):
         lines.append(f"{verdict['id']}: {verdict['outcome']}. {' '.join(verdict['reasons'][:1])}".strip())
+    lines += [*_explored(results.get("explored") or {}), *_knowledge(results.get("knowledge") or [])]
     missing = list(dict.fromkeys(results.get("missing", [])))
     if missing:
         more = f" (and {len(missing) - 1} more)" if len(missing) > 1 else ""
         lines.append(f"missing: {missing[0]}{more}")
+    return lines
+
+
+def _explored(found: Mapping[str, Any]) -> list[str]:
+    if not found:
+        return []
+    early, limit = found["early"], found["threshold"] or {}
+    sign = early["best"] or ("none" if early["detectors"] else "not to be told")
+    unseen = "not shown" if limit else "not to be told"
+    at = f"at {limit['at']:.2f} nats a token" if limit.get("shown") else unseen
+    return [f"explored, {early['n']} trainings: early sign of forgetting {sign}; threshold of KL to the base {at}"]
+
+
+def _knowledge(found: Sequence[Mapping[str, Any]]) -> list[str]:
+    lines = []
+    for one in found:
+        lost = f"{one['drop']:g} points of LAMBADA"
+        most = max(point["bits"]["mean"] for point in one["points"])
+        seeds = f"{one['reached']} of {one['seeds']} seeds lose as many"
+        where = f"{one['at_drop']['mean']:.0f} bits" if one["at_drop"] else f"not to be told with {most:.0f} bits"
+        lines.append(f"new knowledge, rank {one['rank']}, stored where {lost} are lost: {where} ({seeds})")
     return lines
 
 

@@ -22,7 +22,8 @@ Record = dict[str, Any]
 
 
 def collect(run: Run) -> dict[str, Any]:
-    """Everything that is there. What has not been run is listed under `missing`."""
+    """Everything that is there. What has not been run is listed under `missing`, but for what is measured of states
+    where no state was: a study of its own has none."""
     run.only_read = True
     missing: list[str] = []
 
@@ -70,6 +71,8 @@ def collect(run: Run) -> dict[str, Any]:
     found["paths"] = gates.paths(run)
     found["samples"] = _samples(run, persona_records)
     found["training"] = _training(run, there)
+    if not found["states"]:
+        missing.clear()
     found["hypotheses"] = _hypotheses(run, there)
     found["explored"] = _asked(lambda: grid.explored(run).folder / "explored.json") or {}
     found["knowledge"] = _asked(lambda: knowledge.answer(run).folder / "knowledge.json") or []

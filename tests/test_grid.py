@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from data.errors import BadInput
 from evals.config import HypothesisConfig
-from pipeline import config, grid, records
+from pipeline import config, grid, job, records
 from pipeline.console import Console
 from pipeline.run import Run
 
@@ -92,12 +92,36 @@ def test_trainings_are_exported_without_weights_and_judged_alike_elsewhere(run: 
         assert _contents(run.folder, name) == _contents(other.folder, name)
 
 
-def _elsewhere(run: Run, folder: Path) -> Run:
-    return Run(run.config.model_copy(update={"run": run.config.run.model_copy(update={"folder": folder})}), Console())
+def _elsewhere(run: Run, folder: Path, **settings: Any) -> Run:
+    there = {"run": run.config.run.model_copy(update={"folder": folder}), **settings}
+    return Run(run.config.model_copy(update=there), Console())
 
 
 def _contents(folder: Path, pattern: str) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.glob(pattern)}
+
+
+def test_a_study_alone_has_a_report_without_what_it_has_not_measured(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "h1.yaml"
+    file.write_text(yaml.safe_dump(FILE))
+    grid.verdict(run, str(file))
+    records.export(run, tmp_path / "records")
+    other = _elsewhere(run, tmp_path / "other", hypotheses=[str(file)])
+    try:
+        records.bring(other, tmp_path / "records")
+        with pytest.raises(BadInput, match="Nothing has been measured"):
+            job.write_report(other)
+        other.only_read = False
+        grid.verdict(other, str(file))
+        grid.explored(other)
+        written = job.write_report(other)
+    finally:
+        other.close()
+    page = written.report.read_text()
+    trainings = len(list(other.folder.glob("job/*")))
+    assert [line.split(": ")[0] for line in written.summary] == ["H1", f"explored, {trainings} trainings"]
+    assert f"molt hypothesis run {file}" in page
+    assert 'id="persona"' in page and not any(f'id="{part}"' in page for part in ("tasks", "answers", "missing"))
 
 
 def test_records_that_are_not_whole_or_of_another_name_are_refused(run: Run, tmp_path: Path) -> None:

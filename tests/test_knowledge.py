@@ -12,7 +12,7 @@ import pytest
 
 from data import facts
 from evals import knowledge as judge
-from pipeline import config, knowledge, records, results
+from pipeline import config, knowledge, records, report, results
 from pipeline.console import Console
 from pipeline.run import Run
 
@@ -83,7 +83,9 @@ def test_a_small_model_learns_facts_and_its_control_does_not(run: Run, tmp_path:
     taught, control = ([job["bits"] for job in jobs if bool(job["control"]) is own] for own in (False, True))
     assert sum(taught) > sum(control)
     assert not list(run.folder.glob("knowledge-job/*/*.safetensors"))
-    assert results.collect(run)["knowledge"] == [found]
+    collected = results.collect(run)
+    assert collected["knowledge"] == [found]
+    assert any(line.startswith("new knowledge, rank 4, stored where 3 points") for line in report.summary(collected))
     records.export(run, tmp_path / "records")
     elsewhere = {"run": run.config.run.model_copy(update={"folder": tmp_path / "other"})}
     other = Run(run.config.model_copy(update=elsewhere), Console())

@@ -39,3 +39,13 @@ def test_too_few_seeds_or_doses_tell_nothing() -> None:
     assert threshold.find(doses(lambda x: x, seeds=2)) is None
     assert threshold.find([threshold.Dose(seed, dose, 0.0) for seed in range(5) for dose in (1.0, 2.0)]) is None
     assert threshold.find([]) is None
+
+
+def test_a_few_doses_far_out_do_not_tear_the_stick() -> None:
+    """One seed went much further than the others: what they teach is not stretched to where they never were."""
+    near = [threshold.Dose(seed, x, 4 * x) for seed in range(4) for x in np.linspace(0, 1, 12).tolist()]
+    noisy = [threshold.Dose(row.seed, row.dose, row.cost + 0.3 * (-1) ** place) for place, row in enumerate(near)]
+    far = [threshold.Dose(9, x, 4 * x) for x in np.linspace(0.9, 3.1999, 12).tolist()]  # 1 is just beyond a place
+    found = threshold.find([*noisy, *far])
+    assert found is not None and not found.shown
+    assert found.over_line.mean > -100
