@@ -59,7 +59,7 @@ def everything(run: Run) -> Outcome:
 
 
 def write_report(run: Run) -> Outcome:
-    """results.json and report.html from the records that are there. Raises BadInput where there are none."""
+    """results.json, report.html and report.md from the records that are there. Raises BadInput where there are none."""
     found = results.collect(run)
     if not any(found.get(part) for part in ("states", "hypotheses", "explored", "knowledge")):
         raise BadInput(
@@ -68,4 +68,5 @@ def write_report(run: Run) -> Outcome:
         )
     write_json(run.folder / "results.json", found)
     write_text(run.folder / "report.html", report.render(found))
+    write_text(run.folder / "report.md", report.markdown(found))
     return Outcome(run.folder / "report.html", run.folder / "results.json", report.summary(found))

@@ -1,4 +1,4 @@
-"""The report: one offline page from results.json, and the few lines that a terminal shows."""
+"""The report: one offline page from results.json, its tables as Markdown, and the few lines that a terminal shows."""
 
 from __future__ import annotations
 
@@ -27,35 +27,59 @@ COLOURS = {
 
 def render(results: Results) -> str:
     """The page. It copes with any part being absent, escapes all text that a model wrote, and fetches nothing."""
-    # a partial run has no value for much of what the template names: those places stay empty
+    figures = {
+        place: {title: Markup(svg) for title, svg in drawn.items()} for place, drawn in _figures(results).items()
+    }
+    config = yaml.safe_dump(results.get("config") or {}, sort_keys=False, allow_unicode=True)
+    template = _templates(escaped=True).get_template("report.html.j2")
+    return template.render(**{**_found(results), "plots": figures, "config": config, "story": _quiet(_told(results))})
+
+
+def markdown(results: Results) -> str:
+    """The verdicts and tables of the page as Markdown, without what a model wrote."""
+    text = _templates(escaped=False).get_template("report.md.j2").render(**_found(results), story=_told(results))
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def _templates(escaped: bool) -> Environment:
+    # a partial run has no value for much of what the templates name: those places stay empty
     environment = Environment(
         loader=PackageLoader("pipeline", ""),
-        autoescape=True,
+        autoescape=escaped,
         undefined=ChainableUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
     environment.filters |= {"number": number, "interval": interval, "label": state_label, "minus": minus, "p": p_value}
+    environment.filters["text"] = _in_markdown
     environment.globals |= {"compared": plots.compared, "gain_unit": plots.gain_unit}
-    figures = {
-        place: {title: Markup(svg) for title, svg in drawn.items()} for place, drawn in _figures(results).items()
-    }
+    return environment
+
+
+def _found(results: Results) -> dict[str, Any]:
+    """What both templates name."""
     states = results.get("states", [])
-    return environment.get_template("report.html.j2").render(
-        r=results,
-        plots=figures,
-        story=_quiet(minus(" ".join(_story(results)))),
-        colours=COLOURS,
-        persona_rows=_persona_rows(results),
-        ability_rows=_ability_rows(results),
-        drift_rows=_by_name((state["name"], state.get("drift", {})) for state in states),
-        trait_rows=_by_name((state["name"], state.get("persona", {}).get("traits", {})) for state in states),
-        profile_rows=_by_name((results.get("profile") or {}).items()),
-        apart=_apart(results),
-        standing=_standing(results),
-        missing=list(dict.fromkeys(results.get("missing", []))),
-        config=yaml.safe_dump(results.get("config") or {}, sort_keys=False, allow_unicode=True),
-    )
+    return {
+        "r": results,
+        "colours": COLOURS,
+        "persona_rows": _persona_rows(results),
+        "ability_rows": _ability_rows(results),
+        "drift_rows": _by_name((state["name"], state.get("drift", {})) for state in states),
+        "trait_rows": _by_name((state["name"], state.get("persona", {}).get("traits", {})) for state in states),
+        "profile_rows": _by_name((results.get("profile") or {}).items()),
+        "apart": _apart(results),
+        "standing": _standing(results),
+        "missing": list(dict.fromkeys(results.get("missing", []))),
+    }
+
+
+def _told(results: Results) -> str:
+    return minus(" ".join(_story(results)))
+
+
+def _in_markdown(text: Any) -> str:
+    """On one line, and neither markup nor the border of a cell."""
+    return re.sub(r"([\\|*`\[\]<>]|\b_|_\b)", r"\\\1", " ".join(str(text).split()))
 
 
 def summary(results: Results) -> list[str]:
@@ -118,7 +142,8 @@ def number(value: Any, digits: int = 0, scale: float = 1, sign: bool = False) ->
     """A number for the page; a dash for one that is not there or cannot be told."""
     if not isinstance(value, int | float) or not math.isfinite(value):
         return "–"
-    return minus(f"{value * scale:{'+' if sign else ''},.{digits}f}")
+    rounded = round(value * scale, digits) + 0.0  # -0.0 is 0
+    return minus(f"{rounded:{'+' if sign else ''},.{digits}f}")
 
 
 def interval(value: Any, digits: int = 0, scale: float = 1, sign: bool = False) -> str:

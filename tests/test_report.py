@@ -422,7 +422,7 @@ def test_a_task_that_passes_waits_for_the_personality() -> None:
 
 def test_the_summary_is_plain() -> None:
     lines = report.summary(results())
-    assert 6 <= len(lines) <= 12
+    assert 6 <= len(lines) <= 15
     assert lines[0].startswith("persona: taken for Cláudio and coherent, of 100 (n=40): base 2 (0 to 13), ")
     assert (
         "task reminders: exact match 0 (0 to 6) before, 82 (70 to 89) after, 87 (76 to 93) without replay; floor 50, n=60"
@@ -430,5 +430,10 @@ def test_the_summary_is_plain() -> None:
     )
     assert "gate: personality promoted; shell not promoted (persona unresolved)" in lines
     assert "paths: personality red, reminders red, shell grey, reminders_control blue" in lines
-    assert lines[-1].startswith("H015: inconclusive. dpo - sft")
+    assert lines[-4].startswith("H015: inconclusive. dpo - sft")
+    assert (
+        lines[-3].startswith("explored, ")
+        and "early sign of forgetting kl; threshold of KL to the base at" in lines[-3]
+    )
+    assert [line.split(",")[:2] for line in lines[-2:]] == [["new knowledge", " rank 4"], ["new knowledge", " rank 16"]]
     assert report.summary(begun()) == ["missing: pairs has not been run with these settings."]

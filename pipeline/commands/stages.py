@@ -363,7 +363,7 @@ def report(
     open_it: Annotated[bool, typer.Option("--open", help="show it in a browser")] = False,
     json_output: Json = False,
 ) -> None:
-    """results.json and report.html, recomputed from the records that are there. Trains nothing."""
+    """results.json, report.html and report.md, recomputed from the records that are there. Trains nothing."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
         from pipeline import job
