@@ -19,7 +19,7 @@ from evals import stats
 
 Record = dict[str, Any]
 DROP = 5.0
-"""Points of accuracy whose loss at the end is the event."""
+"""Points of accuracy whose loss at the end is the event; where too many lose as many, the median is."""
 SHARE = 0.2
 """Each class has to make up this much of the runs, or there is nothing to tell apart."""
 PREDICTORS = ("kl", "cross_entropy", "incoherent", "likelihood", "persona", "drop")
@@ -57,11 +57,12 @@ class Detector:
 
 @dataclass(frozen=True)
 class Detection:
-    """`events` of `n` runs lost `DROP` points. No detectors where a class is too rare. `best` beats the baseline (log
-    learning rate and training loss) by an interval above 0, or is None."""
+    """`events` of `n` runs lost `drop` points or more. None where a class is too rare. `best` beats the baseline
+    (log learning rate and training loss) by an interval above 0, or is None."""
 
     n: int
     events: int
+    drop: float
     lead: float
     baseline: Detector | None
     detectors: list[Detector]
@@ -88,11 +89,14 @@ def run(records: Sequence[Record], metrics: Sequence[Record], group: str, seed: 
 def detect(runs: Sequence[Early], seed: int = 0) -> Detection:
     """Each predictor alone, by logistic regression, always judged on runs of an arm and learning rate that were left
     out (protocol: early detection)."""
-    event = np.array([one.cost >= DROP for one in runs])
+    costs, drop = np.array([one.cost for one in runs]), DROP
+    if runs and (costs >= drop).mean() > 1 - SHARE:
+        drop = float(np.median(costs))
+    event = costs >= drop
     lead = float(np.mean([one.lead for one in runs])) if runs else 0.0
     groups = [one.group for one in runs]
     if not runs or not SHARE <= event.mean() <= 1 - SHARE or len(set(groups)) < 3:
-        return Detection(len(runs), int(event.sum()), lead, None, [], None)
+        return Detection(len(runs), int(event.sum()), drop, lead, None, [], None)
     draws = stats.cluster_draws([one.seed for one in runs], RESAMPLES, seed)
     held = {name: _held_out(runs, (name,), event, groups) for name in PREDICTORS}
     base = _held_out(runs, BASELINE, event, groups)
@@ -100,7 +104,7 @@ def detect(runs: Sequence[Early], seed: int = 0) -> Detection:
     found.sort(key=lambda one: -one.auroc)
     best = next((one.predictor for one in found if one.gain_low > 0), None)
     baseline = _judged("log rate and loss", base, base, event, draws)
-    return Detection(len(runs), int(event.sum()), lead, baseline, found, best)
+    return Detection(len(runs), int(event.sum()), drop, lead, baseline, found, best)
 
 
 def cost(row: Record) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -41,6 +43,13 @@ def test_where_hardly_any_run_forgets_nothing_is_claimed() -> None:
     found = early.detect(rows)
     assert (found.n, found.events, found.baseline, found.detectors, found.best) == (30, 0, None, [], None)
     assert early.detect([]).n == 0
+
+
+def test_where_nearly_all_forget_the_worse_half_is_told_from_the_rest() -> None:
+    rows = [replace(row, cost=row.cost + 30) for row in trainings("kl")]
+    found = early.detect(rows)
+    assert found.drop == pytest.approx(float(np.median([row.cost for row in rows]))) and found.events == len(rows) / 2
+    assert found.best == "kl" and early.detect(trainings("kl")).drop == early.DROP
 
 
 def test_a_run_by_hand() -> None:
