@@ -329,7 +329,9 @@ def _ruled(found: Difference, margin: float) -> Difference:
             found, outcome="supported", reason=f"{_shown(found)}: better, with an estimate of at least {margin:g}."
         )
     if found.high < margin:
-        return replace(found, outcome="refuted", reason=f"{_shown(found)}: any advantage is below {margin:g} points.")
+        worse = ", and it is worse" if found.high < 0 else ""
+        reason = f"{_shown(found)}: any advantage is below {margin:g} points{worse}."
+        return replace(found, outcome="refuted", reason=reason)
     seen = f"With 80% power these {len(found.seeds)} seeds could have seen {found.detectable:.1f} points."
     if len(found.seeds) == 1:
         seen = (
