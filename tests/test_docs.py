@@ -6,9 +6,10 @@ import json
 import re
 from pathlib import Path
 
+import pytest
 import typer.main
 
-from pipeline import cli, config, records, report
+from pipeline import cli, config, grid, records, report
 from pipeline.console import Console
 from pipeline.run import Run
 
@@ -25,6 +26,26 @@ def test_the_figures_of_the_readme_are_those_of_the_committed_results() -> None:
     quoted = re.findall(r"^> (.+)$", README, flags=re.MULTILINE)
     answers = {" ".join(sample["answers"]["personality"]["answer"].split()) for sample in RESULTS["samples"]}
     assert quoted and set(quoted) <= answers
+
+
+def test_the_committed_verdicts_are_those_of_the_committed_trainings(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is trained: a training that was missing would be an error. And the README has each verdict's words."""
+    committed = json.loads((ROOT / "docs" / "results" / "evidence.json").read_text(encoding="utf-8"))
+    monkeypatch.setattr(grid.base, "load", None)
+    run = Run(config.load("evidence-135m", [f"run.folder={tmp_path}"]), Console())
+    try:
+        records.bring(run, ROOT / "docs" / "results" / "evidence")
+        for name, was in zip(run.config.hypotheses, committed["hypotheses"], strict=True):
+            found = json.loads((grid.verdict(run, name).folder / "verdict.json").read_text())
+            assert (found["outcome"], found["reasons"]) == (was["outcome"], was["reasons"])
+            for one, other in zip(found["comparisons"], was["comparisons"], strict=True):
+                assert one["values"] == pytest.approx(other["values"])
+    finally:
+        run.close()
+    said = " ".join(README.split())
+    assert [line for line in report.summary(committed) if line not in said] == []
 
 
 def test_every_command_in_the_readme_exists() -> None:
