@@ -57,8 +57,8 @@ class Detector:
 
 @dataclass(frozen=True)
 class Detection:
-    """`events` of `n` runs lost `drop` points or more. None where a class is too rare. `best` beats the baseline
-    (log learning rate and training loss) by an interval above 0, or is None."""
+    """`events` of `n` runs lost `drop` points or more. No detectors where a class is too rare. `best` beats the
+    baseline (log learning rate and training loss) by an interval above 0, or is None."""
 
     n: int
     events: int

@@ -104,8 +104,9 @@ SIGMOIDS = [Shape(place, partial(_sigmoid, place, steep)) for place in PLACES fo
 def _fit(shapes: list[Shape], x: np.ndarray, y: np.ndarray) -> tuple[Shape, np.ndarray]:
     """Which shape fits best, and its coefficients. A change has a share `EDGE` of the doses on either side of it."""
     known = [one for one in shapes if one.place is None or EDGE <= (x < one.place).mean() <= 1 - EDGE] or shapes
-    found = [np.linalg.lstsq(one.design(x), y, rcond=None)[0] for one in known]
-    errors = [float(((one.design(x) @ given - y) ** 2).sum()) for one, given in zip(known, found, strict=True)]
+    designs = [one.design(x) for one in known]
+    found = [np.linalg.lstsq(design, y, rcond=None)[0] for design in designs]
+    errors = [float(((design @ given - y) ** 2).sum()) for design, given in zip(designs, found, strict=True)]
     best = int(np.argmin(errors))
     return known[best], found[best]
 

@@ -68,7 +68,7 @@ def trajectories(records: list[Record]) -> Trajectories:
 
 
 def _trajectory(arm: str, seed: int, rows: list[Record]) -> Trajectory:
-    """From step 0, which is the base; gain made monotone in step, and checkpoints that then share a gain averaged."""
+    """From step 0, which is the base."""
     start = {"step": 0, "gain": 0.0, "feasible": True, "items": rows[0]["base_items"]}
     rows = [start, *(row for row in rows if row["step"] > 0)]
     tables = [{item["item"]: item["correct"] for item in row["items"]} for row in rows]
@@ -88,10 +88,15 @@ def _trajectory(arm: str, seed: int, rows: list[Record]) -> Trajectory:
     ]
     coherent = [place for place, at in enumerate(points) if at.feasible]
     steps, gains = [float(points[place].step) for place in coherent], [points[place].gain for place in coherent]
+    levels, averaged = _along(steps, gains, scores[coherent])
+    return Trajectory(f"{arm} seed {seed}", items, Curve(arm, seed, points), scores[-1], levels, averaged)
+
+
+def _along(steps: list[float], gains: list[float], values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Gain made monotone in step, each level once, and the mean of what was measured there."""
     monotone = np.round(IsotonicRegression(y_min=0.0).fit_transform(steps, gains), 12)
     levels = np.unique(monotone)
-    averaged = np.stack([scores[coherent][monotone == level].mean(axis=0) for level in levels])
-    return Trajectory(f"{arm} seed {seed}", items, Curve(arm, seed, points), scores[-1], levels, averaged)
+    return levels, np.stack([values[monotone == level].mean(axis=0) for level in levels])
 
 
 def at_levels(records: list[Record], arm: str, seed: int, measure: str, levels: list[float]) -> float | None:
@@ -100,9 +105,6 @@ def at_levels(records: list[Record], arm: str, seed: int, measure: str, levels: 
     rows = sorted((row for row in rows if measure in row), key=lambda row: row["step"])
     if not rows or not levels:
         return None
-    gains = IsotonicRegression(y_min=0.0).fit_transform([row["step"] for row in rows], [row["gain"] for row in rows])
-    unique = np.unique(gains)
-    means = [
-        np.mean([row[measure] for row, gain in zip(rows, gains, strict=True) if gain == level]) for level in unique
-    ]
-    return float(np.interp(levels, unique, means).mean())
+    steps, gains = [row["step"] for row in rows], [row["gain"] for row in rows]
+    known, means = _along(steps, gains, np.array([row[measure] for row in rows]))
+    return float(np.interp(levels, known, means).mean())

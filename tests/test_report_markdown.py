@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from test_report import EVIL, begun, results
+from example_results import EVIL, begun, results
 
 from pipeline import report
 
