@@ -77,12 +77,10 @@ def adapter(
     return made
 
 
-def ollama(base: str, system: str, out: Path) -> None:
+def ollama(base: str, out: Path) -> None:
     """A Modelfile beside the adapter in `out`: ollama create NAME -f Modelfile."""
-    quoted = system.replace('"""', "'''")
     lines = ["# FROM: the same base, as a name that Ollama knows or a folder with its safetensors"]
     lines += [f"FROM {base}", "ADAPTER .", "PARAMETER temperature 0.7"]
-    lines += [f'SYSTEM """{quoted}"""'] if system else []
     write_text(out / "Modelfile", "\n".join(lines) + "\n")
 
 

@@ -126,7 +126,7 @@ def _check(
     name: str, found: Comparison, margin: float, outcome: Outcome, needed: int | None, words: str, confidence: float
 ) -> GateCheck:
     low, high = ((found.difference + side * found.bound(confidence)) * 100 for side in (-1, 1))
-    sentence = f"{name}: {found.difference * 100:+.1f} points (n={found.n}), {words}"
+    sentence = f"{name}: {found.difference * 100:+z.1f} points (n={found.n}), {words}"
     return GateCheck(name, found.n, found.difference * 100, low, high, margin, outcome, needed, sentence)
 
 

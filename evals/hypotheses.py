@@ -230,10 +230,10 @@ def _doubted(found: Difference, margin: float) -> Difference:
         return found
     why = ""
     if found.second and not found.second.difference > 0:
-        why = f"At equal gain on the second axis it is not better ({found.second.difference:+.1f} points)."
+        why = f"At equal gain on the second axis it is not better ({found.second.difference:+z.1f} points)."
     elif found.composite and not found.composite.low > -margin:
         low = found.composite.low
-        why = f"The composite may be worse by more than {margin:g} points (lower bound {low:+.1f})."
+        why = f"The composite may be worse by more than {margin:g} points (lower bound {low:+z.1f})."
     return replace(found, outcome="inconclusive", reason=f"{found.reason} {why}") if why else found
 
 
@@ -343,12 +343,12 @@ def _ruled(found: Difference, margin: float) -> Difference:
 
 def _shown(found: Difference) -> str:
     seeds = f"{len(found.seeds)} seeds of {found.items} items"
-    bounds = f"{found.low:+.1f} to {found.high:+.1f}, {seeds}"
+    bounds = f"{found.low:+z.1f} to {found.high:+z.1f}, {seeds}"
     if len(found.seeds) == 1:
         bounds = f"one seed of {found.items} items, no interval"
     elif found.detectable_from == "items":
         bounds += " that agree exactly, so the interval is that of their items"
-    return f"{found.better} - {found.than}: {found.difference:+.1f} points of LAMBADA at equal persona gain ({bounds})"
+    return f"{found.better} - {found.than}: {found.difference:+z.1f} points of LAMBADA at equal persona gain ({bounds})"
 
 
 def _missing(hypothesis: HypothesisConfig, runs: Trajectories, arms: list[str]) -> list[str]:

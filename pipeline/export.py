@@ -52,7 +52,7 @@ def export(run: Run, out: Path, to: str, state: str, method: str, rank: int | No
     else:
         made = exports.adapter(model, folders, partial, method, rank)  # type: ignore[arg-type]
     if to == "ollama":
-        exports.ollama(model.id, "", partial)
+        exports.ollama(model.id, partial)
     if to == "vllm" and made:
         exports.vllm(model.id, out.name, made.rank, partial)
     limit = exports.AGREES if not made or made.exact else math.inf  # an approximation is told, and not refused

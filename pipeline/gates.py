@@ -120,7 +120,7 @@ def _colour(run: Run, name: str, verdict: gate.GateVerdict) -> tuple[str, str]:
         learned = new.outcome == "pass" and exact >= layout.task_settings(run, name).floor
     lost = [check.name for check in checks.values() if check.outcome == "fail"]
     open_ = [check.name for check in checks.values() if check.outcome == "unresolved"]
-    gained = f"the new was {'learned' if learned else 'not learned'} ({new.difference:+.0f} points)"
+    gained = f"the new was {'learned' if learned else 'not learned'} ({new.difference:+z.0f} points)"
     found = colour(learned, [check.outcome for check in checks.values()])
     if lost:
         return found, f"{gained}; {' and '.join(lost)} got worse by more than the margin"

@@ -56,13 +56,13 @@ def table(records: Sequence[Record], reference: str) -> str:
 
 
 def _told(rows: Sequence[Record]) -> list[str]:
-    costs = [f"{row['method']} {100 * (row['told'] - row['final']):+.1f}" for row in rows if row["told"] is not None]
+    costs = [f"{row['method']} {100 * (row['told'] - row['final']):+z.1f}" for row in rows if row["told"] is not None]
     return [f"Points gained if told which task each request is: {', '.join(costs)}.", ""] if costs else []
 
 
 def _row(row: Record) -> str:
     points = [_points(row[key]) for key in ("final", "learned", "backward", "forward", "forgetting")]
-    kept = [_points(row["persona_kept"]), _points(row["coherent"]), f"{row['capability']:+.1f}", f"{row['kl']:.2f}"]
+    kept = [_points(row["persona_kept"]), _points(row["coherent"]), f"{row['capability']:+z.1f}", f"{row['kl']:.2f}"]
     cost = [f"{row['seconds']:.0f}", f"{row['peak_gib']:.1f}"]
     return f"| {' | '.join([row['method'], row['layout'], str(row['seeds']), *points, *kept, *cost])} |"
 

@@ -375,7 +375,7 @@ def _points(value: Mapping[str, float]) -> str:
 
 def _change(value: Mapping[str, float], unit: str = "") -> str:
     """A change on 0..1 as signed points with its interval."""
-    return f"{value['difference'] * 100:+.1f}{unit} ({_range(value, 1, '+')})"
+    return f"{value['difference'] * 100:+z.1f}{unit} ({_range(value, 1, '+')})"
 
 
 def _range(value: Mapping[str, float], digits: int, sign: str = "") -> str:
