@@ -132,9 +132,11 @@ def _knowledge(found: Sequence[Mapping[str, Any]]) -> list[str]:
     for one in found:
         lost = f"{one['drop']:g} points of LAMBADA"
         most = max(point["bits"]["mean"] for point in one["points"])
+        where = f"not to be told with {most:.0f} bits"
+        if one["at_drop"]:
+            where = f"{number(one['at_drop']['mean'])} bits ({interval(one['at_drop'])})"
         seeds = f"{one['reached']} of {one['seeds']} seeds lose as many"
-        where = f"{one['at_drop']['mean']:.0f} bits" if one["at_drop"] else f"not to be told with {most:.0f} bits"
-        lines.append(f"new knowledge, rank {one['rank']}, stored where {lost} are lost: {where} ({seeds})")
+        lines.append(f"new knowledge, rank {one['rank']}, stored where {lost} are lost: {where}, {seeds}")
     return lines
 
 
