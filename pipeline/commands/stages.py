@@ -27,7 +27,7 @@ def demo(
     folder: Annotated[Path, typer.Option(help="where the run goes")] = DEMO_FOLDER,
     json_output: Json = False,
 ) -> None:
-    """The whole job on the embedded model: less than an hour on two CPU cores, then a report."""
+    """The whole job on the embedded model: about half an hour on two CPU cores, then a report."""
     elsewhere = [f"run.folder={folder}"] if folder != DEMO_FOLDER else []
     _whole_job("demo", [*elsewhere, *(overrides or [])], json_output)
 
