@@ -233,11 +233,10 @@ def early(found: Mapping[str, Any]) -> dict[str, str]:
 def knowledge(found: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """Points lost by bits stored, for each rank, and for as many tokens of the base's own text."""
     lines = []
-    for place, one in enumerate(found):
-        colour = SERIES[1 + place % 6]
+    for one in found:
         for name, key in ((f"rank {one['rank']}", "cost"), (f"rank {one['rank']}, own text", "control")):
             points = [(0.0, 0.0), *((point["bits"]["mean"], point[key]["mean"]) for point in one["points"])]
-            lines.append(Series(name, points, colour if key == "cost" else SERIES[0]))
+            lines.append(Series(name, points, SERIES[len(lines) % len(SERIES)]))
     title = "What new knowledge costs: LAMBADA lost by bits stored"
     return {title: curves(title, lines, "bits stored", "points lost")} if lines else {}
 
