@@ -94,6 +94,9 @@ class Arm(Section):
     )
     reference: Literal["start", "none"] = "start"
     kl_weight: NonNegativeFloat | list[NonNegativeFloat] = Field(default=0.0, description="several: likewise")
+    precision: Literal["nf4", "bf16", "fp32"] | None = Field(
+        default=None, description="of the base, where it is not the hypothesis' own; for an arm that stands `beside`"
+    )
 
     @field_validator("learning_rate", mode="before")
     @classmethod
@@ -141,6 +144,9 @@ class HypothesisConfig(Section):
     positive_control: str | None = Field(
         default=None, description="an arm that must beat `than[0]` before anything is refuted"
     )
+    beside: list[str] = Field(
+        default_factory=list, description="arms that `better` is compared with, too, and that decide nothing"
+    )
     seeds: list[int] = Field(min_length=1, description="that confirm")
     tuning_seeds: list[int] = Field(default_factory=list, description="others, with other items, for what is chosen")
     steps: int = Field(ge=2)
@@ -168,9 +174,12 @@ class HypothesisConfig(Section):
 
     @model_validator(mode="after")
     def known_arms(self) -> HypothesisConfig:
-        for name in [self.better, *self.than, *([self.positive_control] if self.positive_control else [])]:
+        deciding = [self.better, *self.than, *([self.positive_control] if self.positive_control else [])]
+        for name in [*deciding, *self.beside]:
             if name not in self.arms:
                 raise ValueError(f"arm {name!r} is not among arms: {', '.join(self.arms)}")
+            if name in deciding and self.arms[name].precision:
+                raise ValueError(f"arm {name!r} decides, so it takes the precision of all: set it beside, or outside")
         for name, arm in self.arms.items():
             if isinstance(arm.learning_rate, str) and arm.learning_rate not in self.arms:
                 raise ValueError(f"arm {name!r} takes its rate from {arm.learning_rate!r}, which is not among arms")

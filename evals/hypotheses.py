@@ -78,7 +78,8 @@ class Tried:
 
 @dataclass(frozen=True)
 class Verdict:
-    """`gain_levels` are those that any comparison used; `control` is the positive control against `than[0]`."""
+    """`gain_levels` are those that any comparison used; `control` is the positive control against `than[0]`; `beside`
+    is shown, and decides nothing."""
 
     id: str
     claim: str
@@ -87,6 +88,7 @@ class Verdict:
     margin: float
     comparisons: list[Difference]
     control: Difference | None
+    beside: list[Difference]
     gain_levels: list[float]
     curves: list[Curve]
 
@@ -98,7 +100,8 @@ def judge(hypothesis: HypothesisConfig, records: list[Record]) -> Verdict:
     `feasible` (coherent), `items` and `base_items` (`item`, `correct`). Accuracies are compared at equal gain: along
     each run gain is made monotone in step by isotonic regression, and each item's score is interpolated linearly in
     gain. A level that a run of either arm does not reach, or only when incoherent, is dropped from their comparison;
-    nothing is extrapolated.
+    nothing is extrapolated. What is compared is the change since each arm's own base, which is one and the same unless
+    an arm `beside` has another precision.
 
     Supported: against every arm in `than`, lower bound above 0 and estimate at least the margin; and, where they are
     measured, the same sign at equal gain on the other axis, and a composite that is not worse by the margin. Refuted:
@@ -108,23 +111,33 @@ def judge(hypothesis: HypothesisConfig, records: list[Record]) -> Verdict:
     control = [hypothesis.positive_control] if hypothesis.positive_control else []
     missing = _missing(hypothesis, runs, [hypothesis.better, *hypothesis.than])
     unchecked = _missing(hypothesis, runs, control)
-    arms = [hypothesis.better, *hypothesis.than, *([] if unchecked else control)]
+    others = [name for name in hypothesis.beside if not _missing(hypothesis, runs, [name])]
+    arms = [hypothesis.better, *hypothesis.than, *others, *([] if unchecked else control)]
     judged = [runs[arm, seed] for arm in dict.fromkeys(arms) for seed in hypothesis.seeds if (arm, seed) in runs]
     curves = [run.curve for run in judged]
     reasons = [f"Runs are missing: {', '.join(missing + unchecked)}."]
-    blank = Verdict(hypothesis.id, hypothesis.claim, "inconclusive", reasons, hypothesis.margin, [], None, [], curves)
+    blank = Verdict(
+        hypothesis.id, hypothesis.claim, "inconclusive", reasons, hypothesis.margin, [], None, [], [], curves
+    )
     if missing:
         return blank
     comparisons = [_compare(hypothesis, runs, hypothesis.better, than) for than in hypothesis.than]
     comparisons = _with_others(hypothesis, comparisons, records)
     checked = _check_control(hypothesis, runs) if control and not unchecked else None
+    beside = [_compare(hypothesis, runs, hypothesis.better, name) for name in others]
+    beside = [replace(item, second=_second(hypothesis, records, item)) for item in beside]
     used = {level for item in [*comparisons, checked] if item for level in item.gain_levels}
     return replace(
         blank,
         outcome=_answer(hypothesis, comparisons, checked),
-        reasons=[*_reasons(hypothesis, comparisons, checked, unchecked), *_infeasible(judged)],
+        reasons=[
+            *_reasons(hypothesis, comparisons, checked, unchecked),
+            *(f"Beside, deciding nothing: {_shown(item)}." for item in beside if item.values),
+            *_infeasible(judged),
+        ],
         comparisons=comparisons,
         control=checked,
+        beside=beside,
         gain_levels=sorted(used),
     )
 
@@ -175,12 +188,13 @@ def _compare(hypothesis: HypothesisConfig, runs: Trajectories, better: str, than
     if items != [run.items for run in theirs]:
         what = f"{better} and {than} were not measured on the same items, so they cannot be compared."
         raise MoltError(what, f"Measure them again: molt hypothesis run {hypothesis.id} CONFIG")
-    last = _over_seeds([run.last for run in ours], [run.last for run in theirs], items, hypothesis.confidence)
+    mine, other = ([run.last - run.start for run in side] for side in (ours, theirs))
+    last = _over_seeds(mine, other, items, hypothesis.confidence)
     least = min([*ours, *theirs], key=lambda run: run.top)
     levels = [level for level in hypothesis.gain_levels if 0 <= level <= least.top]
     found, more = OverSeeds([], math.nan, -math.inf, math.inf, math.inf, "seeds"), {}
     if levels:
-        mine, other = ([run.at(levels) for run in side] for side in (ours, theirs))
+        mine, other = ([run.at(levels) - run.start for run in side] for side in (ours, theirs))
         found = _over_seeds(mine, other, items, hypothesis.confidence)
         more = _robust(mine, other, hypothesis, found) if len(ours) > 1 else {}
     blank = Difference(
@@ -249,7 +263,7 @@ def _second(hypothesis: HypothesisConfig, records: list[Record], item: Differenc
     if top <= 0:
         return None
     levels = [share * top for share in (0.25, 0.5, 0.75)]
-    ours, theirs = ([pair[side].at(levels) for pair in known] for side in (0, 1))
+    ours, theirs = ([pair[side].at(levels) - pair[side].start for pair in known] for side in (0, 1))
     return _over_seeds(ours, theirs, [mine.items for mine, _ in known], hypothesis.confidence)
 
 

@@ -37,12 +37,13 @@ class Curve:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One arm with one seed. `last` holds each item's score at the last step; along the coherent checkpoints, `gains`
-    strictly increase from 0 and `scores` is gains x items."""
+    """One arm with one seed. `start` holds each item's score of the base, `last` at the last step; along the coherent
+    checkpoints, `gains` strictly increase from 0 and `scores` is gains x items."""
 
     name: str
     items: list[Any]
     curve: Curve
+    start: np.ndarray
     last: np.ndarray
     gains: np.ndarray
     scores: np.ndarray
@@ -89,7 +90,8 @@ def _trajectory(arm: str, seed: int, rows: list[Record]) -> Trajectory:
     coherent = [place for place, at in enumerate(points) if at.feasible]
     steps, gains = [float(points[place].step) for place in coherent], [points[place].gain for place in coherent]
     levels, averaged = _along(steps, gains, scores[coherent])
-    return Trajectory(f"{arm} seed {seed}", items, Curve(arm, seed, points), scores[-1], levels, averaged)
+    curve = Curve(arm, seed, points)
+    return Trajectory(f"{arm} seed {seed}", items, curve, scores[0], scores[-1], levels, averaged)
 
 
 def _along(steps: list[float], gains: list[float], values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

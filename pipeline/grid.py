@@ -164,9 +164,9 @@ def check(run: Run, name: str) -> HypothesisConfig:
 
 
 def compared(hypothesis: HypothesisConfig) -> list[str]:
-    """The arms of the verdict."""
+    """The arms of the verdict, and those beside them."""
     control = [hypothesis.positive_control] if hypothesis.positive_control else []
-    return [hypothesis.better, *hypothesis.than, *control]
+    return [hypothesis.better, *hypothesis.than, *control, *hypothesis.beside]
 
 
 def _after_their_rates(hypothesis: HypothesisConfig, names: list[str]) -> list[str]:
@@ -229,10 +229,11 @@ def _records(artifact: Artifact, arm: str, seed: int) -> list[Row]:
 
 def job(run: Run, hypothesis: HypothesisConfig, name: str, arm: Arm, seed: int) -> Artifact:
     """Train one arm with one seed and measure it at each checkpoint. Arms that two hypotheses share are run once."""
+    hypothesis = hypothesis.model_copy(update={"precision": arm.precision or hypothesis.precision})
     data, start = stages.pairs(run), _base_point(run, hypothesis, seed)
     measured = {"steps", "batch_size", "checkpoints", "pairs", "precision", "axis", "gain_levels", "composite"}
     inputs = {
-        "arm": arm.model_dump(),
+        "arm": arm.model_dump(exclude={"precision"}),
         "seed": seed,
         "pairs": data.fingerprint,
         "base": start.fingerprint,
@@ -387,7 +388,7 @@ def _arm_config(config: Config, hypothesis: HypothesisConfig, arm: Arm) -> Adapt
     }
     try:
         return AdaptersConfig(
-            model=config.model.model_copy(update={"precision": hypothesis.precision}),
+            model=config.model.model_copy(update={"precision": arm.precision or hypothesis.precision}),
             lora=config.lora,
             train=config.train,
             personality=config.personality.model_copy(update=trained),

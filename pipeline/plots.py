@@ -164,8 +164,9 @@ def differences(verdict: Mapping[str, Any]) -> str:
 
 
 def compared(verdict: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """All comparisons of a verdict, the positive control last."""
-    return [*verdict["comparisons"], *([verdict["control"]] if verdict.get("control") else [])]
+    """All comparisons of a verdict, those beside it behind the others, the positive control last."""
+    control = [verdict["control"]] if verdict.get("control") else []
+    return [*verdict["comparisons"], *verdict.get("beside", []), *control]
 
 
 def paths(verdict: Mapping[str, Any]) -> str:

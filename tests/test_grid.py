@@ -74,6 +74,20 @@ def test_what_is_open_is_tuned_on_other_seeds_and_the_rest_confirmed(run: Run, t
     assert sorted(run.folder.glob("job/*")) == before
 
 
+def test_an_arm_beside_the_others_has_a_base_of_its_own_precision_and_decides_nothing(run: Run, tmp_path: Path) -> None:
+    alone, beside = tmp_path / "alone.yaml", tmp_path / "beside.yaml"
+    alone.write_text(yaml.safe_dump(FILE))
+    arms = {**FILE["arms"], "nf4": {"method": "sft", "learning_rate": "lora", "precision": "nf4"}}
+    beside.write_text(yaml.safe_dump({**FILE, "arms": arms, "beside": ["nf4"]}))
+    one, both = (json.loads((grid.verdict(run, str(f)).folder / "verdict.json").read_text()) for f in (alone, beside))
+    assert (one["outcome"], one["comparisons"], one["beside"]) == (both["outcome"], both["comparisons"], [])
+    assert [item["than"] for item in both["beside"]] == ["nf4"]
+    assert both["arms"]["nf4"]["learning_rate"] == both["arms"]["lora"]["learning_rate"]
+    for stage in ("job", "job-base"):
+        inputs = [json.loads(path.read_text()) for path in run.folder.glob(f"{stage}/*/inputs.json")]
+        assert {each["precision"] for each in inputs} == {"fp32", "nf4"}
+
+
 def test_trainings_are_exported_without_weights_and_judged_alike_elsewhere(run: Run, tmp_path: Path) -> None:
     file, there = tmp_path / "h1.yaml", tmp_path / "records"
     file.write_text(yaml.safe_dump(FILE))
@@ -198,6 +212,8 @@ def test_the_best_rate_at_an_edge_is_tried_beyond() -> None:
     [
         ({"tuning_seeds": [1]}, "tune and confirm"),
         ({"tuning_seeds": []}, "takes tuning_seeds"),
+        ({"beside": ["nobody"]}, "not among arms"),
+        ({"arms": {**FILE["arms"], "full": {**FILE["arms"]["full"], "precision": "nf4"}}}, "set it beside"),
         (
             {"arms": {**FILE["arms"], "kl": {"method": "sft", "learning_rate": "nobody"}}},
             "takes its rate from 'nobody'",

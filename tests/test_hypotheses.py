@@ -194,6 +194,24 @@ def test_a_claim_against_several_needs_all_and_falls_with_any(c: float, outcome:
     assert verdict.outcome == outcome
 
 
+def test_an_arm_beside_is_compared_by_what_its_own_base_lost_and_decides_nothing() -> None:
+    """Its base is ten points worse, and it forgets twenty points more."""
+    whole = grid({"a": 10.0, "b": 40.0, "k": 30.0})
+    rows, own = ([row for row in whole if (row["arm"] == "k") is beside] for beside in (False, True))
+    for each in own:
+        for name in ("items", "base_items"):
+            for item in each[name][::10]:
+                item["correct"] = 0
+    alone, both = hypotheses.judge(hypothesis(), rows), hypotheses.judge(hypothesis(beside=["k"]), [*rows, *own])
+    assert (alone.outcome, alone.comparisons) == (both.outcome, both.comparisons)
+    found = both.beside[0]
+    assert (
+        found.low < 0.4 * (0.9 * 30 - 10) < found.high < 10
+    )  # at a gain of .4; the tenth of items that its base fails stay
+    assert any("deciding nothing: a - k" in reason for reason in both.reasons)
+    assert hypotheses.judge(hypothesis(beside=["k"]), rows).beside == []
+
+
 def test_one_seed_decides_nothing_and_says_what_its_items_could_have_seen() -> None:
     verdict = hypotheses.judge(hypothesis(seeds=[0]), grid({"a": 0.0, "b": 40.0}))
     found = verdict.comparisons[0]
