@@ -172,13 +172,17 @@ class HypothesisConfig(Section):
     margin: float = Field(default=3.0, gt=0, description="smallest difference that matters, points of LAMBADA")
     confidence: float = Field(default=0.95, gt=0.5, lt=1)
 
+    @property
+    def deciding(self) -> list[str]:
+        """The arms of the verdict."""
+        return [self.better, *self.than, *([self.positive_control] if self.positive_control else [])]
+
     @model_validator(mode="after")
     def known_arms(self) -> HypothesisConfig:
-        deciding = [self.better, *self.than, *([self.positive_control] if self.positive_control else [])]
-        for name in [*deciding, *self.beside]:
+        for name in [*self.deciding, *self.beside]:
             if name not in self.arms:
                 raise ValueError(f"arm {name!r} is not among arms: {', '.join(self.arms)}")
-            if name in deciding and self.arms[name].precision:
+            if name in self.deciding and self.arms[name].precision:
                 raise ValueError(f"arm {name!r} decides, so it takes the precision of all: set it beside, or outside")
         for name, arm in self.arms.items():
             if isinstance(arm.learning_rate, str) and arm.learning_rate not in self.arms:

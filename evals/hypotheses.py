@@ -194,7 +194,7 @@ def _compare(hypothesis: HypothesisConfig, runs: Trajectories, better: str, than
     levels = [level for level in hypothesis.gain_levels if 0 <= level <= least.top]
     found, more = OverSeeds([], math.nan, -math.inf, math.inf, math.inf, "seeds"), {}
     if levels:
-        mine, other = ([run.at(levels) - run.start for run in side] for side in (ours, theirs))
+        mine, other = ([run.change(levels) for run in side] for side in (ours, theirs))
         found = _over_seeds(mine, other, items, hypothesis.confidence)
         more = _robust(mine, other, hypothesis, found) if len(ours) > 1 else {}
     blank = Difference(
@@ -263,7 +263,7 @@ def _second(hypothesis: HypothesisConfig, records: list[Record], item: Differenc
     if top <= 0:
         return None
     levels = [share * top for share in (0.25, 0.5, 0.75)]
-    ours, theirs = ([pair[side].at(levels) - pair[side].start for pair in known] for side in (0, 1))
+    ours, theirs = ([pair[side].change(levels) for pair in known] for side in (0, 1))
     return _over_seeds(ours, theirs, [mine.items for mine, _ in known], hypothesis.confidence)
 
 

@@ -56,6 +56,10 @@ class Trajectory:
         """Each item's score, interpolated linearly in gain, averaged over the levels."""
         return np.apply_along_axis(lambda item: np.interp(levels, self.gains, item), 0, self.scores).mean(axis=0)
 
+    def change(self, levels: list[float]) -> np.ndarray:
+        """The same since the base."""
+        return self.at(levels) - self.start
+
 
 Trajectories = dict[tuple[str, int], Trajectory]
 

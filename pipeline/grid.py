@@ -165,8 +165,7 @@ def check(run: Run, name: str) -> HypothesisConfig:
 
 def compared(hypothesis: HypothesisConfig) -> list[str]:
     """The arms of the verdict, and those beside them."""
-    control = [hypothesis.positive_control] if hypothesis.positive_control else []
-    return [hypothesis.better, *hypothesis.than, *control, *hypothesis.beside]
+    return [*hypothesis.deciding, *hypothesis.beside]
 
 
 def _after_their_rates(hypothesis: HypothesisConfig, names: list[str]) -> list[str]:
