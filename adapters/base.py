@@ -13,6 +13,7 @@ from bitsandbytes.nn import Linear4bit
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
+from adapters import cpu
 from adapters.config import ModelConfig
 from data import assets
 from data.errors import BadInput
@@ -46,6 +47,8 @@ def load(config: ModelConfig, precision: str | None = None) -> Base:
         settings["dtype"] = getattr(torch, config.compute_dtype)
     if torch.cuda.is_available():
         settings["device_map"] = {"": 0}
+    else:
+        cpu.speed_bf16()
     tokenizer = load_tokenizer(config)
     try:
         model = AutoModelForCausalLM.from_pretrained(source, **settings)

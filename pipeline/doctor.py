@@ -75,7 +75,10 @@ def _device() -> Check:
     if torch.cuda.is_available():
         total = torch.cuda.get_device_properties(0).total_memory / 2**30
         return Check("ok", "device", f"{torch.cuda.get_device_name(0)}, {total:.0f} GiB")
-    return Check("--", "device", f"CPU only, {os.cpu_count()} cores", "Enough for the demo; an 8B model needs a GPU.")
+    from adapters import cpu
+
+    found = f"CPU only, {os.cpu_count()} cores, bf16 " + ("through fp32" if cpu.speed_bf16() else "as it is")
+    return Check("--", "device", found, "Enough for the demo; an 8B model needs a GPU.")
 
 
 def _memory() -> Check:
