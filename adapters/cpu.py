@@ -17,7 +17,7 @@ WORTH = 2.0
 
 @cache
 def speed_bf16() -> bool:
-    """Whether products of bf16 go through fp32 here, from now on, in forward and backward: where that is `WORTH` times as
+    """Whether products of bf16 go through fp32 here, from now on, in forward and backward: if that is `WORTH` times as
     fast or more, which is measured. They are products of the same bf16 numbers, summed in fp32 and rounded to bf16."""
     left, right = torch.ones(256, 512, dtype=torch.bfloat16), torch.ones(512, 512, dtype=torch.bfloat16)
     slow = _seconds(torch.mm, left, right) >= WORTH * _seconds(through_fp32(torch.mm), left, right)
