@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
 from pydantic import ValidationError
 
 from adapters import base, train
@@ -17,20 +15,14 @@ from adapters.config import AdaptersConfig
 from adapters.serve import TextModel
 from data.errors import BadInput
 from data.io import fingerprint, read_json, read_jsonl, write_json, write_jsonl
-from data.types import Exchange, Pair
-from evals import capability, threshold
 from evals import early as early_eval
 from evals import hypotheses as judge
-from evals import persona as persona_eval
+from evals import threshold
 from evals.config import Arm, HypothesisConfig
-from evals.style import StyleClassifier
-from pipeline import estimate, stages
+from pipeline import checkpoint, estimate, stages
 from pipeline.config import Config, load_hypothesis
 from pipeline.run import Artifact, Run
 
-BENCHMARK = "lambada"
-ANSWER_TOKENS = 48
-BATCH = 16
 Row = dict[str, Any]
 
 
@@ -246,14 +238,14 @@ def job(run: Run, hypothesis: HypothesisConfig, name: str, arm: Arm, seed: int) 
         config = _arm_config(run.config, hypothesis, arm)
         drawn = random.Random(seed).sample(stages.load_pairs(data, "train"), hypothesis.pairs)
         origin = read_jsonl(start.folder / "records.jsonl")[0]
-        look = _look(run, hypothesis, seed)
+        look = checkpoint.looker(run, hypothesis, seed)
         records: list[Row] = []
 
         def measure(step: int, text: TextModel) -> None:
             records.append({"step": step, "learning_rate": arm.learning_rate, **_moved(hypothesis, look(text), origin)})
             late = records[-1]["gain"] >= _middle(hypothesis) or step == hypothesis.checkpoints[-1]
             if hypothesis.composite and late and not any("composite" in row for row in records):
-                records[-1]["composite"] = _composite(text, hypothesis, seed, records[-1]["items"])
+                records[-1]["composite"] = checkpoint.composite(text, hypothesis, seed, records[-1]["items"])
 
         with run.console.progress(f"{name}, seed {seed}") as progress:
             trained = train.train_personality(
@@ -292,88 +284,20 @@ def _base_point(run: Run, hypothesis: HypothesisConfig, seed: int) -> Artifact:
     """The untrained model on this seed's items: step 0 of every arm."""
     data = stages.pairs(run)
     looked = hypothesis.model_dump(include={"items", "precision", "prompts", "neutral"})
-    inputs = {"pairs": data.fingerprint, "skip": _skip(hypothesis, seed), **looked}
+    inputs = {"pairs": data.fingerprint, "skip": checkpoint.skip(hypothesis, seed), **looked}
 
     def make(folder: Path) -> dict[str, Any]:
         run.release()
         loaded = base.load(run.config.model, hypothesis.precision)
-        point = _look(run, hypothesis, seed)(TextModel(loaded.model, loaded.tokenizer))
+        point = checkpoint.looker(run, hypothesis, seed)(TextModel(loaded.model, loaded.tokenizer))
         write_jsonl(folder / "records.jsonl", [point])
         return {key: point[key] for key in ("likelihood", "persona", "coherent")}
 
     return run.do("job-base", inputs, make, f"base, seed {seed}")
 
 
-def _skip(hypothesis: HypothesisConfig, seed: int) -> int:
-    """LAMBADA is drawn once, and each seed, tuning ones first, has its own part of it."""
-    return hypothesis.items * [*hypothesis.tuning_seeds, *hypothesis.seeds].index(seed)
-
-
-def _look(run: Run, hypothesis: HypothesisConfig, seed: int) -> Callable[[TextModel], Row]:
-    """What is measured of a model at a checkpoint, beside a base of the same precision."""
-    data, loaded = stages.pairs(run), base.load(run.config.model, hypothesis.precision)
-    original, judged = TextModel(loaded.model, loaded.tokenizer), stages.classifier(run)
-    limit, batch = data.facts["nll_limit"], run.config.model.eval_batch_size
-    heldout = stages.load_pairs(data, "heldout")
-    neutral = stages.load_exchanges(data, "neutral_eval")[: hypothesis.neutral]
-
-    def look(text: TextModel) -> Row:
-        prompts = [pair.prompt for pair in heldout]
-        scores = text.score(prompts, [pair.chosen for pair in heldout], BATCH)
-        items = capability.evaluate(text, {BENCHMARK: hypothesis.items}, BATCH, 0, skip=_skip(hypothesis, seed))  # type: ignore[arg-type]
-        return {
-            "likelihood": sum(score.per_token for score in scores) / len(scores),
-            "likelihoods": [score.per_token for score in scores],
-            **_persona(text, original, heldout[: hypothesis.prompts], judged, limit, batch),
-            **_language(text, original, neutral),
-            "items": [{key: record[key] for key in ("item", "correct", "logprob")} for record in items],
-        }
-
-    return look
-
-
-def _persona(
-    text: TextModel, original: TextModel, pairs: list[Pair], judged: StyleClassifier, limit: float, batch: int
-) -> Row:
-    """The mean of classifier probability x coherent over greedy answers (protocol: G), and the share coherent."""
-    prompts = [pair.prompt for pair in pairs]
-    answers = text.generate(prompts, ANSWER_TOKENS, batch)
-    likely = original.score(prompts, answers, BATCH)
-    found = persona_eval.verdicts([pair.question for pair in pairs], answers, likely, judged, limit)
-    keep = ("answer", "score", "coherent")
-    rows = [{"id": pair.id, **{key: row[key] for key in keep}} for pair, row in zip(pairs, found, strict=True)]
-    score, coherent = (sum(row[key] for row in rows) / len(rows) for key in ("score", "coherent"))
-    return {"persona": score, "coherent": coherent, "answers": rows}
-
-
-@torch.no_grad()
-def _language(text: TextModel, original: TextModel, neutral: list[Exchange]) -> Row:
-    """Cross-entropy on the base's own neutral answers and KL(base || model), nats a token, mean over answers."""
-    if not neutral:
-        return {}
-    rows = text.encode([item.prompt for item in neutral], [item.answer for item in neutral])
-    entropies, kls = [], []
-    for row in rows:
-        old, new = (model.completion_logits([row])[0].float().log_softmax(-1) for model in (original, text))
-        target = torch.tensor(row[1], device=new.device)
-        entropies.append(-float(new.gather(1, target[:, None]).mean()))
-        kls.append(float((old.exp() * (old - new)).sum(-1).mean()))
-    return {"cross_entropy": sum(entropies) / len(rows), "kl": sum(kls) / len(rows)}
-
-
 def _middle(hypothesis: HypothesisConfig) -> float:
     return sorted(hypothesis.gain_levels)[len(hypothesis.gain_levels) // 2]
-
-
-def _composite(text: TextModel, hypothesis: HypothesisConfig, seed: int, items: list[Row]) -> float:
-    """Points of accuracy above chance, as a share of what is above it, mean over LAMBADA and the named benchmarks."""
-    found = capability.evaluate(text, hypothesis.composite, BATCH, seed)  # type: ignore[arg-type]
-    parts = [sum(row["correct"] for row in items) / len(items)]
-    for name in hypothesis.composite:
-        rows = [row for row in found if row["benchmark"] == name]
-        chance = sum(row["chance"] for row in rows) / len(rows)
-        parts.append((sum(row["correct"] for row in rows) / len(rows) - chance) / (1 - chance))
-    return 100 * sum(parts) / len(parts)
 
 
 def _arm_config(config: Config, hypothesis: HypothesisConfig, arm: Arm) -> AdaptersConfig:

@@ -18,7 +18,8 @@ from data.types import Exchange, Pair
 from evals import capability
 from evals import knowledge as judge
 from pipeline import stages
-from pipeline.grid import BATCH, BENCHMARK, drop_weights
+from pipeline.checkpoint import BATCH, BENCHMARK
+from pipeline.grid import drop_weights
 from pipeline.run import Artifact, Run
 
 UNTAUGHT = 64

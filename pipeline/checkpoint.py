@@ -1,0 +1,91 @@
+"""What a hypothesis measures of a model on its way: likelihoods, persona, drift of language, and capability."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from adapters import base
+from adapters.serve import TextModel
+from data.types import Exchange, Pair
+from evals import capability
+from evals import persona as persona_eval
+from evals.config import HypothesisConfig
+from evals.style import StyleClassifier
+from pipeline import stages
+from pipeline.run import Run
+
+BENCHMARK = "lambada"
+ANSWER_TOKENS = 48
+BATCH = 16
+Row = dict[str, Any]
+
+
+def looker(run: Run, hypothesis: HypothesisConfig, seed: int) -> Callable[[TextModel], Row]:
+    """What is measured of a model at a checkpoint, beside a base of the same precision."""
+    data, loaded = stages.pairs(run), base.load(run.config.model, hypothesis.precision)
+    original, judged = TextModel(loaded.model, loaded.tokenizer), stages.classifier(run)
+    limit, batch = data.facts["nll_limit"], run.config.model.eval_batch_size
+    heldout = stages.load_pairs(data, "heldout")
+    neutral = stages.load_exchanges(data, "neutral_eval")[: hypothesis.neutral]
+
+    def look(text: TextModel) -> Row:
+        prompts = [pair.prompt for pair in heldout]
+        scores = text.score(prompts, [pair.chosen for pair in heldout], BATCH)
+        items = capability.evaluate(text, {BENCHMARK: hypothesis.items}, BATCH, 0, skip=skip(hypothesis, seed))  # type: ignore[arg-type]
+        return {
+            "likelihood": sum(score.per_token for score in scores) / len(scores),
+            "likelihoods": [score.per_token for score in scores],
+            **_persona(text, original, heldout[: hypothesis.prompts], judged, limit, batch),
+            **_language(text, original, neutral),
+            "items": [{key: record[key] for key in ("item", "correct", "logprob")} for record in items],
+        }
+
+    return look
+
+
+def _persona(
+    text: TextModel, original: TextModel, pairs: list[Pair], judged: StyleClassifier, limit: float, batch: int
+) -> Row:
+    """The mean of classifier probability x coherent over greedy answers (protocol: G), and the share coherent."""
+    prompts = [pair.prompt for pair in pairs]
+    answers = text.generate(prompts, ANSWER_TOKENS, batch)
+    likely = original.score(prompts, answers, BATCH)
+    found = persona_eval.verdicts([pair.question for pair in pairs], answers, likely, judged, limit)
+    keep = ("answer", "score", "coherent")
+    rows = [{"id": pair.id, **{key: row[key] for key in keep}} for pair, row in zip(pairs, found, strict=True)]
+    score, coherent = (sum(row[key] for row in rows) / len(rows) for key in ("score", "coherent"))
+    return {"persona": score, "coherent": coherent, "answers": rows}
+
+
+@torch.no_grad()
+def _language(text: TextModel, original: TextModel, neutral: list[Exchange]) -> Row:
+    """Cross-entropy on the base's own neutral answers and KL(base || model), nats a token, mean over answers."""
+    if not neutral:
+        return {}
+    rows = text.encode([item.prompt for item in neutral], [item.answer for item in neutral])
+    entropies, kls = [], []
+    for row in rows:
+        old, new = (model.completion_logits([row])[0].float().log_softmax(-1) for model in (original, text))
+        target = torch.tensor(row[1], device=new.device)
+        entropies.append(-float(new.gather(1, target[:, None]).mean()))
+        kls.append(float((old.exp() * (old - new)).sum(-1).mean()))
+    return {"cross_entropy": sum(entropies) / len(rows), "kl": sum(kls) / len(rows)}
+
+
+def composite(text: TextModel, hypothesis: HypothesisConfig, seed: int, items: list[Row]) -> float:
+    """Points of accuracy above chance, as a share of what is above it, mean over LAMBADA and the named benchmarks."""
+    found = capability.evaluate(text, hypothesis.composite, BATCH, seed)  # type: ignore[arg-type]
+    parts = [sum(row["correct"] for row in items) / len(items)]
+    for name in hypothesis.composite:
+        rows = [row for row in found if row["benchmark"] == name]
+        chance = sum(row["chance"] for row in rows) / len(rows)
+        parts.append((sum(row["correct"] for row in rows) / len(rows) - chance) / (1 - chance))
+    return 100 * sum(parts) / len(parts)
+
+
+def skip(hypothesis: HypothesisConfig, seed: int) -> int:
+    """LAMBADA is drawn once, and each seed, tuning ones first, has its own part of it."""
+    return hypothesis.items * [*hypothesis.tuning_seeds, *hypothesis.seeds].index(seed)
