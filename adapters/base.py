@@ -47,8 +47,6 @@ def load(config: ModelConfig, precision: str | None = None) -> Base:
         settings["dtype"] = getattr(torch, config.compute_dtype)
     if torch.cuda.is_available():
         settings["device_map"] = {"": 0}
-    else:
-        cpu.speed_bf16()
     tokenizer = load_tokenizer(config)
     try:
         model = AutoModelForCausalLM.from_pretrained(source, **settings)
@@ -56,6 +54,8 @@ def load(config: ModelConfig, precision: str | None = None) -> Base:
         raise _not_loadable(config.id, error) from error
     model.requires_grad_(False).eval()
     _keep_trainable(model)
+    if not torch.cuda.is_available() and cpu.speed_bf16():
+        cpu.keep_dequantised(model)
     head: Any = model.get_output_embeddings()
     head.register_forward_pre_hook(_contiguous)
     return Base(model, tokenizer, digest(model))

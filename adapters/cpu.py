@@ -5,14 +5,20 @@ from __future__ import annotations
 
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import cache
+from typing import Any
 
 import torch
+from bitsandbytes.functional import dequantize_4bit
+from bitsandbytes.nn import Linear4bit
 from torch import Tensor
+from torch.nn.functional import linear
 
 PRODUCTS = (torch.mm, torch.addmm, torch.bmm, torch.baddbmm)
 WORTH = 2.0
+ROOM_GIB = 2.0
 
 
 @cache
@@ -47,6 +53,46 @@ def through_fp32(product: Callable[..., Tensor]) -> Callable[..., Tensor]:
         return product(*matrices, **scalars, out=matrices[0].new_empty(0)).to(dtype)
 
     return kernel
+
+
+def keep_dequantised(model: Any) -> bool:
+    """Have the 4-bit layers multiply by their weights as fp32, made once and not at each call, if all of them fit in
+    `ROOM_GIB`. Where products of bf16 go through fp32 the outputs and gradients are the same to the bit; the 4-bit
+    weights stay what is saved, hashed and merged."""
+    layers: list[Any] = [module for module in model.modules() if isinstance(module, Linear4bit)]
+    fits = sum(layer.in_features * layer.out_features * 4 for layer in layers) <= ROOM_GIB * 2**30
+    for layer in layers if fits else []:
+        layer.forward = _dequantised(layer)
+    return fits
+
+
+def _dequantised(layer: Linear4bit) -> Callable[[Tensor], Tensor]:
+    given: Any = layer.weight
+    compute = layer.compute_dtype or given.quant_state.dtype
+    weight = dequantize_4bit(given.data, given.quant_state).to(compute).float()
+    bias = None if layer.bias is None else layer.bias.to(compute).float()
+
+    def forward(x: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return linear(x.to(compute).float(), weight, bias).to(compute).to(x.dtype)
+
+    return forward
+
+
+@contextmanager
+def answering(model: Any) -> Iterator[None]:
+    """SDPA in place of eager attention where products of bf16 go through fp32: eager copies all keys and values to fp32
+    for each new token. For training it is the slower one."""
+    config = model.config.get_text_config()
+    able = model._supports_sdpa and getattr(config, "attn_logit_softcapping", None) is None
+    if torch.cuda.is_available() or config._attn_implementation != "eager" or not able or not speed_bf16():
+        yield
+        return
+    config._attn_implementation = "sdpa"
+    try:
+        yield
+    finally:
+        config._attn_implementation = "eager"
 
 
 def _seconds(product: Callable[..., Tensor], left: Tensor, right: Tensor) -> float:

@@ -14,7 +14,7 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
-from adapters import card, mixture
+from adapters import card, cpu, mixture
 from adapters.base import Base
 from adapters.embed import StaticEmbedding
 from data.errors import BadInput
@@ -61,13 +61,14 @@ class TextModel:
         answers: dict[int, str] = {}
         for group in batches(sorted(range(len(ids)), key=lambda i: len(ids[i])), batch_size):
             tokens, mask = self.left_padded([ids[i] for i in group])
-            out = self.model.generate(
-                input_ids=tokens,
-                attention_mask=mask,
-                max_new_tokens=max_new_tokens,
-                **sampling,
-                pad_token_id=self.tokenizer.pad_token_id,
-            )
+            with cpu.answering(self.model):
+                out = self.model.generate(
+                    input_ids=tokens,
+                    attention_mask=mask,
+                    max_new_tokens=max_new_tokens,
+                    **sampling,
+                    pad_token_id=self.tokenizer.pad_token_id,
+                )
             texts = self.tokenizer.batch_decode(out[:, tokens.shape[1] :], skip_special_tokens=True)
             answers.update(zip(group, (text.strip() for text in texts), strict=True))
             progress(len(answers), len(prompts), "answers")

@@ -1,12 +1,19 @@
 """bf16 through fp32 on a CPU without instructions for it."""
 
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
+from bitsandbytes.nn import LinearNF4
 from torch.nn.functional import linear
 
-from adapters import cpu
+from adapters import base, cpu
+from adapters.config import ModelConfig
+from adapters.serve import TextModel
+from data.types import Message
+from tests.conftest import talkative
 
 
 @pytest.fixture(autouse=True)
@@ -54,6 +61,74 @@ def test_gradients_go_the_same_way(autocast: bool) -> None:
     assert x.grad is not None and w.grad is not None
     assert torch.equal(x.grad, rounded(up.float() @ w.detach().float()))
     assert torch.equal(w.grad, rounded(up.float().flatten(0, 1).T @ x.detach().float().flatten(0, 1)))
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize(
+    ("compute", "autocast"), [(torch.bfloat16, False), (torch.bfloat16, True), (torch.float32, False)]
+)
+def test_weights_that_are_kept_dequantised_give_the_same_bits(compute: torch.dtype, autocast: bool, bias: bool) -> None:
+    layer = LinearNF4(128, 96, bias=bias, compute_dtype=compute).to("cpu").requires_grad_(False)
+    packed = layer.weight.clone()
+
+    def both() -> tuple[torch.Tensor, torch.Tensor]:
+        x = matrix(2, 5, 128).requires_grad_()
+        with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+            y = layer(x)
+        (found,) = torch.autograd.grad(y, x, matrix(*y.shape))
+        return y, found
+
+    before = both()
+    assert cpu.keep_dequantised(torch.nn.ModuleList([layer]))
+    layer.weight.data.zero_()  # what is multiplied by is no longer this
+    after = both()
+    layer.weight.data.copy_(packed)
+    assert all(torch.equal(one, other) for one, other in zip(before, after, strict=True))
+    assert before[0].dtype == after[0].dtype
+
+
+def test_weights_that_do_not_fit_are_dequantised_at_each_call(monkeypatch: pytest.MonkeyPatch) -> None:
+    layer = LinearNF4(128, 96, compute_dtype=torch.bfloat16).to("cpu")
+    monkeypatch.setattr(cpu, "ROOM_GIB", 128 * 96 * 4 / 2**30 * 0.99)
+    assert not cpu.keep_dequantised(layer)
+    layer.weight.data.zero_()
+    before = layer(matrix(3, 128))
+    layer.weight.data.fill_(255)
+    assert not torch.equal(layer(matrix(3, 128)), before)
+
+
+@pytest.mark.parametrize(
+    ("slow", "softcap", "used"), [(True, None, "sdpa"), (False, None, "eager"), (True, 30.0, "eager")]
+)
+def test_answers_are_the_same_whatever_attention_gives_them(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, slow: bool, softcap: float | None, used: str
+) -> None:
+    loaded = base.load(ModelConfig(id=str(talkative(tiny, tmp_path)), precision="fp32", attention="eager"))
+    text, config = TextModel(loaded.model, loaded.tokenizer), loaded.model.config
+    prompts: list[list[Message]] = [[{"role": "user", "content": "a" * n}] for n in (1, 30)]
+    monkeypatch.setattr(cpu, "speed_bf16", lambda: False)
+    expected = text.generate(prompts, 8, 2)
+    assert any(expected)
+    seen = set[str]()
+
+    def see(*_: Any) -> None:
+        seen.add(config._attn_implementation)
+
+    loaded.model.model.layers[0].register_forward_pre_hook(see)
+    monkeypatch.setattr(cpu, "speed_bf16", lambda: slow)
+    config.attn_logit_softcapping = softcap
+    assert text.generate(prompts, 8, 2) == expected
+    assert seen == {used}
+    assert config._attn_implementation == "eager"
+
+
+def test_attention_is_as_it_was_after_an_error(tiny: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = base.load(ModelConfig(id=str(tiny), precision="fp32", attention="eager"))
+    monkeypatch.setattr(cpu, "speed_bf16", lambda: True)
+    with pytest.raises(RuntimeError), cpu.answering(loaded.model):
+        assert loaded.model.config._attn_implementation == "sdpa"
+        raise RuntimeError
+    assert loaded.model.config._attn_implementation == "eager"
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.int64])
