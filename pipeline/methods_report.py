@@ -19,6 +19,9 @@ HEAD = (
     "method", "layout", "seeds", "final", "learned", "backward", "forward", "forgetting", "persona kept", "coherent",
     "capability", "KL", "seconds", "GiB",
 )  # fmt: skip
+LABEL, LETTER, LINE, REACH = 6.5, 0.55, 8.0, 48.0
+"""Points: the size of a label, a letter's mean width as a share of it, a line's height, and how far up or down from its
+point a label may lie."""
 
 
 def means(records: Sequence[Record]) -> list[Record]:
@@ -113,10 +116,47 @@ def plot(records: Sequence[Record]) -> str:
             if len(mine) > 1:
                 seeds = zip(*((100 * one["final"], 100 * one["persona_kept"]) for one in mine), strict=True)
                 axes.plot(*seeds, "o", color=colour, markersize=2, alpha=0.5)
-            x, y = 100 * row["final"], 100 * row["persona_kept"]
-            axes.plot(x, y, "o", color=colour, markersize=4)
-            axes.annotate(row["method"], (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7, color=plots.INK)
+            axes.plot(100 * row["final"], 100 * row["persona_kept"], "o", color=colour, markersize=4)
+        _label(axes, [(100 * row["final"], 100 * row["persona_kept"], row["method"]) for row in rows])
         axes.set_xlabel("final accuracy, points", fontsize=7.5)
         axes.set_ylabel("personality kept, %", fontsize=7.5)
         told = "; ".join(f"{row['method']} {100 * row['final']:.0f}, {100 * row['persona_kept']:.0f}" for row in rows)
         return plots.svg(figure, title, f"{title}, accuracy in points and % kept: {told}")
+
+
+def _label(axes: Any, points: Sequence[tuple[float, float, str]]) -> None:
+    axes.autoscale_view()
+    scale = 72 / axes.figure.dpi
+    dots = axes.transData.transform([(x, y) for x, y, _ in points]) * scale
+    frame = axes.bbox.extents * scale
+    widths = [LETTER * LABEL * len(text) for _, _, text in points]
+    for (x, y, text), dot, spot, width in zip(points, dots, spots(dots, widths, frame), widths, strict=True):
+        aside, up = spot - dot
+        near, side = (aside, "left") if aside > 0 else (aside + width, "right")
+        line = {"arrowstyle": "-", "color": plots.SOFT, "linewidth": 0.4, "shrinkA": 0, "shrinkB": 2}
+        axes.annotate(
+            text, (x, y), (near, up), textcoords="offset points", ha=side, va="center", fontsize=LABEL, color=plots.INK,
+            arrowprops=line if abs(up) > LINE / 2 else None,
+        )  # fmt: skip
+
+
+def spots(dots: np.ndarray, widths: Sequence[float], frame: np.ndarray) -> np.ndarray:
+    """(n, 2), for labels of these widths the middle of the left edge: right or left of its dot, as near as it can be
+    without covering another dot or label or leaving the frame (left, bottom, right, top)."""
+    taken = [np.array([x - 3, y - 3, x + 3, y + 3]) for x, y in dots]
+    found, ups = [], sorted(np.arange(-REACH, REACH + 1, 2), key=abs)
+    for (x, y), width in zip(dots, widths, strict=True):
+        ways = [(left, y + up) for up in ups for left in (x + 4, x - 4 - width)]
+        boxes = [np.array([left, middle - LINE / 2, left + width, middle + LINE / 2]) for left, middle in ways]
+        area = width * LINE
+        covered = [area - _shared(box, frame) + sum(_shared(box, other) for other in taken) for box in boxes]
+        least = int(np.argmin(np.round(covered, 6)))
+        taken.append(boxes[least])
+        found.append(ways[least])
+    return np.array(found)
+
+
+def _shared(one: np.ndarray, other: np.ndarray) -> float:
+    """The area that two boxes have in common."""
+    low, high = np.maximum(one[:2], other[:2]), np.minimum(one[2:], other[2:])
+    return float(np.prod(np.clip(high - low, 0, None)))

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from data.errors import BadInput
@@ -138,3 +139,18 @@ def test_a_varied_configuration_is_the_same_but_for_what_it_changes(tiny_project
         assert json.dumps(varied.model_dump(mode="json")) == json.dumps(
             {**found.model_dump(mode="json"), "run": {**found.run.model_dump(mode="json"), "seed": 7}}
         )
+
+
+@pytest.mark.parametrize("place", [(50.0, 50.0), (395.0, 195.0), (1.0, 2.0)])
+def test_labels_of_points_that_coincide_cover_neither_each_other_nor_the_frame(place: tuple[float, float]) -> None:
+    dots, widths, frame = np.array([place] * 6), [10.0 * n for n in range(3, 9)], np.array([0.0, 0, 400, 200])
+    left, middle = methods_report.spots(dots, widths, frame).T
+    half = methods_report.LINE / 2
+    assert left.min() >= 0
+    assert (left + widths).max() <= 400
+    assert middle.min() >= half
+    assert middle.max() <= 200 - half
+    for i in range(6):
+        for j in range(i):
+            beside = left[i] >= left[j] + widths[j] or left[j] >= left[i] + widths[i]
+            assert beside or abs(middle[i] - middle[j]) >= 2 * half
