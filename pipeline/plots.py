@@ -370,7 +370,7 @@ def _span(rows: Sequence[Row], lines: Sequence[float]) -> tuple[float, float]:
 
 
 def _value(value: float, digits: int) -> str:
-    return f"{value:.{digits}f}".replace("-", "−") if math.isfinite(value) else "unknown"
+    return f"{value:z.{digits}f}".replace("-", "−") if math.isfinite(value) else "unknown"
 
 
 def _told(row: Row, digits: int) -> str:

@@ -74,7 +74,7 @@ def section(page: str, name: str) -> str:
         ],
         "answers": ["coherent: <b>no</b>", "style 0.85", "no replay"],
         "training": ["4,884,480", "482", "64 of 118", "38.2 words", "is 0.81, against 0.62"],
-        "methods": ["same nf4 base", "H014 is run on a bf16 base", "What is not shown"],
+        "methods": ["same nf4 base", "All arms on one bf16 base (H014)", "What is not shown"],
         "reproduce": ["molt report mine.yaml", "folder: runs/demo", "2.9.1"],
     }.items(),
 )
