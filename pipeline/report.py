@@ -144,8 +144,7 @@ def number(value: Any, digits: int = 0, scale: float = 1, sign: bool = False) ->
     """A number for the page; a dash for one that is not there or cannot be told."""
     if not isinstance(value, int | float) or not math.isfinite(value):
         return "–"
-    rounded = round(value * scale, digits) + 0.0  # -0.0 is 0
-    return minus(f"{rounded:{'+' if sign else ''},.{digits}f}")
+    return minus(f"{value * scale:{'+' if sign else ''}z,.{digits}f}")
 
 
 def interval(value: Any, digits: int = 0, scale: float = 1, sign: bool = False) -> str:
