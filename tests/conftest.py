@@ -55,14 +55,15 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def talkative(tiny: Path, folder: Path) -> Path:
-    """The tiny model with a head of its own: with tied embeddings it repeats the line break before its answer."""
+def talkative(tiny: Path, folder: Path, head: float = 1.0) -> Path:
+    """The tiny model with a head of its own, of this standard deviation: with tied embeddings it repeats the line break
+    before its answer, and its logits are so small that nothing taught makes one token much likelier than another."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     model = AutoModelForCausalLM.from_pretrained(tiny, tie_word_embeddings=False)
     torch.manual_seed(1)
-    torch.nn.init.normal_(model.lm_head.weight)
+    torch.nn.init.normal_(model.lm_head.weight, std=head)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(tiny).save_pretrained(folder)
     return folder

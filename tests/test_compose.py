@@ -57,7 +57,7 @@ def logits(served: serve.Served, state: str) -> torch.Tensor:
 
 
 def deltas(served: serve.Served, name: str) -> list[np.ndarray]:
-    return [compose.delta(layer, name).detach().double().numpy() for layer in compose.layers(served.model)]
+    return [compose.delta(layer, name).detach().double().cpu().numpy() for layer in compose.layers(served.model)]
 
 
 def test_cat_is_the_stack_and_average_its_mean(served: serve.Served) -> None:

@@ -49,7 +49,7 @@ def test_importance_is_what_it_says(served: Served) -> None:
             ours = torch.log_softmax(served.completion_logits(rows)[0].double(), -1)
         with torch.no_grad(), served.state("base"):
             theirs = torch.log_softmax(served.completion_logits(rows)[0].double(), -1)
-        target = torch.tensor(rows[0][1])[:, None]
+        target = torch.tensor(rows[0][1], device=ours.device)[:, None]
         assert value == pytest.approx(float((ours.exp() * (ours - theirs)).sum(-1).mean()), rel=1e-3)
         assert gain == pytest.approx(float((ours - theirs).gather(1, target).mean()), rel=1e-3, abs=1e-4)
     assert (kl > 0).all() and margin.mean() > 0.1
@@ -67,9 +67,12 @@ def test_gradient_alignment_is_the_cosine_with_all_others(served: Served) -> Non
                 weight.requires_grad_(True)
             prompt = encode_prompt(served.tokenizer, row.prompt)
             answer = served.tokenizer(row.answer, add_special_tokens=False)["input_ids"]
-            logits = served.model(input_ids=torch.tensor([prompt + answer])).logits[0, len(prompt) - 1 : -1]
-            loss = torch.nn.functional.cross_entropy(logits, torch.tensor(answer))
-            gradients.append(torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)]).double().numpy())
+            tokens = torch.tensor([prompt + answer], device=served.model.device)
+            logits = served.model(input_ids=tokens).logits[0, len(prompt) - 1 : -1]
+            loss = torch.nn.functional.cross_entropy(logits, tokens[0, len(prompt) :])
+            gradients.append(
+                torch.cat([g.flatten() for g in torch.autograd.grad(loss, weights)]).double().cpu().numpy()
+            )
             for weight in weights:
                 weight.requires_grad_(False)
     whole = importance.leave_one_out_cosine(np.stack(gradients))
@@ -88,7 +91,7 @@ def test_stored_distributions_are_those_of_the_state(served: Served) -> None:
         found = served.top_k(ROWS, 5, 3)
         rows = served.encode([row.prompt for row in ROWS], [row.answer for row in ROWS])
         with torch.no_grad():
-            exact = [torch.log_softmax(served.completion_logits([row])[0].float(), -1) for row in rows]
+            exact = [torch.log_softmax(served.completion_logits([row])[0].float(), -1).cpu() for row in rows]
     for row, logp in zip(found, exact, strict=True):
         top = logp.topk(5)
         assert np.allclose(row.kept.logprobs, top.values.numpy(), atol=1e-4)

@@ -136,7 +136,7 @@ def test_what_is_written_is_what_is_scored_alone_or_in_a_batch(
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(together, alone, strict=True))
     ids = serve.encode_prompt(model.tokenizer, PROMPTS[1])
     out = model.model.generate(
-        input_ids=torch.tensor([ids]),
+        input_ids=torch.tensor([ids], device=model.model.device),
         max_new_tokens=6,
         do_sample=False,
         output_logits=True,
@@ -179,9 +179,11 @@ def test_a_mixture_is_trained_stored_and_trained_further(
 def test_training_sees_the_same_prompt_as_serving(tiny: Path, beneath: dict[str, Path], mixed: Path) -> None:
     model = served(tiny, beneath, shell=mixed)
     prompt, answer = model.encode(PROMPTS[:1], ANSWERS[:1])[0]
-    tokens = torch.tensor([prompt + answer])
+    device = model.model.device
+    tokens = torch.tensor([prompt + answer], device=device)
+    labels = torch.tensor([[-100] * len(prompt) + answer], device=device)
     with torch.no_grad():
-        labelled = model.model(input_ids=tokens, labels=torch.tensor([[-100] * len(prompt) + answer])).logits
+        labelled = model.model(input_ids=tokens, labels=labels).logits
     assert torch.allclose(labelled[0, len(prompt) - 1 : -1], model.completion_logits([(prompt, answer)])[0], atol=1e-5)
 
 
@@ -194,8 +196,8 @@ def test_arrow_follows_what_each_adapter_reads(
     layer = next(compose.layers(model.model))
     for row, part in zip(layer.lora_A["both"].gate.weight, (0, 8), strict=True):
         change = layer.lora_B["both"].weight[:, part : part + 8] @ layer.lora_A["both"].weight[part : part + 8]
-        first = np.linalg.svd(change.detach().numpy())[2][0]
-        assert abs(float(row.detach().numpy() @ first)) == pytest.approx(1, abs=1e-4)
+        first = np.linalg.svd(change.detach().cpu().numpy())[2][0]
+        assert abs(float(row.detach().cpu().numpy() @ first)) == pytest.approx(1, abs=1e-4)
         found = layer.lora_A["both"].gate(row.detach()[None, None])[0, 0]
         assert found.tolist() == [float(i // 8 == part // 8) for i in range(16)]
 
@@ -212,7 +214,7 @@ def test_token_gates_learn_alone_and_can_leave_all_to_the_personality(
     model = served(tiny, beneath, gates=tmp_path)
     assert not torch.allclose(logits(model), wanted, atol=1e-4)
     for gate in gates(model, "gates"):
-        x = torch.randn(1, 2, gate.weight.shape[1])
+        x = torch.randn(1, 2, gate.weight.shape[1], device=gate.weight.device)
         scores = (x / x.square().mean(-1, keepdim=True).sqrt()) @ gate.weight.T
         assert torch.allclose(gate(x), scores.softmax(-1)[..., :1].expand(1, 2, 8), atol=1e-5)
         gate.forward = lambda x: x.new_zeros(*x.shape[:-1], 8)  # type: ignore[method-assign]

@@ -27,6 +27,7 @@ from data.config import TaskConfig
 from data.errors import BadInput
 from data.persona import user
 from data.types import Exchange, Pair, TaskExample
+from tests.conftest import talkative
 
 PAIRS = [Pair(str(i), user(f"hello {i}"), f"Open drawer {i}. Then tea.", f"I am glad {i}") for i in range(8)]
 NEUTRAL = [Exchange(user("what is rain?"), "Rain is water."), Exchange(user("what is tea?"), "Tea is a drink.")]
@@ -149,7 +150,7 @@ class Bench:
     def logprobs(self, rows: list[Exchange]) -> list[np.ndarray]:
         encoded = self.text.encode([row.prompt for row in rows], [row.answer for row in rows])
         with torch.no_grad():
-            found = [self.text.completion_logits([row])[0].double() for row in encoded]
+            found = [self.text.completion_logits([row])[0].double().cpu() for row in encoded]
         return [torch.log_softmax(row, -1).numpy() for row in found]
 
 
@@ -199,10 +200,10 @@ def test_the_feature_term_is_the_share_of_squared_change(tiny: Path, beneath: di
     encoded = bench.text.encode([REPLAY[0].prompt], [REPLAY[0].answer])[0]
 
     def states() -> np.ndarray:
-        ids = torch.tensor([encoded[0] + encoded[1]])
+        ids = torch.tensor([encoded[0] + encoded[1]], device=bench.model.device)
         with torch.no_grad():
             found = bench.model(input_ids=ids, output_hidden_states=True).hidden_states[1]
-        return found[0, len(encoded[0]) - 1 : -1].double().numpy()
+        return found[0, len(encoded[0]) - 1 : -1].double().cpu().numpy()
 
     before = states()
     bench.shake(2)
@@ -223,9 +224,9 @@ def test_fisher_and_ewc_agree_with_a_float64_reference(tiny: Path, beneath: dict
     parameters = [dict(bench.model.named_parameters())[name] for name in names]
     expected = [torch.zeros_like(value) for value in parameters]
     for row in bench.text.encode([row.prompt for row in REPLAY], [row.answer for row in REPLAY]):
-        ids = torch.tensor([row[0] + row[1]])
+        ids = torch.tensor([row[0] + row[1]], device=bench.model.device)
         logits = bench.model(input_ids=ids).logits[0, len(row[0]) - 1 : -1]
-        drawn = torch.multinomial(logits.softmax(-1).float(), 1, generator=generator)
+        drawn = torch.multinomial(logits.softmax(-1).float().cpu(), 1, generator=generator).to(ids.device)
         loss = torch.nn.functional.cross_entropy(logits, drawn[:, 0], reduction="sum")
         for place, gradient in enumerate(torch.autograd.grad(loss, parameters)):
             expected[place] += gradient**2 / len(REPLAY)
@@ -377,12 +378,12 @@ def test_in_four_bits_the_terms_pull_the_same_way(tiny: Path, tmp_path: Path, be
 def test_grpo_moves_the_task_alone_towards_what_is_rewarded(
     tiny: Path, tmp_path: Path, beneath: dict[str, Path]
 ) -> None:
-    """Rewarded for an answer that begins with an even character, as some do: it comes more often afterwards."""
-    config = settings(tiny)
+    """Rewarded for an answer that begins with an even character, as some do: nearly all do afterwards."""
+    config = settings(talkative(tiny, tmp_path / "model", head=0.3))
     task(config, beneath, tmp_path / "sft")
     rewarding = TASK.model_copy(
-        update={"on_policy_steps": 25, "batch_size": 16, "generations": 8, "max_new_tokens": 2,
-                "on_policy_learning_rate": 2e-2}
+        update={"on_policy_steps": 15, "batch_size": 32, "generations": 8, "max_new_tokens": 2,
+                "on_policy_learning_rate": 5e-3}
     )  # fmt: skip
     examples = [TaskExample(user(f"list files {i}"), "e") for i in range(16)]
     seen: list[float] = []
@@ -399,4 +400,4 @@ def test_grpo_moves_the_task_alone_towards_what_is_rewarded(
     assert trained.moved == 28 and trained.frozen >= 28
     assert card.read(tmp_path / "grpo").beneath == card.read(tmp_path / "sft").beneath
     assert not same(tmp_path / "sft", tmp_path / "grpo")
-    assert sum(seen[-5:]) > sum(seen[:5]) + 0.5
+    assert seen[0] < 0.7 and sum(seen[-5:]) > 4.5

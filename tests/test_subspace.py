@@ -65,7 +65,7 @@ def trained(config: AdaptersConfig, beneath: dict[str, Path], folder: Path, star
 def weight(layer: torch.nn.Module) -> np.ndarray:
     """Of the base with the personality, in float64."""
     plain = subspace.dequantize_module_weight(layer.get_base_layer()).double()  # type: ignore[operator]
-    return (plain + compose.delta(layer, "personality").double()).detach().numpy()
+    return (plain + compose.delta(layer, "personality").double()).detach().cpu().numpy()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "nf4"])
@@ -76,11 +76,14 @@ def test_osf_leaves_the_strongest_directions_alone(
     model = trained(config, beneath, tmp_path)
     for layer in compose.layers(model):
         u, _, vh = np.linalg.svd(weight(layer))
-        most, change = min(16, min(layer.in_features, layer.out_features) // 2), compose.delta(layer, "shell")
+        most, change = (
+            min(16, min(layer.in_features, layer.out_features) // 2),
+            compose.delta(layer, "shell").detach().cpu(),
+        )
         size = float(change.norm())
         assert size > 1e-4
-        assert np.linalg.norm(u[:, :most].T @ change.detach().numpy()) < 1e-3 * size
-        assert np.linalg.norm(change.detach().numpy() @ vh[:most].T) < 1e-3 * size
+        assert np.linalg.norm(u[:, :most].T @ change.numpy()) < 1e-3 * size
+        assert np.linalg.norm(change.numpy() @ vh[:most].T) < 1e-3 * size
 
 
 def test_corda_begins_where_it_matters_least_and_takes_that_off_for_good(
@@ -96,7 +99,9 @@ def test_corda_begins_where_it_matters_least_and_takes_that_off_for_good(
     layers = list(compose.layers(model))
     hooks = [
         layer.register_forward_hook(
-            lambda module, inputs, output, place=place: read.setdefault(place, []).append(inputs[0][0].double().numpy())
+            lambda module, inputs, output, place=place: read.setdefault(place, []).append(
+                inputs[0][0].double().cpu().numpy()
+            )
         )
         for place, layer in enumerate(layers)
     ]
@@ -115,7 +120,7 @@ def test_corda_begins_where_it_matters_least_and_takes_that_off_for_good(
         u, s, vh = np.linalg.svd(weight(layer) @ covariance, full_matrices=False)
         least = (u[:, -4:] * s[-4:]) @ vh[-4:] @ np.linalg.inv(covariance)
         a, b = layer.lora_A["shell"].weight.detach()[:4], layer.lora_B["shell"].weight.detach()[:, :4]
-        made = layer.scaling["shell"] * (b @ a).double().numpy()
+        made = layer.scaling["shell"] * (b @ a).double().cpu().numpy()
         assert np.abs(made - least).max() < 1e-3 * np.abs(weight(layer)).max()
 
 

@@ -343,7 +343,7 @@ def test_generating_before_training_takes_no_gradient_away(tiny: Path) -> None:
         for name, parameter in model.named_parameters():
             if "lora_B" in name:
                 torch.nn.init.normal_(parameter)
-        tokens = torch.arange(5, 25)[None]
+        tokens = torch.arange(5, 25, device=model.device)[None]
         model.train()
         model(input_ids=tokens, labels=tokens).loss.backward()
         gradients.append(
