@@ -34,7 +34,7 @@ def made(tiny_project: Path, tmp_path: Path) -> Iterator[Made]:
     write_jsonl(tmp_path / "test.jsonl", rows[40:])
     task = {
         "kind": "jsonl", "path": str(tmp_path), "prompt": "{q}", "answer": "{a}", "train": 40, "test": 10, "steps": 30,
-        "batch_size": 4, "learning_rate": 1e-2, "replay_ratio": 0.0, "max_new_tokens": 4,
+        "batch_size": 4, "learning_rate": 1e-3, "replay_ratio": 0.0, "max_new_tokens": 4,
     }  # fmt: skip
     runs: list[Run] = []
 
@@ -51,7 +51,7 @@ def made(tiny_project: Path, tmp_path: Path) -> Iterator[Made]:
 
 
 def test_own_answers_that_are_right_are_learned_in_rounds(made: Made) -> None:
-    run = made(own={"on_policy": "regenerate", "on_policy_steps": 6, "on_policy_rounds": 2, "steps": 60})
+    run = made(own={"on_policy": "regenerate", "on_policy_steps": 6, "on_policy_rounds": 2})
     first, then = stages.task(run, "own"), stages.practice(run, "own")
     assert first.facts["apart"] >= 0 and first.facts["risk"] in ("low", "medium", "high")
     assert len(then.facts["right"]) == 2 and min(then.facts["right"]) >= 4
@@ -72,16 +72,15 @@ def test_a_stream_is_trained_on_once_and_in_order(made: Made) -> None:
 
 
 def test_the_least_strength_that_will_do_is_kept(made: Made) -> None:
-    settings = {"steps": 60}
-    first = made(own=settings)
+    first = made()
     whole = stages.task(first, "own")
     first.close()
-    run = made(own=settings, **{"protect.scales": "[0.0, 0.6]"})
+    run = made(**{"protect.scales": "[0.0, 0.6]"})
     found = stages.task(run, "own")
     assert whole.facts["strength"] == 1 and found.facts["strength"] in (0.6, 1.0)
     assert found.facts["strength"] == read_json(found.folder / "molting.json")["training"].get("strength", 1.0)
     assert measures.task_score(run, "own", "personality+own").facts["exact_match"] > 0.5
-    assert {item["step"] for item in read_jsonl(found.folder / "metrics.jsonl")} == set(range(1, 61))
+    assert {item["step"] for item in read_jsonl(found.folder / "metrics.jsonl")} == set(range(1, 31))
 
 
 def test_a_weakened_adapter_is_as_if_it_were_served_so(made: Made, tmp_path: Path) -> None:
