@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import math
+import weakref
 from pathlib import Path
 from typing import Any
 
@@ -326,6 +328,16 @@ def test_weights_that_changed_on_disk_are_refused(tiny: Path, tmp_path: Path) ->
 def test_a_step_too_small_to_move_anything_is_an_error(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(MoltError, match="did not move"):
         personality(tiny, tmp_path / "p", personality={"learning_rate": 1e-30})
+
+
+def test_nothing_is_kept_of_a_model_that_an_8_bit_optimizer_trained(tiny: Path, tmp_path: Path) -> None:
+    config = settings(tiny, train={"optimizer": "paged_adamw_8bit"})
+    loaded = base.load(config.model)
+    embeddings = weakref.ref(loaded.model.get_input_embeddings())
+    train.train_personality(config, loaded, PAIRS, [], tmp_path, 0)
+    del loaded
+    gc.collect()
+    assert embeddings() is None
 
 
 def test_generating_before_training_takes_no_gradient_away(tiny: Path) -> None:

@@ -1,0 +1,102 @@
+"""The memory that both training stages of a configuration take, with random weights of its `model.shape`: nothing has
+to be fetched. Not part of the installed package. As JSON on standard output:
+
+    python benchmarks/memory.py llama-8b --folder /dev/shm/shape    # 16 GB for the weights there, and the GPU to judge
+
+Texts are as long as `molt config check` takes them to be. Neither speed nor what is learned means anything.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from itertools import islice
+from pathlib import Path
+from typing import Annotated, Any
+
+import torch
+import typer
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+from adapters import base, fit, train
+from data import assets
+from data.types import Exchange, Message, Pair
+from pipeline import config as configs
+from pipeline import estimate
+from pipeline.config import Config
+
+STEPS, PROMPT, SMALL_ANSWER = 3, 24, 40
+WORDS = ("the", "of", "and", "to", "in", "is", "that", "it", "was", "for", "on", "are", "as")
+
+
+def main(
+    config: Annotated[str, typer.Argument(help="whose model.shape, batches and optimizer are taken")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="settings as KEY=VALUE")] = None,
+    folder: Annotated[Path, typer.Option(help="for the weights and the adapters")] = Path("runs/memory"),
+) -> None:
+    short = [f"personality.steps={STEPS}", f"tasks.*.steps={STEPS}", "train.warmup_steps=0"]
+    settings = configs.load(config, [*(overrides or []), *short, f"model.id={folder / 'model'}"])
+    if not (folder / "model" / "config.json").is_file():
+        _make(settings, folder / "model")
+    device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
+    found: dict[str, Any] = {"device": device, "estimate_gib": round(estimate.training_memory(settings).total, 2)}
+    for stage in (_personality, _task):
+        name = stage.__name__.strip("_")
+        trained = stage(settings, folder)
+        found[name] = {"steps": trained.steps, "parameters": trained.parameters, "peak_gib": round(trained.peak_gib, 2)}
+        gc.collect()
+        torch.cuda.empty_cache()
+    print(json.dumps(found, indent=1))
+
+
+def _make(settings: Config, folder: Path) -> None:
+    shape = settings.model.shape
+    torch.set_default_dtype(torch.bfloat16)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        model = LlamaForCausalLM(
+            LlamaConfig(
+                hidden_size=shape.hidden_size,
+                intermediate_size=shape.intermediate_size,
+                num_hidden_layers=shape.layers,
+                num_attention_heads=shape.heads,
+                num_key_value_heads=shape.kv_heads,
+                vocab_size=shape.vocab_size,
+                tie_word_embeddings=shape.tied_embeddings,
+                bos_token_id=1,
+                eos_token_id=2,
+                pad_token_id=2,
+            )
+        )
+    torch.set_default_dtype(torch.float32)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(str(assets.model_path(assets.MODEL))).save_pretrained(folder)
+
+
+def _personality(settings: Config, folder: Path) -> fit.Trained:
+    length = settings.pairs.max_new_tokens
+    pairs = [
+        Pair(str(k), _ask(k), _text(length, k), _text(length, k + 1)) for k in range(settings.personality.batch_size)
+    ]
+    neutral = [Exchange(_ask(k), _text(length, k + 2)) for k in range(8)]
+    loaded = base.load(settings.model)
+    return train.train_personality(settings.adapters(), loaded, pairs, neutral, folder / "personality", 0)
+
+
+def _task(settings: Config, folder: Path) -> fit.Trained:
+    name, task = next(islice(settings.tasks.items(), 1))
+    mix = [Exchange(_ask(k), _text(SMALL_ANSWER, k)) for k in range(STEPS * task.batch_size)]
+    beneath = {"personality": folder / "personality"}
+    return train.train_task(settings.adapters(), base.load(settings.model), name, task, mix, beneath, folder / name, 0)
+
+
+def _ask(k: int) -> list[Message]:
+    return [{"role": "user", "content": _text(PROMPT, k)}]
+
+
+def _text(n: int, k: int) -> str:
+    """Of n tokens or a few more."""
+    return " ".join(WORDS[(7 * i + i * i + 13 * k) % len(WORDS)] for i in range(n))
+
+
+if __name__ == "__main__":
+    typer.run(main)
