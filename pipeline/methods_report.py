@@ -107,8 +107,8 @@ def plot(records: Sequence[Record]) -> str:
     rows = means(known)
     title = "Learning against keeping"
     with plt.rc_context(plots.STYLE):
-        figure = plt.figure(figsize=(plots.WIDTH * 1.6, 3.4))
-        axes = figure.add_axes((0.09, 0.12, 0.88, 0.82))
+        figure = plt.figure(figsize=(plots.WIDTH * 1.6, 4.6))
+        axes = figure.add_axes((0.09, 0.09, 0.88, 0.86))
         axes.grid(color=plots.GRID, linewidth=0.6)
         for place, row in enumerate(rows):
             colour = plots.SERIES[1 + place % (len(plots.SERIES) - 1)]
