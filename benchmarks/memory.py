@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import gc
 import json
-from itertools import islice
 from pathlib import Path
 from typing import Annotated, Any
 
 import torch
 import typer
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from adapters import base, fit, train
 from data import assets
+from data.persona import user
 from data.types import Exchange, Message, Pair
 from pipeline import config as configs
 from pipeline import estimate
@@ -40,8 +40,7 @@ def main(
         _make(settings, folder / "model")
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
     found: dict[str, Any] = {"device": device, "estimate_gib": round(estimate.training_memory(settings).total, 2)}
-    for stage in (_personality, _task):
-        name = stage.__name__.strip("_")
+    for name, stage in {"personality": _personality, "task": _task}.items():
         trained = stage(settings, folder)
         found[name] = {"steps": trained.steps, "parameters": trained.parameters, "peak_gib": round(trained.peak_gib, 2)}
         gc.collect()
@@ -51,9 +50,8 @@ def main(
 
 def _make(settings: Config, folder: Path) -> None:
     shape = settings.model.shape
-    torch.set_default_dtype(torch.bfloat16)
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        model = LlamaForCausalLM(
+        model = AutoModelForCausalLM.from_config(
             LlamaConfig(
                 hidden_size=shape.hidden_size,
                 intermediate_size=shape.intermediate_size,
@@ -65,9 +63,9 @@ def _make(settings: Config, folder: Path) -> None:
                 bos_token_id=1,
                 eos_token_id=2,
                 pad_token_id=2,
-            )
+            ),
+            dtype=torch.bfloat16,
         )
-    torch.set_default_dtype(torch.float32)
     model.save_pretrained(folder)
     AutoTokenizer.from_pretrained(str(assets.model_path(assets.MODEL))).save_pretrained(folder)
 
@@ -83,14 +81,14 @@ def _personality(settings: Config, folder: Path) -> fit.Trained:
 
 
 def _task(settings: Config, folder: Path) -> fit.Trained:
-    name, task = next(islice(settings.tasks.items(), 1))
+    name, task = next(iter(settings.tasks.items()))
     mix = [Exchange(_ask(k), _text(SMALL_ANSWER, k)) for k in range(STEPS * task.batch_size)]
     beneath = {"personality": folder / "personality"}
     return train.train_task(settings.adapters(), base.load(settings.model), name, task, mix, beneath, folder / name, 0)
 
 
 def _ask(k: int) -> list[Message]:
-    return [{"role": "user", "content": _text(PROMPT, k)}]
+    return user(_text(PROMPT, k))
 
 
 def _text(n: int, k: int) -> str:

@@ -76,10 +76,8 @@ def test_osf_leaves_the_strongest_directions_alone(
     model = trained(config, beneath, tmp_path)
     for layer in compose.layers(model):
         u, _, vh = np.linalg.svd(weight(layer))
-        most, change = (
-            min(16, min(layer.in_features, layer.out_features) // 2),
-            compose.delta(layer, "shell").detach().cpu(),
-        )
+        most = min(16, min(layer.in_features, layer.out_features) // 2)
+        change = compose.delta(layer, "shell").detach().cpu()
         size = float(change.norm())
         assert size > 1e-4
         assert np.linalg.norm(u[:, :most].T @ change.numpy()) < 1e-3 * size
