@@ -24,8 +24,10 @@ LABEL, LETTER, LINE, REACH = 6.5, 0.55, 8.0, 48.0
 point a label may lie."""
 
 
-def means(records: Sequence[Record]) -> list[Record]:
-    """A row a method: each measure's mean over its seeds, and their number."""
+def means(records: Sequence[Record], reference: str | None = None) -> list[Record]:
+    """A row a method: each measure's mean over its seeds, their number, and the `share` of the reference's accuracy
+    that is reached with the same seeds, None where there is none to compare with."""
+    whole = {record["seed"]: record["final"] for record in records if record["method"] == reference}
     rows = []
     for name in dict.fromkeys(record["method"] for record in records):
         mine = [record for record in records if record["method"] == name]
@@ -35,6 +37,9 @@ def means(records: Sequence[Record]) -> list[Record]:
             row[key] = float(np.mean(known)) if known else None
         row["capability"] = float(np.mean([record["capability"]["difference"] for record in mine]))
         row["peak_gib"] = max(record["peak_gib"] for record in mine)
+        paired = [(record["final"], whole[record["seed"]]) for record in mine if record["seed"] in whole]
+        reached, of = map(sum, zip(*paired, strict=True)) if paired else (0.0, 0.0)
+        row["share"] = reached / of if of else None
         rows.append(row)
     return rows
 
@@ -42,16 +47,14 @@ def means(records: Sequence[Record]) -> list[Record]:
 def best(rows: Sequence[Record], n: int, reference: str) -> list[str]:
     """The `n` methods besides the reference that lie best between learning and keeping: by the smaller of the share of
     the personality that is kept and the share of the reference's accuracy that is reached."""
-    there = {row["method"]: row for row in rows}
-    whole = there[reference]["final"] or 1.0
     others = [row for row in rows if row["method"] != reference]
-    others.sort(key=lambda row: -min(_kept(row), row["final"] / whole))
+    others.sort(key=lambda row: -min(_known(row["persona_kept"]), _known(row["share"])))
     return [row["method"] for row in others[:n]]
 
 
 def table(records: Sequence[Record], reference: str) -> str:
     """Markdown: a row a method, best first, accuracies in points of 100; and whether one does all that is asked."""
-    rows = means(records)
+    rows = means(records, reference)
     order = [*best(rows, len(rows), reference), reference] if reference in {row["method"] for row in rows} else []
     rows.sort(key=lambda row: order.index(row["method"]) if order else 0)
     lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
@@ -70,9 +73,9 @@ def _row(row: Record) -> str:
     return f"| {' | '.join([row['method'], row['layout'], str(row['seeds']), *points, *kept, *cost])} |"
 
 
-def _kept(row: Record) -> float:
-    """Unknown where the personality gained nothing that could be kept."""
-    return -np.inf if row["persona_kept"] is None else row["persona_kept"]
+def _known(share: float | None) -> float:
+    """A share of nothing is unknown, and comes last."""
+    return -np.inf if share is None else share
 
 
 def _points(value: float | None) -> str:
@@ -84,19 +87,19 @@ def verdict(rows: Sequence[Record], reference: str) -> str:
     there = {row["method"]: row for row in rows}
     if reference not in there:
         return f"Nothing to compare with yet: {reference} has not been run."
-    if not (whole := there[reference]["final"]):
+    if not there[reference]["final"]:
         return f"{reference} learned nothing, so no share of it can be given."
     good = [
         row["method"]
         for row in rows
         if row["method"] != reference
-        and _kept(row) >= KEEPS
+        and _known(row["persona_kept"]) >= KEEPS
         and row["capability"] >= -COSTS
-        and row["final"] >= LEARNS * whole
+        and _known(row["share"]) >= LEARNS
     ]
     asked = (
         f"keep {KEEPS:.0%} of the personality's gain, lose at most {COSTS:g} point of capability and reach "
-        f"{LEARNS:.0%} of the accuracy of {reference} ({100 * whole:.1f})"
+        f"{LEARNS:.0%} of the accuracy of {reference} with the same seeds"
     )
     return f"{', '.join(good)}: {asked}, by these means." if good else f"None: {asked}, by these means."
 

@@ -32,7 +32,7 @@ def compare(
     found: list[Record] = []
     for seed in settings.seeds:
         if best is not None and found and seed == settings.seeds[1]:
-            rows = methods_report.means(found)
+            rows = methods_report.means(found, settings.reference)
             names = [settings.reference, *methods_report.best(rows, best, settings.reference)]
         for name in settings.methods:
             row = given.get((name, seed)) or _row(run, name, seed, train=name in names)

@@ -122,13 +122,23 @@ def record(method: str, seed: int, final: float, kept: float, capability: float)
 def test_the_verdict_follows_the_three_demands() -> None:
     plain = [record("plain", seed, 0.8, 0.2, -3.0) for seed in (0, 1)]
     good = record("good", 0, 0.77, 0.96, -0.5)
-    assert methods_report.verdict(methods_report.means([*plain, good]), "plain").startswith("good:")
+    assert methods_report.verdict(methods_report.means([*plain, good], "plain"), "plain").startswith("good:")
     for bad in (record("bad", 0, 0.7, 0.96, 0.0), record("bad", 0, 0.8, 0.9, 0.0), record("bad", 0, 0.8, 1.0, -2.0)):
-        assert methods_report.verdict(methods_report.means([*plain, bad]), "plain").startswith("None:")
-    rows = methods_report.means([*plain, good, record("bad", 0, 0.8, 0.9, 0.0)])
+        assert methods_report.verdict(methods_report.means([*plain, bad], "plain"), "plain").startswith("None:")
+    rows = methods_report.means([*plain, good, record("bad", 0, 0.8, 0.9, 0.0)], "plain")
     assert methods_report.best(rows, 1, "plain") == ["good"]
     assert [row["seeds"] for row in rows] == [2, 1, 1]
-    assert "has not been run" in methods_report.verdict(methods_report.means([good]), "plain")
+    assert "has not been run" in methods_report.verdict(methods_report.means([good], "plain"), "plain")
+
+
+def test_a_method_is_compared_with_the_reference_of_its_own_seeds() -> None:
+    plain = [record("plain", 0, 0.8, 0.2, 0.0), record("plain", 1, 0.4, 0.2, 0.0)]
+    first, second = (record("other", seed, 0.7, 1.0, 0.0) for seed in (0, 1))
+    shares = [
+        methods_report.means([*plain, *rows], "plain")[1]["share"] for rows in ([first], [second], [first, second])
+    ]
+    assert shares == pytest.approx([0.7 / 0.8, 0.7 / 0.4, 1.4 / 1.2])
+    assert methods_report.verdict(methods_report.means([*plain, first], "plain"), "plain").startswith("None:")
 
 
 def test_a_varied_configuration_is_the_same_but_for_what_it_changes(tiny_project: Path) -> None:
