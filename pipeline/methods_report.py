@@ -53,17 +53,30 @@ def best(rows: Sequence[Record], n: int, reference: str) -> list[str]:
 
 
 def table(records: Sequence[Record], reference: str) -> str:
-    """Markdown: a row a method, best first, accuracies in points of 100; and whether one does all that is asked."""
+    """Markdown: a row a method, best first, accuracies in points of 100; whether one does all that is asked; and seed
+    by seed those methods that have several."""
     rows = means(records, reference)
     order = [*best(rows, len(rows), reference), reference] if reference in {row["method"] for row in rows} else []
     rows.sort(key=lambda row: order.index(row["method"]) if order else 0)
     lines = [f"| {' | '.join(HEAD)} |", "|---" * len(HEAD) + "|"]
-    return "\n".join([*lines, *map(_row, rows), "", *_told(rows), verdict(rows, reference)]) + "\n"
+    told = [*_told(rows), verdict(rows, reference)]
+    return "\n".join([*lines, *map(_row, rows), "", *told, *_seeds(records, rows)]) + "\n"
 
 
 def _told(rows: Sequence[Record]) -> list[str]:
     costs = [f"{row['method']} {100 * (row['told'] - row['final']):+z.1f}" for row in rows if row["told"] is not None]
     return [f"Points gained if told which task each request is: {', '.join(costs)}.", ""] if costs else []
+
+
+def _seeds(records: Sequence[Record], rows: Sequence[Record]) -> list[str]:
+    lines = []
+    for name in [row["method"] for row in rows if row["seeds"] > 1]:
+        for record in sorted((one for one in records if one["method"] == name), key=lambda one: one["seed"]):
+            points = [_points(record[key]) for key in ("final", "learned", "forgetting", "persona_kept", "coherent")]
+            change = "{difference:+z.1f} ({low:+z.1f} to {high:+z.1f})".format(**record["capability"])
+            lines.append(f"| {' | '.join([name, str(record['seed']), *points, change])} |")
+    head = "| method | seed | final | learned | forgetting | persona kept | coherent | capability (95%) |"
+    return ["", head, "|---" * 8 + "|", *lines] if lines else []
 
 
 def _row(row: Record) -> str:

@@ -115,7 +115,7 @@ def record(method: str, seed: int, final: float, kept: float, capability: float)
     }
     return {
         "method": method, "seed": seed, "layout": "shared", "final": final, "persona_kept": kept, "seconds": 1.0,
-        "peak_gib": 1.0, "capability": {"difference": capability}, **shared,
+        "peak_gib": 1.0, "capability": {"difference": capability, "low": -9.0, "high": 9.0}, **shared,
     }  # fmt: skip
 
 
@@ -139,6 +139,9 @@ def test_a_method_is_compared_with_the_reference_of_its_own_seeds() -> None:
     ]
     assert shares == pytest.approx([0.7 / 0.8, 0.7 / 0.4, 1.4 / 1.2])
     assert methods_report.verdict(methods_report.means([*plain, first], "plain"), "plain").startswith("None:")
+    told = methods_report.table([*plain, first], "plain")
+    assert "| plain | 1 | 40.0 | 50.0 | 10.0 | 20.0 | 100.0 | +0.0 (-9.0 to +9.0) |" in told
+    assert "| other | 0 |" not in told
 
 
 def test_a_varied_configuration_is_the_same_but_for_what_it_changes(tiny_project: Path) -> None:
