@@ -71,7 +71,7 @@ def _told(rows: Sequence[Record]) -> list[str]:
 def _seeds(records: Sequence[Record], rows: Sequence[Record]) -> list[str]:
     lines = []
     for name in [row["method"] for row in rows if row["seeds"] > 1]:
-        for record in sorted((one for one in records if one["method"] == name), key=lambda one: one["seed"]):
+        for record in [record for record in records if record["method"] == name]:
             points = [_points(record[key]) for key in ("final", "learned", "forgetting", "persona_kept", "coherent")]
             change = "{difference:+z.1f} ({low:+z.1f} to {high:+z.1f})".format(**record["capability"])
             lines.append(f"| {' | '.join([name, str(record['seed']), *points, change])} |")
