@@ -25,9 +25,10 @@ point a label may lie."""
 
 
 def means(records: Sequence[Record], reference: str | None = None) -> list[Record]:
-    """A row a method: each measure's mean over its seeds, their number, and the `share` of the reference's accuracy
-    that is reached with the same seeds, None where there is none to compare with."""
-    whole = {record["seed"]: record["final"] for record in records if record["method"] == reference}
+    """A row a method: each measure's mean over its seeds, their number, and with the same seeds the `share` of the
+    reference's final accuracy that is reached, and the `share_of_learned`, of what it could do before it forgot any of
+    it; None where there is none to compare with."""
+    whole = {record["seed"]: record for record in records if record["method"] == reference}
     rows = []
     for name in dict.fromkeys(record["method"] for record in records):
         mine = [record for record in records if record["method"] == name]
@@ -37,9 +38,11 @@ def means(records: Sequence[Record], reference: str | None = None) -> list[Recor
             row[key] = float(np.mean(known)) if known else None
         row["capability"] = float(np.mean([record["capability"]["difference"] for record in mine]))
         row["peak_gib"] = max(record["peak_gib"] for record in mine)
-        paired = [(record["final"], whole[record["seed"]]) for record in mine if record["seed"] in whole]
-        reached, of = map(sum, zip(*paired, strict=True)) if paired else (0.0, 0.0)
-        row["share"] = reached / of if of else None
+        paired = [(record, whole[record["seed"]]) for record in mine if record["seed"] in whole]
+        reached = sum(record["final"] for record, _ in paired)
+        for key, of in (("share", "final"), ("share_of_learned", "learned")):
+            most = sum(plain[of] for _, plain in paired)
+            row[key] = reached / most if most else None
         rows.append(row)
     return rows
 
@@ -96,7 +99,7 @@ def _points(value: float | None) -> str:
 
 
 def verdict(rows: Sequence[Record], reference: str) -> str:
-    """One sentence on what was asked of the best method; nothing can be said without the reference."""
+    """What was asked of the best method; nothing can be said without the reference."""
     there = {row["method"]: row for row in rows}
     if reference not in there:
         return f"Nothing to compare with yet: {reference} has not been run."
@@ -112,9 +115,15 @@ def verdict(rows: Sequence[Record], reference: str) -> str:
     ]
     asked = (
         f"keep {KEEPS:.0%} of the personality's gain, lose at most {COSTS:g} point of capability and reach "
-        f"{LEARNS:.0%} of the accuracy of {reference} with the same seeds"
+        f"{LEARNS:.0%} of the final accuracy of {reference} with the same seeds"
     )
-    return f"{', '.join(good)}: {asked}, by these means." if good else f"None: {asked}, by these means."
+    if not good:
+        return f"None: {asked}, by these means."
+    learned = ", ".join(f"{name} {there[name]['share_of_learned']:.0%}" for name in good)
+    return (
+        f"{', '.join(good)}: {asked}, by these means. Of what {reference} had learned before it forgot, they can do "
+        f"at the end: {learned}."
+    )
 
 
 def plot(records: Sequence[Record]) -> str:

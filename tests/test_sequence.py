@@ -140,6 +140,9 @@ def test_a_method_is_compared_with_the_reference_of_its_own_seeds() -> None:
     assert shares == pytest.approx([0.7 / 0.8, 0.7 / 0.4, 1.4 / 1.2])
     assert methods_report.verdict(methods_report.means([*plain, first], "plain"), "plain").startswith("None:")
     told = methods_report.table([*plain, first], "plain")
+    assert "before it forgot" not in told
+    passing = methods_report.table([*plain, second], "plain")
+    assert "had learned before it forgot, they can do at the end: other 140%." in passing  # 0.7 of 0.5
     assert "| plain | 1 | 40.0 | 50.0 | 10.0 | 20.0 | 100.0 | +0.0 (-9.0 to +9.0) |" in told
     assert "| other | 0 |" not in told
 
