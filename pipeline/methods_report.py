@@ -117,13 +117,11 @@ def verdict(rows: Sequence[Record], reference: str) -> str:
         f"keep {KEEPS:.0%} of the personality's gain, lose at most {COSTS:g} point of capability and reach "
         f"{LEARNS:.0%} of the final accuracy of {reference} with the same seeds"
     )
-    if not good:
-        return f"None: {asked}, by these means."
-    learned = ", ".join(f"{name} {there[name]['share_of_learned']:.0%}" for name in good)
-    return (
-        f"{', '.join(good)}: {asked}, by these means. Of what {reference} had learned before it forgot, they can do "
-        f"at the end: {learned}."
-    )
+    said = f"{', '.join(good) or 'None'}: {asked}, by these means."
+    shares = [(name, there[name]["share_of_learned"]) for name in good]
+    learned = ", ".join(f"{name} {share:.0%}" for name, share in shares if share is not None)
+    later = f" Of what {reference} had learned before it forgot, they can do at the end: {learned}."
+    return said + later if learned else said
 
 
 def plot(records: Sequence[Record]) -> str:

@@ -143,6 +143,9 @@ def test_a_method_is_compared_with_the_reference_of_its_own_seeds() -> None:
     assert "before it forgot" not in told
     passing = methods_report.table([*plain, second], "plain")
     assert "had learned before it forgot, they can do at the end: other 140%." in passing  # 0.7 of 0.5
+    nothing = [{**row, "learned": 0.0} for row in plain]
+    rows = methods_report.means([*nothing, second], "plain")
+    assert methods_report.verdict(rows, "plain").endswith("by these means.")
     assert "| plain | 1 | 40.0 | 50.0 | 10.0 | 20.0 | 100.0 | +0.0 (-9.0 to +9.0) |" in told
     assert "| other | 0 |" not in told
 
