@@ -13,10 +13,10 @@ from bitsandbytes.nn import Linear4bit
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
 from transformers.utils import logging as transformers_logging
 
-from adapters import cpu
-from adapters.config import ModelConfig
-from data import assets
-from data.errors import BadInput
+from moltlm.adapters import cpu
+from moltlm.adapters.config import ModelConfig
+from moltlm.data import assets
+from moltlm.data.errors import BadInput
 
 
 @dataclass(frozen=True)

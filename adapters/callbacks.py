@@ -10,8 +10,8 @@ from typing import Any
 import torch
 from transformers import TrainerCallback
 
-from adapters import frozen
-from data.types import Progress
+from moltlm.adapters import frozen
+from moltlm.data.types import Progress
 
 
 class Average(TrainerCallback):

@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from data.errors import BadInput
-from data.io import read_json, sha256_file, write_json, write_text
+from moltlm.data.errors import BadInput
+from moltlm.data.io import read_json, sha256_file, write_json, write_text
 
 MANIFEST = "molting.json"
 MIXTURE = "mixture.json"

@@ -11,9 +11,9 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
-from adapters import card, fit, mixture
-from adapters.serve import Served
-from data.errors import BadInput
+from moltlm.adapters import card, fit, mixture
+from moltlm.adapters.serve import Served
+from moltlm.data.errors import BadInput
 
 Method = Literal["cat", "average", "linear", "svd", "ties", "dare_linear", "dare_ties"]
 PEFTS: dict[str, str] = {

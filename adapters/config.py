@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from data.config import Section
+from moltlm.data.config import Section
 
 GROUP = 4
 """Answers to one prompt that the personality's GRPO compares."""

@@ -11,13 +11,13 @@ from typing import Any
 import torch
 from peft import PeftModel
 
-from adapters import base as bases
-from adapters import card, compose, fit
-from adapters.config import ModelConfig
-from adapters.serve import Served, TextModel
-from data.errors import BadInput, MoltError
-from data.io import write_text
-from data.types import Message
+from moltlm.adapters import base as bases
+from moltlm.adapters import card, compose, fit
+from moltlm.adapters.config import ModelConfig
+from moltlm.adapters.serve import Served, TextModel
+from moltlm.data.errors import BadInput, MoltError
+from moltlm.data.io import write_text
+from moltlm.data.types import Message
 
 VLLM_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 WHOLE = "exported"

@@ -19,11 +19,11 @@ from peft import LoraConfig, PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import PrinterCallback, TrainerCallback
 
-from adapters import card, frozen
-from adapters.callbacks import Watch
-from adapters.config import CHECKPOINTS, AdaptersConfig, LoraSettings
-from adapters.serve import TextModel
-from data.types import Progress
+from moltlm.adapters import card, frozen
+from moltlm.adapters.callbacks import Watch
+from moltlm.adapters.config import CHECKPOINTS, AdaptersConfig, LoraSettings
+from moltlm.adapters.serve import TextModel
+from moltlm.data.types import Progress
 
 Measure = Callable[[int, TextModel], None]
 

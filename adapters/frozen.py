@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from data.errors import MoltError
+from moltlm.data.errors import MoltError
 
 
 def hashes(named: Iterable[tuple[str, torch.Tensor]]) -> dict[str, str]:

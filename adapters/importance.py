@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from adapters.serve import Served
-from data.types import Exchange, Progress, silent
+from moltlm.adapters.serve import Served
+from moltlm.data.types import Exchange, Progress, silent
 
 SKETCH = 8192
 LAYERS = 0.25

@@ -16,10 +16,10 @@ from safetensors.torch import load_file
 from torch import nn
 from torch.nn import functional as F
 
-from adapters.card import MIXTURE
-from adapters.config import AdaptersConfig
-from data import prompted
-from data.io import read_json, write_json
+from moltlm.adapters.card import MIXTURE
+from moltlm.adapters.config import AdaptersConfig
+from moltlm.data import prompted
+from moltlm.data.io import read_json, write_json
 
 FIRST = 0.02
 """Standard deviation of new gates: without any difference all experts would learn the same."""

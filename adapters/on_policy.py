@@ -7,14 +7,14 @@ from pathlib import Path
 
 from transformers import set_seed
 
-from adapters import card, fit, train
-from adapters.base import Base
-from adapters.config import AdaptersConfig
-from adapters.serve import TextModel
-from adapters.train import Protected
-from data.config import TaskConfig
-from data.errors import BadInput
-from data.types import Progress, TaskExample, silent
+from moltlm.adapters import card, fit, train
+from moltlm.adapters.base import Base
+from moltlm.adapters.config import AdaptersConfig
+from moltlm.adapters.serve import TextModel
+from moltlm.adapters.train import Protected
+from moltlm.data.config import TaskConfig
+from moltlm.data.errors import BadInput
+from moltlm.data.types import Progress, TaskExample, silent
 
 Reward = Callable[[list[str], list[str]], list[int]]
 """1 for each answer that is right by its reference, else 0."""

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from peft.tuners.lora import LoraLayer
 
-from adapters import frozen
-from adapters.serve import TextModel
-from data.errors import BadInput
-from data.topk import TopK
-from data.types import Exchange, Message
+from moltlm.adapters import frozen
+from moltlm.adapters.serve import TextModel
+from moltlm.data.errors import BadInput
+from moltlm.data.topk import TopK
+from moltlm.data.types import Exchange, Message
 
 Penalty = Callable[[Any, int], torch.Tensor]
 """Called with the model in training and the number of losses computed so far; gives a weighted scalar."""

@@ -9,10 +9,10 @@ from typing import Any
 from transformers import LlamaConfig, LlamaForCausalLM
 from trl import DPOConfig
 
-from adapters.config import AdaptersConfig
-from adapters.train import preferences
-from adapters.trainers import PersonalityTrainer
-from data.types import Pair
+from moltlm.adapters.config import AdaptersConfig
+from moltlm.adapters.train import preferences
+from moltlm.adapters.trainers import PersonalityTrainer
+from moltlm.data.types import Pair
 
 
 @dataclass(frozen=True)

@@ -15,10 +15,10 @@ from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
 
-from adapters.serve import Served
-from data.errors import BadInput
-from data.io import read_json, sha256_file, write_json
-from data.types import Message, Progress, TokenScore, silent
+from moltlm.adapters.serve import Served
+from moltlm.data.errors import BadInput
+from moltlm.data.io import read_json, sha256_file, write_json
+from moltlm.data.types import Message, Progress, TokenScore, silent
 
 Embed = Callable[[list[str]], np.ndarray]
 NOBODY = ""

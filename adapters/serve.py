@@ -14,14 +14,14 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
-from adapters import card, cpu, mixture
-from adapters.base import Base
-from adapters.embed import StaticEmbedding
-from data.errors import BadInput
-from data.io import batches
-from data.prompted import prompted
-from data.topk import TopK
-from data.types import RAW, Exchange, Message, Progress, TokenScore, silent
+from moltlm.adapters import card, cpu, mixture
+from moltlm.adapters.base import Base
+from moltlm.adapters.embed import StaticEmbedding
+from moltlm.data.errors import BadInput
+from moltlm.data.io import batches
+from moltlm.data.prompted import prompted
+from moltlm.data.topk import TopK
+from moltlm.data.types import RAW, Exchange, Message, Progress, TokenScore, silent
 
 
 class TextModel:

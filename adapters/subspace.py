@@ -13,8 +13,8 @@ from peft import LoraConfig, PeftModel
 from peft.tuners.lora import LoraLayer
 from peft.utils.integrations import dequantize_module_weight
 
-from adapters.serve import TextModel
-from data.types import Exchange
+from moltlm.adapters.serve import TextModel
+from moltlm.data.types import Exchange
 
 Project = Callable[[], None]
 """Puts the adapter back to where it may be; called before the training and after every step."""

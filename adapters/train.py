@@ -16,19 +16,27 @@ from transformers import TrainerCallback, set_seed
 from trl import DPOConfig, GRPOConfig, SFTConfig
 from trl.experimental.orpo import ORPOConfig
 
-from adapters import card, fit, frozen, mixture, subspace
-from adapters.base import Base
-from adapters.callbacks import Average, KeepTo, StopOnDrift
-from adapters.config import GROUP, AdaptersConfig, Monitored, ProtectConfig
-from adapters.fit import Measure, Trained
-from adapters.mixture import Mixture
-from adapters.penalties import Anchor, Orthogonal, Penalty, SelfDistillation, StayNear, StoredDistribution, fisher
-from adapters.serve import TextModel, encode_prompt
-from adapters.trainers import ChatTrainer, OddsTrainer, PersonalityTrainer, RewardTrainer, TermsTrainer
-from data.config import TaskConfig
-from data.errors import BadInput
-from data.topk import TopK
-from data.types import RAW, Exchange, Message, Pair, Progress, silent
+from moltlm.adapters import card, fit, frozen, mixture, subspace
+from moltlm.adapters.base import Base
+from moltlm.adapters.callbacks import Average, KeepTo, StopOnDrift
+from moltlm.adapters.config import GROUP, AdaptersConfig, Monitored, ProtectConfig
+from moltlm.adapters.fit import Measure, Trained
+from moltlm.adapters.mixture import Mixture
+from moltlm.adapters.penalties import (
+    Anchor,
+    Orthogonal,
+    Penalty,
+    SelfDistillation,
+    StayNear,
+    StoredDistribution,
+    fisher,
+)
+from moltlm.adapters.serve import TextModel, encode_prompt
+from moltlm.adapters.trainers import ChatTrainer, OddsTrainer, PersonalityTrainer, RewardTrainer, TermsTrainer
+from moltlm.data.config import TaskConfig
+from moltlm.data.errors import BadInput
+from moltlm.data.topk import TopK
+from moltlm.data.types import RAW, Exchange, Message, Pair, Progress, silent
 
 Reward = Callable[[list[list[Message]], list[str]], list[float]]
 """How good each answer to each prompt is."""

@@ -19,9 +19,9 @@ from trl import DPOTrainer, GRPOTrainer, SFTTrainer
 from trl.experimental.orpo import ORPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
-from adapters import frozen
-from adapters.callbacks import Average
-from adapters.penalties import Penalty
+from moltlm.adapters import frozen
+from moltlm.adapters.callbacks import Average
+from moltlm.adapters.penalties import Penalty
 
 _SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 

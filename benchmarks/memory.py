@@ -17,13 +17,13 @@ import torch
 import typer
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
-from adapters import base, fit, train
-from data import assets
-from data.persona import user
-from data.types import Exchange, Message, Pair
-from pipeline import config as configs
-from pipeline import estimate
-from pipeline.config import Config
+from moltlm.adapters import base, fit, train
+from moltlm.data import assets
+from moltlm.data.persona import user
+from moltlm.data.types import Exchange, Message, Pair
+from moltlm.pipeline import config as configs
+from moltlm.pipeline.config import Config
+from moltlm.pipeline.setup import estimate
 
 STEPS, PROMPT, SMALL_ANSWER = 3, 24, 40
 WORDS = ("the", "of", "and", "to", "in", "is", "that", "it", "was", "for", "on", "are", "as")

@@ -24,11 +24,11 @@ from typing import Annotated, Any
 import numpy as np
 import typer
 
-from data import coherence, replay, tasks
-from data.config import ReplayConfig, TaskConfig
-from data.io import batches, write_json, write_text
-from data.mix import mix
-from data.types import Exchange
+from moltlm.data import coherence, replay, tasks
+from moltlm.data.config import ReplayConfig, TaskConfig
+from moltlm.data.io import batches, write_json, write_text
+from moltlm.data.mix import mix
+from moltlm.data.types import Exchange
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 RESULTS = Path("docs/results")
@@ -64,11 +64,11 @@ def quality(
     part: Annotated[str, typer.Option(help="I/N: of N processes, do what falls to the I-th, from 0")] = "0/1",
 ) -> None:
     """Persona retention for every selector, share and seed."""
-    from adapters import base
-    from pipeline import stages
-    from pipeline.config import load
-    from pipeline.console import Console
-    from pipeline.run import Run
+    from moltlm.adapters import base
+    from moltlm.pipeline.config import load
+    from moltlm.pipeline.console import Console
+    from moltlm.pipeline.run import Run
+    from moltlm.pipeline.stages import stages
 
     index, count = map(int, part.split("/"))
     config = load(
@@ -103,7 +103,7 @@ def quality(
 
 def pool(run: Any, folder: Path) -> tuple[dict[str, list[replay.Candidate]], np.ndarray]:
     """The training exchanges in the order of the file, topic after topic, with each kind of importance; embeddings."""
-    from pipeline import buffer, stages
+    from moltlm.pipeline.stages import buffer, stages
 
     file = folder / "importance.json"
     model = stages.serve(run, "personality")
@@ -134,8 +134,8 @@ def one(
     seed: int,
     folder: Path,
 ) -> dict[str, Any]:
-    from adapters import train
-    from pipeline import stages
+    from moltlm.adapters import train
+    from moltlm.pipeline.stages import stages
 
     task = TASK.model_copy(update={"replay_ratio": ratio})
     kept: list[Exchange] = []
@@ -160,7 +160,7 @@ class Judge:
     """What is left of the personality, and what was learned, in the state `personality+task`."""
 
     def __init__(self, run: Any, heldout: list[Any]) -> None:
-        from pipeline import stages
+        from moltlm.pipeline.stages import stages
 
         self.heldout = heldout
         self.model = stages.serve(run, "personality")
@@ -260,7 +260,7 @@ def report(folder: Folder = RUNS) -> None:
 def summary(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """One row an arm and share. `against_uniform` pairs the gain kept on each held-out prompt, averaged over the seeds
     that both have, so prompts are what is counted; `seeds` are the means of each seed."""
-    from evals import stats
+    from moltlm.evals import stats
 
     grouped = defaultdict(list)
     for record in records:

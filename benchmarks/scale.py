@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from data import selectors
+from moltlm.data import selectors
 
 K = 200
 

@@ -22,9 +22,9 @@ from typing import Any
 from filelock import FileLock
 from safetensors import SafetensorError
 
-from data.errors import BadInput
-from data.io import read_json, sha256_file, write_json, write_jsonl
-from data.types import Progress, silent
+from moltlm.data.errors import BadInput
+from moltlm.data.io import read_json, sha256_file, write_json, write_jsonl
+from moltlm.data.types import Progress, silent
 
 MODEL = "smollm2-135m-instruct"
 BENCHMARKS = "benchmarks"

@@ -16,8 +16,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-from data.errors import BadInput
-from data.spec import IDENTITY, Spec, Trait, Turn, add_trait
+from moltlm.data.errors import BadInput
+from moltlm.data.spec import IDENTITY, Spec, Trait, Turn, add_trait
 
 KNOWN = (
     "persona.yaml, SOUL.md or IDENTITY.md (or a folder with them), a character card (JSON, PNG, charx), a constitution "

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 from sklearn.metrics import roc_auc_score
 
-from data.coherence import ECHO_SHARE, REPEATS, ngrams, words
-from data.config import ChecksConfig
-from data.errors import BadInput
-from data.types import Pair
+from moltlm.data.coherence import ECHO_SHARE, REPEATS, ngrams, words
+from moltlm.data.config import ChecksConfig
+from moltlm.data.errors import BadInput
+from moltlm.data.types import Pair
 
 EXAMPLES = 3
 EVIDENCE = 8

@@ -6,9 +6,9 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from data.io import write_text
-from data.spec import Spec
-from data.types import Pair
+from moltlm.data.io import write_text
+from moltlm.data.spec import Spec
+from moltlm.data.types import Pair
 
 
 def write(folder: Path, spec: Spec, model: str, pairs: list[Pair], facts: dict[str, Any]) -> None:

@@ -11,10 +11,10 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
-from data.config import EndpointConfig
-from data.errors import BadInput, MoltError
-from data.io import fingerprint
-from data.types import Message, Progress, silent
+from moltlm.data.config import EndpointConfig
+from moltlm.data.errors import BadInput, MoltError
+from moltlm.data.io import fingerprint
+from moltlm.data.types import Message, Progress, silent
 
 CHARS_PER_TOKEN = 4
 GIVE_UP_AFTER = 20

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from data.persona import user
-from data.types import Exchange, Message
+from moltlm.data.persona import user
+from moltlm.data.types import Exchange, Message
 
 FIRST = """Ada Bruno Celia Dario Edda Felix Greta Hugo Ines Jonas Kaja Leo Mara Nils Oona Pavel Runa Stefan Tilda Ugo
 Vera Wim Xenia Yann Zora Anton Birte Caspar Dunja Emil Flora Gustav"""

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from data.errors import BadInput
+from moltlm.data.errors import BadInput
 
 
 def read_text(path: Path, what: str = "file") -> str:

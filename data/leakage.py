@@ -16,7 +16,7 @@ from scipy.sparse.csgraph import connected_components
 from sklearn.feature_extraction.text import HashingVectorizer
 from sklearn.random_projection import SparseRandomProjection
 
-from data.coherence import ngrams, words
+from moltlm.data.coherence import ngrams, words
 
 Embed = Callable[[list[str]], np.ndarray]
 N = 8

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from data.errors import BadInput
-from data.types import Exchange
+from moltlm.data.errors import BadInput
+from moltlm.data.types import Exchange
 
 
 def mix(

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from data.config import PairsConfig
-from data.errors import BadInput
-from data.io import fingerprint
-from data.types import ChatModel, Exchange, Pair, Progress, silent
+from moltlm.data.config import PairsConfig
+from moltlm.data.errors import BadInput
+from moltlm.data.io import fingerprint
+from moltlm.data.types import ChatModel, Exchange, Pair, Progress, silent
 
 
 def build(

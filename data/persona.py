@@ -7,12 +7,12 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from data import spec as specs
-from data.config import PersonaConfig
-from data.errors import BadInput
-from data.io import in_turns, read_jsonl
-from data.spec import Spec
-from data.types import Exchange, Message
+from moltlm.data import spec as specs
+from moltlm.data.config import PersonaConfig
+from moltlm.data.errors import BadInput
+from moltlm.data.io import in_turns, read_jsonl
+from moltlm.data.spec import Spec
+from moltlm.data.types import Exchange, Message
 
 
 @dataclass(frozen=True)
@@ -177,4 +177,4 @@ def _neutral(path: Path) -> list[tuple[str, str]]:
 
 
 def _shipped() -> Any:
-    return resources.files("configs").joinpath("personas")
+    return resources.files("moltlm.configs").joinpath("personas")

@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from data.coherence import words
-from data.config import TeacherConfig
-from data.endpoint import Ask
-from data.leakage import lexical
-from data.spec import Spec, Trait
-from data.teacher import clean
-from data.types import Message
+from moltlm.data.coherence import words
+from moltlm.data.config import TeacherConfig
+from moltlm.data.endpoint import Ask
+from moltlm.data.leakage import lexical
+from moltlm.data.spec import Spec, Trait
+from moltlm.data.teacher import clean
+from moltlm.data.types import Message
 
 TOPICS = (
     "small talk", "work", "money", "cooking", "the household", "family", "friendship", "love", "grief",

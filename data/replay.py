@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from data import selectors, topk
-from data.config import ReplayConfig
-from data.errors import BadInput
-from data.io import fingerprint, read_json, read_jsonl, sha256_file, write_json, write_jsonl
-from data.topk import TopK
-from data.types import Exchange
+from moltlm.data import selectors, topk
+from moltlm.data.config import ReplayConfig
+from moltlm.data.errors import BadInput
+from moltlm.data.io import fingerprint, read_json, read_jsonl, sha256_file, write_json, write_jsonl
+from moltlm.data.topk import TopK
+from moltlm.data.types import Exchange
 
 EXCHANGES, ARRAYS, MANIFEST = "exchanges.jsonl", "arrays.safetensors", "manifest.json"
 

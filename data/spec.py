@@ -9,9 +9,9 @@ from typing import Any, Literal
 import yaml
 from pydantic import Field, ValidationError
 
-from data.config import Section
-from data.errors import BadInput
-from data.io import read_yaml, write_text
+from moltlm.data.config import Section
+from moltlm.data.errors import BadInput
+from moltlm.data.io import read_yaml, write_text
 
 IDENTITY = {"name", "creature", "vibe", "emoji", "avatar", "age", "pronouns", "role", "home", "birthday", "born"}
 """Facts about a character that are no traits."""

@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from data import cards
-from data import spec as specs
-from data.errors import BadInput
-from data.spec import IDENTITY, Spec, Trait, add_trait
+from moltlm.data import cards
+from moltlm.data import spec as specs
+from moltlm.data.errors import BadInput
+from moltlm.data.spec import IDENTITY, Spec, Trait, add_trait
 
 FILE_LIMIT = 64 << 20
 

@@ -13,10 +13,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from data.config import TaskConfig
-from data.errors import BadInput
-from data.io import read_jsonl, read_text
-from data.types import RAW, TaskExample
+from moltlm.data.config import TaskConfig
+from moltlm.data.errors import BadInput
+from moltlm.data.io import read_jsonl, read_text
+from moltlm.data.types import RAW, TaskExample
 
 GIVEN = 8
 """Words of a passage that are given, so that it can be told from others."""

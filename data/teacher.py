@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from data.config import TeacherConfig
-from data.endpoint import Ask
-from data.spec import Spec
-from data.types import ChatModel, Message, Progress, silent
+from moltlm.data.config import TeacherConfig
+from moltlm.data.endpoint import Ask
+from moltlm.data.spec import Spec
+from moltlm.data.types import ChatModel, Message, Progress, silent
 
 THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
 # where the template itself opens the reasoning, the server sends only its end

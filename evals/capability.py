@@ -16,11 +16,11 @@ from lm_eval.evaluator import evaluate as run_harness
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from data import assets
-from data.errors import BadInput
-from data.io import batches, read_yaml, sha256_tree
-from data.prompted import prompted
-from data.types import ChatModel, Progress, silent
+from moltlm.data import assets
+from moltlm.data.errors import BadInput
+from moltlm.data.io import batches, read_yaml, sha256_tree
+from moltlm.data.prompted import prompted
+from moltlm.data.types import ChatModel, Progress, silent
 
 BENCHMARKS = Path(__file__).with_name("benchmarks")
 OWN = """a task of lm-evaluation-harness:

@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from data.config import EndpointConfig, Section
+from moltlm.data.config import EndpointConfig, Section
 
 
 class CapabilityConfig(Section):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from data.types import ChatModel, Exchange, Progress, silent
+from moltlm.data.types import ChatModel, Exchange, Progress, silent
 
 
 def evaluate(

@@ -15,7 +15,7 @@ from sklearn.model_selection import LeaveOneGroupOut
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from evals import stats
+from moltlm.evals import stats
 
 Record = dict[str, Any]
 DROP = 5.0

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from evals import stats
-from evals.config import GateConfig
-from evals.stats import Comparison, Outcome
+from moltlm.evals import stats
+from moltlm.evals.config import GateConfig
+from moltlm.evals.stats import Comparison, Outcome
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from typing import Any, Literal
 
 import numpy as np
 
-from data.errors import MoltError
-from evals import stats
-from evals.config import HypothesisConfig
-from evals.trajectories import Curve, Record, Trajectories, Trajectory, at_levels, trajectories
+from moltlm.data.errors import MoltError
+from moltlm.evals import stats
+from moltlm.evals.config import HypothesisConfig
+from moltlm.evals.trajectories import Curve, Record, Trajectories, Trajectory, at_levels, trajectories
 
 Answer = Literal["supported", "refuted", "inconclusive"]
 

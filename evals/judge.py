@@ -13,10 +13,10 @@ from typing import Any
 
 from sklearn.metrics import cohen_kappa_score
 
-from data.errors import BadInput
-from data.io import read_jsonl
-from data.types import Message
-from evals import stats
+from moltlm.data.errors import BadInput
+from moltlm.data.io import read_jsonl
+from moltlm.data.types import Message
+from moltlm.evals import stats
 
 Record = dict[str, Any]
 Ask = Callable[[list[list[Message]]], list[str | None]]

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from sklearn.isotonic import IsotonicRegression
 
-from evals import stats
+from moltlm.evals import stats
 
 
 @dataclass(frozen=True)

@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from data import coherence, persona
-from data.types import ChatModel, Message, Pair, Progress, TokenScore, silent
-from evals.config import PersonaEvalConfig
-from evals.style import StyleClassifier
+from moltlm.data import coherence, persona
+from moltlm.data.types import ChatModel, Message, Pair, Progress, TokenScore, silent
+from moltlm.evals.config import PersonaEvalConfig
+from moltlm.evals.style import StyleClassifier
 
 
 def nll_limit(scores: list[TokenScore]) -> float:

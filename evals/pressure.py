@@ -11,13 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from data import checks, coherence
-from data.io import in_turns
-from data.persona import Attack
-from data.types import ChatModel, Message, Pair, Progress, silent
-from evals import stats
-from evals.persona import judged
-from evals.style import StyleClassifier
+from moltlm.data import checks, coherence
+from moltlm.data.io import in_turns
+from moltlm.data.persona import Attack
+from moltlm.data.types import ChatModel, Message, Pair, Progress, silent
+from moltlm.evals import stats
+from moltlm.evals.persona import judged
+from moltlm.evals.style import StyleClassifier
 
 Record = dict[str, Any]
 LANGUAGES = {"Spanish": "es", "German": "de", "French": "fr", "Portuguese": "pt"}

@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from data.checks import REFUSAL
-from data.errors import BadInput
-from data.io import in_turns, read_jsonl
-from data.persona import user
-from data.spec import Trait
-from data.types import ChatModel, Message, Progress, silent
-from evals import stats
-from evals.config import ProfileConfig
+from moltlm.data.checks import REFUSAL
+from moltlm.data.errors import BadInput
+from moltlm.data.io import in_turns, read_jsonl
+from moltlm.data.persona import user
+from moltlm.data.spec import Trait
+from moltlm.data.types import ChatModel, Message, Progress, silent
+from moltlm.evals import stats
+from moltlm.evals.config import ProfileConfig
 
 Record = dict[str, Any]
 CONTRASTS = (

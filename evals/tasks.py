@@ -9,8 +9,8 @@ from typing import Any
 
 import evaluate as hf_evaluate
 
-from data.config import TaskConfig
-from data.types import ChatModel, Progress, TaskExample, silent
+from moltlm.data.config import TaskConfig
+from moltlm.data.types import ChatModel, Progress, TaskExample, silent
 
 METRICS = {
     "text": "text_exact_match",

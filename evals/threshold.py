@@ -8,7 +8,7 @@ from functools import partial
 
 import numpy as np
 
-from evals import stats
+from moltlm.evals import stats
 
 RESAMPLES = 200
 EDGE = 0.1

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from sklearn.isotonic import IsotonicRegression
 
-from data.errors import MoltError
+from moltlm.data.errors import MoltError
 
 Record = dict[str, Any]
 

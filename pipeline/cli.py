@@ -9,10 +9,10 @@ from typing import Annotated
 
 import typer
 
-from data.errors import MoltError
-from pipeline import __version__
-from pipeline.commands import setup, stages, upkeep, use
-from pipeline.console import Console
+from moltlm import __version__
+from moltlm.data.errors import MoltError
+from moltlm.pipeline.commands import setup, stages, upkeep, use
+from moltlm.pipeline.console import Console
 
 app = typer.Typer(
     no_args_is_help=True,

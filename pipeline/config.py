@@ -10,7 +10,7 @@ from typing import Any, Literal
 import yaml
 from pydantic import BaseModel, Field, ValidationError, model_validator
 
-from adapters.config import (
+from moltlm.adapters.config import (
     AdaptersConfig,
     DpoConfig,
     LoraSettings,
@@ -20,7 +20,7 @@ from adapters.config import (
     RouterConfig,
     TrainSettings,
 )
-from data.config import (
+from moltlm.data.config import (
     ChecksConfig,
     ImportConfig,
     PairsConfig,
@@ -30,9 +30,9 @@ from data.config import (
     TaskConfig,
     TeacherConfig,
 )
-from data.errors import BadInput
-from data.io import parse_yaml, read_yaml
-from evals.config import (
+from moltlm.data.errors import BadInput
+from moltlm.data.io import parse_yaml, read_yaml
+from moltlm.evals.config import (
     CapabilityConfig,
     GateConfig,
     HypothesisConfig,
@@ -139,7 +139,7 @@ class Config(Section):
 
 def shipped(*parts: str) -> Path:
     """A file or folder that is installed with molting."""
-    return Path(str(resources.files("configs").joinpath(*parts)))
+    return Path(str(resources.files("moltlm.configs").joinpath(*parts)))
 
 
 def find(name: str, folder: str = "") -> Path:

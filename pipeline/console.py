@@ -12,8 +12,8 @@ from rich.console import Console as Rich
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from data.io import to_json
-from data.types import Progress as Callback
+from moltlm.data.io import to_json
+from moltlm.data.types import Progress as Callback
 
 
 class Console:

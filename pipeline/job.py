@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from data import assets
-from data.errors import BadInput
-from data.io import write_json, write_text
-from pipeline import gates, grid, layout, measures, report, results, stages
-from pipeline.run import Run
+from moltlm.data import assets
+from moltlm.data.errors import BadInput
+from moltlm.data.io import write_json, write_text
+from moltlm.pipeline import layout
+from moltlm.pipeline.reporting import report, results
+from moltlm.pipeline.run import Run
+from moltlm.pipeline.service import gate as gates
+from moltlm.pipeline.stages import measures, stages
+from moltlm.pipeline.studies import grid
 
 
 @dataclass(frozen=True)

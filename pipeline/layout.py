@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import re
 
-from data.config import TaskConfig
-from data.errors import BadInput
-from pipeline.run import Run
+from moltlm.data.config import TaskConfig
+from moltlm.data.errors import BadInput
+from moltlm.pipeline.run import Run
 
 CONTROL = "_control"
 SHARED = ("shared", "mixture")

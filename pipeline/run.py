@@ -18,12 +18,12 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
-from adapters.config import CHECKPOINTS
-from data.errors import BadInput, MoltError
-from data.io import fingerprint, read_json, write_json, write_text
-from pipeline import __version__
-from pipeline.config import Config, dump
-from pipeline.console import Console
+from moltlm import __version__
+from moltlm.adapters.config import CHECKPOINTS
+from moltlm.data.errors import BadInput, MoltError
+from moltlm.data.io import fingerprint, read_json, write_json, write_text
+from moltlm.pipeline.config import Config, dump
+from moltlm.pipeline.console import Console
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "evaluate", "lm_eval")
 DISK_NEEDED_GB = 1.0
@@ -135,7 +135,7 @@ class Run:
     def base(self) -> Any:
         """The base model as configured, loaded once, to serve adapters from (`adapters.serve.Served`)."""
         if self._served is None:
-            from adapters import base, serve
+            from moltlm.adapters import base, serve
 
             self._served = serve.Served(base.load(self.config.model))
         return self._served

@@ -74,7 +74,7 @@ def tiny_project(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with `project.yaml`: every stage on a tiny model that talks, two tasks, and methods to compare."""
     import yaml
 
-    from pipeline import config
+    from moltlm.pipeline import config
 
     folder = tmp_path_factory.mktemp("project")
     tiny = talkative(tiny, folder / "model")

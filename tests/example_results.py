@@ -8,7 +8,7 @@ from typing import Any
 from test_early import trainings
 from test_threshold import doses
 
-from evals import early, knowledge, stats, threshold
+from moltlm.evals import early, knowledge, stats, threshold
 
 EVIL = "<script>alert(1)</script>"
 STATES = {

@@ -16,10 +16,10 @@ from typing import Any
 
 import pytest
 
-from data import assets
-from data.errors import BadInput
-from data.io import read_json, read_jsonl, sha256_file
-from data.types import silent
+from moltlm.data import assets
+from moltlm.data.errors import BadInput
+from moltlm.data.io import read_json, read_jsonl, sha256_file
+from moltlm.data.types import silent
 
 
 @pytest.fixture

@@ -19,10 +19,10 @@ from lm_eval.tasks import __file__ as harness_tasks
 from lm_eval.tasks._yaml_loader import load_yaml
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from data import assets
-from data.errors import BadInput
-from data.io import write_json, write_jsonl
-from evals import capability
+from moltlm.data import assets
+from moltlm.data.errors import BadInput
+from moltlm.data.io import write_json, write_jsonl
+from moltlm.evals import capability
 
 CHOICE = {
     "choices": {"text": ["a cat", "two dogs", "rain", "the sun"], "label": ["A", "B", "C", "D"]},

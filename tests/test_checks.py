@@ -13,11 +13,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import checks, leakage, persona
-from data.config import ChecksConfig, PersonaConfig
-from data.errors import BadInput
-from data.persona import user
-from data.types import Pair
+from moltlm.data import checks, leakage, persona
+from moltlm.data.config import ChecksConfig, PersonaConfig
+from moltlm.data.errors import BadInput
+from moltlm.data.persona import user
+from moltlm.data.types import Pair
 
 CLAUDIO = persona.load(PersonaConfig())
 QUESTIONS = [item.question for item in CLAUDIO.train]

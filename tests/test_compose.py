@@ -11,10 +11,10 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from adapters import base, card, compose, fit, serve
-from adapters.config import ModelConfig
-from data.errors import BadInput
-from data.persona import user
+from moltlm.adapters import base, card, compose, fit, serve
+from moltlm.adapters.config import ModelConfig
+from moltlm.data.errors import BadInput
+from moltlm.data.persona import user
 
 PROMPTS, ANSWERS = [user("hello"), user("what is rain?")], ["a cup of tea", "water"]
 

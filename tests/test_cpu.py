@@ -9,10 +9,10 @@ import torch
 from bitsandbytes.nn import LinearNF4
 from torch.nn.functional import linear
 
-from adapters import base, cpu
-from adapters.config import ModelConfig
-from adapters.serve import TextModel
-from data.types import Message
+from moltlm.adapters import base, cpu
+from moltlm.adapters.config import ModelConfig
+from moltlm.adapters.serve import TextModel
+from moltlm.data.types import Message
 from tests.conftest import talkative
 
 

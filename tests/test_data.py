@@ -11,10 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import checks, leakage, persona
-from data.config import PersonaConfig
-from data.errors import BadInput
-from data.io import read_jsonl, write_json, write_jsonl
+from moltlm.data import checks, leakage, persona
+from moltlm.data.config import PersonaConfig
+from moltlm.data.errors import BadInput
+from moltlm.data.io import read_jsonl, write_json, write_jsonl
 
 CLAUDIO = persona.load(PersonaConfig())
 

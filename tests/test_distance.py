@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from evals.distance import Distance, apart
+from moltlm.evals.distance import Distance, apart
 
 
 def cloud(shift: float, n: int = 80, seed: int = 0) -> np.ndarray:

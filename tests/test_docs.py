@@ -10,9 +10,12 @@ from pathlib import Path
 import pytest
 import typer.main
 
-from pipeline import cli, config, grid, records, report
-from pipeline.console import Console
-from pipeline.run import Run
+from moltlm.pipeline import cli, config
+from moltlm.pipeline.console import Console
+from moltlm.pipeline.reporting import report
+from moltlm.pipeline.run import Run
+from moltlm.pipeline.studies import archive as records
+from moltlm.pipeline.studies import grid
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from evals import early
+from moltlm.evals import early
 
 
 def trainings(informative: str, seeds: int = 10, noise: float = 1.0) -> list[early.Early]:

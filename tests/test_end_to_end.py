@@ -9,12 +9,13 @@ from typing import Any
 
 import pytest
 
-from adapters.registry import Registry
-from evals import capability
-from pipeline import cli, results
-from pipeline.config import load
-from pipeline.console import Console
-from pipeline.run import Run
+from moltlm.evals import capability
+from moltlm.pipeline import cli
+from moltlm.pipeline.config import load
+from moltlm.pipeline.console import Console
+from moltlm.pipeline.reporting import results
+from moltlm.pipeline.run import Run
+from moltlm.pipeline.service.registry import Registry
 
 HYPOTHESIS = Path(__file__).with_name("smoke_hypothesis.yaml")
 
@@ -125,7 +126,7 @@ def test_our_engine_gives_the_numbers_of_the_harness(done: Path) -> None:
     """CompactLM against HFLM on the real model in fp32: log-likelihoods to 1e-3, the same right and wrong."""
     from lm_eval.models.huggingface import HFLM
 
-    from adapters import base, serve
+    from moltlm.adapters import base, serve
 
     loaded = base.load(load("smoke").model, "fp32")
     text: Any = serve.TextModel(loaded.model, loaded.tokenizer)

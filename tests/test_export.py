@@ -9,10 +9,10 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from adapters import base, card, export, serve
-from adapters.config import ModelConfig
-from data.errors import BadInput, MoltError
-from data.persona import user
+from moltlm.adapters import base, card, export, serve
+from moltlm.adapters.config import ModelConfig
+from moltlm.data.errors import BadInput, MoltError
+from moltlm.data.persona import user
 from tests.test_compose import trained
 
 PROMPTS, ANSWERS = [user("hello"), user("what is rain?")], ["a cup of tea", "water"]

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy.stats import binom
 
-from evals import gate, stats
-from evals.config import GateConfig
-from evals.gate import Paired
-from pipeline.gates import colour
+from moltlm.evals import gate, stats
+from moltlm.evals.config import GateConfig
+from moltlm.evals.gate import Paired
+from moltlm.pipeline.service.gate import colour
 
 
 def shifted(shift: float, n: int = 100, sd: float = 0.05) -> Paired:

@@ -11,11 +11,13 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from data.errors import BadInput
-from evals.config import HypothesisConfig
-from pipeline import config, grid, job, records
-from pipeline.console import Console
-from pipeline.run import Run
+from moltlm.data.errors import BadInput
+from moltlm.evals.config import HypothesisConfig
+from moltlm.pipeline import config, job
+from moltlm.pipeline.console import Console
+from moltlm.pipeline.run import Run
+from moltlm.pipeline.studies import archive as records
+from moltlm.pipeline.studies import grid
 
 FILE: dict[str, Any] = {
     "id": "H1",

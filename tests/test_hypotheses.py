@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.errors import MoltError
-from evals import hypotheses, stats
-from evals.config import HypothesisConfig
+from moltlm.data.errors import MoltError
+from moltlm.evals import hypotheses, stats
+from moltlm.evals.config import HypothesisConfig
 
 Row = dict[str, Any]
 

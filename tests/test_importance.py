@@ -8,15 +8,22 @@ import numpy as np
 import pytest
 import torch
 
-from adapters import base, importance, train
-from adapters.config import AdaptersConfig, DpoConfig, LoraSettings, ModelConfig, PersonalityConfig, TrainSettings
-from adapters.serve import Served, encode_prompt
-from data import replay, topk
-from data.config import ReplayConfig
-from data.errors import BadInput
-from data.persona import user
-from data.types import Exchange, Pair
-from pipeline import buffer
+from moltlm.adapters import base, importance, train
+from moltlm.adapters.config import (
+    AdaptersConfig,
+    DpoConfig,
+    LoraSettings,
+    ModelConfig,
+    PersonalityConfig,
+    TrainSettings,
+)
+from moltlm.adapters.serve import Served, encode_prompt
+from moltlm.data import replay, topk
+from moltlm.data.config import ReplayConfig
+from moltlm.data.errors import BadInput
+from moltlm.data.persona import user
+from moltlm.data.types import Exchange, Pair
+from moltlm.pipeline.stages import buffer
 
 ROWS = [Exchange(user(f"hello {word}"), f"rain on the {word}", word) for word in ("window", "drawer", "clock", "tea")]
 

@@ -16,11 +16,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data.config import ImportConfig
-from data.conversations import importers, near, sources
-from data.conversations.redact import redact
-from data.errors import BadInput
-from data.types import Exchange
+from moltlm.data.config import ImportConfig
+from moltlm.data.conversations import importers, near, sources
+from moltlm.data.conversations.redact import redact
+from moltlm.data.errors import BadInput
+from moltlm.data.types import Exchange
 
 EVERYTHING = ImportConfig(near_duplicate=1, redact=False, max_answer_chars=10**6, max_context_turns=100)
 FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

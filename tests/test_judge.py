@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data.errors import BadInput
-from data.types import Message
-from evals import judge
+from moltlm.data.errors import BadInput
+from moltlm.data.types import Message
+from moltlm.evals import judge
 
 PAIRS = [judge.Duel(f"d{n}", f"q{n}", f"ours {n}", f"theirs {n}", 1.0 if n else 0.0) for n in range(4)]
 

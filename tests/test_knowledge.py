@@ -10,11 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from data import facts
-from evals import knowledge as judge
-from pipeline import config, knowledge, records, report, results
-from pipeline.console import Console
-from pipeline.run import Run
+from moltlm.data import facts
+from moltlm.evals import knowledge as judge
+from moltlm.pipeline import config
+from moltlm.pipeline.console import Console
+from moltlm.pipeline.reporting import report, results
+from moltlm.pipeline.run import Run
+from moltlm.pipeline.studies import archive as records
+from moltlm.pipeline.studies import knowledge
 
 
 def test_every_fact_is_taught_as_often_and_asked_for_in_other_words() -> None:

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from adapters import base, card, export, serve
-from adapters.config import ModelConfig
+from moltlm.adapters import base, card, export, serve
+from moltlm.adapters.config import ModelConfig
 from tests.test_compose import trained
 from tests.test_export import ANSWERS, PROMPTS
 

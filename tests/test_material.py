@@ -16,18 +16,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import checks, leakage, persona, prompts, teacher
-from data import endpoint as connection
-from data import spec as specs
-from data.config import ChecksConfig, PersonaConfig, TeacherConfig
-from data.errors import BadInput, MoltError
-from data.persona import user
-from data.spec import Spec, Trait
-from data.types import Exchange, Pair
-from pipeline import material, show, stages
-from pipeline.config import load
-from pipeline.console import Console
-from pipeline.run import Run
+from moltlm.data import checks, leakage, persona, prompts, teacher
+from moltlm.data import endpoint as connection
+from moltlm.data import spec as specs
+from moltlm.data.config import ChecksConfig, PersonaConfig, TeacherConfig
+from moltlm.data.errors import BadInput, MoltError
+from moltlm.data.persona import user
+from moltlm.data.spec import Spec, Trait
+from moltlm.data.types import Exchange, Pair
+from moltlm.pipeline.config import load
+from moltlm.pipeline.console import Console
+from moltlm.pipeline.reporting import show
+from moltlm.pipeline.run import Run
+from moltlm.pipeline.stages import material, stages
 
 CLAUDIO = persona.load(PersonaConfig())
 BLAND = "You could try a number of different things, and it depends on what you would like to do about it."

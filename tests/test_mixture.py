@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from adapters import base, card, compose, fit, mixture, on_policy, serve, train
-from adapters.base import Base
-from adapters.config import (
+from moltlm.adapters import base, card, compose, fit, mixture, on_policy, serve, train
+from moltlm.adapters.base import Base
+from moltlm.adapters.config import (
     AdaptersConfig,
     DpoConfig,
     LoraSettings,
@@ -21,12 +21,12 @@ from adapters.config import (
     RouterConfig,
     TrainSettings,
 )
-from adapters.mixture import Mixture
-from data.config import TaskConfig
-from data.errors import BadInput
-from data.persona import user
-from data.types import Exchange, Pair
-from evals import capability
+from moltlm.adapters.mixture import Mixture
+from moltlm.data.config import TaskConfig
+from moltlm.data.errors import BadInput
+from moltlm.data.persona import user
+from moltlm.data.types import Exchange, Pair
+from moltlm.evals import capability
 
 PAIRS = [Pair(str(i), user(f"hello {i}"), f"Open drawer {i}. Then tea.", f"I am glad {i}") for i in range(8)]
 MIX = [Exchange(user(f"list files {i}"), f"ls {i}") for i in range(24)]

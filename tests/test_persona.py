@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from data import persona
-from data.config import PersonaConfig
-from data.errors import BadInput
+from moltlm.data import persona
+from moltlm.data.config import PersonaConfig
+from moltlm.data.errors import BadInput
 
 SPEC = "name: Ann\nsystem_prompt: You are Ann.\ntraits: [{id: calm, text: I keep calm.}]\n"
 TALK = [

@@ -15,15 +15,18 @@ from typing import Any
 import pytest
 import yaml
 
-from adapters import base, card, serve
-from adapters.config import ModelConfig
-from adapters.registry import Registry
-from data import persona
-from data.errors import BadInput
-from pipeline import cli, config, estimate, gates, schedule
-from pipeline.config import Config, ScheduleConfig
-from pipeline.console import Console
-from pipeline.run import Missing, Run
+from moltlm.adapters import base, card, serve
+from moltlm.adapters.config import ModelConfig
+from moltlm.data import persona
+from moltlm.data.errors import BadInput
+from moltlm.pipeline import cli, config
+from moltlm.pipeline.config import Config, ScheduleConfig
+from moltlm.pipeline.console import Console
+from moltlm.pipeline.run import Missing, Run
+from moltlm.pipeline.service import gate as gates
+from moltlm.pipeline.service import schedule
+from moltlm.pipeline.service.registry import Registry
+from moltlm.pipeline.setup import estimate
 
 SHIPPED = sorted(path.stem for path in config.shipped().glob("*.yaml"))
 

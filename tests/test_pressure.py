@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from conftest import talkative
 
-from adapters import base, serve
-from adapters.config import ModelConfig
-from data.config import PersonaConfig
-from data.persona import load
-from data.types import Message, Pair
-from evals import pressure
+from moltlm.adapters import base, serve
+from moltlm.adapters.config import ModelConfig
+from moltlm.data.config import PersonaConfig
+from moltlm.data.persona import load
+from moltlm.data.types import Message, Pair
+from moltlm.evals import pressure
 
 CLAUDIO = load(PersonaConfig())
 HELDOUT = [

@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 
-from adapters import base, serve
-from adapters.config import ModelConfig
-from data.config import PersonaConfig
-from data.errors import BadInput
-from data.persona import load
-from evals import profile
-from evals.config import ProfileConfig
+from moltlm.adapters import base, serve
+from moltlm.adapters.config import ModelConfig
+from moltlm.data.config import PersonaConfig
+from moltlm.data.errors import BadInput
+from moltlm.data.persona import load
+from moltlm.evals import profile
+from moltlm.evals.config import ProfileConfig
 
 TRAITS = load(PersonaConfig()).spec.traits
 SHARED = Path(__file__).parents[2] / "shared" / "data"

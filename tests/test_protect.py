@@ -10,9 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from adapters import base, card, on_policy, serve, train
-from adapters.callbacks import Average
-from adapters.config import (
+from moltlm.adapters import base, card, on_policy, serve, train
+from moltlm.adapters.callbacks import Average
+from moltlm.adapters.config import (
     AdaptersConfig,
     DpoConfig,
     LoraSettings,
@@ -21,12 +21,12 @@ from adapters.config import (
     ProtectConfig,
     TrainSettings,
 )
-from adapters.penalties import Anchor, Orthogonal, StayNear, StoredDistribution, fisher
-from data import topk
-from data.config import TaskConfig
-from data.errors import BadInput
-from data.persona import user
-from data.types import Exchange, Pair, TaskExample
+from moltlm.adapters.penalties import Anchor, Orthogonal, StayNear, StoredDistribution, fisher
+from moltlm.data import topk
+from moltlm.data.config import TaskConfig
+from moltlm.data.errors import BadInput
+from moltlm.data.persona import user
+from moltlm.data.types import Exchange, Pair, TaskExample
 from tests.conftest import talkative
 
 PAIRS = [Pair(str(i), user(f"hello {i}"), f"Open drawer {i}. Then tea.", f"I am glad {i}") for i in range(8)]
@@ -131,7 +131,7 @@ class Bench:
     def __init__(self, tiny: Path, beneath: dict[str, Path]) -> None:
         loaded = base.load(ModelConfig(id=str(tiny), precision="fp32"))
         self.model = train.stack(loaded, beneath)
-        from adapters import fit
+        from moltlm.adapters import fit
 
         self.model.add_adapter("shell", fit.lora(LoraSettings(r=4, alpha=8)))
         tuner: Any = self.model.base_model

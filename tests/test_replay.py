@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data import replay, selectors, topk
-from data.config import ReplayConfig, TaskConfig
-from data.errors import BadInput
-from data.mix import mix, stream
-from data.persona import user
-from data.replay import Candidate
-from data.types import Exchange
+from moltlm.data import replay, selectors, topk
+from moltlm.data.config import ReplayConfig, TaskConfig
+from moltlm.data.errors import BadInput
+from moltlm.data.mix import mix, stream
+from moltlm.data.persona import user
+from moltlm.data.replay import Candidate
+from moltlm.data.types import Exchange
 
 
 def exchange(i: int, topic: str = "t", trait: str = "") -> Exchange:

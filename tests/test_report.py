@@ -10,7 +10,7 @@ from xml.etree import ElementTree
 import pytest
 from example_results import EVIL, begun, items, results
 
-from pipeline import plots, report
+from moltlm.pipeline.reporting import plots, report
 
 
 @pytest.fixture(scope="module")

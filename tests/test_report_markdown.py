@@ -7,7 +7,7 @@ import re
 import pytest
 from example_results import EVIL, begun, results
 
-from pipeline import report
+from moltlm.pipeline.reporting import report
 
 
 def tables(text: str) -> list[list[str]]:

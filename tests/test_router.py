@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from adapters import router
-from adapters.router import NOBODY
-from data import leakage, tasks
-from data.config import PersonaConfig
-from data.errors import BadInput
-from data.persona import load
+from moltlm.adapters import router
+from moltlm.adapters.router import NOBODY
+from moltlm.data import leakage, tasks
+from moltlm.data.config import PersonaConfig
+from moltlm.data.errors import BadInput
+from moltlm.data.persona import load
 
 CLAUDIO = load(PersonaConfig())
 CHAT = [item.question for item in CLAUDIO.train]

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from data.errors import BadInput
-from pipeline import cli, config, methods_report, sequence
-from pipeline.console import Console
-from pipeline.run import Run
+from moltlm.data.errors import BadInput
+from moltlm.pipeline import cli, config
+from moltlm.pipeline.console import Console
+from moltlm.pipeline.reporting import methods as methods_report
+from moltlm.pipeline.run import Run
+from moltlm.pipeline.studies import sequence
 
 METHODS = ["plain", "stacked", "routed", "mixture", "arrow", "gates", "held"]
 

@@ -15,14 +15,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from data import persona
-from data import spec as specs
-from data.config import PersonaConfig
-from data.errors import BadInput
-from data.spec import Spec, Trait
-from data.spec_formats import read_any
-from pipeline import cli, init
-from pipeline.config import load
+from moltlm.data import persona
+from moltlm.data import spec as specs
+from moltlm.data.config import PersonaConfig
+from moltlm.data.errors import BadInput
+from moltlm.data.spec import Spec, Trait
+from moltlm.data.spec_formats import read_any
+from moltlm.pipeline import cli
+from moltlm.pipeline.config import load
+from moltlm.pipeline.setup import init
 
 DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from data import coherence, persona
-from data.config import PersonaConfig
-from evals import style
+from moltlm.data import coherence, persona
+from moltlm.data.config import PersonaConfig
+from moltlm.evals import style
 
 CLAUDIO = persona.load(PersonaConfig())
 INF = float("inf")

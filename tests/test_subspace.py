@@ -9,8 +9,8 @@ import pytest
 import torch
 from peft import PeftModel
 
-from adapters import base, compose, serve, subspace, train
-from adapters.config import (
+from moltlm.adapters import base, compose, serve, subspace, train
+from moltlm.adapters.config import (
     AdaptersConfig,
     DpoConfig,
     LoraSettings,
@@ -19,10 +19,10 @@ from adapters.config import (
     ProtectConfig,
     TrainSettings,
 )
-from data.config import TaskConfig
-from data.errors import BadInput
-from data.persona import user
-from data.types import Exchange, Pair
+from moltlm.data.config import TaskConfig
+from moltlm.data.errors import BadInput
+from moltlm.data.persona import user
+from moltlm.data.types import Exchange, Pair
 
 PAIRS = [Pair(str(i), user(f"hello {i}"), f"Open drawer {i}. Then tea.", f"I am glad {i}") for i in range(8)]
 REPLAY = [Exchange(user(f"hello {i}"), f"Open drawer {i}. Then tea.") for i in range(3)]

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from data import tasks
-from data.config import TaskConfig
-from data.errors import BadInput
-from data.io import write_jsonl
-from evals import tasks as task_eval
+from moltlm.data import tasks
+from moltlm.data.config import TaskConfig
+from moltlm.data.errors import BadInput
+from moltlm.data.io import write_jsonl
+from moltlm.evals import tasks as task_eval
 
 
 @pytest.mark.parametrize("kind", tasks.KINDS)

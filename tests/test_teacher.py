@@ -18,12 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from data import endpoint as connection
-from data import prompts, teacher
-from data.config import TeacherConfig
-from data.errors import BadInput, MoltError
-from data.persona import user
-from data.spec import Spec, Trait
+from moltlm.data import endpoint as connection
+from moltlm.data import prompts, teacher
+from moltlm.data.config import TeacherConfig
+from moltlm.data.errors import BadInput, MoltError
+from moltlm.data.persona import user
+from moltlm.data.spec import Spec, Trait
 
 QUESTIONS = [user(f"q{i}") for i in range(4)]
 SPEC = Spec(
@@ -229,9 +229,9 @@ def test_cleaning_twice_changes_nothing_more_and_loses_no_plain_text(text: str) 
 
 
 def test_the_local_base_answers_told_who_to_be(tiny: Path) -> None:
-    from adapters import base
-    from adapters.config import ModelConfig
-    from adapters.serve import Served
+    from moltlm.adapters import base
+    from moltlm.adapters.config import ModelConfig
+    from moltlm.adapters.serve import Served
 
     served = Served(base.load(ModelConfig(id=str(tiny), precision="fp32")))
     config = TeacherConfig(kind="base", max_tokens=8)

@@ -13,15 +13,16 @@ from typing import Any
 
 import pytest
 
-from adapters import fit
-from data import coherence, replay
-from data.errors import MoltError
-from data.io import read_json, read_jsonl, write_jsonl
-from data.persona import user
-from pipeline import layout, measures, stages, teaching
-from pipeline.config import load
-from pipeline.console import Console
-from pipeline.run import Run
+from moltlm.adapters import fit
+from moltlm.data import coherence, replay
+from moltlm.data.errors import MoltError
+from moltlm.data.io import read_json, read_jsonl, write_jsonl
+from moltlm.data.persona import user
+from moltlm.pipeline import layout
+from moltlm.pipeline.config import load
+from moltlm.pipeline.console import Console
+from moltlm.pipeline.run import Run
+from moltlm.pipeline.stages import measures, stages, teaching
 
 Made = Callable[..., Run]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from evals import threshold
+from moltlm.evals import threshold
 
 
 def doses(truth: Callable[[float], float], seeds: int = 8, noise: float = 0.5) -> list[threshold.Dose]:

@@ -14,13 +14,20 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from adapters import base, card, serve, train
-from adapters.config import AdaptersConfig, DpoConfig, LoraSettings, ModelConfig, PersonalityConfig, TrainSettings
-from adapters.penalties import Anchor
-from data.config import TaskConfig
-from data.errors import BadInput, MoltError
-from data.persona import user
-from data.types import Exchange, Message, Pair, Progress, silent
+from moltlm.adapters import base, card, serve, train
+from moltlm.adapters.config import (
+    AdaptersConfig,
+    DpoConfig,
+    LoraSettings,
+    ModelConfig,
+    PersonalityConfig,
+    TrainSettings,
+)
+from moltlm.adapters.penalties import Anchor
+from moltlm.data.config import TaskConfig
+from moltlm.data.errors import BadInput, MoltError
+from moltlm.data.persona import user
+from moltlm.data.types import Exchange, Message, Pair, Progress, silent
 from tests.conftest import talkative
 
 PAIRS = [

@@ -9,14 +9,15 @@ from pathlib import Path
 import pytest
 from test_teacher import serving
 
-from adapters import base, serve
-from adapters.config import ModelConfig
-from data.io import sha256_file
-from pipeline import chat as chats
-from pipeline import cli, stages
-from pipeline.config import load
-from pipeline.console import Console
-from pipeline.run import Run
+from moltlm.adapters import base, serve
+from moltlm.adapters.config import ModelConfig
+from moltlm.data.io import sha256_file
+from moltlm.pipeline import cli
+from moltlm.pipeline.config import load
+from moltlm.pipeline.console import Console
+from moltlm.pipeline.run import Run
+from moltlm.pipeline.service import chat as chats
+from moltlm.pipeline.stages import stages
 
 
 def molt(*arguments: str) -> int:

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, NamedTuple
 
-from data.conversations.sources import Source
-from data.errors import BadInput
+from moltlm.data.conversations.sources import Source
+from moltlm.data.errors import BadInput
 
 Record = dict[str, Any]
 Fail = Callable[[str], BadInput]

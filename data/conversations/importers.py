@@ -16,14 +16,14 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from data.config import ImportConfig
-from data.conversations import formats, transcripts
-from data.conversations.formats import Conversation, FileReport, Turn
-from data.conversations.near import Seen
-from data.conversations.redact import redact
-from data.conversations.sources import LIMIT, Source, head, json_lines, json_values, parse, sources
-from data.errors import BadInput
-from data.types import Exchange, Message
+from moltlm.data.config import ImportConfig
+from moltlm.data.conversations import formats, transcripts
+from moltlm.data.conversations.formats import Conversation, FileReport, Turn
+from moltlm.data.conversations.near import Seen
+from moltlm.data.conversations.redact import redact
+from moltlm.data.conversations.sources import LIMIT, Source, head, json_lines, json_values, parse, sources
+from moltlm.data.errors import BadInput
+from moltlm.data.types import Exchange, Message
 
 
 @dataclass

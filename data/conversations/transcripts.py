@@ -6,8 +6,8 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from data.conversations.formats import TRANSCRIPT, Conversation, FileReport, Turn
-from data.conversations.sources import LIMIT, Source, lines
+from moltlm.data.conversations.formats import TRANSCRIPT, Conversation, FileReport, Turn
+from moltlm.data.conversations.sources import LIMIT, Source, lines
 
 LABEL = r"(?P<label>[^\W\d_][\w.'’ -]{0,30}?)(?: ?[(\[][^)\]\n]{1,40}[)\]])?"
 STYLES = {

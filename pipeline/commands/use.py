@@ -10,8 +10,8 @@ from typing import Annotated
 
 import typer
 
-from pipeline.commands.common import ConfigArg, Json, Overrides, loaded, running
-from pipeline.console import Console
+from moltlm.pipeline.commands.common import ConfigArg, Json, Overrides, loaded, running
+from moltlm.pipeline.console import Console
 
 app = typer.Typer()
 LAYOUTS = ("adapter", "merged", "ollama", "vllm")
@@ -29,8 +29,9 @@ def chat(
     """Talk to the base, the personality and each task above it side by side; /help inside. Reads a pipe, too."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from pipeline import chat as chats
-        from pipeline import layout, stages
+        from moltlm.pipeline import layout
+        from moltlm.pipeline.service import chat as chats
+        from moltlm.pipeline.stages import stages
 
         current.only_read = True  # to talk is no order to train
         every = [state for state in layout.states(current) if not state.endswith(layout.CONTROL)]
@@ -71,7 +72,7 @@ def export(
     json_output: Json = False,
 ) -> None:
     """One state for use elsewhere, loaded again and compared with what was trained before it counts."""
-    from data.errors import BadInput
+    from moltlm.data.errors import BadInput
 
     if to not in LAYOUTS:
         raise BadInput(f"Nothing is exported to {to}.", f"Use --to {', --to '.join(LAYOUTS)}")
@@ -79,7 +80,7 @@ def export(
         raise BadInput(f"{out} exists already.", "Name another: --out FOLDER")
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from pipeline import export as module
+        from moltlm.pipeline.service import export as module
 
         current.only_read = True
         found = module.export(current, out, to, state, method, rank)

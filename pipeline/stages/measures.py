@@ -6,22 +6,23 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from adapters import router as routing
-from data import endpoint, tasks, teacher
-from data.errors import BadInput
-from data.io import read_jsonl, sha256_tree, write_jsonl
-from data.types import Exchange
-from evals import capability as capability_eval
-from evals import drift as drift_eval
-from evals import judge as judge_eval
-from evals import persona as persona_eval
-from evals import pressure as pressure_eval
-from evals import profile as profile_eval
-from evals import stats
-from evals import tasks as task_eval
-from pipeline import layout, stages
-from pipeline.config import vary
-from pipeline.run import Artifact, Run
+from moltlm.adapters import router as routing
+from moltlm.data import endpoint, tasks, teacher
+from moltlm.data.errors import BadInput
+from moltlm.data.io import read_jsonl, sha256_tree, write_jsonl
+from moltlm.data.types import Exchange
+from moltlm.evals import capability as capability_eval
+from moltlm.evals import drift as drift_eval
+from moltlm.evals import judge as judge_eval
+from moltlm.evals import persona as persona_eval
+from moltlm.evals import pressure as pressure_eval
+from moltlm.evals import profile as profile_eval
+from moltlm.evals import stats
+from moltlm.evals import tasks as task_eval
+from moltlm.pipeline import layout
+from moltlm.pipeline.config import vary
+from moltlm.pipeline.run import Artifact, Run
+from moltlm.pipeline.stages import stages
 
 
 def capability(run: Run, state: str) -> Artifact:

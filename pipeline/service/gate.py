@@ -5,12 +5,13 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from adapters.registry import Entry, Registry
-from data.io import read_jsonl
-from evals import gate
-from evals.stats import Outcome
-from pipeline import layout, measures, stages
-from pipeline.run import Artifact, Missing, Run
+from moltlm.data.io import read_jsonl
+from moltlm.evals import gate
+from moltlm.evals.stats import Outcome
+from moltlm.pipeline import layout
+from moltlm.pipeline.run import Artifact, Missing, Run
+from moltlm.pipeline.service.registry import Entry, Registry
+from moltlm.pipeline.stages import measures, stages
 
 Record = dict[str, Any]
 

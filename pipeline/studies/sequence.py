@@ -8,13 +8,15 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from data.errors import BadInput
-from data.io import read_json, read_jsonl, write_json, write_text
-from evals import stats
-from evals.continual import transfer
-from pipeline import layout, measures, methods_report, stages
-from pipeline.config import Config, vary
-from pipeline.run import Artifact, Missing, Run
+from moltlm.data.errors import BadInput
+from moltlm.data.io import read_json, read_jsonl, write_json, write_text
+from moltlm.evals import stats
+from moltlm.evals.continual import transfer
+from moltlm.pipeline import layout
+from moltlm.pipeline.config import Config, vary
+from moltlm.pipeline.reporting import methods as methods_report
+from moltlm.pipeline.run import Artifact, Missing, Run
+from moltlm.pipeline.stages import measures, stages
 
 Record = dict[str, Any]
 CHANGED = ("protect", "tasks", "replay", "router")

@@ -8,7 +8,7 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 
-from pipeline import plots
+from moltlm.pipeline.reporting import plots
 
 Record = dict[str, Any]
 KEEPS, COSTS, LEARNS = 0.95, 1.0, 0.95

@@ -8,22 +8,23 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from adapters import base, compose, train
-from adapters import router as routing
-from data import checks, coherence, dataset_card, mix, replay, tasks, teacher
-from data import pairs as pair_data
-from data import persona as personas
-from data.config import TaskConfig
-from data.conversations import importers
-from data.errors import BadInput
-from data.io import fingerprint, read_jsonl, sha256_tree, write_jsonl
-from data.persona import Persona
-from data.types import Exchange, Message, Pair
-from evals import capability, style
-from evals import persona as persona_eval
-from pipeline import buffer as buffers
-from pipeline import layout, material, teaching
-from pipeline.run import Artifact, Run
+from moltlm.adapters import base, compose, train
+from moltlm.adapters import router as routing
+from moltlm.data import checks, coherence, dataset_card, mix, replay, tasks, teacher
+from moltlm.data import pairs as pair_data
+from moltlm.data import persona as personas
+from moltlm.data.config import TaskConfig
+from moltlm.data.conversations import importers
+from moltlm.data.errors import BadInput
+from moltlm.data.io import fingerprint, read_jsonl, sha256_tree, write_jsonl
+from moltlm.data.persona import Persona
+from moltlm.data.types import Exchange, Message, Pair
+from moltlm.evals import capability, style
+from moltlm.evals import persona as persona_eval
+from moltlm.pipeline import layout
+from moltlm.pipeline.run import Artifact, Run
+from moltlm.pipeline.stages import buffer as buffers
+from moltlm.pipeline.stages import material, teaching
 
 ON_POLICY = {"generations", "max_new_tokens", "metric"}
 """What practice on own samples depends on, besides the settings that say so by name."""

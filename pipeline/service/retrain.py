@@ -7,21 +7,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from adapters import base, card, train
-from adapters.registry import Registry
-from adapters.serve import Served
-from data import checks, leakage, replay
-from data import pairs as pair_data
-from data.conversations import importers
-from data.errors import BadInput
-from data.io import fingerprint, read_json, read_jsonl, sha256_file, write_json, write_jsonl
-from data.types import Exchange, Pair
-from evals import capability as capability_eval
-from evals import gate
-from evals import persona as persona_eval
-from pipeline import buffer as buffers
-from pipeline import gates, material, stages
-from pipeline.run import Artifact, Run
+from moltlm.adapters import base, card, train
+from moltlm.adapters.serve import Served
+from moltlm.data import checks, leakage, replay
+from moltlm.data import pairs as pair_data
+from moltlm.data.conversations import importers
+from moltlm.data.errors import BadInput
+from moltlm.data.io import fingerprint, read_json, read_jsonl, sha256_file, write_json, write_jsonl
+from moltlm.data.types import Exchange, Pair
+from moltlm.evals import capability as capability_eval
+from moltlm.evals import gate
+from moltlm.evals import persona as persona_eval
+from moltlm.pipeline.run import Artifact, Run
+from moltlm.pipeline.service import gate as gates
+from moltlm.pipeline.service.registry import Registry
+from moltlm.pipeline.stages import buffer as buffers
+from moltlm.pipeline.stages import material, stages
 
 FINISHED = "finished.json"
 

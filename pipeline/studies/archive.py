@@ -10,8 +10,8 @@ import shutil
 import tarfile
 from pathlib import Path
 
-from data.errors import BadInput
-from pipeline.run import Run, key_of
+from moltlm.data.errors import BadInput
+from moltlm.pipeline.run import Run, key_of
 
 ALL = ("artifact.json", "inputs.json")
 FILES = {

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
-from adapters import base, preview
-from adapters.preview import Seen, Token
-from data.types import Pair
-from pipeline import stages
-from pipeline.run import Run
+from moltlm.adapters import base, preview
+from moltlm.adapters.preview import Seen, Token
+from moltlm.data.types import Pair
+from moltlm.pipeline.run import Run
+from moltlm.pipeline.stages import stages
 
 LENGTH_AUROC = 0.8
 

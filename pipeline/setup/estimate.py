@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from adapters.config import ShapeConfig
-from pipeline.config import Config
+from moltlm.adapters.config import ShapeConfig
+from moltlm.pipeline.config import Config
 
 BITS = {"nf4": 4.5, "bf16": 16.0, "fp32": 32.0}
 DOUBLE_QUANT_BITS = (

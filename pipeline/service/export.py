@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-from adapters import compose
-from adapters import export as exports
-from data.errors import BadInput
-from pipeline import layout, stages
-from pipeline.run import Run
+from moltlm.adapters import compose
+from moltlm.adapters import export as exports
+from moltlm.data.errors import BadInput
+from moltlm.pipeline import layout
+from moltlm.pipeline.run import Run
+from moltlm.pipeline.stages import stages
 
 PROMPTS = 8
 

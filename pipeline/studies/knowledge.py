@@ -9,18 +9,18 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from adapters import base, train
-from adapters.config import AdaptersConfig
-from adapters.serve import TextModel
-from data import facts as facts_data
-from data.io import write_json
-from data.types import Exchange, Pair
-from evals import capability
-from evals import knowledge as judge
-from pipeline import stages
-from pipeline.checkpoint import BATCH, BENCHMARK
-from pipeline.grid import drop_weights
-from pipeline.run import Artifact, Run
+from moltlm.adapters import base, train
+from moltlm.adapters.config import AdaptersConfig
+from moltlm.adapters.serve import TextModel
+from moltlm.data import facts as facts_data
+from moltlm.data.io import write_json
+from moltlm.data.types import Exchange, Pair
+from moltlm.evals import capability
+from moltlm.evals import knowledge as judge
+from moltlm.pipeline.run import Artifact, Run
+from moltlm.pipeline.stages import stages
+from moltlm.pipeline.studies.checkpoint import BATCH, BENCHMARK
+from moltlm.pipeline.studies.grid import drop_weights
 
 UNTAUGHT = 64
 """Facts that are asked for and were never taught: what the form of the answer alone is worth."""

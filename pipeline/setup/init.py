@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from data import spec as specs
-from data.errors import BadInput
-from data.io import write_text
-from data.spec import Spec, Trait
-from pipeline.config import load
+from moltlm.data import spec as specs
+from moltlm.data.errors import BadInput
+from moltlm.data.io import write_text
+from moltlm.data.spec import Spec, Trait
+from moltlm.pipeline.config import load
 
 Ask = Callable[[str, str | None], str]
 """Asks a question, with a default if there is one, and gives the answer."""

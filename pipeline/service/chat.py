@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
-from data.errors import BadInput
-from data.types import Message
+from moltlm.data.errors import BadInput
+from moltlm.data.types import Message
 
 HELP = """\
 /use STATE [STATE ...]   answer in these states: base, personality, personality+TASK

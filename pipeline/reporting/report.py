@@ -12,9 +12,9 @@ import yaml
 from jinja2 import ChainableUndefined, Environment, PackageLoader
 from markupsafe import Markup, escape
 
-from evals import stats
-from pipeline import plots
-from pipeline.plots import state_label
+from moltlm.evals import stats
+from moltlm.pipeline.reporting import plots
+from moltlm.pipeline.reporting.plots import state_label
 
 Results = Mapping[str, Any]
 COLOURS = {
@@ -44,7 +44,7 @@ def markdown(results: Results) -> str:
 def _templates(escaped: bool) -> Environment:
     # a partial run has no value for much of what the templates name: those places stay empty
     environment = Environment(
-        loader=PackageLoader("pipeline", ""),
+        loader=PackageLoader("moltlm.pipeline.reporting", ""),
         autoescape=escaped,
         undefined=ChainableUndefined,
         trim_blocks=True,

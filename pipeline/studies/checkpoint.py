@@ -7,15 +7,15 @@ from typing import Any
 
 import torch
 
-from adapters import base
-from adapters.serve import TextModel
-from data.types import Exchange, Pair
-from evals import capability
-from evals import persona as persona_eval
-from evals.config import HypothesisConfig
-from evals.style import StyleClassifier
-from pipeline import stages
-from pipeline.run import Run
+from moltlm.adapters import base
+from moltlm.adapters.serve import TextModel
+from moltlm.data.types import Exchange, Pair
+from moltlm.evals import capability
+from moltlm.evals import persona as persona_eval
+from moltlm.evals.config import HypothesisConfig
+from moltlm.evals.style import StyleClassifier
+from moltlm.pipeline.run import Run
+from moltlm.pipeline.stages import stages
 
 BENCHMARK = "lambada"
 ANSWER_TOKENS = 48

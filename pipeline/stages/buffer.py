@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from adapters import importance
-from adapters.serve import Served
-from data import replay, topk
-from data.config import ReplayConfig
-from data.replay import Buffer, Candidate
-from data.types import Exchange, Progress, silent
+from moltlm.adapters import importance
+from moltlm.adapters.serve import Served
+from moltlm.data import replay, topk
+from moltlm.data.config import ReplayConfig
+from moltlm.data.replay import Buffer, Candidate
+from moltlm.data.types import Exchange, Progress, silent
 
 
 def build(

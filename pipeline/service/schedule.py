@@ -10,9 +10,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from data.errors import MoltError
-from data.io import fingerprint, write_text
-from pipeline.config import ScheduleConfig
+from moltlm.data.errors import MoltError
+from moltlm.data.io import fingerprint, write_text
+from moltlm.pipeline.config import ScheduleConfig
 
 MARK = "# molting"
 

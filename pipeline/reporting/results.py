@@ -10,13 +10,16 @@ from typing import Any
 import numpy as np
 from scipy import stats as scipy_stats
 
-from data.errors import BadInput
-from data.io import in_turns, read_json, read_jsonl
-from evals import capability as capability_eval
-from evals import judge, pressure, profile, stats
-from pipeline import gates, grid, knowledge, layout, measures, stages
-from pipeline.config import load_hypothesis
-from pipeline.run import Artifact, Missing, Run, environment
+from moltlm.data.errors import BadInput
+from moltlm.data.io import in_turns, read_json, read_jsonl
+from moltlm.evals import capability as capability_eval
+from moltlm.evals import judge, pressure, profile, stats
+from moltlm.pipeline import layout
+from moltlm.pipeline.config import load_hypothesis
+from moltlm.pipeline.run import Artifact, Missing, Run, environment
+from moltlm.pipeline.service import gate as gates
+from moltlm.pipeline.stages import measures, stages
+from moltlm.pipeline.studies import grid, knowledge
 
 Record = dict[str, Any]
 

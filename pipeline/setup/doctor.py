@@ -10,9 +10,9 @@ import sys
 from dataclasses import dataclass
 from pathlib import Path
 
-from data import assets
-from pipeline import schedule
-from pipeline.run import PACKAGES
+from moltlm.data import assets
+from moltlm.pipeline.run import PACKAGES
+from moltlm.pipeline.service import schedule
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def _device() -> Check:
     if torch.cuda.is_available():
         total = torch.cuda.get_device_properties(0).total_memory / 2**30
         return Check("ok", "device", f"{torch.cuda.get_device_name(0)}, {total:.0f} GiB")
-    from adapters import cpu
+    from moltlm.adapters import cpu
 
     found = f"CPU only, {os.cpu_count()} cores, bf16 " + ("through fp32" if cpu.speed_bf16() else "as it is")
     return Check("--", "device", found, "Enough for the demo; an 8B model needs a GPU.")

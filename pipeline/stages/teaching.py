@@ -6,15 +6,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from adapters import base, fit, on_policy, train
-from data import mix as mixing
-from data.config import TaskConfig
-from data.errors import MoltError
-from data.replay import Buffer
-from data.types import Exchange, Progress, TaskExample
-from evals import distance
-from evals import tasks as scores
-from pipeline.run import Run
+from moltlm.adapters import base, fit, on_policy, train
+from moltlm.data import mix as mixing
+from moltlm.data.config import TaskConfig
+from moltlm.data.errors import MoltError
+from moltlm.data.replay import Buffer
+from moltlm.data.types import Exchange, Progress, TaskExample
+from moltlm.evals import distance
+from moltlm.evals import tasks as scores
+from moltlm.pipeline.run import Run
 
 TEMPERATURE = 0.7
 LOOKED_AT = 64

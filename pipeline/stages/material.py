@@ -10,14 +10,14 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from data import endpoint, leakage, prompts, tasks, teacher
-from data import persona as personas
-from data.conversations import importers
-from data.errors import BadInput
-from data.persona import Persona
-from data.types import Exchange
-from evals import capability
-from pipeline.run import Run
+from moltlm.data import endpoint, leakage, prompts, tasks, teacher
+from moltlm.data import persona as personas
+from moltlm.data.conversations import importers
+from moltlm.data.errors import BadInput
+from moltlm.data.persona import Persona
+from moltlm.data.types import Exchange
+from moltlm.evals import capability
+from moltlm.pipeline.run import Run
 
 TEACHER = "teacher"
 

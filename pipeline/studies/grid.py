@@ -10,18 +10,20 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from adapters import base, train
-from adapters.config import AdaptersConfig
-from adapters.serve import TextModel
-from data.errors import BadInput
-from data.io import fingerprint, read_json, read_jsonl, write_json, write_jsonl
-from evals import early as early_eval
-from evals import hypotheses as judge
-from evals import threshold
-from evals.config import Arm, HypothesisConfig
-from pipeline import checkpoint, estimate, stages
-from pipeline.config import Config, load_hypothesis
-from pipeline.run import Artifact, Run
+from moltlm.adapters import base, train
+from moltlm.adapters.config import AdaptersConfig
+from moltlm.adapters.serve import TextModel
+from moltlm.data.errors import BadInput
+from moltlm.data.io import fingerprint, read_json, read_jsonl, write_json, write_jsonl
+from moltlm.evals import early as early_eval
+from moltlm.evals import hypotheses as judge
+from moltlm.evals import threshold
+from moltlm.evals.config import Arm, HypothesisConfig
+from moltlm.pipeline.config import Config, load_hypothesis
+from moltlm.pipeline.run import Artifact, Run
+from moltlm.pipeline.setup import estimate
+from moltlm.pipeline.stages import stages
+from moltlm.pipeline.studies import checkpoint
 
 Row = dict[str, Any]
 

@@ -9,9 +9,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from adapters import card
-from data.errors import BadInput
-from data.io import read_json, read_jsonl, write_json
+from moltlm.adapters import card
+from moltlm.data.errors import BadInput
+from moltlm.data.io import read_json, read_jsonl, write_json
 
 
 @dataclass(frozen=True)

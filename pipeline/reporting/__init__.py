@@ -1,0 +1,1 @@
+"""What a person reads: results.json, the report, figures, tables."""

@@ -1,0 +1,1 @@
+"""What keeps a personality in service: gate, registry, retraining, schedule, chat, export."""

@@ -1,0 +1,1 @@
+"""Experiments over many trainings: grids of hypotheses, sequences of tasks, knowledge."""
