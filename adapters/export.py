@@ -15,6 +15,7 @@ from moltlm.adapters import base as bases
 from moltlm.adapters import card, compose, fit
 from moltlm.adapters.config import ModelConfig
 from moltlm.adapters.serve import Served, TextModel
+from moltlm.data import state as states
 from moltlm.data.errors import BadInput, MoltError
 from moltlm.data.io import write_text
 from moltlm.data.types import Message
@@ -129,7 +130,7 @@ def _stacked(base: bases.Base, folders: list[Path]) -> Served:
             raise BadInput("A mixture of experts is no plain LoRA, and cannot be exported.", "Export another layout.")
         served.load(card.read(folder).name, folder)
     if isinstance(served.model, PeftModel):
-        served.activate("+".join(served.adapters))
+        served.activate(states.of(*served.adapters))
     return served
 
 

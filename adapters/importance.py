@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from moltlm.adapters.serve import Served
+from moltlm.data.state import BASE, PERSONALITY
 from moltlm.data.types import Exchange, Progress, silent
 
 SKETCH = 8192
@@ -29,11 +30,11 @@ def measure(
     if kind == "gradient":
         return gradient_alignment(model, exchanges, progress)
     if kind == "kl":
-        with model.state("base"):
-            return np.array(model.kl_from("personality", prompts, answers, batch_size, progress))
-    with model.state("personality"):
+        with model.state(BASE):
+            return np.array(model.kl_from(PERSONALITY, prompts, answers, batch_size, progress))
+    with model.state(PERSONALITY):
         ours = model.score(prompts, answers, batch_size, progress)
-    with model.state("base"):
+    with model.state(BASE):
         theirs = model.score(prompts, answers, batch_size, progress)
     return np.array([a.per_token - b.per_token for a, b in zip(ours, theirs, strict=True)])
 
@@ -45,7 +46,7 @@ def gradient_alignment(model: Served, exchanges: list[Exchange], progress: Progr
     Gradients are those of the adapter's weights in the last quarter of the layers, kept as count sketches of 8,192
     numbers, which preserve inner products in expectation (Charikar et al. 2002).
     """
-    with model.state("personality"):
+    with model.state(PERSONALITY):
         weights = _top_weights(model.model)
         size = sum(weight.numel() for weight in weights)
         rng = torch.Generator().manual_seed(0)

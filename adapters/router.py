@@ -18,6 +18,7 @@ from sklearn.model_selection import KFold
 from moltlm.adapters.serve import Served
 from moltlm.data.errors import BadInput
 from moltlm.data.io import read_json, sha256_file, write_json
+from moltlm.data.state import Adapter, State
 from moltlm.data.types import Message, Progress, TokenScore, silent
 
 Embed = Callable[[list[str]], np.ndarray]
@@ -140,8 +141,8 @@ def load(folder: Path) -> Router:
 
 
 class Routed:
-    """A served model in whose state `personality+a|b|` each request is answered by `personality+a`, `personality+b`, or
-    `personality`. Implements `data.types.ChatModel`; any other state is the served model's own."""
+    """A served model in whose routed states each request is answered by one of the routes, or by none.
+    Implements `data.types.ChatModel`; any other state is the served model's own."""
 
     def __init__(self, served: Served, router: Router) -> None:
         self._served, self._router = served, router
@@ -156,11 +157,11 @@ class Routed:
         return self._served.tokenizer
 
     @contextmanager
-    def state(self, name: str) -> Iterator[None]:
+    def state(self, state: State) -> Iterator[None]:
         before = self._routing
-        self._routing = "|" in name
+        self._routing = bool(state.routes)
         try:
-            with self._served.state(name.split("+")[0] if self._routing else name):
+            with self._served.state(State(state.adapters)):
                 yield
         finally:
             self._routing = before
@@ -196,7 +197,7 @@ class Routed:
 
     def kl_from(
         self,
-        reference: str,
+        reference: State,
         prompts: list[list[Message]],
         completions: list[str],
         batch_size: int,
@@ -218,6 +219,6 @@ class Routed:
         found: dict[int, Any] = {}
         for name in dict.fromkeys(routes):
             rows = [place for place, route in enumerate(routes) if route == name]
-            with self._served.state(f"{first}+{name}" if name else first):
+            with self._served.state(first.above(Adapter(name)) if name else first):
                 found.update(zip(rows, call(rows), strict=True))
         return [found[place] for place in range(len(prompts))]

@@ -20,6 +20,7 @@ from moltlm.adapters.embed import StaticEmbedding
 from moltlm.data.errors import BadInput
 from moltlm.data.io import batches
 from moltlm.data.prompted import prompted
+from moltlm.data.state import BASE, State
 from moltlm.data.topk import TopK
 from moltlm.data.types import RAW, Exchange, Message, Progress, TokenScore, silent
 
@@ -135,7 +136,7 @@ class Served(TextModel):
     def __init__(self, base: Base) -> None:
         super().__init__(base.model, base.tokenizer)
         self.digest = base.digest
-        self.current = "base"
+        self.current = BASE
         self.manifests: dict[str, card.Manifest] = {}
 
     @property
@@ -164,29 +165,33 @@ class Served(TextModel):
                 module.set_scale(name, factor)
 
     @contextmanager
-    def state(self, name: str) -> Iterator[None]:
+    def state(self, state: State) -> Iterator[None]:
         before = self.current
-        self.activate(name)
+        self.activate(state)
         try:
             yield
         finally:
             self.activate(before)
 
-    def activate(self, name: str) -> None:
-        """Serve this state from now on. Raises BadInput when one of its adapters is not loaded."""
-        wanted = [] if name == "base" else name.split("+")
-        missing = [adapter for adapter in wanted if adapter not in self.adapters]
+    def activate(self, state: State) -> None:
+        """Serve this state from now on; the routes of a routed state are one gated adapter.
+
+        Raises:
+            BadInput: One of its adapters is not loaded.
+        """
+        names = list(map(str, state.gated))
+        missing = [name for name in names if name not in self.adapters]
         if missing:
             raise BadInput(f"No adapter {missing[0]} is loaded.", f"Loaded: {', '.join(self.adapters) or 'none'}.")
         if isinstance(self.model, PeftModel):
             tuner: Any = self.model.base_model
-            if wanted:
+            if names:
                 tuner.enable_adapter_layers()
-                tuner.set_adapter(wanted)
+                tuner.set_adapter(names)
             else:
                 tuner.disable_adapter_layers()
             self.model.requires_grad_(False).eval()  # set_adapter makes what it activates trainable
-        self.current = name
+        self.current = state
 
     @cached_property
     def _embedding(self) -> StaticEmbedding:
@@ -209,7 +214,7 @@ class Served(TextModel):
     @torch.no_grad()
     def kl_from(
         self,
-        reference: str,
+        reference: State,
         prompts: list[list[Message]],
         completions: list[str],
         batch_size: int,

@@ -25,9 +25,11 @@ import numpy as np
 import typer
 
 from moltlm.data import coherence, replay, tasks
+from moltlm.data import state as states
 from moltlm.data.config import ReplayConfig, TaskConfig
 from moltlm.data.io import batches, write_json, write_text
 from moltlm.data.mix import mix
+from moltlm.data.state import BASE, PERSONALITY, State
 from moltlm.data.types import Exchange
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -68,7 +70,7 @@ def quality(
     from moltlm.pipeline.config import load
     from moltlm.pipeline.console import Console
     from moltlm.pipeline.run import Run
-    from moltlm.pipeline.stages import stages
+    from moltlm.pipeline.stages import pairs
 
     index, count = map(int, part.split("/"))
     config = load(
@@ -83,7 +85,7 @@ def quality(
     )
     run = Run(config, Console())
     try:
-        heldout = spaced(stages.load_pairs(stages.pairs(run), "heldout"), PROMPTS)
+        heldout = spaced(pairs.load_pairs(pairs.pairs(run), "heldout"), PROMPTS)
         judge = Judge(run, heldout)
         candidates = pool(run, folder)
         jobs = [("none", 0.0, seed) for seed in SEEDS]
@@ -103,11 +105,11 @@ def quality(
 
 def pool(run: Any, folder: Path) -> tuple[dict[str, list[replay.Candidate]], np.ndarray]:
     """The training exchanges in the order of the file, topic after topic, with each kind of importance; embeddings."""
-    from moltlm.pipeline.stages import buffer, stages
+    from moltlm.pipeline.stages import buffer, pairs, serving
 
     file = folder / "importance.json"
-    model = stages.serve(run, "personality")
-    pairs = stages.load_pairs(stages.pairs(run), "train")
+    model = serving.serve(run, PERSONALITY)
+    pairs = pairs.load_pairs(pairs.pairs(run), "train")
     exchanges = [Exchange(pair.prompt, pair.chosen, pair.topic, pair.trait) for pair in pairs]
     if not file.is_file():
         values = {}
@@ -135,7 +137,7 @@ def one(
     folder: Path,
 ) -> dict[str, Any]:
     from moltlm.adapters import train
-    from moltlm.pipeline.stages import stages
+    from moltlm.pipeline.stages import personality
 
     task = TASK.model_copy(update={"replay_ratio": ratio})
     kept: list[Exchange] = []
@@ -150,7 +152,7 @@ def one(
     taught = [Exchange(item.prompt, item.answer, source="task") for item in examples]
     rows = mix(taught, kept, task.steps, task.batch_size, task.replayed, seed)
     shutil.rmtree(folder, ignore_errors=True)
-    beneath = {"personality": stages.personality(run).folder}
+    beneath = {"personality": personality.personality(run).folder}
     config = run.config.adapters()
     train.train_task(config, base.load(run.config.model), "task", task, rows, beneath, folder, seed)
     return {"kept": len(kept), "topics": len({item.topic for item in kept}), **judge(folder, task, seed)}
@@ -160,37 +162,37 @@ class Judge:
     """What is left of the personality, and what was learned, in the state `personality+task`."""
 
     def __init__(self, run: Any, heldout: list[Any]) -> None:
-        from moltlm.pipeline.stages import stages
+        from moltlm.pipeline.stages import pairs, serving
 
         self.heldout = heldout
-        self.model = stages.serve(run, "personality")
-        self.classifier = stages.classifier(run)
-        self.limit = stages.pairs(run).facts["nll_limit"]
-        self.start = {state: self.margins(state) for state in ("base", "personality")}
+        self.model = serving.serve(run, PERSONALITY)
+        self.classifier = pairs.classifier(run)
+        self.limit = pairs.pairs(run).facts["nll_limit"]
+        self.start = {state: self.margins(state) for state in (BASE, PERSONALITY)}
 
-    def margins(self, state: str) -> np.ndarray:
+    def margins(self, state: State) -> np.ndarray:
         """Log-likelihood of the hand-written answers, nats a token, prompt by prompt."""
         prompts, answers = [pair.prompt for pair in self.heldout], [pair.chosen for pair in self.heldout]
         with self.model.state(state):
             return np.array([score.per_token for score in self.model.score(prompts, answers, 16)])
 
     def __call__(self, folder: Path, task: TaskConfig, seed: int) -> dict[str, Any]:
-        model, state = self.model, "personality+task"
+        model, state = self.model, states.of("personality", "task")
         model.load("task", folder)
         try:
             return self._measure(model, state, task, seed)
         finally:
             model.model.delete_adapter("task")
 
-    def _measure(self, model: Any, state: str, task: TaskConfig, seed: int) -> dict[str, Any]:
+    def _measure(self, model: Any, state: State, task: TaskConfig, seed: int) -> dict[str, Any]:
         now = self.margins(state)
-        gained = self.start["personality"] - self.start["base"]
+        gained = self.start[PERSONALITY] - self.start[BASE]
         asked = spaced(self.heldout, WRITTEN)
         with model.state(state):
             answers = model.generate([pair.prompt for pair in asked], TOKENS, 32)
             test = tasks.examples(task, "test", seed)
             learned = greedily_right(model, test)
-        with model.state("base"):
+        with model.state(BASE):
             under_base = model.score([pair.prompt for pair in asked], answers, 32)
         scores = [
             p * coherence.check(pair.question, answer, -nll.per_token, self.limit).coherent
@@ -199,10 +201,10 @@ class Judge:
             )
         ]
         return {
-            "retained": float((now - self.start["base"]).mean() / gained.mean()),
+            "retained": float((now - self.start[BASE]).mean() / gained.mean()),
             "score": float(np.mean(scores)),
             "task": learned,
-            "kept_gain": [round(float(x), 4) for x in now - self.start["base"]],
+            "kept_gain": [round(float(x), 4) for x in now - self.start[BASE]],
             "gain": [round(float(x), 4) for x in gained],
         }
 

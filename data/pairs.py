@@ -8,6 +8,7 @@ from typing import Any
 from moltlm.data.config import PairsConfig
 from moltlm.data.errors import BadInput
 from moltlm.data.io import fingerprint
+from moltlm.data.state import BASE
 from moltlm.data.types import ChatModel, Exchange, Pair, Progress, silent
 
 
@@ -30,7 +31,7 @@ def build(
                 f"The prompt {item.question[:40]!r}... has {tokens} tokens, more than {config.max_prompt_tokens}.",
                 f"Shorten it, or set pairs.max_prompt_tokens={tokens}",
             )
-    with model.state("base"):
+    with model.state(BASE):
         prompts = [item.prompt for item in exchanges]
         rejected = model.generate(
             prompts, config.max_new_tokens, batch_size, progress, temperature=config.temperature, seed=seed

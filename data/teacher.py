@@ -7,6 +7,7 @@ import re
 from moltlm.data.config import TeacherConfig
 from moltlm.data.endpoint import Ask
 from moltlm.data.spec import Spec
+from moltlm.data.state import BASE
 from moltlm.data.types import ChatModel, Message, Progress, silent
 
 THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
@@ -61,7 +62,7 @@ def local(model: ChatModel, config: TeacherConfig, batch_size: int, seed: int, p
     """The base itself, told who to be."""
 
     def ask(prompts: list[list[Message]]) -> list[str | None]:
-        with model.state("base"):
+        with model.state(BASE):
             return list(
                 model.generate(
                     prompts, config.max_tokens, batch_size, progress, temperature=config.temperature, seed=seed

@@ -9,6 +9,8 @@ from typing import Any, Protocol, TypedDict
 
 import numpy as np
 
+from moltlm.data.state import State
+
 Progress = Callable[[int, int, str], None]
 """Called as (done, total, note) while something long goes on."""
 
@@ -79,10 +81,7 @@ class TokenScore:
 
 
 class ChatModel(Protocol):
-    """A base model with named adapter states, as `pipeline` hands it to `evals`.
-
-    A state is `base`, or adapter names joined by `+`, lowest first (`personality+reminders`).
-    """
+    """A base model with adapters, as `pipeline` hands it to `evals`."""
 
     @property
     def model(self) -> Any: ...
@@ -90,7 +89,7 @@ class ChatModel(Protocol):
     @property
     def tokenizer(self) -> Any: ...
 
-    def state(self, name: str) -> AbstractContextManager[None]:
+    def state(self, state: State) -> AbstractContextManager[None]:
         """Serve this state inside the `with`, and the one before it afterwards."""
         ...
 
@@ -118,7 +117,7 @@ class ChatModel(Protocol):
 
     def kl_from(
         self,
-        reference: str,
+        reference: State,
         prompts: list[list[Message]],
         completions: list[str],
         batch_size: int,

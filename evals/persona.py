@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from moltlm.data import coherence, persona
+from moltlm.data.state import BASE, State
 from moltlm.data.types import ChatModel, Message, Pair, Progress, TokenScore, silent
 from moltlm.evals.config import PersonaEvalConfig
 from moltlm.evals.style import StyleClassifier
@@ -21,7 +22,7 @@ def nll_limit(scores: list[TokenScore]) -> float:
 
 def evaluate(
     model: ChatModel,
-    state: str,
+    state: State,
     pairs: list[Pair],
     classifier: StyleClassifier,
     limit: float,
@@ -66,7 +67,7 @@ def judged(
     """What there is to say of each answer: its style, and whether it is language at all, for which the base has to find
     it likely enough after its prompt, or after its question alone."""
     asked = prompts or [persona.user(question) for question in questions]
-    with model.state("base"):
+    with model.state(BASE):
         under_base = model.score(asked, answers, batch_size, progress)
     return verdicts(questions, answers, under_base, classifier, limit)
 

@@ -14,6 +14,7 @@ import numpy as np
 from moltlm.data import checks, coherence
 from moltlm.data.io import in_turns
 from moltlm.data.persona import Attack
+from moltlm.data.state import State
 from moltlm.data.types import ChatModel, Message, Pair, Progress, silent
 from moltlm.evals import stats
 from moltlm.evals.persona import judged
@@ -127,7 +128,7 @@ def played(
 
 def evaluate(
     model: ChatModel,
-    state: str,
+    state: State,
     plays: list[Play],
     facts: dict[str, str],
     classifier: StyleClassifier,

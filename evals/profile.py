@@ -15,6 +15,7 @@ from moltlm.data.errors import BadInput
 from moltlm.data.io import in_turns, read_jsonl
 from moltlm.data.persona import user
 from moltlm.data.spec import Trait
+from moltlm.data.state import State
 from moltlm.data.types import ChatModel, Message, Progress, silent
 from moltlm.evals import stats
 from moltlm.evals.config import ProfileConfig
@@ -135,7 +136,7 @@ def material(config: ProfileConfig, traits: Sequence[Trait], seed: int) -> tuple
 
 def evaluate(
     model: ChatModel,
-    state: str,
+    state: State,
     choices: list[Choice],
     asked: list[Request],
     max_new_tokens: int,

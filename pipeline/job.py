@@ -8,11 +8,12 @@ from pathlib import Path
 from moltlm.data import assets
 from moltlm.data.errors import BadInput
 from moltlm.data.io import write_json, write_text
+from moltlm.data.state import BASE, PERSONALITY
 from moltlm.pipeline import layout
 from moltlm.pipeline.reporting import report, results
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.service import gate as gates
-from moltlm.pipeline.stages import measures, stages
+from moltlm.pipeline.stages import measures, pairs, personality, replay, tasks
 from moltlm.pipeline.studies import grid
 
 
@@ -29,21 +30,21 @@ def everything(run: Run) -> Outcome:
     if not all(state.present for state in assets.states()):
         with run.console.progress("assets") as progress:
             assets.pull(progress)
-    stages.pairs(run)
+    pairs.pairs(run)
     measures.check(run)  # now, and not after an hour of training
     for name in config.hypotheses:
         grid.check(run, name)
-    stages.personality(run)
-    stages.buffer(run)
-    for state in layout.states(run)[2:]:
-        stages.adapter(run, state.split("+")[-1])
+    personality.personality(run)
+    replay.buffer(run)
+    for adapter in layout.task_adapters(run):
+        tasks.trained(run, adapter)
     for state in layout.states(run):
         measures.persona_of(run, state)
         measures.capability(run, state)
         measures.drift(run, state)
     for state in layout.candidates(run) if config.pressure.on else []:
         measures.pressure(run, state)
-    for state in ["base", *layout.candidates(run)] if config.profile.on else []:
+    for state in [BASE, *layout.candidates(run)] if config.profile.on else []:
         measures.profile(run, state)
     if config.judge.kind == "endpoint":
         for state in layout.candidates(run):
@@ -51,9 +52,9 @@ def everything(run: Run) -> Outcome:
         if config.judge.labels:
             measures.judge_of_labels(run)
     for name in config.tasks:
-        measures.task_score(run, name, "personality")
-    for state in layout.states(run)[2:]:
-        measures.task_score(run, state.split("+")[-1], state)
+        measures.task_score(run, name, PERSONALITY)
+    for adapter in layout.task_adapters(run):
+        measures.task_score(run, adapter.name, layout.state_of(run, adapter))
     if config.gate.noise_runs:
         measures.noise(run)
     gates.judge_all(run)

@@ -1,78 +1,72 @@
-"""Which adapters make a state, by `protect.layout`: what a task is trained above, and what is served. Pure names."""
+"""Which adapters make a state, by `protect.layout`: what a task is trained above, and what is served."""
 
 from __future__ import annotations
 
-import re
-
 from moltlm.data.config import TaskConfig
 from moltlm.data.errors import BadInput
+from moltlm.data.state import BASE, PERSONALITY, PERSONALITY_ADAPTER, Adapter, State
 from moltlm.pipeline.run import Run
 
-CONTROL = "_control"
-SHARED = ("shared", "mixture")
+SINGLE_ADAPTER = ("shared", "mixture")
 """Layouts in which one adapter learns all tasks."""
 
 
-def beneath(run: Run, name: str) -> list[str]:
-    """The adapters that are active and frozen beneath a task's, lowest first, by `protect.layout`."""
-    return ["personality", *(earlier(run, name) if run.config.protect.layout == "stacked" else [])]
+def adapters_below(run: Run, adapter: Adapter) -> tuple[Adapter, ...]:
+    """The adapters that are active and frozen below a task's, lowest first."""
+    stacked = run.config.protect.layout == "stacked"
+    return (PERSONALITY_ADAPTER, *(map(Adapter, earlier_tasks(run, adapter)) if stacked else ()))
+
+
+def state_of(run: Run, adapter: Adapter) -> State:
+    """The state in which an adapter is served, no router being asked."""
+    if adapter == PERSONALITY_ADAPTER:
+        return PERSONALITY
+    return State((*adapters_below(run, adapter), adapter))
+
+
+def continued_from(run: Run, adapter: Adapter) -> Adapter | None:
+    """The adapter that is trained further for this task."""
+    earlier = earlier_tasks(run, adapter)
+    return Adapter(earlier[-1]) if run.config.protect.layout in SINGLE_ADAPTER and earlier else None
+
+
+def earlier_tasks(run: Run, adapter: Adapter) -> list[str]:
+    names = list(run.config.tasks)
+    return names[: names.index(adapter.name)]
+
+
+def task_adapters(run: Run) -> list[Adapter]:
+    """The adapters of all tasks, then their controls."""
+    tasks = run.config.tasks
+    return [*map(Adapter, tasks), *(Adapter(name, control=True) for name, task in tasks.items() if task.control)]
+
+
+def states(run: Run) -> list[State]:
+    """All states that the run compares: the base, the personality, and each task above it, controls last."""
+    return [BASE, PERSONALITY, *(state_of(run, adapter) for adapter in task_adapters(run))]
+
+
+def candidates(run: Run) -> list[State]:
+    """The states that could be used: neither the base nor a control."""
+    return [state for state in states(run)[1:] if not state.is_control]
+
+
+def task_settings(run: Run, adapter: Adapter) -> TaskConfig:
+    """The settings of a task, or of its control. Raises BadInput for a task that the config does not have."""
+    settings = run.config.tasks.get(adapter.name)
+    if settings is None:
+        names = ", ".join(run.config.tasks) or "none"
+        raise BadInput(f"The config has no task {adapter.name}.", f"Its tasks are: {names}. Add one under `tasks:`.")
+    return settings.model_copy(update={"replay_ratio": 0.0}) if adapter.control else settings
 
 
 def seed_of(run: Run, task: TaskConfig) -> int:
     return run.config.run.seed if task.seed is None else task.seed
 
 
-def state_of(run: Run, name: str) -> str:
-    """The state in which a task is served."""
-    return "+".join([*beneath(run, name), name])
-
-
-def continued(run: Run, name: str) -> str | None:
-    """The task whose adapter is trained further for this one."""
-    before = earlier(run, name)
-    return before[-1] if run.config.protect.layout in SHARED and before else None
-
-
-def earlier(run: Run, name: str) -> list[str]:
-    names = list(run.config.tasks)
-    return names[: names.index(name.removesuffix(CONTROL))]
-
-
-def states(run: Run) -> list[str]:
-    """All states that the run compares: the base, the personality, and each task above it, controls last."""
-    names = list(run.config.tasks)
-    controls = [f"{name}{CONTROL}" for name in names if run.config.tasks[name].control]
-    return ["base", "personality", *(state_of(run, name) for name in [*names, *controls])]
-
-
-def candidates(run: Run) -> list[str]:
-    """The states that could be used: neither the base nor a control."""
-    return [state for state in states(run)[1:] if not state.endswith(CONTROL)]
-
-
-def task_settings(run: Run, name: str) -> TaskConfig:
-    """The settings of a task, or of its control. Raises BadInput for a task that the config does not have."""
-    settings = run.config.tasks.get(name.removesuffix(CONTROL))
-    if settings is None:
-        known = ", ".join(run.config.tasks) or "none"
-        raise BadInput(f"The config has no task {name}.", f"Its tasks are: {known}. Add one under `tasks:`.")
-    return settings.model_copy(update={"replay_ratio": 0.0}) if name.endswith(CONTROL) else settings
-
-
-def names_in(state: str) -> list[str]:
-    """The adapters of a state, lowest first: none of `base`, three of `personality+a+b`, and of `personality+a|b|`,
-    where a request goes to a, to b, or to the personality alone, or its tokens to some of both."""
-    return [] if state == "base" else [name for name in re.split(r"[+|]", state) if name]
-
-
-def routes(state: str) -> list[str]:
-    """What there is to choose from in a routed state, nobody (`""`) included; nothing in any other."""
-    return state.split("+")[-1].split("|") if "|" in state else []
-
-
-def after(run: Run, names: list[str]) -> str:
+def state_after(run: Run, names: list[str]) -> State:
     """The state that is served when these tasks have been learned, in this order."""
-    layout = run.config.protect.layout
+    layout, adapters = run.config.protect.layout, tuple(map(Adapter, names))
     if layout == "stacked":
-        return "+".join(["personality", *names])
-    return f"personality+{names[-1]}" if layout in SHARED else f"personality+{'|'.join(names)}|"
+        return PERSONALITY.above(*adapters)
+    return PERSONALITY.above(adapters[-1]) if layout in SINGLE_ADAPTER else State(PERSONALITY.adapters, adapters)

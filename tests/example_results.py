@@ -16,7 +16,7 @@ STATES = {
     "personality": 34,
     "personality+reminders": 32,
     "personality+shell": 33,
-    "personality+reminders_control": 12,
+    "personality+reminders-control": 12,
 }
 
 
@@ -195,13 +195,13 @@ def results() -> dict[str, Any]:
             {"stage": "personality", "colour": "red", "reason": "the new was learned (+82 points)"},
             {"stage": "reminders", "colour": "red", "reason": "the new was learned and nothing was lost"},
             {"stage": "shell", "colour": "grey", "reason": "whether persona held is not resolved with these items"},
-            {"stage": "reminders_control", "colour": "blue", "reason": "persona got worse by more than the margin"},
+            {"stage": "reminders-control", "colour": "blue", "reason": "persona got worse by more than the margin"},
         ],
         "samples": [{"question": f"Question {i}? {EVIL}", "topic": "x", "answers": answers} for i in range(5)],
         "training": [
             trained("personality"),
             trained("reminders", examples=240, replayed=60),
-            trained("reminders_control", examples=180, replayed=0),
+            trained("reminders-control", examples=180, replayed=0),
             {
                 **{"name": "replay buffer", "candidates": 118, "kept": 64, "tokens": 4987},
                 **{"mean_importance": 0.81, "mean_importance_all": 0.62, "importance": "kl"},

@@ -15,6 +15,7 @@ from moltlm.adapters import base, card, compose, fit, serve
 from moltlm.adapters.config import ModelConfig
 from moltlm.data.errors import BadInput
 from moltlm.data.persona import user
+from moltlm.data.state import State
 
 PROMPTS, ANSWERS = [user("hello"), user("what is rain?")], ["a cup of tea", "water"]
 
@@ -52,7 +53,7 @@ def served(tiny: Path, folders: dict[str, Path]) -> serve.Served:
 
 def logits(served: serve.Served, state: str) -> torch.Tensor:
     rows = served.encode(PROMPTS, ANSWERS)
-    with served.state(state), torch.no_grad():
+    with served.state(State.parse(state)), torch.no_grad():
         return torch.cat(served.completion_logits(rows))
 
 

@@ -44,7 +44,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_job_leaves_results_and_a_report(done: Path) -> None:
     found = json.loads((done / "run" / "results.json").read_text())
-    names = ["base", "personality", "personality+reminders", "personality+reminders_control"]
+    names = ["base", "personality", "personality+reminders", "personality+reminders-control"]
     assert [state["name"] for state in found["states"]] == names
     for state in found["states"]:
         assert set(state["capability"]) == {"arc_easy", "piqa", "hellaswag", "lambada"}
@@ -60,7 +60,7 @@ def test_the_job_leaves_results_and_a_report(done: Path) -> None:
     assert found["states"][1]["drift"]["neutral"]["kl"]["mean"] > 0
     assert found["precision"] == "nf4"
     assert found["missing"] == []
-    assert [path["stage"] for path in found["paths"]] == ["personality", "reminders", "reminders_control"]
+    assert [path["stage"] for path in found["paths"]] == ["personality", "reminders", "reminders-control"]
     assert found["hypotheses"][0]["outcome"] == "inconclusive"
     assert found["retention"][0]["task"] == "reminders"
     training = {row["name"]: row for row in found["training"] if "curve" in row}

@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 from moltlm.adapters import base, card, export, serve
 from moltlm.adapters.config import ModelConfig
+from moltlm.data import state as states
 from moltlm.data.errors import BadInput, MoltError
 from moltlm.data.persona import user
 from tests.test_compose import trained
@@ -57,7 +58,7 @@ def test_anyone_can_load_the_adapter_with_peft_alone(tiny: Path, tmp_path: Path,
     for name, folder in zip(("p", "t"), folders, strict=True):
         served.load(name, folder)
     ids = torch.tensor([[5, 6, 7, 8]])
-    with served.state("p+t"), torch.no_grad():
+    with served.state(states.of("p", "t")), torch.no_grad():
         wanted = served.model(input_ids=ids).logits
     found = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny), str(tmp_path / "adapter"))
     with torch.no_grad():

@@ -22,6 +22,7 @@ from moltlm.data import replay, topk
 from moltlm.data.config import ReplayConfig
 from moltlm.data.errors import BadInput
 from moltlm.data.persona import user
+from moltlm.data.state import BASE, PERSONALITY
 from moltlm.data.types import Exchange, Pair
 from moltlm.pipeline.stages import buffer
 
@@ -52,9 +53,9 @@ def test_importance_is_what_it_says(served: Served) -> None:
     margin = importance.measure(served, "margin", ROWS, 2)
     for row, value, gain in zip(ROWS, kl, margin, strict=True):
         rows = served.encode([row.prompt], [row.answer])
-        with torch.no_grad(), served.state("personality"):
+        with torch.no_grad(), served.state(PERSONALITY):
             ours = torch.log_softmax(served.completion_logits(rows)[0].double(), -1)
-        with torch.no_grad(), served.state("base"):
+        with torch.no_grad(), served.state(BASE):
             theirs = torch.log_softmax(served.completion_logits(rows)[0].double(), -1)
         target = torch.tensor(rows[0][1], device=ours.device)[:, None]
         assert value == pytest.approx(float((ours.exp() * (ours - theirs)).sum(-1).mean()), rel=1e-3)
@@ -67,7 +68,7 @@ def test_gradient_alignment_is_the_cosine_with_all_others(served: Served) -> Non
     rows = [*ROWS, Exchange(user("list files"), "what what what what", "odd")]
     found = importance.measure(served, "gradient", rows, 2)
     gradients = []
-    with served.state("personality"):
+    with served.state(PERSONALITY):
         weights = [p for n, p in served.model.named_parameters() if ".personality." in n and ".layers.1." in n]
         for row in rows:
             for weight in weights:
@@ -94,7 +95,7 @@ def test_the_sum_of_others_leaves_oneself_out() -> None:
 
 
 def test_stored_distributions_are_those_of_the_state(served: Served) -> None:
-    with served.state("personality"):
+    with served.state(PERSONALITY):
         found = served.top_k(ROWS, 5, 3)
         rows = served.encode([row.prompt for row in ROWS], [row.answer for row in ROWS])
         with torch.no_grad():
@@ -113,7 +114,7 @@ def test_embeddings_depend_on_the_text_alone(served: Served) -> None:
     found = served.embed(texts)
     assert found.shape == (4, 64)
     assert np.allclose(np.linalg.norm(found[:3], axis=1), 1, atol=1e-5) and not found[3].any()
-    with served.state("personality"):
+    with served.state(PERSONALITY):
         assert (served.embed([texts[1]])[0] == found[1]).all()
     assert found[0] @ found[1] > found[0] @ found[2]
 

@@ -28,7 +28,7 @@ from moltlm.pipeline.config import load
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.reporting import show
 from moltlm.pipeline.run import Run
-from moltlm.pipeline.stages import material, stages
+from moltlm.pipeline.stages import material, pairs
 
 CLAUDIO = persona.load(PersonaConfig())
 BLAND = "You could try a number of different things, and it depends on what you would like to do about it."
@@ -403,18 +403,18 @@ def test_what_is_measured_is_never_trained_on(run: Run, tmp_path: Path) -> None:
 
 
 def test_pairs_are_built_shown_and_described(run: Run) -> None:
-    artifact = stages.pairs(run)
+    artifact = pairs.pairs(run)
     facts = artifact.facts
-    assert facts["pairs"] == len(stages.load_pairs(artifact, "train"))
+    assert facts["pairs"] == len(pairs.load_pairs(artifact, "train"))
     card = (artifact.folder / "README.md").read_text()
     assert f"{facts['pairs']} pairs to train on" in card and "| conversations |" in card
     text = "\n".join(show.lint(facts))
     assert "prompt too long" in text and "variety:" in text
     value, lines = show.lines(run, "train", 2)
     assert len(value["examples"]) == 2
-    pairs = {pair_.id: pair_ for pair_ in stages.load_pairs(artifact, "train") if pair_.chosen.isascii()}
+    by_id = {pair.id: pair for pair in pairs.load_pairs(artifact, "train") if pair.chosen.isascii()}
     for example in value["examples"]:
-        if example["id"] in pairs:  # the tiny teacher's half characters do not come back token by token
+        if example["id"] in by_id:  # the tiny teacher's half characters do not come back token by token
             learned = "".join(token for token, is_learned in example["chosen"] if is_learned)
-            assert pairs[example["id"]].chosen in learned and pairs[example["id"]].question not in learned
+            assert by_id[example["id"]].chosen in learned and by_id[example["id"]].question not in learned
     assert sum(line.count("«") for line in lines) >= 4

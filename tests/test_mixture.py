@@ -22,9 +22,11 @@ from moltlm.adapters.config import (
     TrainSettings,
 )
 from moltlm.adapters.mixture import Mixture
+from moltlm.data import state as states
 from moltlm.data.config import TaskConfig
 from moltlm.data.errors import BadInput
 from moltlm.data.persona import user
+from moltlm.data.state import PERSONALITY
 from moltlm.data.types import Exchange, Pair
 from moltlm.evals import capability
 
@@ -80,7 +82,7 @@ def served(tiny: Path, beneath: dict[str, Path], **adapters: Path) -> Any:
     found = serve.Served(loaded(tiny))
     for name, folder in {**beneath, **adapters}.items():
         found.load(name, folder)
-    found.activate("+".join(found.adapters))
+    found.activate(states.of(*found.adapters))
     return found
 
 
@@ -207,7 +209,7 @@ def test_token_gates_learn_alone_and_can_leave_all_to_the_personality(
 ) -> None:
     model = served(tiny, beneath, shell=plain)
     alone = compose.experts(model, ["shell"], tmp_path / "joined")
-    with model.state("personality"):
+    with model.state(PERSONALITY):
         wanted = logits(model)
     made = train.train_gates(settings(tiny), loaded(tiny), tmp_path / "joined", alone, MIX[:12], beneath, tmp_path, 0)
     assert made.moved == 14 and made.steps == 3

@@ -15,6 +15,7 @@ from moltlm.adapters.config import ModelConfig
 from moltlm.data.config import PersonaConfig
 from moltlm.data.errors import BadInput
 from moltlm.data.persona import load
+from moltlm.data.state import BASE
 from moltlm.evals import profile
 from moltlm.evals.config import ProfileConfig
 
@@ -54,7 +55,7 @@ def test_values_are_what_the_likelihoods_say(tiny: Path, tmp_path: Path) -> None
     rows = [{"question": "Rain?", "behavior": "wet", "answer_matching": match} for match in ("Yes", "No")]
     choices = profile.yes_or_no(written(tmp_path, "t.jsonl", rows), 0, 0)
     asked = profile.requests(written(tmp_path, "x.jsonl", [{"prompt": "Tea?", "label": "safe"}]), 0, 0)
-    first, second, refused = profile.evaluate(served, "base", choices, asked, 4, 2)
+    first, second, refused = profile.evaluate(served, BASE, choices, asked, 4, 2)
     yes, no = (math.exp(s.logprob) for s in served.score([choices[0].prompt] * 2, ["Yes", "No"], 1))
     assert first["value"] == pytest.approx(yes / (yes + no), rel=1e-4)
     assert first["value"] + second["value"] == pytest.approx(1, rel=1e-4)

@@ -22,10 +22,12 @@ from moltlm.adapters.config import (
     TrainSettings,
 )
 from moltlm.adapters.penalties import Anchor, Orthogonal, StayNear, StoredDistribution, fisher
+from moltlm.data import state as states
 from moltlm.data import topk
 from moltlm.data.config import TaskConfig
 from moltlm.data.errors import BadInput
 from moltlm.data.persona import user
+from moltlm.data.state import PERSONALITY
 from moltlm.data.types import Exchange, Pair, TaskExample
 from tests.conftest import talkative
 
@@ -60,7 +62,7 @@ def beneath(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, P
 def stored(tiny: Path, beneath: dict[str, Path]) -> list[topk.TopK]:
     served = serve.Served(base.load(ModelConfig(id=str(tiny), precision="fp32")))
     served.load("personality", beneath["personality"])
-    with served.state("personality"):
+    with served.state(PERSONALITY):
         return [row.kept for row in served.top_k(REPLAY, 8, 2)]
 
 
@@ -87,8 +89,8 @@ def drift(tiny: Path, beneath: dict[str, Path], folder: Path, rows: list[Exchang
     served = serve.Served(base.load(ModelConfig(id=str(tiny), precision="fp32")))
     served.load("personality", beneath["personality"])
     served.load("shell", folder)
-    with served.state("personality+shell"):
-        found = served.kl_from("personality", [row.prompt for row in rows], [row.answer for row in rows], 2)
+    with served.state(states.of("personality", "shell")):
+        found = served.kl_from(PERSONALITY, [row.prompt for row in rows], [row.answer for row in rows], 2)
     return sum(found) / len(found)
 
 

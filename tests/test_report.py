@@ -193,7 +193,7 @@ def test_the_summary_is_plain() -> None:
         in lines
     )
     assert "gate: personality promoted; shell not promoted (persona unresolved)" in lines
-    assert "paths: personality red, reminders red, shell grey, reminders_control blue" in lines
+    assert "paths: personality red, reminders red, shell grey, reminders-control blue" in lines
     assert lines[-4].startswith("H015: inconclusive. dpo - sft")
     assert (
         lines[-3].startswith("explored, ")

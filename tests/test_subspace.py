@@ -19,6 +19,7 @@ from moltlm.adapters.config import (
     ProtectConfig,
     TrainSettings,
 )
+from moltlm.data import state as states
 from moltlm.data.config import TaskConfig
 from moltlm.data.errors import BadInput
 from moltlm.data.persona import user
@@ -57,7 +58,7 @@ def trained(config: AdaptersConfig, beneath: dict[str, Path], folder: Path, star
     served = serve.Served(base.load(config.model))
     for name, path in {**beneath, "shell": folder}.items():
         served.load(name, path)
-    served.activate("personality+shell")
+    served.activate(states.of("personality", "shell"))
     assert isinstance(served.model, PeftModel)
     return served.model
 

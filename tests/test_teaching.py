@@ -14,15 +14,18 @@ from typing import Any
 import pytest
 
 from moltlm.adapters import fit
-from moltlm.data import coherence, replay
+from moltlm.data import coherence
+from moltlm.data import replay as buffers
+from moltlm.data import state as states
 from moltlm.data.errors import MoltError
 from moltlm.data.io import read_json, read_jsonl, write_jsonl
 from moltlm.data.persona import user
+from moltlm.data.state import PERSONALITY, Adapter
 from moltlm.pipeline import layout
 from moltlm.pipeline.config import load
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Run
-from moltlm.pipeline.stages import measures, stages, teaching
+from moltlm.pipeline.stages import measures, replay, serving, tasks, teaching
 
 Made = Callable[..., Run]
 
@@ -53,49 +56,49 @@ def made(tiny_project: Path, tmp_path: Path) -> Iterator[Made]:
 
 def test_own_answers_that_are_right_are_learned_in_rounds(made: Made) -> None:
     run = made(own={"on_policy": "regenerate", "on_policy_steps": 6, "on_policy_rounds": 2})
-    first, then = stages.task(run, "own"), stages.practice(run, "own")
+    first, then = tasks.task(run, Adapter("own")), tasks.practice(run, Adapter("own"))
     assert first.facts["apart"] >= 0 and first.facts["risk"] in ("low", "medium", "high")
     assert len(then.facts["right"]) == 2 and min(then.facts["right"]) >= 4
-    assert stages.adapter(run, "own").fingerprint == then.fingerprint != first.fingerprint
-    assert measures.task_score(run, "own", "personality+own").facts["exact_match"] > 0.5
+    assert tasks.trained(run, Adapter("own")).fingerprint == then.fingerprint != first.fingerprint
+    assert measures.task_score(run, "own", states.of("personality", "own")).facts["exact_match"] > 0.5
     assert (then.folder / "round-0" / "adapter_model.safetensors").is_file()
 
 
 def test_too_few_right_answers_to_learn_from_are_an_error(made: Made) -> None:
     run = made(own={"on_policy": "regenerate", "steps": 2, "learning_rate": 1e-5})
     with pytest.raises(MoltError, match="too few to learn from"):
-        stages.practice(run, "own")
+        tasks.practice(run, Adapter("own"))
 
 
 def test_a_stream_is_trained_on_once_and_in_order(made: Made) -> None:
-    found = stages.task(made(own={"arrival": "stream", "steps": 10}), "own")
+    found = tasks.task(made(own={"arrival": "stream", "steps": 10}), Adapter("own"))
     assert found.facts["examples"] == 40 and found.facts["replayed"] == 0
 
 
 def test_the_least_strength_that_will_do_is_kept(made: Made) -> None:
     first = made()
-    whole = stages.task(first, "own")
+    whole = tasks.task(first, Adapter("own"))
     first.close()
     run = made(**{"protect.scales": "[0.0, 0.6]"})
-    found = stages.task(run, "own")
+    found = tasks.task(run, Adapter("own"))
     assert whole.facts["strength"] == 1 and found.facts["strength"] in (0.6, 1.0)
     assert found.facts["strength"] == read_json(found.folder / "molting.json")["training"].get("strength", 1.0)
-    assert measures.task_score(run, "own", "personality+own").facts["exact_match"] > 0.5
+    assert measures.task_score(run, "own", states.of("personality", "own")).facts["exact_match"] > 0.5
     assert {item["step"] for item in read_jsonl(found.folder / "metrics.jsonl")} == set(range(1, 31))
 
 
 def test_a_weakened_adapter_is_as_if_it_were_served_so(made: Made, tmp_path: Path) -> None:
     run = made()
-    plain = stages.task(run, "own").folder
+    plain = tasks.task(run, Adapter("own")).folder
     shutil.copytree(plain, tmp_path / "weak")
     fit.weaken(tmp_path / "weak", 0.25)
-    model = stages.serve(run, "personality+own")
+    model = serving.serve(run, states.of("personality", "own"))
     model.load("weak", tmp_path / "weak")
     model.scale("own", 0.25)
     prompts, answers = [user("list files 3")], ["ls"]
     found = []
-    for state in ("personality+own", "personality+weak"):
-        with model.state(state):
+    for name in ("own", "weak"):
+        with model.state(states.of("personality", name)):
             found.append(model.score(prompts, answers, 1)[0].logprob)
     assert found[0] == pytest.approx(found[1], abs=1e-4)
     run.release()
@@ -133,10 +136,11 @@ def test_plain_texts_are_pretrained_on_beside_conversations(made: Made, tmp_path
         "answer": "{answer}",
     }
     run = made(own={**text, "replay_ratio": 0.25})
-    done = stages.task(run, "own")
+    done = tasks.task(run, Adapter("own"))
     assert done.facts["replayed"] == 20
     before, after = (
-        measures.task_score(run, "own", state).facts["exact_match"] for state in ("personality", "personality+own")
+        measures.task_score(run, "own", state).facts["exact_match"]
+        for state in (PERSONALITY, states.of("personality", "own"))
     )
     assert 0 < before < after < 1
     with pytest.raises(MoltError, match="no right answers"):
@@ -148,7 +152,7 @@ def test_a_share_of_what_is_replayed_is_neutral_or_instructions(made: Made, tmp_
     rows = [{"prompt": f"What is number {i}?", "response": f"A number, {i}."} for i in range(6)]
     write_jsonl(tmp_path / "instructions.jsonl", rows)
     run = made(own=own, **{"replay.neutral_share": 0.25, "replay.instructions": str(tmp_path / "instructions.jsonl")})
-    lesson = stages._lesson(run, "own", stages.buffer(run), [], None)
+    lesson = tasks.lesson_of(run, Adapter("own"), None)
     assert len(lesson.instructions) == 6
     given = (lesson.taught, lesson.buffer.exchanges if lesson.buffer else [], lesson.instructions)
     for share, counts in ((0.0, [8, 8, 0]), (0.25, [8, 6, 2]), (1.0, [8, 0, 8])):
@@ -156,17 +160,17 @@ def test_a_share_of_what_is_replayed_is_neutral_or_instructions(made: Made, tmp_
         assert [sum(item in rows for item in found) for rows in given] == counts
     plain = teaching.mixture(replace(lesson, instructions=[]), 1.0)
     assert sum(item in lesson.neutral for item in plain) == 8
-    before = stages.task(run, "own")
+    before = tasks.task(run, Adapter("own"))
     run.close()
-    assert stages.task(made(own=own), "own").fingerprint != before.fingerprint
+    assert tasks.task(made(own=own), Adapter("own")).fingerprint != before.fingerprint
 
 
 def test_the_buffer_can_hold_what_the_personality_says_itself(made: Made, monkeypatch: pytest.MonkeyPatch) -> None:
     run = made(**{"replay.answers": "own", "replay.distribution": "none"})
     monkeypatch.setattr(coherence, "check", lambda *_: SimpleNamespace(coherent=True))  # a tiny model has no language
-    kept = replay.load(stages.buffer(run).folder).exchanges
-    model = stages.serve(run, "personality")
-    with model.state("personality"):
+    kept = buffers.load(replay.buffer(run).folder).exchanges
+    model = serving.serve(run, PERSONALITY)
+    with model.state(PERSONALITY):
         said = model.generate([item.prompt for item in kept], run.config.pairs.max_new_tokens, 8)
     assert [item.answer for item in kept] == said
 
@@ -174,20 +178,7 @@ def test_the_buffer_can_hold_what_the_personality_says_itself(made: Made, monkey
 def test_earlier_tasks_are_replayed_from_memory(made: Made) -> None:
     second = {"kind": "shell", "train": 24, "test": 8, "steps": 4, "batch_size": 4, "replay_ratio": 0.5}
     run = made(**{"protect.layout": "shared", "protect.task_memory": 6}, others={"shell": second}, own={"steps": 4})
-    found = stages.task(run, "shell")
+    found = tasks.task(run, Adapter("shell"))
     assert found.facts["replayed"] == 8
-    assert layout.continued(run, "shell") == "own"
-    assert layout.after(run, ["own", "shell"]) == "personality+shell"
-
-
-@pytest.mark.parametrize(
-    ("state", "names", "routes"),
-    [
-        ("base", [], []),
-        ("personality+a+b", ["personality", "a", "b"], []),
-        ("personality+a|", ["personality", "a"], ["a", ""]),
-        ("personality+a|b|", ["personality", "a", "b"], ["a", "b", ""]),
-    ],
-)
-def test_a_state_names_its_adapters_and_its_routes(state: str, names: list[str], routes: list[str]) -> None:
-    assert (layout.names_in(state), layout.routes(state)) == (names, routes)
+    assert layout.continued_from(run, Adapter("shell")) == Adapter("own")
+    assert layout.state_after(run, ["own", "shell"]) == states.of("personality", "shell")

@@ -27,6 +27,7 @@ from moltlm.adapters.penalties import Anchor
 from moltlm.data.config import TaskConfig
 from moltlm.data.errors import BadInput, MoltError
 from moltlm.data.persona import user
+from moltlm.data.state import BASE, PERSONALITY, State
 from moltlm.data.types import Exchange, Message, Pair, Progress, silent
 from tests.conftest import talkative
 
@@ -160,9 +161,9 @@ def test_sdft_learns_to_say_without_the_spec_what_it_says_with_it(tiny: Path, tm
         prompts, answers = [pair.prompt for pair in PAIRS], [pair.rejected for pair in PAIRS]
         with torch.no_grad():
             told = [[{"role": "system", "content": spec}, *prompt] for prompt in prompts]
-            with served.state("base"):
+            with served.state(BASE):
                 teacher = served.completion_logits(served.encode(told, answers))  # type: ignore[arg-type]
-            with served.state(state):
+            with served.state(State.parse(state)):
                 student = served.completion_logits(served.encode(prompts, answers))
         rows = [(t.log_softmax(-1), s.log_softmax(-1)) for t, s in zip(teacher, student, strict=True)]
         return float(torch.cat([(t.exp() * (t - s)).sum(-1) for t, s in rows]).mean())
@@ -209,8 +210,8 @@ def test_kl_penalty_is_zero_at_the_start_and_pins_the_model_when_large(tiny: Pat
         personality(tiny, folder, dpo={"kl_weight": weight}, personality={"steps": 8})
         served = serve.Served(base.load(ModelConfig(id=str(tiny), precision="fp32")))
         served.load("personality", folder)
-        with served.state("personality"):
-            kl[weight] = sum(served.kl_from("base", [n.prompt for n in NEUTRAL], [n.answer for n in NEUTRAL], 2))
+        with served.state(PERSONALITY):
+            kl[weight] = sum(served.kl_from(BASE, [n.prompt for n in NEUTRAL], [n.answer for n in NEUTRAL], 2))
     assert kl[1000.0] < kl[0.0] / 5
 
 
@@ -272,12 +273,12 @@ def test_stacked_states_are_the_sum_of_their_adapters_and_base_is_untouched(tiny
     served.load("shell", tmp_path / "t")
     seen = {}
     for state in ("personality+shell", "base", "personality", "base", "personality+shell"):
-        with served.state(state):
+        with served.state(State.parse(state)):
             seen.setdefault(state, []).append(served.score(prompts, answers, 1)[0].logprob)
     assert seen["base"] == [bare, bare]
     assert seen["personality+shell"][0] == seen["personality+shell"][1] > seen["personality"][0]
-    with served.state("base"):
-        assert served.kl_from("base", prompts, answers, 1)[0] == pytest.approx(0.0, abs=1e-6)
+    with served.state(BASE):
+        assert served.kl_from(BASE, prompts, answers, 1)[0] == pytest.approx(0.0, abs=1e-6)
 
 
 def test_padding_and_batching_change_no_score(tiny: Path) -> None:
@@ -447,7 +448,7 @@ def test_ewc_keeps_the_weights_that_neutral_answers_depend_on(tiny: Path, tmp_pa
         if parameters == "lora":
             served = serve.Served(after)
             served.load("personality", folder)
-            served.activate("personality")
+            served.activate(PERSONALITY)
             text: serve.TextModel = served
         else:
             after.model.load_state_dict(load_file(folder / "model.safetensors"), strict=False)

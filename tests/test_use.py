@@ -11,13 +11,16 @@ from test_teacher import serving
 
 from moltlm.adapters import base, serve
 from moltlm.adapters.config import ModelConfig
+from moltlm.data import state as states
 from moltlm.data.io import sha256_file
+from moltlm.data.state import BASE, PERSONALITY, Adapter
 from moltlm.pipeline import cli
 from moltlm.pipeline.config import load
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.service import chat as chats
-from moltlm.pipeline.stages import stages
+from moltlm.pipeline.stages import tasks
+from moltlm.pipeline.stages.serving import serve as serve_state
 
 
 def molt(*arguments: str) -> int:
@@ -30,8 +33,8 @@ def molt(*arguments: str) -> int:
 def config(tiny_project: Path) -> str:
     name = str(tiny_project / "project.yaml")
     run = Run(load(name), Console())
-    stages.task(run, "reminders")
-    stages.task(run, "shell")
+    tasks.task(run, Adapter("reminders"))
+    tasks.task(run, Adapter("shell"))
     run.close()
     return name
 
@@ -96,14 +99,14 @@ def test_chat_reads_a_pipe_and_survives_mistakes(
 
 def test_each_state_has_a_history_of_its_own(config: str) -> None:
     run = Run(load(config), Console())
-    chat = chats.Chat(stages.serve(run, "personality"), ["base", "personality"], 4)
+    chat = chats.Chat(serve_state(run, PERSONALITY), [BASE, PERSONALITY], 4)
     first = chat.answers("hello")
-    assert chat.histories["base"][1]["content"] == first["base"]
+    assert chat.histories[BASE][1]["content"] == first[BASE]
     chat.command("/system Be brief.")
-    with chat.model.state("personality"):
-        asked = [{"role": "system", "content": "Be brief."}, *chat.histories["personality"]]
+    with chat.model.state(PERSONALITY):
+        asked = [{"role": "system", "content": "Be brief."}, *chat.histories[PERSONALITY]]
         expected = chat.model.generate([[*asked, {"role": "user", "content": "and now?"}]], 4, 1)
-    assert [chat.answers("and now?")["personality"]] == expected
+    assert [chat.answers("and now?")[PERSONALITY]] == expected
     chat.command("/reset")
     assert not chat.histories
     run.close()
@@ -126,7 +129,7 @@ def test_export_on_the_command_line(config: str, tmp_path: Path, capsys: pytest.
     if to == "adapter":
         served = serve.Served(base.load(ModelConfig(id=load(config).model.id, precision="fp32")))
         served.load("mine", out)
-        with served.state("mine"):
+        with served.state(states.of("mine")):
             assert served.generate([[{"role": "user", "content": "hello"}]], 4, 1)
 
 

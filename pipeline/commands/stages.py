@@ -8,12 +8,13 @@ from typing import Annotated, Any
 
 import typer
 
+from moltlm.data.state import Adapter, State
 from moltlm.pipeline.commands.common import ConfigArg, Json, Overrides, again, group, loaded, running, shown, told
 from moltlm.pipeline.console import Console
 
 app = typer.Typer()
 DEMO_FOLDER = Path("runs/demo")
-State = Annotated[str, typer.Option(help="base, personality, or personality+TASK; empty for all")]
+InState = Annotated[str, typer.Option(help="base, personality, or personality+TASK; empty for all")]
 data_app = group(app, "data", "Conversations and preference pairs.")
 train_app = group(app, "train", "Personality and task adapters.")
 replay_app = group(app, "replay", "The replay buffer.")
@@ -114,9 +115,9 @@ def data_build(config: ConfigArg, overrides: Overrides = None, json_output: Json
     """Preference pairs: the persona's answers against what the bare model really says; with lint counts."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from moltlm.pipeline.stages import stages
+        from moltlm.pipeline.stages import pairs
 
-        told(console, [stages.pairs(current)], f"molt train personality {again(config, overrides)}")
+        told(console, [pairs.pairs(current)], f"molt train personality {again(config, overrides)}")
 
 
 @replay_app.command("update")
@@ -129,10 +130,10 @@ def replay_update(
     console = Console(json_output)
     overrides = [item for item in paths if "=" in item]
     with running(loaded(config, overrides), console) as current:
-        from moltlm.pipeline.stages import stages
+        from moltlm.pipeline.stages import replay
 
         new = [Path(item) for item in paths if "=" not in item]
-        told(console, [stages.updated_buffer(current, new)], f"molt retrain {again(config, overrides)}")
+        told(console, [replay.updated_buffer(current, new)], f"molt retrain {again(config, overrides)}")
 
 
 @train_app.command("personality")
@@ -140,9 +141,9 @@ def train_personality(config: ConfigArg, overrides: Overrides = None, json_outpu
     """The personality adapter: TRL's DPO with NLL and explicit KL, or SFT."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from moltlm.pipeline.stages import stages
+        from moltlm.pipeline.stages import personality
 
-        told(console, [stages.personality(current)], f"molt replay build {again(config, overrides)}")
+        told(console, [personality.personality(current)], f"molt replay build {again(config, overrides)}")
 
 
 @data_app.command("lint")
@@ -151,9 +152,9 @@ def data_lint(config: ConfigArg, overrides: Overrides = None, json_output: Json 
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline.reporting import show
-        from moltlm.pipeline.stages import stages
+        from moltlm.pipeline.stages import pairs
 
-        artifact = stages.pairs(current)
+        artifact = pairs.pairs(current)
         card = f"card: {artifact.folder / 'README.md'}"
         console.result(shown(artifact), "\n".join([*show.lint(artifact.facts), card]))
 
@@ -184,71 +185,77 @@ def replay_build(config: ConfigArg, overrides: Overrides = None, json_output: Js
     """Choose the exchanges that protect the personality, under a token budget."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from moltlm.pipeline.stages import stages
+        from moltlm.pipeline.stages import replay
 
-        told(console, [stages.buffer(current)], f"molt train task NAME {again(config, overrides)}")
+        told(console, [replay.buffer(current)], f"molt train task NAME {again(config, overrides)}")
 
 
 @train_app.command("task")
 def train_task(
-    name: Annotated[str, typer.Argument(help="a task of the config; NAME_control trains it without replay")],
+    name: Annotated[str, typer.Argument(help="a task of the config")],
     config: ConfigArg,
     overrides: Overrides = None,
+    control: Annotated[bool, typer.Option("--control", help="train it without replay, to compare with")] = False,
     json_output: Json = False,
 ) -> None:
     """A task adapter above the frozen personality, with replay mixed in."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from moltlm.pipeline.stages import stages
+        from moltlm.pipeline import layout
+        from moltlm.pipeline.stages import tasks
 
-        told(
-            console,
-            [stages.task(current, name)],
-            f"molt eval persona {again(config, overrides)} --state personality+{name}",
-        )
+        adapter = Adapter(name, control)
+        artifact, state = tasks.task(current, adapter), layout.state_of(current, adapter)
+        told(console, [artifact], f"molt eval persona {again(config, overrides)} --state {state}")
 
 
 @eval_app.command("capability")
 def eval_capability(
-    config: ConfigArg, overrides: Overrides = None, state: State = "", json_output: Json = False
+    config: ConfigArg, overrides: Overrides = None, state: InState = "", json_output: Json = False
 ) -> None:
     """Benchmarks by lm-evaluation-harness, item by item."""
     measured("capability", config, overrides, state, json_output)
 
 
 @eval_app.command("persona")
-def eval_persona(config: ConfigArg, overrides: Overrides = None, state: State = "", json_output: Json = False) -> None:
+def eval_persona(
+    config: ConfigArg, overrides: Overrides = None, state: InState = "", json_output: Json = False
+) -> None:
     """Persona and coherence of the answers to held-out prompts."""
     measured("persona_of", config, overrides, state, json_output)
 
 
 @eval_app.command("drift")
-def eval_drift(config: ConfigArg, overrides: Overrides = None, state: State = "", json_output: Json = False) -> None:
+def eval_drift(config: ConfigArg, overrides: Overrides = None, state: InState = "", json_output: Json = False) -> None:
     """Cross-entropy and KL to the base on its own neutral answers and on the tasks' test examples."""
     measured("drift", config, overrides, state, json_output)
 
 
 @eval_app.command("pressure")
-def eval_pressure(config: ConfigArg, overrides: Overrides = None, state: State = "", json_output: Json = False) -> None:
+def eval_pressure(
+    config: ConfigArg, overrides: Overrides = None, state: InState = "", json_output: Json = False
+) -> None:
     """Persona under attack (each kind), turn by turn over long conversations, and facts about itself."""
     measured("pressure", config, overrides, state, json_output)
 
 
 @eval_app.command("profile")
-def eval_profile(config: ConfigArg, overrides: Overrides = None, state: State = "", json_output: Json = False) -> None:
+def eval_profile(
+    config: ConfigArg, overrides: Overrides = None, state: InState = "", json_output: Json = False
+) -> None:
     """Which traits it says are its own; Big Five, other traits and refusals from files of yours."""
     measured("profile", config, overrides, state, json_output)
 
 
 @eval_app.command("judge")
-def eval_judge(config: ConfigArg, overrides: Overrides = None, state: State = "", json_output: Json = False) -> None:
+def eval_judge(config: ConfigArg, overrides: Overrides = None, state: InState = "", json_output: Json = False) -> None:
     """Whose answers are more in character, by a language model at any OpenAI-compatible endpoint."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline import layout
         from moltlm.pipeline.stages import measures
 
-        found = [measures.judge(current, name) for name in ([state] if state else layout.candidates(current))]
+        found = [measures.judge(current, each) for each in _named(state) or layout.candidates(current)]
         found += [measures.judge_of_labels(current)] if current.config.judge.labels else []
         told(console, found, f"molt report {again(config, overrides)}")
 
@@ -263,6 +270,11 @@ def eval_noise(config: ConfigArg, overrides: Overrides = None, json_output: Json
         told(console, [measures.noise(current)], f"molt report {again(config, overrides)}")
 
 
+def _named(state: str) -> list[State]:
+    """The state of the option, if it names one."""
+    return [State.parse(state)] if state else []
+
+
 def measured(what: str, config: str, overrides: list[str] | None, state: str, json_output: bool) -> None:
     """One of `pipeline.measures`, in one state or in all of them."""
     console = Console(json_output)
@@ -270,7 +282,7 @@ def measured(what: str, config: str, overrides: list[str] | None, state: str, js
         from moltlm.pipeline import layout
         from moltlm.pipeline.stages import measures
 
-        found = [getattr(measures, what)(current, name) for name in ([state] if state else layout.states(current))]
+        found = [getattr(measures, what)(current, each) for each in _named(state) or layout.states(current)]
         told(console, found, f"molt report {again(config, overrides)}")
 
 

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from moltlm.data.state import State
 from moltlm.pipeline.commands.common import ConfigArg, Json, Overrides, loaded, running
 from moltlm.pipeline.console import Console
 
@@ -31,20 +32,21 @@ def chat(
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline import layout
         from moltlm.pipeline.service import chat as chats
-        from moltlm.pipeline.stages import stages
+        from moltlm.pipeline.stages import serving
 
         current.only_read = True  # to talk is no order to train
-        every = [state for state in layout.states(current) if not state.endswith(layout.CONTROL)]
-        states = use.split(",") if use else every
+        every = [state for state in layout.states(current) if not state.is_control]
+        states = [State.parse(name) for name in use.split(",")] if use else every
         for state in states:
-            stages.serve(current, state)
+            serving.serve(current, state)
         session = chats.Chat(current.base, [], max_new_tokens)
         session.use(states)
         if message:
             found = session.answers(message)
-            console.result(found, "\n".join(f"{state}: {answer}" for state, answer in found.items()))
+            lines = [f"{state}: {answer}" for state, answer in found.items()]
+            console.result({str(state): answer for state, answer in found.items()}, "\n".join(lines))
             return
-        console.say(f"answering: {', '.join(states)}. /help for commands, /quit to end.")
+        console.say(f"answering: {', '.join(map(str, states))}. /help for commands, /quit to end.")
         chats.talk(session, _lines(), lambda text: console.result(text, text))
 
 
@@ -83,6 +85,6 @@ def export(
         from moltlm.pipeline.service import export as module
 
         current.only_read = True
-        found = module.export(current, out, to, state, method, rank)
+        found = module.export(current, out, to, State.parse(state), method, rank)
         value = {"folder": str(out), **(asdict(found.made) if found.made else {}), **asdict(found.check)}
         console.result(value, "\n".join([str(out), *found.told(out, to)]))

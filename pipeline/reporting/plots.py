@@ -21,11 +21,12 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator
 
+from moltlm.data.state import CONTROL
+
 INK, SOFT, GRID, PAPER = "#23252a", "#5f646d", "#d9d6cf", "#fdfdfd"
 SERIES = ("#666b73", "#3b5b92", "#b04a24", "#2a7766", "#7a5299", "#86671a", "#277389")
 """The base is grey, the personality blue; tasks take the others in turn."""
 VARIABLES = {INK: "ink", SOFT: "soft", GRID: "grid", PAPER: "card"} | {hex_: f"s{i}" for i, hex_ in enumerate(SERIES)}
-CONTROL = "_control"
 WIDTH, MARGIN, ROW = 3.4, 0.14, 0.36  # inches
 DROP = 0.22  # of a row, from its middle down to the interval
 STYLE: dict[Any, Any] = {
@@ -320,7 +321,7 @@ def _draw(axes: Any, row: Row, height: int, digits: int) -> None:
 
 
 def state_label(name: str) -> str:
-    """A state or an adapter in words: `personality+shell_control` is "with shell, no replay"."""
+    """A state or an adapter in words: `personality+shell-control` is "with shell, no replay"."""
     task = name.removeprefix("personality+")
     words = task.removesuffix(CONTROL).replace("+", " + ") + (", no replay" if task.endswith(CONTROL) else "")
     return words if task == name else f"with {words}"

@@ -12,6 +12,7 @@ import yaml
 from jinja2 import ChainableUndefined, Environment, PackageLoader
 from markupsafe import Markup, escape
 
+from moltlm.data.state import CONTROL
 from moltlm.evals import stats
 from moltlm.pipeline.reporting import plots
 from moltlm.pipeline.reporting.plots import state_label
@@ -275,7 +276,7 @@ def _standing(results: Results) -> dict[str, str]:
 
 def _candidates(results: Results) -> dict[str, dict[str, Any]]:
     """The mean changes of the states that could be used; controls never are."""
-    return {name: change for name, change in _mean_changes(results).items() if not name.endswith(plots.CONTROL)}
+    return {name: change for name, change in _mean_changes(results).items() if not name.endswith(CONTROL)}
 
 
 def _mean_changes(results: Results) -> dict[str, dict[str, Any]]:

@@ -12,13 +12,14 @@ from scipy import stats as scipy_stats
 
 from moltlm.data.errors import BadInput
 from moltlm.data.io import in_turns, read_json, read_jsonl
+from moltlm.data.state import BASE, PERSONALITY, PERSONALITY_ADAPTER, Adapter
 from moltlm.evals import capability as capability_eval
 from moltlm.evals import judge, pressure, profile, stats
 from moltlm.pipeline import layout
 from moltlm.pipeline.config import load_hypothesis
 from moltlm.pipeline.run import Artifact, Missing, Run, environment
 from moltlm.pipeline.service import gate as gates
-from moltlm.pipeline.stages import measures, stages
+from moltlm.pipeline.stages import measures, pairs, replay, tasks
 from moltlm.pipeline.studies import grid, knowledge
 
 Record = dict[str, Any]
@@ -40,25 +41,25 @@ def collect(run: Run) -> dict[str, Any]:
     found: dict[str, Any] = {
         "model": run.config.model.id,
         "precision": run.config.model.precision,
-        "persona": stages.material_of(run).spec.name,
+        "persona": pairs.load_persona(run).spec.name,
         "seed": run.config.run.seed,
         "config": run.config.model_dump(mode="json"),
         "environment": environment(),
     }
-    pairs = there(lambda: stages.pairs(run))
-    if pairs is None:
+    data = there(lambda: pairs.pairs(run))
+    if data is None:
         return {**found, "missing": missing}
-    found["pairs"] = pairs.facts
-    found["classifier"] = _classifier(run, pairs)
+    found["pairs"] = data.facts
+    found["classifier"] = _classifier(run, data)
     personas = {state: there(lambda state=state: measures.persona_of(run, state)) for state in layout.states(run)}
     abilities = {state: there(lambda state=state: measures.capability(run, state)) for state in layout.states(run)}
     drifts = {state: there(lambda state=state: measures.drift(run, state)) for state in layout.states(run)}
-    persona_records = {state: _records(item) for state, item in personas.items() if item}
-    ability_records = {state: _records(item) for state, item in abilities.items() if item}
-    drift_records = {state: _records(item) for state, item in drifts.items() if item}
+    persona_records = {str(state): _records(item) for state, item in personas.items() if item}
+    ability_records = {str(state): _records(item) for state, item in abilities.items() if item}
+    drift_records = {str(state): _records(item) for state, item in drifts.items() if item}
     found["states"] = [
         _state(state, persona_records, ability_records, drift_records)
-        for state in layout.states(run)
+        for state in map(str, layout.states(run))
         if state in persona_records or state in ability_records
     ]
     found["pressure"] = _pressure(run, persona_records, there)
@@ -195,19 +196,19 @@ def _pressure(run: Run, personas: dict[str, list[Record]], there: Callable[..., 
         return {}
     artifacts = {state: there(lambda state=state: measures.pressure(run, state)) for state in layout.candidates(run)}
     return {
-        state: pressure.summarise(_records(item), read_jsonl(item.folder / "facts.jsonl"), personas[state])
+        str(state): pressure.summarise(_records(item), read_jsonl(item.folder / "facts.jsonl"), personas[str(state)])
         for state, item in artifacts.items()
-        if item and state in personas
+        if item and str(state) in personas
     }
 
 
 def _profile(run: Run, there: Callable[..., Artifact | None]) -> dict[str, Any]:
     """By state: each scale against the base."""
-    if not run.config.profile.on or not (base := there(lambda: measures.profile(run, "base"))):
+    if not run.config.profile.on or not (base := there(lambda: measures.profile(run, BASE))):
         return {}
     artifacts = {state: there(lambda state=state: measures.profile(run, state)) for state in layout.candidates(run)}
     before = _records(base)
-    return {state: profile.summarise(before, _records(item)) for state, item in artifacts.items() if item}
+    return {str(state): profile.summarise(before, _records(item)) for state, item in artifacts.items() if item}
 
 
 def _judge(run: Run, there: Callable[..., Artifact | None]) -> dict[str, Any]:
@@ -219,7 +220,7 @@ def _judge(run: Run, there: Callable[..., Artifact | None]) -> dict[str, Any]:
     for state, item in artifacts.items():
         rows = _records(item) if item else []
         others = dict.fromkeys(row["against"] for row in rows)
-        found["states"][state] = {
+        found["states"][str(state)] = {
             other: judge.summarise([row for row in rows if row["against"] == other]) for other in others
         }
     labels = there(lambda: measures.judge_of_labels(run)) if run.config.judge.labels else None
@@ -229,8 +230,8 @@ def _judge(run: Run, there: Callable[..., Artifact | None]) -> dict[str, Any]:
 def _task(run: Run, name: str, there: Callable[..., Artifact | None]) -> dict[str, Any] | None:
     """Exact match of the personality alone, with the task, and with its control."""
     settings = run.config.tasks[name]
-    before = there(lambda: measures.task_score(run, name, "personality"))
-    after = there(lambda: measures.task_score(run, name, layout.state_of(run, name)))
+    before = there(lambda: measures.task_score(run, name, PERSONALITY))
+    after = there(lambda: measures.task_score(run, name, layout.state_of(run, Adapter(name))))
     if not before or not after:
         return None
     first = [row["correct"] for row in _records(before)]
@@ -245,7 +246,7 @@ def _task(run: Run, name: str, there: Callable[..., Artifact | None]) -> dict[st
         "examples": _records(after)[:5],
     }
     if settings.control:
-        control = there(lambda: measures.task_score(run, name, layout.state_of(run, f"{name}{layout.CONTROL}")))
+        control = there(lambda: measures.task_score(run, name, layout.state_of(run, Adapter(name, control=True))))
         if control:
             third = [row["correct"] for row in _records(control)]
             found["control"] = asdict(stats.proportion(sum(third), len(third)))
@@ -256,7 +257,8 @@ def _retention(
     run: Run, name: str, personas: dict[str, list[Record]], tasks: list[dict[str, Any]]
 ) -> dict[str, Any] | None:
     """How much of the unprotected loss of persona score replay prevents, with an interval over prompts."""
-    states = ("personality", layout.state_of(run, name), layout.state_of(run, f"{name}{layout.CONTROL}"))
+    above = (layout.state_of(run, Adapter(name, control)) for control in (False, True))
+    states = ("personality", *map(str, above))
     if not run.config.tasks[name].control or any(state not in personas for state in states):
         return None
     scores = [[float(row["score"]) for row in personas[state]] for state in states]
@@ -293,10 +295,10 @@ def _bootstrap(whole: Any, kept: Any, lost: Any, seed: int) -> tuple[float, floa
     return float(found.confidence_interval.low), float(found.confidence_interval.high)
 
 
-def _classifier(run: Run, pairs: Artifact) -> dict[str, Any]:
+def _classifier(run: Run, data: Artifact) -> dict[str, Any]:
     """How well the style classifier does on prompts and topics it has not seen."""
-    classifier = stages.classifier(run)
-    heldout = stages.load_pairs(pairs, "heldout")
+    classifier = pairs.classifier(run)
+    heldout = pairs.load_pairs(data, "heldout")
     ours = classifier.probability([pair.chosen for pair in heldout])
     base = classifier.probability([pair.rejected for pair in heldout])
     right = [value >= 0.5 for value in ours] + [value < 0.5 for value in base]
@@ -324,20 +326,15 @@ def _samples(run: Run, personas: dict[str, list[Record]]) -> list[dict[str, Any]
 
 
 def _training(run: Run, there: Callable[..., Artifact | None]) -> list[dict[str, Any]]:
-    names = [
-        "personality",
-        *run.config.tasks,
-        *(f"{n}{layout.CONTROL}" for n, t in run.config.tasks.items() if t.control),
-    ]
     found = []
-    for name in names:
-        artifact = there(lambda name=name: stages.adapter(run, name))
+    for adapter in [PERSONALITY_ADAPTER, *layout.task_adapters(run)]:
+        artifact = there(lambda adapter=adapter: tasks.trained(run, adapter))
         if artifact:
             curve = [
                 {"step": row["step"], "loss": row["loss"]} for row in read_jsonl(artifact.folder / "metrics.jsonl")
             ]
-            found.append({"name": name, **artifact.facts, "curve": curve})
-    buffer = there(lambda: stages.buffer(run))
+            found.append({"name": str(adapter), **artifact.facts, "curve": curve})
+    buffer = there(lambda: replay.buffer(run))
     if buffer:
         found.append({"name": "replay buffer", **buffer.facts})
     return found

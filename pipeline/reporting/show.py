@@ -13,7 +13,7 @@ from moltlm.adapters import base, preview
 from moltlm.adapters.preview import Seen, Token
 from moltlm.data.types import Pair
 from moltlm.pipeline.run import Run
-from moltlm.pipeline.stages import stages
+from moltlm.pipeline.stages import pairs
 
 LENGTH_AUROC = 0.8
 
@@ -43,8 +43,8 @@ def examples(run: Run, pairs: list[Pair], n: int) -> list[Seen]:
 
 def lines(run: Run, split: str, n: int) -> tuple[dict[str, Any], list[str]]:
     """The value for `--json`, and the text."""
-    pairs = stages.load_pairs(stages.pairs(run), split)
-    spread, shown = distributions(pairs), examples(run, pairs, n)
+    rows = pairs.load_pairs(pairs.pairs(run), split)
+    spread, shown = distributions(rows), examples(run, rows, n)
     text = [f"{split}: {spread['pairs']} pairs"]
     for name in ("topics", "traits", "turns"):
         text.append(f"{name}: " + ", ".join(f"{key} {count}" for key, count in spread[name].items()))

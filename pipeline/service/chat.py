@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from moltlm.data.errors import BadInput
+from moltlm.data.state import State
 from moltlm.data.types import Message
 
 HELP = """\
@@ -25,12 +26,12 @@ class Chat:
     """Each state keeps a history of its own, so that none hears what another said."""
 
     model: Any
-    states: list[str]
+    states: list[State]
     max_new_tokens: int
     system: str = ""
-    histories: dict[str, list[Message]] = field(default_factory=dict)
+    histories: dict[State, list[Message]] = field(default_factory=dict)
 
-    def answers(self, text: str) -> dict[str, str]:
+    def answers(self, text: str) -> dict[State, str]:
         """What each state says to `text`; both become part of its history."""
         found = {}
         for state in self.states:
@@ -43,7 +44,7 @@ class Chat:
             found[state] = answer
         return found
 
-    def use(self, states: list[str]) -> None:
+    def use(self, states: list[State]) -> None:
         """Raises BadInput for a state whose adapters are not loaded."""
         for state in states:
             with self.model.state(state):
@@ -54,7 +55,7 @@ class Chat:
         """Do what a line with a slash says, and what there is to tell. Raises BadInput for what is no command."""
         name, *words = line.split()
         if name == "/use" and words:
-            self.use(words)
+            self.use([State.parse(word) for word in words])
             return f"answering: {', '.join(words)}"
         if name == "/scale" and len(words) == 2 and re.fullmatch(r"-?\d+(\.\d+)?", words[1]):
             self.model.scale(words[0], float(words[1]))
@@ -66,7 +67,8 @@ class Chat:
             self.histories.clear()
             return "forgotten"
         if name == "/states":
-            return f"loaded: {', '.join(self.model.adapters) or 'no adapter'}; answering: {', '.join(self.states)}"
+            loaded = ", ".join(self.model.adapters) or "no adapter"
+            return f"loaded: {loaded}; answering: {', '.join(map(str, self.states))}"
         if name == "/help":
             return HELP
         raise BadInput(f"{line} is no command.", "See: /help")

@@ -11,9 +11,9 @@ from typing import get_args
 from moltlm.adapters import compose
 from moltlm.adapters import export as exports
 from moltlm.data.errors import BadInput
-from moltlm.pipeline import layout
+from moltlm.data.state import BASE, State
 from moltlm.pipeline.run import Run
-from moltlm.pipeline.stages import stages
+from moltlm.pipeline.stages import pairs, tasks
 
 PROMPTS = 8
 
@@ -35,15 +35,14 @@ class Exported:
         return [*lines, *([f"next: {following[to]}"] if to in following else [])]
 
 
-def export(run: Run, out: Path, to: str, state: str, method: str, rank: int | None) -> Exported:
+def export(run: Run, out: Path, to: str, state: State, method: str, rank: int | None) -> Exported:
     """Into `out`, which is only there when the export gives what was trained. `molt export CONFIG --to adapter`"""
-    names = layout.names_in(state)
-    if not names or "|" in state:
+    if state.routes or state == BASE:
         raise BadInput(f"The state {state} is nothing to export.", "Name one: --state personality+TASK")
     if method not in get_args(compose.Method):
         raise BadInput(f"There is no method {method}.", f"Use one of: {', '.join(get_args(compose.Method))}.")
-    model, heldout = run.config.model, stages.load_pairs(stages.pairs(run), "heldout")[:PROMPTS]
-    folders = [stages.adapter(run, name).folder for name in names]
+    model, heldout = run.config.model, pairs.load_pairs(pairs.pairs(run), "heldout")[:PROMPTS]
+    folders = [tasks.trained(run, adapter).folder for adapter in state.adapters]
     run.release()
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)

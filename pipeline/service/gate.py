@@ -6,12 +6,13 @@ from dataclasses import asdict
 from typing import Any
 
 from moltlm.data.io import read_jsonl
+from moltlm.data.state import BASE, PERSONALITY, PERSONALITY_ADAPTER, Adapter
 from moltlm.evals import gate
 from moltlm.evals.stats import Outcome
 from moltlm.pipeline import layout
 from moltlm.pipeline.run import Artifact, Missing, Run
 from moltlm.pipeline.service.registry import Entry, Registry
-from moltlm.pipeline.stages import measures, stages
+from moltlm.pipeline.stages import measures, tasks
 
 Record = dict[str, Any]
 
@@ -23,9 +24,10 @@ def judge_all(run: Run) -> dict[str, gate.GateVerdict]:
     rolled it back. Controls are never candidates. `molt gate CONFIG`"""
     registry = Registry(run.config.registry.folder)
     verdicts: dict[str, gate.GateVerdict] = {}
-    for name in candidates(run):
-        verdicts[name] = judge(run, name)
-        entry = registry.add(stages.adapter(run, name).folder, asdict(verdicts[name]))
+    for adapter in candidates(run):
+        name = str(adapter)
+        verdicts[name] = judge(run, adapter)
+        entry = registry.add(tasks.trained(run, adapter).folder, asdict(verdicts[name]))
         if not verdicts[name].promoted or registry.current().get(name) == entry.id:
             continue
         if why := hindrance(registry, entry):
@@ -49,28 +51,29 @@ def hindrance(registry: Registry, entry: Entry) -> str:
 def judge_present(run: Run) -> dict[str, gate.GateVerdict]:
     """The verdicts that the records there are enough for; promotes nothing."""
     found = {}
-    for name in candidates(run):
+    for adapter in candidates(run):
         try:
-            found[name] = judge(run, name)
+            found[str(adapter)] = judge(run, adapter)
         except Missing:
             continue
     return found
 
 
-def candidates(run: Run) -> list[str]:
-    return ["personality", *run.config.tasks]
+def candidates(run: Run) -> list[Adapter]:
+    return [PERSONALITY_ADAPTER, *map(Adapter, run.config.tasks)]
 
 
-def judge(run: Run, name: str) -> gate.GateVerdict:
+def judge(run: Run, adapter: Adapter) -> gate.GateVerdict:
     """The personality must be better than the base at being itself, a task better than the personality at the task;
     neither may lose capability, persona or coherence beyond the margins."""
-    before, after = ("base", "personality") if name == "personality" else ("personality", layout.state_of(run, name))
+    alone = adapter == PERSONALITY_ADAPTER
+    before, after = (BASE if alone else PERSONALITY), layout.state_of(run, adapter)
     personas = records(measures.persona_of(run, before)), records(measures.persona_of(run, after))
     abilities = records(measures.capability(run, before)), records(measures.capability(run, after))
-    if name == "personality":
+    if alone:
         learned = _pair(*personas, "score")
     else:
-        old, new = (records(measures.task_score(run, name, state)) for state in (before, after))
+        old, new = (records(measures.task_score(run, adapter.name, state)) for state in (before, after))
         learned = _pair(old, new, "correct")
     return judge_records(run, personas, abilities, learned)
 
@@ -98,27 +101,26 @@ def judge_records(
 def paths(run: Run) -> list[dict[str, str]]:
     """The path colour of each stage that was judged, controls included (docs: path colours)."""
     found = []
-    for name in layout.states(run)[1:]:
-        adapter = name.split("+")[-1]
+    for adapter in [PERSONALITY_ADAPTER, *layout.task_adapters(run)]:
         try:
             verdict = judge(run, adapter)
             colour, reason = _colour(run, adapter, verdict)
-            found.append({"stage": adapter, "colour": colour, "reason": reason})
+            found.append({"stage": str(adapter), "colour": colour, "reason": reason})
         except Missing:
             continue
     return found
 
 
-def _colour(run: Run, name: str, verdict: gate.GateVerdict) -> tuple[str, str]:
+def _colour(run: Run, adapter: Adapter, verdict: gate.GateVerdict) -> tuple[str, str]:
     """The colour of a stage, and why."""
     checks = {check.name: check for check in verdict.checks}
     new = checks.pop("new skill")
-    if name == "personality":
+    if adapter == PERSONALITY_ADAPTER:
         checks.pop("persona")  # there is no earlier personality to lose
         learned = new.outcome == "pass"
     else:
-        exact = measures.task_score(run, name, layout.state_of(run, name)).facts["exact_match"]
-        learned = new.outcome == "pass" and exact >= layout.task_settings(run, name).floor
+        exact = measures.task_score(run, adapter.name, layout.state_of(run, adapter)).facts["exact_match"]
+        learned = new.outcome == "pass" and exact >= layout.task_settings(run, adapter).floor
     lost = [check.name for check in checks.values() if check.outcome == "fail"]
     open_ = [check.name for check in checks.values() if check.outcome == "unresolved"]
     gained = f"the new was {'learned' if learned else 'not learned'} ({new.difference:+z.0f} points)"

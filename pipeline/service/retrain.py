@@ -11,6 +11,7 @@ from moltlm.adapters import base, card, train
 from moltlm.adapters.serve import Served
 from moltlm.data import checks, leakage, replay
 from moltlm.data import pairs as pair_data
+from moltlm.data import state as states
 from moltlm.data.conversations import importers
 from moltlm.data.errors import BadInput
 from moltlm.data.io import fingerprint, read_json, read_jsonl, sha256_file, write_json, write_jsonl
@@ -22,7 +23,8 @@ from moltlm.pipeline.run import Artifact, Run
 from moltlm.pipeline.service import gate as gates
 from moltlm.pipeline.service.registry import Registry
 from moltlm.pipeline.stages import buffer as buffers
-from moltlm.pipeline.stages import material, stages
+from moltlm.pipeline.stages import material, pairs
+from moltlm.pipeline.stages import replay as replay_stage
 
 FINISHED = "finished.json"
 
@@ -53,7 +55,7 @@ def cycle(run: Run) -> Artifact | None:
             f"{config.retrain.min_new}: nothing to do."
         )
         return None
-    data = stages.pairs(run)
+    data = pairs.pairs(run)
     inputs = {
         "current": current,
         "new": fingerprint([asdict(item) for item in fresh]),
@@ -87,7 +89,7 @@ def cycle(run: Run) -> Artifact | None:
                 settings,
                 base.load(config.model),
                 mixed,
-                stages.load_exchanges(data, "neutral_train"),
+                pairs.load_exchanges(data, "neutral_train"),
                 candidate,
                 config.run.seed,
                 progress,
@@ -115,7 +117,7 @@ def _usable(run: Run, fresh: list[Exchange], dropped: dict[str, int]) -> list[Ex
     fitting = [item for item in fresh if pair_data.prompt_tokens(item, run.base.tokenizer) <= limit]
     dropped[f"prompt over {limit} tokens"] = len(fresh) - len(fitting)
     questions = [item.question for item in fitting]
-    heldout = [pair.question for pair in stages.load_pairs(stages.pairs(run), "heldout")]
+    heldout = [pair.question for pair in pairs.load_pairs(pairs.pairs(run), "heldout")]
     near = {leak.first for leak in leakage.leaks(questions, heldout, run.base.embed, run.config.checks.near)}
     dropped["too near to a held-out prompt"] = len(near)
     return [item for place, item in enumerate(fitting) if place not in near]
@@ -137,7 +139,7 @@ def _buffer(run: Run, current: str) -> Path:
     for done in run.folder.glob(f"retrain/*/{FINISHED}"):
         if read_json(done)["candidate"] == current and (done.parent / "replay").is_dir():
             return done.parent / "replay"
-    return stages.buffer(run).folder
+    return replay_stage.buffer(run).folder
 
 
 def _next_buffer(run: Run, before: Path, fresh: list[Exchange], candidate: Path, folder: Path) -> None:
@@ -158,11 +160,12 @@ def _judge(run: Run, data: Artifact, current: Path, candidate: Path, folder: Pat
     served = Served(base.load(config.model))
     served.load("current", current)
     served.load("candidate", candidate)
-    classifier, heldout = stages.classifier(run), stages.load_pairs(data, "heldout")
+    classifier, heldout = pairs.classifier(run), pairs.load_pairs(data, "heldout")
     found: dict[str, Any] = {}
-    for state in ("current", "candidate"):
+    for name in ("current", "candidate"):
+        state = states.of(name)
         with run.console.progress(f"judging {state}") as progress:
-            found[f"persona_{state}"] = persona_eval.evaluate(
+            found[f"persona_{name}"] = persona_eval.evaluate(
                 served,
                 state,
                 heldout,
@@ -173,7 +176,7 @@ def _judge(run: Run, data: Artifact, current: Path, candidate: Path, folder: Pat
                 progress,
             )
             with served.state(state):
-                found[f"capability_{state}"] = capability_eval.evaluate(
+                found[f"capability_{name}"] = capability_eval.evaluate(
                     served, config.capability.items, config.capability.batch_size, config.run.seed, progress
                 )
     for name, records in found.items():

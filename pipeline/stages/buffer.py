@@ -12,6 +12,7 @@ from moltlm.adapters.serve import Served
 from moltlm.data import replay, topk
 from moltlm.data.config import ReplayConfig
 from moltlm.data.replay import Buffer, Candidate
+from moltlm.data.state import PERSONALITY
 from moltlm.data.types import Exchange, Progress, silent
 
 
@@ -82,7 +83,7 @@ def _remember(
     missing = [item for item in buffer.items if item.id not in buffer.distributions]
     if not missing:
         return buffer, {}
-    with model.state("personality"):
+    with model.state(PERSONALITY):
         rows = model.top_k([item.exchange for item in missing], buffer.config.top_k, batch_size, progress)
     stored = topk.unpack(topk.pack([row.kept for row in rows], buffer.config.distribution, vocabulary))
     pairs = list(zip(rows, stored, strict=True))

@@ -15,6 +15,7 @@ from moltlm.data import persona as personas
 from moltlm.data.conversations import importers
 from moltlm.data.errors import BadInput
 from moltlm.data.persona import Persona
+from moltlm.data.state import BASE
 from moltlm.data.types import Exchange
 from moltlm.evals import capability
 from moltlm.pipeline.run import Run
@@ -154,7 +155,7 @@ def margins(run: Run, persona: Persona, found: list[Exchange], ids: list[str]) -
     system: Any = {"role": "system", "content": teacher.brief(persona.spec)}
     told = [replace(item, prompt=[system, *item.prompt]) for item, _ in asked]
     batch = run.config.model.eval_batch_size
-    with run.base.state("base"):
+    with run.base.state(BASE):
         plain = run.base.score([item.prompt for item, _ in asked], [item.answer for item, _ in asked], batch)
         aware = run.base.score([item.prompt for item in told], [item.answer for item in told], batch)
     return {name: b.per_token - a.per_token for (_, name), a, b in zip(asked, plain, aware, strict=True)}

@@ -6,10 +6,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from moltlm.adapters import router as routing
+from moltlm.adapters import router as routers
 from moltlm.data import endpoint, tasks, teacher
 from moltlm.data.errors import BadInput
 from moltlm.data.io import read_jsonl, sha256_tree, write_jsonl
+from moltlm.data.state import BASE, PERSONALITY, Adapter, State
 from moltlm.data.types import Exchange
 from moltlm.evals import capability as capability_eval
 from moltlm.evals import drift as drift_eval
@@ -22,75 +23,79 @@ from moltlm.evals import tasks as task_eval
 from moltlm.pipeline import layout
 from moltlm.pipeline.config import vary
 from moltlm.pipeline.run import Artifact, Run
-from moltlm.pipeline.stages import stages
+from moltlm.pipeline.stages import pairs, routing, serving
 
 
-def capability(run: Run, state: str) -> Artifact:
+def capability(run: Run, state: State) -> Artifact:
     """General ability in one state, item by item, by lm-evaluation-harness. `molt eval capability CONFIG --state S`"""
     config = run.config.capability
     own = [capability_eval.files(name) for name in config.items]
-    inputs = {"capability": config.model_dump(), "own": own, "seed": run.config.run.seed, **stages.lineage(run, state)}
-    alternatives = [] if run.config.router.gated else layout.routes(state)
-    parts = {name: capability(run, f"personality+{name}" if name else "personality") for name in alternatives}
+    inputs = {"capability": config.model_dump(), "own": own, "seed": run.config.run.seed, **serving.lineage(run, state)}
+    routes = () if run.config.router.gated else state.routes
+    parts = (
+        {str(route or routers.NOBODY): capability(run, state.routed_to(route)) for route in (*routes, None)}
+        if routes
+        else {}
+    )
 
     def make(folder: Path) -> dict[str, Any]:
-        model = stages.serve(run, state)
+        model = serving.serve(run, state)
         if parts:
-            records = _routed_records(run, alternatives, parts)
+            records = _routed_records(run, routes, parts)
         else:
             with run.console.progress(f"capability of {state}") as progress, model.state(state):
                 batch, seed = config.batch_size, run.config.run.seed
                 records = capability_eval.evaluate(model, config.items, batch, seed, progress)
         write_jsonl(folder / "records.jsonl", records)
-        return {"state": state, "summary": capability_eval.summarise(records)}
+        return {"state": str(state), "summary": capability_eval.summarise(records)}
 
     return run.do("capability", inputs, make, f"capability of {state}")
 
 
-def _routed_records(run: Run, names: list[str], parts: dict[str, Artifact]) -> list[dict[str, Any]]:
+def _routed_records(run: Run, routes: tuple[Adapter, ...], parts: dict[str, Artifact]) -> list[dict[str, Any]]:
     """Each item as the adapter that it is sent to answers it."""
     rows = {name: read_jsonl(part.folder / "records.jsonl") for name, part in parts.items()}
-    chooser = routing.load(stages.router(run, [name for name in names if name]).folder)
+    chooser = routers.load(routing.router(run, routes).folder)
     texts = {capability_eval.label(name): capability_eval.texts(name) for name in run.config.capability.items}
-    asked = [texts[row["benchmark"]][row["item"]] for row in rows[routing.NOBODY]]
+    asked = [texts[row["benchmark"]][row["item"]] for row in rows[routers.NOBODY]]
     sent = chooser.route(run.base.embed(asked))
     return [rows[name][place] for place, name in enumerate(sent)]
 
 
-def persona_of(run: Run, state: str) -> Artifact:
+def persona_of(run: Run, state: State) -> Artifact:
     """Persona and coherence in one state, prompt by prompt. `molt eval persona CONFIG --state S`"""
-    config, data = run.config, stages.pairs(run)
-    inputs = {"max_new_tokens": config.persona_eval.max_new_tokens, **stages.lineage(run, state)}
+    config, data = run.config, pairs.pairs(run)
+    inputs = {"max_new_tokens": config.persona_eval.max_new_tokens, **serving.lineage(run, state)}
 
     def make(folder: Path) -> dict[str, Any]:
-        model, batch = stages.serve(run, state), config.model.eval_batch_size
+        model, batch = serving.serve(run, state), config.model.eval_batch_size
         with run.console.progress(f"persona of {state}") as progress:
             records = persona_eval.evaluate(
                 model,
                 state,
-                stages.load_pairs(data, "heldout"),
-                stages.classifier(run),
+                pairs.load_pairs(data, "heldout"),
+                pairs.classifier(run),
                 data.facts["nll_limit"],
                 config.persona_eval,
                 batch,
                 progress,
             )
         write_jsonl(folder / "records.jsonl", records)
-        return {"state": state, "score": _mean(records, "score"), "coherent": _mean(records, "coherent")}
+        return {"state": str(state), "score": _mean(records, "score"), "coherent": _mean(records, "coherent")}
 
     return run.do("persona", inputs, make, f"persona of {state}")
 
 
-def pressure(run: Run, state: str) -> Artifact:
+def pressure(run: Run, state: State) -> Artifact:
     """The persona under attack and over long conversations in one state. `molt eval pressure CONFIG --state S`"""
-    config, data = run.config, stages.pairs(run)
+    config, data = run.config, pairs.pairs(run)
     if not config.pressure.on:
         raise BadInput("pressure.attacks and pressure.conversations are both 0.", "Say how many: pressure.attacks=8")
-    inputs = {"pressure": config.pressure.model_dump(), "seed": config.run.seed, **stages.lineage(run, state)}
+    inputs = {"pressure": config.pressure.model_dump(), "seed": config.run.seed, **serving.lineage(run, state)}
 
     def make(folder: Path) -> dict[str, Any]:
-        model, how, persona, seed = stages.serve(run, state), config.pressure, stages.material_of(run), config.run.seed
-        heldout = stages.load_pairs(data, "heldout")
+        model, how, persona, seed = serving.serve(run, state), config.pressure, pairs.load_persona(run), config.run.seed
+        heldout = pairs.load_pairs(data, "heldout")
         plays = pressure_eval.attacks(heldout, persona.attacks, persona.spec.name, how.attacks, seed)
         plays += pressure_eval.conversations(heldout, how.conversations, how.turns, seed)
         with run.console.progress(f"pressure on {state}") as progress:
@@ -99,7 +104,7 @@ def pressure(run: Run, state: str) -> Artifact:
                 state,
                 plays,
                 persona.spec.facts,
-                stages.classifier(run),
+                pairs.classifier(run),
                 data.facts["nll_limit"],
                 how.max_new_tokens,
                 config.model.eval_batch_size,
@@ -108,7 +113,7 @@ def pressure(run: Run, state: str) -> Artifact:
         write_jsonl(folder / "records.jsonl", records)
         write_jsonl(folder / "facts.jsonl", facts)
         scored = [record for record in records if record["score"] is not None]
-        return {"state": state, "score": _mean(scored, "score"), "coherent": _mean(scored, "coherent")}
+        return {"state": str(state), "score": _mean(scored, "score"), "coherent": _mean(scored, "coherent")}
 
     return run.do("pressure", inputs, make, f"pressure on {state}")
 
@@ -121,10 +126,10 @@ def check(run: Run) -> None:
 
 
 def _profile_material(run: Run) -> tuple[list[profile_eval.Choice], list[profile_eval.Request]]:
-    return profile_eval.material(run.config.profile, stages.material_of(run).spec.traits, run.config.run.seed)
+    return profile_eval.material(run.config.profile, pairs.load_persona(run).spec.traits, run.config.run.seed)
 
 
-def profile(run: Run, state: str) -> Artifact:
+def profile(run: Run, state: State) -> Artifact:
     """Which traits a state says are its own, and what else changed. `molt eval profile CONFIG --state S`"""
     config, seed = run.config, run.config.run.seed
     if not config.profile.on:
@@ -136,35 +141,38 @@ def profile(run: Run, state: str) -> Artifact:
         "files": [sha256_tree(path.expanduser()) if path else None for path in files],
         "max_new_tokens": config.persona_eval.max_new_tokens,
         "seed": seed,
-        **stages.lineage(run, state),
+        **serving.lineage(run, state),
     }
 
     def make(folder: Path) -> dict[str, Any]:
-        model, length = stages.serve(run, state), config.persona_eval.max_new_tokens
+        model, length = serving.serve(run, state), config.persona_eval.max_new_tokens
         with run.console.progress(f"profile of {state}") as progress:
             batch = config.model.eval_batch_size
             records = profile_eval.evaluate(model, state, choices, asked, length, batch, progress)
         write_jsonl(folder / "records.jsonl", records)
-        return {"state": state, "items": len(records)}
+        return {"state": str(state), "items": len(records)}
 
     return run.do("profile", inputs, make, f"profile of {state}")
 
 
-def judge(run: Run, state: str) -> Artifact:
+def judge(run: Run, state: State) -> Artifact:
     """A state's answers against the base's, and above a personality against the personality's, by a language model.
     `molt eval judge CONFIG --state S`"""
-    others = [other for other in ("base", "personality") if other != state][: 2 if "+" in state else 1]
-    inputs = {"persona": persona_of(run, state).fingerprint, **_judge_inputs(run)}
-    inputs["against"] = {other: persona_of(run, other).fingerprint for other in others}
+    inputs = _judge_inputs(run)
+    others = [BASE, PERSONALITY] if len(state.members) > 1 else [PERSONALITY if state == BASE else BASE]
+    inputs["persona"] = persona_of(run, state).fingerprint
+    inputs["against"] = {str(other): persona_of(run, other).fingerprint for other in others}
 
     def make(folder: Path) -> dict[str, Any]:
         mine, records = read_jsonl(persona_of(run, state).folder / "records.jsonl"), []
         for other in others:
             theirs = read_jsonl(persona_of(run, other).folder / "records.jsonl")
             found = judge_eval.duels(mine[: run.config.judge.prompts or None], theirs)
-            records += [{"against": other, **row} for row in _asked(run, found, f"judge of {state}, against {other}")]
+            records += [
+                {"against": str(other), **row} for row in _asked(run, found, f"judge of {state}, against {other}")
+            ]
         write_jsonl(folder / "records.jsonl", records)
-        return {"state": state, "judged": len(records)}
+        return {"state": str(state), "judged": len(records)}
 
     return run.do("judge", inputs, make, f"judge of {state}")
 
@@ -186,14 +194,14 @@ def _judge_inputs(run: Run) -> dict[str, Any]:
     if run.config.judge.kind == "none":
         raise BadInput("There is no judge.", "Name one: judge.kind=endpoint judge.url=... judge.model=...")
     asked = run.config.judge.model_dump(include={"url", "model", "temperature", "max_tokens", "prompts"})
-    return {"judge": asked, "spec": teacher.described(stages.material_of(run).spec)}
+    return {"judge": asked, "spec": teacher.described(pairs.load_persona(run).spec)}
 
 
 def _asked(run: Run, pairs: list[judge_eval.Duel], label: str) -> list[dict[str, Any]]:
     """What has been answered is kept in the run folder, as a teacher's answers are."""
     with run.console.progress(label) as progress:
         ask = endpoint.connect(run.config.judge, run.folder / "judge.jsonl", endpoint.Ledger(), progress)
-        return judge_eval.evaluate(pairs, teacher.described(stages.material_of(run).spec), ask)
+        return judge_eval.evaluate(pairs, teacher.described(pairs.load_persona(run).spec), ask)
 
 
 def noise(run: Run) -> Artifact:
@@ -204,7 +212,7 @@ def noise(run: Run) -> Artifact:
     found = []
     for number in range(runs):
         with run.varied(vary(run.config, {"personality.repeat": number}, "gate.noise_runs")):
-            found.append((persona_of(run, "personality"), capability(run, "personality")))
+            found.append((persona_of(run, PERSONALITY), capability(run, PERSONALITY)))
 
     def make(folder: Path) -> dict[str, Any]:
         rows = [[read_jsonl(part.folder / "records.jsonl") for part in pair] for pair in found]
@@ -218,20 +226,20 @@ def noise(run: Run) -> Artifact:
     return run.do("noise", inputs, make)
 
 
-def drift(run: Run, state: str) -> Artifact:
+def drift(run: Run, state: State) -> Artifact:
     """Cross-entropy and KL to the base in one state, on the base's own answers to neutral prompts and on the test
     examples of each task. `molt eval drift CONFIG --state S`"""
-    config, data, count = run.config, stages.pairs(run), run.config.persona_eval.neutral
-    settings = {name: layout.task_settings(run, name) for name in config.tasks}
+    config, data, count = run.config, pairs.pairs(run), run.config.persona_eval.neutral
+    settings = dict(config.tasks)
     inputs = {
         "items": count,
-        "tasks": {name: stages.source_of(task) for name, task in settings.items()},
+        "tasks": {name: pairs.source_of(task) for name, task in settings.items()},
         "seed": config.run.seed,
-        **stages.lineage(run, state),
+        **serving.lineage(run, state),
     }
 
     def make(folder: Path) -> dict[str, Any]:
-        model, texts = stages.serve(run, state), {"neutral": stages.load_exchanges(data, "neutral_eval")[:count]}
+        model, texts = serving.serve(run, state), {"neutral": pairs.load_exchanges(data, "neutral_eval")[:count]}
         for name, task in settings.items():
             examples = tasks.examples(task, "test", config.run.seed)[:count]
             texts[name] = [Exchange(item.prompt, item.answer) for item in examples]
@@ -239,31 +247,31 @@ def drift(run: Run, state: str) -> Artifact:
             records = drift_eval.evaluate(model, state, texts, config.model.eval_batch_size, progress)
         write_jsonl(folder / "records.jsonl", records)
         neutral = [record for record in records if record["where"] == "neutral"]
-        return {"state": state, "kl": _mean(neutral, "kl"), "cross_entropy": _mean(neutral, "cross_entropy")}
+        return {"state": str(state), "kl": _mean(neutral, "kl"), "cross_entropy": _mean(neutral, "cross_entropy")}
 
     return run.do("drift", inputs, make, f"drift of {state}")
 
 
-def task_score(run: Run, name: str, state: str) -> Artifact:
+def task_score(run: Run, name: str, state: State) -> Artifact:
     """Exact match on the test examples of a task in one state. Part of `molt run CONFIG`."""
     config = run.config
-    settings = layout.task_settings(run, name)
+    settings = layout.task_settings(run, Adapter(name))
     inputs = {
-        "examples": stages.source_of(settings),
+        "examples": pairs.source_of(settings),
         "metric": settings.metric,
         "seed": config.run.seed,
-        **stages.lineage(run, state),
+        **serving.lineage(run, state),
     }
 
     def make(folder: Path) -> dict[str, Any]:
-        model = stages.serve(run, state)
+        model = serving.serve(run, state)
         examples = tasks.examples(settings, "test", config.run.seed)
         with run.console.progress(f"{name} in {state}") as progress, model.state(state):
             records = task_eval.evaluate(
                 model, settings, examples, settings.max_new_tokens, config.model.eval_batch_size, progress
             )
         write_jsonl(folder / "records.jsonl", records)
-        return {"state": state, "task": name, "exact_match": _mean(records, "correct")}
+        return {"state": str(state), "task": name, "exact_match": _mean(records, "correct")}
 
     return run.do("task-score", inputs, make, f"{name} in {state}")
 

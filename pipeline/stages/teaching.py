@@ -8,9 +8,11 @@ from typing import Any
 
 from moltlm.adapters import base, fit, on_policy, train
 from moltlm.data import mix as mixing
+from moltlm.data import state as states
 from moltlm.data.config import TaskConfig
 from moltlm.data.errors import MoltError
 from moltlm.data.replay import Buffer
+from moltlm.data.state import PERSONALITY
 from moltlm.data.types import Exchange, Progress, TaskExample
 from moltlm.evals import distance
 from moltlm.evals import tasks as scores
@@ -75,7 +77,7 @@ def teach(run: Run, lesson: Lesson, folder: Path) -> Taught:
 
 def _strength(run: Run, lesson: Lesson, tried: list[Exchange], folder: Path) -> float:
     """The least of the strengths that gets nearly as many of the examples right as the best does."""
-    model, state = _loaded(run, lesson, folder), "+".join([*lesson.beneath, lesson.name])
+    model, state = _loaded(run, lesson, folder), states.of(*lesson.beneath, lesson.name)
     prompts, answers = [item.prompt for item in tried], [item.answer for item in tried]
     right: dict[float, float] = {}
     for scale in sorted({*run.config.protect.scales, 1.0}):
@@ -166,7 +168,7 @@ def _regenerate(run: Run, lesson: Lesson, folder: Path) -> dict[str, Any]:
 
 def _own_right(run: Run, lesson: Lesson, start: Path, number: int) -> list[Exchange]:
     """The model's own answers to the training prompts, sampled, as far as they are right."""
-    model, state = _loaded(run, lesson, start), "+".join([*lesson.beneath, lesson.name])
+    model, state = _loaded(run, lesson, start), states.of(*lesson.beneath, lesson.name)
     prompts, batch = [item.prompt for item in lesson.taught], run.config.model.eval_batch_size
     with run.console.progress(f"{lesson.name}, own answers") as progress, model.state(state):
         tokens, heat = lesson.task.max_new_tokens, TEMPERATURE
@@ -201,7 +203,7 @@ def _distance(run: Run, lesson: Lesson) -> distance.Distance:
     if "personality" not in model.adapters:
         model.load("personality", lesson.beneath["personality"])
     sides = [rows[:LOOKED_AT] for rows in (lesson.taught, lesson.kept or lesson.neutral)]
-    with model.state("personality"):
+    with model.state(PERSONALITY):
         scores = [model.score([i.prompt for i in rows], [i.answer for i in rows], batch) for rows in sides]
     new, old = (model.embed([item.question for item in rows]) for rows in sides)
     surprise, usual = (-sum(score.per_token for score in side) / len(side) for side in scores)

@@ -15,7 +15,7 @@ from moltlm.evals import persona as persona_eval
 from moltlm.evals.config import HypothesisConfig
 from moltlm.evals.style import StyleClassifier
 from moltlm.pipeline.run import Run
-from moltlm.pipeline.stages import stages
+from moltlm.pipeline.stages import pairs
 
 BENCHMARK = "lambada"
 ANSWER_TOKENS = 48
@@ -25,11 +25,11 @@ Row = dict[str, Any]
 
 def looker(run: Run, hypothesis: HypothesisConfig, seed: int) -> Callable[[TextModel], Row]:
     """What is measured of a model at a checkpoint, beside a base of the same precision."""
-    data, loaded = stages.pairs(run), base.load(run.config.model, hypothesis.precision)
-    original, judged = TextModel(loaded.model, loaded.tokenizer), stages.classifier(run)
+    data, loaded = pairs.pairs(run), base.load(run.config.model, hypothesis.precision)
+    original, judged = TextModel(loaded.model, loaded.tokenizer), pairs.classifier(run)
     limit, batch = data.facts["nll_limit"], run.config.model.eval_batch_size
-    heldout = stages.load_pairs(data, "heldout")
-    neutral = stages.load_exchanges(data, "neutral_eval")[: hypothesis.neutral]
+    heldout = pairs.load_pairs(data, "heldout")
+    neutral = pairs.load_exchanges(data, "neutral_eval")[: hypothesis.neutral]
 
     def look(text: TextModel) -> Row:
         prompts = [pair.prompt for pair in heldout]

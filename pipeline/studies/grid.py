@@ -22,7 +22,7 @@ from moltlm.evals.config import Arm, HypothesisConfig
 from moltlm.pipeline.config import Config, load_hypothesis
 from moltlm.pipeline.run import Artifact, Run
 from moltlm.pipeline.setup import estimate
-from moltlm.pipeline.stages import stages
+from moltlm.pipeline.stages import pairs
 from moltlm.pipeline.studies import checkpoint
 
 Row = dict[str, Any]
@@ -148,7 +148,7 @@ def check(run: Run, name: str) -> HypothesisConfig:
     for arm in compared(hypothesis):
         for candidate in _candidates(hypothesis.arms[arm], dict.fromkeys(hypothesis.arms, 0.0001)):
             _arm_config(run.config, hypothesis, candidate)
-    there = stages.pairs(run).facts["pairs"]
+    there = pairs.pairs(run).facts["pairs"]
     if there < hypothesis.pairs:
         raise BadInput(
             f"{hypothesis.id} draws {hypothesis.pairs} pairs for each seed, and there are {there}.",
@@ -223,7 +223,7 @@ def _records(artifact: Artifact, arm: str, seed: int) -> list[Row]:
 def job(run: Run, hypothesis: HypothesisConfig, name: str, arm: Arm, seed: int) -> Artifact:
     """Train one arm with one seed and measure it at each checkpoint. Arms that two hypotheses share are run once."""
     hypothesis = hypothesis.model_copy(update={"precision": arm.precision or hypothesis.precision})
-    data, start = stages.pairs(run), _base_point(run, hypothesis, seed)
+    data, start = pairs.pairs(run), _base_point(run, hypothesis, seed)
     measured = {"steps", "batch_size", "checkpoints", "pairs", "precision", "axis", "gain_levels", "composite"}
     inputs = {
         "arm": arm.model_dump(exclude={"precision"}),
@@ -238,7 +238,7 @@ def job(run: Run, hypothesis: HypothesisConfig, name: str, arm: Arm, seed: int) 
     def make(folder: Path) -> dict[str, Any]:
         run.release()
         config = _arm_config(run.config, hypothesis, arm)
-        drawn = random.Random(seed).sample(stages.load_pairs(data, "train"), hypothesis.pairs)
+        drawn = random.Random(seed).sample(pairs.load_pairs(data, "train"), hypothesis.pairs)
         origin = read_jsonl(start.folder / "records.jsonl")[0]
         look = checkpoint.looker(run, hypothesis, seed)
         records: list[Row] = []
@@ -254,7 +254,7 @@ def job(run: Run, hypothesis: HypothesisConfig, name: str, arm: Arm, seed: int) 
                 config,
                 base.load(config.model),
                 drawn,
-                stages.load_exchanges(data, "neutral_train"),
+                pairs.load_exchanges(data, "neutral_train"),
                 folder / "weights",
                 seed,
                 progress,
@@ -284,7 +284,7 @@ def _moved(hypothesis: HypothesisConfig, point: Row, origin: Row) -> Row:
 
 def _base_point(run: Run, hypothesis: HypothesisConfig, seed: int) -> Artifact:
     """The untrained model on this seed's items: step 0 of every arm."""
-    data = stages.pairs(run)
+    data = pairs.pairs(run)
     looked = hypothesis.model_dump(include={"items", "precision", "prompts", "neutral"})
     inputs = {"pairs": data.fingerprint, "skip": checkpoint.skip(hypothesis, seed), **looked}
 

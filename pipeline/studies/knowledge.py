@@ -18,7 +18,7 @@ from moltlm.data.types import Exchange, Pair
 from moltlm.evals import capability
 from moltlm.evals import knowledge as judge
 from moltlm.pipeline.run import Artifact, Run
-from moltlm.pipeline.stages import stages
+from moltlm.pipeline.stages import pairs
 from moltlm.pipeline.studies.checkpoint import BATCH, BENCHMARK
 from moltlm.pipeline.studies.grid import drop_weights
 
@@ -78,7 +78,7 @@ def _base(run: Run, seed: int) -> Artifact:
 
 
 def _taught(run: Run, rank: int, count: int, seed: int, control: bool) -> Artifact:
-    asked, data = run.config.knowledge, stages.pairs(run)
+    asked, data = run.config.knowledge, pairs.pairs(run)
     inputs = {
         "facts": count,
         "control": data.fingerprint if control else None,
@@ -97,7 +97,7 @@ def _taught(run: Run, rank: int, count: int, seed: int, control: bool) -> Artifa
         rows = facts_data.taught(taught, asked.exposures, seed)
         if control:
             text = TextModel(loaded.model, loaded.tokenizer)
-            rows = _as_long(text, stages.load_exchanges(data, "neutral_train"), rows, seed)
+            rows = _as_long(text, pairs.load_exchanges(data, "neutral_train"), rows, seed)
         config = _settings(run, rank, len(rows))
         found: dict[str, Any] = {}
 

@@ -10,13 +10,14 @@ from typing import Any
 
 from moltlm.data.errors import BadInput
 from moltlm.data.io import read_json, read_jsonl, write_json, write_text
+from moltlm.data.state import BASE, PERSONALITY, Adapter
 from moltlm.evals import stats
 from moltlm.evals.continual import transfer
 from moltlm.pipeline import layout
 from moltlm.pipeline.config import Config, vary
 from moltlm.pipeline.reporting import methods as methods_report
 from moltlm.pipeline.run import Artifact, Missing, Run
-from moltlm.pipeline.stages import measures, stages
+from moltlm.pipeline.stages import measures, tasks
 
 Record = dict[str, Any]
 CHANGED = ("protect", "tasks", "replay", "router")
@@ -97,18 +98,18 @@ def method(config: Config, name: str, seed: int) -> Config:
 def measured(run: Run, label: str) -> Artifact:
     """The whole sequence by the current configuration: transfer between the tasks, and what the last state keeps."""
     names = list(run.config.tasks)
-    trained = [stages.task(run, name) for name in names]
-    practised = [stages.practice(run, name) for name in names if run.config.tasks[name].on_policy != "none"]
-    states = [layout.after(run, names[: count + 1]) for count in range(len(names))]
+    trained = [tasks.task(run, Adapter(name)) for name in names]
+    practised = [tasks.practice(run, Adapter(name)) for name in names if run.config.tasks[name].on_policy != "none"]
+    states = [layout.state_after(run, names[: count + 1]) for count in range(len(names))]
     scores = {
         (state, name): measures.task_score(run, name, state)
-        for place, state in enumerate(["personality", *states])
-        for name in (names if state == "personality" else names[: place + 1])
+        for place, state in enumerate([PERSONALITY, *states])
+        for name in (names if state == PERSONALITY else names[: place + 1])
     }
-    apart = {name: layout.state_of(run, name) for name in names} if layout.routes(states[-1]) else {}
+    apart = {name: layout.state_of(run, Adapter(name)) for name in names} if states[-1].routes else {}
     told = [measures.task_score(run, name, state) for name, state in apart.items()]
-    personas = {state: measures.persona_of(run, state) for state in ("base", "personality", states[-1])}
-    abilities = {state: measures.capability(run, state) for state in ("personality", states[-1])}
+    personas = {state: measures.persona_of(run, state) for state in (BASE, PERSONALITY, states[-1])}
+    abilities = {state: measures.capability(run, state) for state in (PERSONALITY, states[-1])}
     moved = measures.drift(run, states[-1])
     inputs = [artifact.fingerprint for group in (scores, personas, abilities) for artifact in group.values()]
     inputs += [artifact.fingerprint for artifact in [*told, moved]]
@@ -116,8 +117,8 @@ def measured(run: Run, label: str) -> Artifact:
     def make(folder: Any) -> dict[str, Any]:
         exact = {key: artifact.facts["exact_match"] for key, artifact in scores.items()}
         matrix = [[exact.get((state, name), math.nan) for name in names] for state in states]
-        before = [exact["personality", name] for name in names]
-        base, start, end = (personas[state].facts for state in ("base", "personality", states[-1]))
+        before = [exact[PERSONALITY, name] for name in names]
+        base, start, end = (personas[state].facts for state in (BASE, PERSONALITY, states[-1]))
         return {
             "layout": run.config.protect.layout,
             "tasks": names,

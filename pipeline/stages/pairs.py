@@ -1,0 +1,106 @@
+"""The preference pairs of a run, and the classifier of style that is trained on them."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from moltlm.data import checks, dataset_card
+from moltlm.data import pairs as pair_data
+from moltlm.data import persona as personas
+from moltlm.data.config import TaskConfig
+from moltlm.data.io import fingerprint, read_jsonl, sha256_tree, write_jsonl
+from moltlm.data.persona import Persona
+from moltlm.data.state import BASE
+from moltlm.data.types import Exchange, Pair
+from moltlm.evals import capability, style
+from moltlm.evals import persona as persona_eval
+from moltlm.pipeline.run import Artifact, Run
+from moltlm.pipeline.stages import material
+
+
+def pairs(run: Run) -> Artifact:
+    """Build preference pairs: answers in the personality's voice against the bare model's own.
+    `molt data build CONFIG`"""
+    config = run.config
+    persona = personas.load(config.persona)
+    inputs = {
+        "model": config.model.model_dump(exclude={"shape"}),
+        "persona": fingerprint({**asdict(persona), "folder": None}),
+        "conversations": [[name, sha256_tree(Path(name))] for name in config.conversations.paths],
+        "measured": {
+            "capability": {name: [count, capability.files(name)] for name, count in config.capability.items.items()},
+            "tasks": {name: {**source_of(task), "seed": None} for name, task in config.tasks.items()},
+        },
+        **{name: getattr(config, name).model_dump() for name in ("conversations", "teacher", "pairs", "checks")},
+        "seed": config.run.seed,
+    }
+
+    def make(folder: Path) -> dict[str, Any]:
+        model, batch, seed = run.base, config.model.eval_batch_size, config.run.seed
+        exchanges = material.gather(run, persona)
+        with run.console.progress("rejected side") as progress:
+            drafts = pair_data.build(exchanges.train, model, config.pairs, batch, progress, seed)
+            heldout = pair_data.build(exchanges.heldout, model, config.pairs, batch, progress, seed)
+        with run.console.progress("neutral answers") as progress, model.state(BASE):
+            prompts = [*persona.neutral_train, *persona.neutral_eval]
+            answers = model.generate(prompts, config.pairs.max_new_tokens, batch, progress)
+        margins = material.margins(run, persona, exchanges.train, [pair.id for pair in drafts])
+        filtered, report = checks.keep(drafts, config.checks, margins)
+        with model.state(BASE):
+            scores = model.score([pair.prompt for pair in filtered], [pair.chosen for pair in filtered], batch)
+        neutral = [Exchange(*row) for row in zip(prompts, answers, strict=True)]
+        split = len(persona.neutral_train)
+        write_jsonl(folder / "train.jsonl", map(pair_data.to_row, filtered))
+        write_jsonl(folder / "heldout.jsonl", map(pair_data.to_row, heldout))
+        write_jsonl(folder / "neutral_train.jsonl", (asdict(item) for item in neutral[:split] if item.answer))
+        write_jsonl(folder / "neutral_eval.jsonl", (asdict(item) for item in neutral[split:] if item.answer))
+        facts = {
+            **asdict(report),
+            **asdict(checks.length_bias(filtered)),
+            "heldout": len(heldout),
+            "nll_limit": persona_eval.nll_limit(scores),
+            "variety": asdict(checks.variety([pair.chosen for pair in filtered])),
+            "examples": {**report.examples, **({"leaked": exchanges.leaked} if exchanges.leaked else {})},
+            **exchanges.facts,
+        }
+        dataset_card.write(folder, persona.spec, config.model.id, filtered, facts)
+        return facts
+
+    return run.do("pairs", inputs, make)
+
+
+def classifier(run: Run) -> style.StyleClassifier:
+    """Train the style classifier on training prompts only, against the base's answers and other characters'. It is one
+    and the same for all states and seeds of these pairs."""
+    persona = load_persona(run)
+    train = load_pairs(pairs(run), "train")
+    by_topic = len({pair.topic for pair in train}) > 1  # without topics, cross-validation keeps prompts apart
+    groups = [pair.topic if by_topic else pair.id for pair in train]
+    positive = [style.Labelled(pair.chosen, group) for pair, group in zip(train, groups, strict=True)]
+    negative = [style.Labelled(pair.rejected, group) for pair, group in zip(train, groups, strict=True)]
+    negative += [style.Labelled(item.answer, item.source) for item in persona.others]
+    return style.train(positive, negative, persona.spec.catchphrases, seed=0)
+
+
+def load_persona(run: Run) -> Persona:
+    return personas.load(run.config.persona)
+
+
+def load_pairs(artifact: Artifact, split: str) -> list[Pair]:
+    """The pairs of `train` or `heldout`."""
+    return [pair_data.from_row(row) for row in read_jsonl(artifact.folder / f"{split}.jsonl")]
+
+
+def load_exchanges(artifact: Artifact, split: str) -> list[Exchange]:
+    """The base's own answers to neutral prompts, of `neutral_train` or `neutral_eval`."""
+    return [Exchange(**row) for row in read_jsonl(artifact.folder / f"{split}.jsonl")]
+
+
+def source_of(task: TaskConfig) -> dict[str, Any]:
+    """What a task's examples come from: the settings that choose them, and the files."""
+    settings = task.model_dump(include={"kind", "test", "prompt", "answer", "seed"})
+    if task.kind == "text":
+        settings["passage_words"] = task.passage_words
+    return {**settings, "files": sha256_tree(Path(task.path).expanduser()) if task.path else ""}

@@ -1,0 +1,73 @@
+"""The personality adapter of a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from moltlm.adapters import base, train
+from moltlm.data import coherence, teacher
+from moltlm.data.state import Adapter
+from moltlm.data.types import Message
+from moltlm.pipeline.run import Artifact, Run
+from moltlm.pipeline.stages.pairs import classifier, load_exchanges, load_pairs, load_persona, pairs
+
+
+def personality(run: Run) -> Artifact:
+    """Train the personality adapter: DPO with NLL and explicit KL, or SFT. `molt train personality CONFIG`"""
+    config, data = run.config, pairs(run)
+    inputs = {
+        "pairs": data.fingerprint,
+        "seed": config.run.seed,
+        **{name: getattr(config, name).model_dump() for name in ("lora", "train", "personality", "dpo")},
+    }
+
+    def make(folder: Path) -> dict[str, Any]:
+        run.release()
+        with run.console.progress("personality") as progress:
+            result = train.train_personality(
+                config.adapters(),
+                base.load(config.model),
+                load_pairs(data, "train"),
+                load_exchanges(data, "neutral_train"),
+                folder,
+                config.run.seed,
+                progress,
+                spec=teacher.brief(load_persona(run).spec),
+                reward=_in_character(run) if config.personality.method == "grpo" else None,
+            )
+        return training_facts(result)
+
+    return run.do("personality", inputs, make)
+
+
+def _in_character(run: Run) -> train.Reward:
+    """The style classifier's probability of a coherent answer, 0 of any other. So its score of what was trained by it
+    is no evidence; the other measures of the persona are."""
+    style = classifier(run)
+
+    def reward(prompts: list[list[Message]], answers: list[str]) -> list[float]:
+        questions = [prompt[-1]["content"] for prompt in prompts]
+        coherent = [coherence.check(*row, 0.0, 1.0).coherent for row in zip(questions, answers, strict=True)]
+        return [value * ok for value, ok in zip(style.probability(answers), coherent, strict=True)]
+
+    return reward
+
+
+def load_adapters(run: Run, artifacts: dict[Adapter, Artifact]) -> Any:
+    """The run's served base with these adapters loaded (`data.types.ChatModel`)."""
+    for adapter, artifact in artifacts.items():
+        if str(adapter) not in run.base.adapters:
+            run.base.load(str(adapter), artifact.folder)
+    return run.base
+
+
+def training_facts(result: train.Trained) -> dict[str, Any]:
+    return {
+        "seconds": round(result.seconds, 1),
+        "steps": result.steps,
+        "peak_gib": round(result.peak_gib, 2),
+        "trainable_parameters": result.parameters,
+        "frozen_tensors_unchanged": result.frozen,
+        "trainable_tensors_moved": result.moved,
+    }

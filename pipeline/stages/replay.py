@@ -1,0 +1,63 @@
+"""The replay buffer of a run, and the next one from new conversations."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from moltlm.data import coherence
+from moltlm.data import replay as buffers
+from moltlm.data.conversations import importers
+from moltlm.data.errors import BadInput
+from moltlm.data.io import fingerprint
+from moltlm.data.state import PERSONALITY, PERSONALITY_ADAPTER
+from moltlm.data.types import Exchange
+from moltlm.pipeline.run import Artifact, Run
+from moltlm.pipeline.stages import buffer as building
+from moltlm.pipeline.stages.pairs import load_pairs, pairs
+from moltlm.pipeline.stages.personality import load_adapters, personality
+
+
+def buffer(run: Run) -> Artifact:
+    """Choose the exchanges that carry the personality, under a token budget. `molt replay build CONFIG`"""
+    config, data, adapter = run.config, pairs(run), personality(run)
+    inputs = {"personality": adapter.fingerprint, "replay": config.replay.model_dump(), "seed": config.run.seed}
+
+    def make(folder: Path) -> dict[str, Any]:
+        model = load_adapters(run, {PERSONALITY_ADAPTER: adapter})
+        exchanges = [Exchange(pair.prompt, pair.chosen, pair.topic, pair.trait) for pair in load_pairs(data, "train")]
+        if config.replay.answers == "own":
+            exchanges = _own_answers(run, exchanges)
+        batch = config.model.eval_batch_size
+        with run.console.progress("replay buffer") as progress:
+            return building.build(model, exchanges, config.replay, config.run.seed, batch, folder, progress)
+
+    return run.do("replay", inputs, make)
+
+
+def _own_answers(run: Run, exchanges: list[Exchange]) -> list[Exchange]:
+    """The same prompts with what the personality itself answers; an incoherent answer is left out."""
+    prompts, batch = [item.prompt for item in exchanges], run.config.model.eval_batch_size
+    with run.console.progress("own answers") as progress, run.base.state(PERSONALITY):
+        answers = run.base.generate(prompts, run.config.pairs.max_new_tokens, batch, progress)
+    rows = [replace(item, answer=answer) for item, answer in zip(exchanges, answers, strict=True)]
+    return [item for item in rows if coherence.check(item.question, item.answer, 0.0, 1.0).coherent]
+
+
+def updated_buffer(run: Run, paths: list[Path]) -> Artifact:
+    """Choose the next buffer from the present one and new conversations. `molt replay update CONFIG PATH...`"""
+    config, current = run.config, buffer(run)
+    report = importers.Report()
+    exchanges = list(importers.read(paths, config.conversations, report))
+    if not exchanges:
+        raise BadInput("There is no exchange in these conversations.", f"Look why: molt data import {paths[0]}")
+    inputs = {"replay": current.fingerprint, "new": fingerprint([asdict(item) for item in exchanges])}
+
+    def make(folder: Path) -> dict[str, Any]:
+        batch, start = config.model.eval_batch_size, buffers.load(current.folder)
+        with run.console.progress("replay buffer") as progress:
+            model = load_adapters(run, {PERSONALITY_ADAPTER: personality(run)})
+            return building.build(model, exchanges, config.replay, config.run.seed, batch, folder, progress, start)
+
+    return run.do("replay-update", inputs, make)

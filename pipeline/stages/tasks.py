@@ -1,0 +1,132 @@
+"""The task adapters of a run, above its frozen personality."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from moltlm.data import replay as buffers
+from moltlm.data import tasks as task_data
+from moltlm.data.config import TaskConfig
+from moltlm.data.conversations import importers
+from moltlm.data.io import fingerprint
+from moltlm.data.state import PERSONALITY_ADAPTER, Adapter
+from moltlm.data.types import Exchange
+from moltlm.pipeline import layout
+from moltlm.pipeline.run import Artifact, Run
+from moltlm.pipeline.stages import teaching
+from moltlm.pipeline.stages.pairs import load_exchanges, pairs, source_of
+from moltlm.pipeline.stages.personality import personality, training_facts
+from moltlm.pipeline.stages.replay import buffer
+
+ON_POLICY = {"generations", "max_new_tokens", "metric"}
+"""What practice on own samples depends on, besides the settings that say so by name."""
+NOT_TRAINED = {
+    "control", "floor", "metric", "seed", "test", "passage_words", "max_new_tokens", "generations",
+    "on_policy", "on_policy_steps", "on_policy_rounds", "on_policy_learning_rate",
+}  # fmt: skip
+"""Settings of a task that its first training does not depend on."""
+
+
+def task(run: Run, adapter: Adapter) -> Artifact:
+    """Train a task adapter above the frozen personality, with replay mixed in; its control is trained without replay.
+    `molt train task NAME CONFIG`"""
+    config, settings = run.config, layout.task_settings(run, adapter)
+    below = {label: trained(run, label) for label in layout.adapters_below(run, adapter)}
+    previous = layout.continued_from(run, adapter)
+    start = trained(run, previous) if previous else None
+    protect = config.protect
+    replay = _replay(run, settings)
+    remembered = layout.earlier_tasks(run, adapter) if protect.task_memory else []
+    inputs: dict[str, Any] = {
+        "beneath": {str(label): artifact.fingerprint for label, artifact in below.items()},
+        "start": start.fingerprint if start else None,
+        "task": {key: value for key, value in settings.model_dump().items() if key not in NOT_TRAINED},
+        "examples": source_of(settings),
+        "replay": replay.fingerprint if replay else None,
+        "instructions": fingerprint([asdict(item) for item in _instructions(run)]),
+        "memory": [[label, source_of(config.tasks[label])] for label in remembered],
+        "seed": layout.seed_of(run, settings),
+        # all of it is off by default, and what the layout comes to is in `beneath` and `start`, but for a mixture
+        "protect": protect.model_dump(exclude={"layout"}, exclude_defaults=True),
+        "mixture": protect.layout == "mixture",
+        **{section: getattr(config, section).model_dump() for section in ("lora", "train")},
+    }
+
+    def make(folder: Path) -> dict[str, Any]:
+        lesson = lesson_of(run, adapter, start)
+        result = teaching.teach(run, lesson, folder)
+        examples = {id(item) for item in lesson.taught}
+        return {
+            **training_facts(result.trained),
+            "examples": len(result.mix),
+            "replayed": sum(id(item) not in examples for item in result.mix),
+            **asdict(result.far),
+            "risk": result.far.risk,
+            "strength": result.strength,
+        }
+
+    return run.do(f"task-{adapter}", inputs, make)
+
+
+def practice(run: Run, adapter: Adapter) -> Artifact:
+    """Train the task's adapter further on the model's own samples (`tasks.NAME.on_policy`). Part of
+    `molt run CONFIG`"""
+    settings, start = layout.task_settings(run, adapter), task(run, adapter)
+    on_policy = {
+        key: value for key, value in settings.model_dump().items() if key in ON_POLICY or key.startswith("on_policy")
+    }
+
+    def make(folder: Path) -> dict[str, Any]:
+        return teaching.practise(run, lesson_of(run, adapter, start), folder)
+
+    return run.do(f"practice-{adapter}", {"task": start.fingerprint, **on_policy}, make)
+
+
+def trained(run: Run, adapter: Adapter) -> Artifact:
+    """The adapter at the end of its trainings, as it is served."""
+    if adapter == PERSONALITY_ADAPTER:
+        return personality(run)
+    return task(run, adapter) if layout.task_settings(run, adapter).on_policy == "none" else practice(run, adapter)
+
+
+def lesson_of(run: Run, adapter: Adapter, start: Artifact | None) -> teaching.Lesson:
+    """All that a task is trained with, going on from the adapter in `start` if there is one."""
+    settings = layout.task_settings(run, adapter)
+    seed = layout.seed_of(run, settings)
+    replay = _replay(run, settings)
+    remembered = layout.earlier_tasks(run, adapter) if run.config.protect.task_memory else []
+    return teaching.Lesson(
+        str(adapter),
+        settings,
+        seed,
+        training_examples(settings, str(adapter), seed),
+        buffers.load(replay.folder) if replay else None,
+        [item for label in remembered for item in _memory(run, label)],
+        load_exchanges(pairs(run), "neutral_train"),
+        _instructions(run),
+        {str(label): trained(run, label).folder for label in layout.adapters_below(run, adapter)},
+        start.folder if start else None,
+    )
+
+
+def _replay(run: Run, settings: TaskConfig) -> Artifact | None:
+    """The replay buffer, if the task's training uses it."""
+    return buffer(run) if settings.replay_ratio or run.config.protect.replays else None
+
+
+def _instructions(run: Run) -> list[Exchange]:
+    """What is replayed beside the personality, if it is not the base's own answers."""
+    path = run.config.replay.instructions
+    return list(importers.read([Path(path).expanduser()], run.config.conversations, importers.Report())) if path else []
+
+
+def training_examples(settings: TaskConfig, source: str, seed: int) -> list[Exchange]:
+    return [Exchange(item.prompt, item.answer, source=source) for item in task_data.examples(settings, "train", seed)]
+
+
+def _memory(run: Run, name: str) -> list[Exchange]:
+    """The examples of an earlier task that are replayed: a sample that its seed draws."""
+    settings = run.config.tasks[name]
+    return training_examples(settings, name, layout.seed_of(run, settings))[: run.config.protect.task_memory]
