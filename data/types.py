@@ -9,6 +9,8 @@ from typing import Any, Protocol, TypedDict
 
 import numpy as np
 
+from moltlm.data.rows import Row
+
 Progress = Callable[[int, int, str], None]
 """Called as (done, total, note) while something long goes on."""
 
@@ -27,7 +29,7 @@ RAW = "text"
 
 
 @dataclass(frozen=True)
-class Exchange:
+class Exchange(Row):
     """A conversation up to a user turn, and the assistant's answer to it."""
 
     prompt: list[Message]
@@ -43,7 +45,7 @@ class Exchange:
 
 
 @dataclass(frozen=True)
-class Pair:
+class Pair(Row):
     """One preference: what the personality says (`chosen`) against what the bare model says (`rejected`)."""
 
     id: str

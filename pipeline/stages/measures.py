@@ -186,14 +186,14 @@ def _judge_inputs(run: Run) -> dict[str, Any]:
     if run.config.judge.kind == "none":
         raise BadInput("There is no judge.", "Name one: judge.kind=endpoint judge.url=... judge.model=...")
     asked = run.config.judge.model_dump(include={"url", "model", "temperature", "max_tokens", "prompts"})
-    return {"judge": asked, "spec": teacher.described(stages.material_of(run).spec)}
+    return {"judge": asked, "spec": teacher.description(stages.material_of(run).spec)}
 
 
 def _asked(run: Run, pairs: list[judge_eval.Duel], label: str) -> list[dict[str, Any]]:
     """What has been answered is kept in the run folder, as a teacher's answers are."""
     with run.console.progress(label) as progress:
-        ask = endpoint.connect(run.config.judge, run.folder / "judge.jsonl", endpoint.Ledger(), progress)
-        return judge_eval.evaluate(pairs, teacher.described(stages.material_of(run).spec), ask)
+        ask = endpoint.connect(run.config.judge, run.folder / "judge.jsonl", endpoint.Usage(), progress)
+        return judge_eval.evaluate(pairs, teacher.description(stages.material_of(run).spec), ask)
 
 
 def noise(run: Run) -> Artifact:

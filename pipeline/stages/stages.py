@@ -10,14 +10,15 @@ from typing import Any
 
 from moltlm.adapters import base, compose, train
 from moltlm.adapters import router as routing
-from moltlm.data import checks, coherence, dataset_card, mix, replay, tasks, teacher
+from moltlm.data import coherence, dataset_card, filters, mix, replay, tasks, teacher
 from moltlm.data import pairs as pair_data
 from moltlm.data import persona as personas
 from moltlm.data.config import TaskConfig
 from moltlm.data.conversations import importers
 from moltlm.data.errors import BadInput
-from moltlm.data.io import fingerprint, read_jsonl, sha256_tree, write_jsonl
+from moltlm.data.io import sha256_tree
 from moltlm.data.persona import Persona
+from moltlm.data.rows import fingerprint_rows, read_rows, write_rows
 from moltlm.data.types import Exchange, Message, Pair
 from moltlm.evals import capability, style
 from moltlm.evals import persona as persona_eval
@@ -42,13 +43,14 @@ def pairs(run: Run) -> Artifact:
     persona = personas.load(config.persona)
     inputs = {
         "model": config.model.model_dump(exclude={"shape"}),
-        "persona": fingerprint({**asdict(persona), "folder": None}),
+        "persona": persona.fingerprint,
         "conversations": [[name, sha256_tree(Path(name))] for name in config.conversations.paths],
         "measured": {
             "capability": {name: [count, capability.files(name)] for name, count in config.capability.items.items()},
             "tasks": {name: {**source_of(task), "seed": None} for name, task in config.tasks.items()},
         },
-        **{name: getattr(config, name).model_dump() for name in ("conversations", "teacher", "pairs", "checks")},
+        **{name: getattr(config, name).model_dump() for name in ("conversations", "teacher", "pairs")},
+        "checks": config.filters.model_dump(),  # the key by which the committed evidence knows the filters
         "seed": config.run.seed,
     }
 
@@ -62,21 +64,21 @@ def pairs(run: Run) -> Artifact:
             prompts = [*persona.neutral_train, *persona.neutral_eval]
             answers = model.generate(prompts, config.pairs.max_new_tokens, batch, progress)
         margins = material.margins(run, persona, found.train, [pair.id for pair in drafts])
-        kept, report = checks.keep(drafts, config.checks, margins)
+        kept, report = filters.apply(drafts, config.filters, margins)
         with model.state("base"):
             spoken = model.score([pair.prompt for pair in kept], [pair.chosen for pair in kept], batch)
         neutral = [Exchange(*row) for row in zip(prompts, answers, strict=True)]
         split = len(persona.neutral_train)
-        write_jsonl(folder / "train.jsonl", map(pair_data.to_row, kept))
-        write_jsonl(folder / "heldout.jsonl", map(pair_data.to_row, heldout))
-        write_jsonl(folder / "neutral_train.jsonl", (asdict(item) for item in neutral[:split] if item.answer))
-        write_jsonl(folder / "neutral_eval.jsonl", (asdict(item) for item in neutral[split:] if item.answer))
+        write_rows(folder / "train.jsonl", kept)
+        write_rows(folder / "heldout.jsonl", heldout)
+        write_rows(folder / "neutral_train.jsonl", (item for item in neutral[:split] if item.answer))
+        write_rows(folder / "neutral_eval.jsonl", (item for item in neutral[split:] if item.answer))
         facts = {
             **asdict(report),
-            **asdict(checks.length_bias(kept)),
+            **asdict(filters.length_bias(kept)),
             "heldout": len(heldout),
             "nll_limit": persona_eval.nll_limit(spoken),
-            "variety": asdict(checks.variety([pair.chosen for pair in kept])),
+            "variety": asdict(filters.variety([pair.chosen for pair in kept])),
             "examples": {**report.examples, **({"leaked": found.leaked} if found.leaked else {})},
             **found.facts,
         }
@@ -136,7 +138,7 @@ def classifier(run: Run) -> style.StyleClassifier:
     groups = [pair.topic if topics else pair.id for pair in ours]
     positive = [style.Labelled(pair.chosen, group) for pair, group in zip(ours, groups, strict=True)]
     negative = [style.Labelled(pair.rejected, group) for pair, group in zip(ours, groups, strict=True)]
-    negative += [style.Labelled(item.answer, item.source) for item in persona.others]
+    negative += [style.Labelled(item.answer, item.source) for item in persona.other_characters]
     return style.train(positive, negative, persona.spec.catchphrases, seed=0)
 
 
@@ -170,11 +172,11 @@ def _own(run: Run, exchanges: list[Exchange]) -> list[Exchange]:
 def updated_buffer(run: Run, paths: list[Path]) -> Artifact:
     """The buffer after new conversations came in. `molt replay update CONFIG PATH...`"""
     config, before = run.config, buffer(run)
-    report = importers.Report()
+    report = importers.ImportReport()
     fresh = list(importers.read(paths, config.conversations, report))
     if not fresh:
         raise BadInput("There is no exchange in these conversations.", f"Look why: molt data import {paths[0]}")
-    inputs = {"replay": before.fingerprint, "new": fingerprint([asdict(item) for item in fresh])}
+    inputs = {"replay": before.fingerprint, "new": fingerprint_rows(fresh)}
 
     def make(folder: Path) -> dict[str, Any]:
         batch, start = config.model.eval_batch_size, replay.load(before.folder)
@@ -202,7 +204,7 @@ def task(run: Run, name: str) -> Artifact:
         "task": {key: value for key, value in settings.model_dump().items() if key not in NOT_TRAINED},
         "examples": source_of(settings),
         "replay": kept.fingerprint if kept else None,
-        "instructions": fingerprint([asdict(item) for item in _instructions(run)]),
+        "instructions": fingerprint_rows(_instructions(run)),
         "memory": [[label, source_of(config.tasks[label])] for label in remembered],
         "seed": seed,
         # all of it is off by default, and what the layout comes to is in `beneath` and `start`, but for a mixture
@@ -249,7 +251,9 @@ def _lesson(
 def _instructions(run: Run) -> list[Exchange]:
     """What is replayed beside the personality, if it is not the base's own answers."""
     path = run.config.replay.instructions
-    return list(importers.read([Path(path).expanduser()], run.config.conversations, importers.Report())) if path else []
+    if not path:
+        return []
+    return list(importers.read([Path(path).expanduser()], run.config.conversations, importers.ImportReport()))
 
 
 def practice(run: Run, name: str) -> Artifact:
@@ -383,11 +387,11 @@ def material_of(run: Run) -> Persona:
 
 
 def load_pairs(artifact: Artifact, name: str) -> list[Pair]:
-    return [pair_data.from_row(row) for row in read_jsonl(artifact.folder / f"{name}.jsonl")]
+    return read_rows(artifact.folder / f"{name}.jsonl", Pair)
 
 
 def load_exchanges(artifact: Artifact, name: str) -> list[Exchange]:
-    return [Exchange(**row) for row in read_jsonl(artifact.folder / f"{name}.jsonl")]
+    return read_rows(artifact.folder / f"{name}.jsonl", Exchange)
 
 
 def _taught(task: TaskConfig, name: str, seed: int) -> list[Exchange]:
