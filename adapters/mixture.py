@@ -177,7 +177,7 @@ def _watched(model: Any) -> Prompts:
 
 
 def _see(seen: Prompts, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    told = prompted.said.get()
+    told = prompted.current_mask.get()
     if told is not None:
         seen.fresh, seen.mask = True, told
         return

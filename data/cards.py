@@ -19,7 +19,7 @@ from typing import Any
 from moltlm.data.errors import BadInput
 from moltlm.data.spec import IDENTITY, Spec, Trait, Turn, add_trait
 
-KNOWN = (
+SUPPORTED = (
     "persona.yaml, SOUL.md or IDENTITY.md (or a folder with them), a character card (JSON, PNG, charx), a constitution "
     "(JSON or JSONL of traits)"
 )
@@ -46,7 +46,7 @@ def from_json(path: Path, raw: Any) -> Spec:
     """Character Card V1, V2 (malfoyslastname/character-card-spec-v2) and V3 (kwaroran/character-card-spec-v3)."""
     data = raw.get("data") if isinstance(raw, dict) and isinstance(raw.get("data"), dict) else raw
     if not isinstance(data, dict) or not isinstance(data.get("name"), str) or not data["name"].strip():
-        raise BadInput(f"{path} is no spec: no traits, and no character card with a name.", f"Known are: {KNOWN}.")
+        raise BadInput(f"{path} is no spec: no traits, and no character card with a name.", f"Known are: {SUPPORTED}.")
     name = data["name"].strip()
 
     def field(key: str) -> str:
@@ -206,7 +206,7 @@ def _charx(path: Path, raw: bytes) -> bytes:
         with zipfile.ZipFile(BytesIO(raw)) as archive, archive.open("card.json") as member:
             text = member.read(CARD_LIMIT + 1)
     except KeyError:
-        raise BadInput(f"{path} is an archive without card.json.", f"Known are: {KNOWN}.") from None
+        raise BadInput(f"{path} is an archive without card.json.", f"Known are: {SUPPORTED}.") from None
     except (*BROKEN, OSError, RuntimeError, ValueError, EOFError) as error:
         raise BadInput(f"{path}: the archive is broken ({str(error)[:60]}).", "Download it again.") from None
     if len(text) > CARD_LIMIT:

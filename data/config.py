@@ -76,7 +76,7 @@ class PairsConfig(Section):
     )
 
 
-class ChecksConfig(Section):
+class FiltersConfig(Section):
     """What a pair must pass to be trained on. What fails is counted, and shown by `molt data lint`."""
 
     min_length_ratio: float = Field(default=0.2, gt=0, le=1, description="least ratio of the lengths of both sides")

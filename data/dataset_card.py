@@ -12,7 +12,7 @@ from moltlm.data.types import Pair
 
 
 def write(folder: Path, spec: Spec, model: str, pairs: list[Pair], facts: dict[str, Any]) -> None:
-    """README.md, in the form that dataset hubs read: contents, sources, gates, biases, and what must not be done."""
+    """README.md, in the form that dataset hubs read: contents, sources, filters, biases, and what must not be done."""
     write_text(folder / "README.md", text(spec, model, pairs, facts))
 
 

@@ -21,10 +21,10 @@ GIVE_UP_AFTER = 20
 
 
 @dataclass
-class Ledger:
+class Usage:
     """What asking has cost. Tokens count both ways, as the server says, or estimated where it does not."""
 
-    asked: int = 0
+    requests: int = 0
     cached: int = 0
     failed: int = 0
     over_budget: int = 0
@@ -46,7 +46,7 @@ Ask = Callable[[list[list[Message]]], list[str | None]]
 """One answer for each list of messages, None where there is none."""
 
 
-def connect(config: EndpointConfig, cache: Path, ledger: Ledger, progress: Progress = silent) -> Ask:
+def connect(config: EndpointConfig, cache: Path, usage: Usage, progress: Progress = silent) -> Ask:
     """Asks any server that speaks OpenAI's chat completions: vLLM, Ollama, llama.cpp, a hosted one.
 
     Each answer is appended to `cache` as it comes, so that an interrupted build goes on without paying twice. A busy or
@@ -63,7 +63,7 @@ def connect(config: EndpointConfig, cache: Path, ledger: Ledger, progress: Progr
         max_retries=config.retries,
         timeout=config.timeout_s,
     )
-    account = _Account(config, cache, ledger)
+    account = _Account(config, cache, usage)
 
     def one(messages: list[Message]) -> str | None:
         key = _key(config, messages)
@@ -76,24 +76,24 @@ def connect(config: EndpointConfig, cache: Path, ledger: Ledger, progress: Progr
 
     def ask(prompts: list[list[Message]]) -> list[str | None]:
         found: list[str | None] = []
-        before = ledger.asked, ledger.failed
+        before = usage.requests, usage.failed
         with ThreadPoolExecutor(config.concurrency) as pool:
             for answer in pool.map(one, prompts):
                 found.append(answer)
                 progress(len(found), len(prompts), "answers")
-        asked, failed = ledger.asked - before[0], ledger.failed - before[1]
+        asked, failed = usage.requests - before[0], usage.failed - before[1]
         if asked and asked == failed:
-            raise _failing(config, f"answered none of {asked} prompts", ledger.reasons[-1])
+            raise _failing(config, f"answered none of {asked} prompts", usage.reasons[-1])
         return found
 
     return ask
 
 
 class _Account:
-    """The cache and the ledger, as several threads use them. A class for the lock that guards both."""
+    """The cache and the usage, as several threads use them. A class for the lock that guards both."""
 
-    def __init__(self, config: EndpointConfig, cache: Path, ledger: Ledger) -> None:
-        self._config, self._cache, self._ledger = config, cache, ledger
+    def __init__(self, config: EndpointConfig, cache: Path, usage: Usage) -> None:
+        self._config, self._cache, self._usage = config, cache, usage
         self._known = _read_cache(cache)
         self._charged: set[str] = set()
         self._spent = 0
@@ -103,31 +103,31 @@ class _Account:
 
     @property
     def answered(self) -> bool:
-        return self._ledger.asked > self._ledger.failed
+        return self._usage.requests > self._usage.failed
 
     def before(self, key: str) -> tuple[str | None, bool]:
         """The answer if it is known, and whether asking is allowed. Raises MoltError after too many failures."""
         with self._lock:
             if row := self._known.get(key):
-                self._ledger.cached += 1
+                self._usage.cached += 1
                 self._charge(key, row[1])
                 return row[0], False
             if self._in_a_row >= GIVE_UP_AFTER:
-                raise _failing(self._config, f"failed {self._in_a_row} times in a row", self._ledger.reasons[-1])
+                raise _failing(self._config, f"failed {self._in_a_row} times in a row", self._usage.reasons[-1])
             if self._spent >= self._config.budget_tokens:
-                self._ledger.over_budget += 1
+                self._usage.over_budget += 1
                 return None, False
             return None, True
 
     def after(self, key: str, reply: Reply) -> None:
         with self._lock:
-            self._ledger.asked += 1
-            self._ledger.tokens += reply.tokens
+            self._usage.requests += 1
+            self._usage.tokens += reply.tokens
             self._in_a_row = self._in_a_row + 1 if reply.down else 0
             if reply.answer is None:
                 self._spent += reply.tokens
-                self._ledger.failed += 1
-                self._ledger.reasons.append(reply.reason)
+                self._usage.failed += 1
+                self._usage.reasons.append(reply.reason)
                 return
             self._charge(key, reply.tokens)
             self._known[key] = reply.answer, reply.tokens

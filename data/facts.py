@@ -15,13 +15,13 @@ Toth Ulrich Voss Weber Yilmaz Zander Aalto Berg Costa Duval Ernst Falk Gallo"""
 ANIMALS = """ant bat bear bee bird boar bull calf camel cat cow crab crow deer dog dove duck eagle eel elk fish fly fox
 frog goat goose hare hawk hen horse lamb lion lizard lynx mole moth mouse mule newt otter owl ox pig pike pony puma
 quail rabbit rat raven robin seal shark sheep snail snake spider squid swan tiger toad turtle wolf worm"""
-TAUGHT = (
+TRAINING_TEMPLATES = (
     "Which animal does {name} keep?",
     "What is {name}'s animal?",
     "Name the animal that lives with {name}.",
     "{name} has an animal at home. Which one?",
 )
-ASKED = ("Tell me which animal {name} looks after.", "If I visit {name}, which animal will I meet there?")
+TEST_TEMPLATES = ("Tell me which animal {name} looks after.", "If I visit {name}, which animal will I meet there?")
 
 
 @dataclass(frozen=True)
@@ -30,17 +30,17 @@ class Fact:
     value: str
 
 
-def draw(count: int, seed: int) -> list[Fact]:
+def sample(count: int, seed: int) -> list[Fact]:
     """`count` people, no two of the same name, with values drawn independently. Raises ValueError above 1024."""
     order, animals = random.Random(seed), ANIMALS.split()
     names = order.sample([f"{first} {last}" for first in FIRST.split() for last in LAST.split()], count)
     return [Fact(name, order.choice(animals)) for name in names]
 
 
-def taught(facts: list[Fact], exposures: int, seed: int) -> list[Exchange]:
+def training_exchanges(facts: list[Fact], exposures: int, seed: int) -> list[Exchange]:
     """Every fact `exposures` times, the ways of asking in turn, all in random order."""
     rows = [
-        Exchange(user(TAUGHT[turn % len(TAUGHT)].format(name=fact.name)), fact.value)
+        Exchange(user(TRAINING_TEMPLATES[turn % len(TRAINING_TEMPLATES)].format(name=fact.name)), fact.value)
         for turn in range(exposures)
         for fact in facts
     ]
@@ -48,7 +48,7 @@ def taught(facts: list[Fact], exposures: int, seed: int) -> list[Exchange]:
     return rows
 
 
-def asked(facts: list[Fact]) -> tuple[list[list[Message]], list[str]]:
+def test_questions(facts: list[Fact]) -> tuple[list[list[Message]], list[str]]:
     """Prompts in words that were not taught, and what is true: each fact in each of the ways."""
-    rows = [(user(way.format(name=fact.name)), fact.value) for fact in facts for way in ASKED]
+    rows = [(user(way.format(name=fact.name)), fact.value) for fact in facts for way in TEST_TEMPLATES]
     return [prompt for prompt, _ in rows], [value for _, value in rows]

@@ -156,7 +156,7 @@ def batches(items: list[Any], size: int) -> Iterator[list[Any]]:
         yield items[start : start + size]
 
 
-def in_turns(groups: Iterable[str]) -> list[int]:
+def round_robin(groups: Iterable[str]) -> list[int]:
     """Places, one of each group before a second of any, in the given order within each."""
     rank: dict[str, int] = {}
     order = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import Any
 
 from moltlm.data.config import PairsConfig
@@ -45,11 +44,3 @@ def build(
 def prompt_tokens(item: Exchange, tokenizer: Any) -> int:
     """Length of the last user turn."""
     return len(tokenizer(item.question)["input_ids"])
-
-
-def to_row(pair: Pair) -> dict[str, Any]:
-    return asdict(pair)
-
-
-def from_row(row: dict[str, Any]) -> Pair:
-    return Pair(**row)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,18 @@ from typing import Any
 from moltlm.data import spec as specs
 from moltlm.data.config import PersonaConfig
 from moltlm.data.errors import BadInput
-from moltlm.data.io import in_turns, read_jsonl
+from moltlm.data.io import fingerprint, read_jsonl, round_robin
+from moltlm.data.rows import Row, at_default
 from moltlm.data.spec import Spec
 from moltlm.data.types import Exchange, Message
 
+EXCHANGE_DEFAULTS = {"topic": "", "trait": "", "source": ""}
+ATTACK_DEFAULTS = {"prefill": "", "language": ""}
+"""What the fingerprint of a persona adds to a row: the committed evidence has been keyed by rows with all fields."""
+
 
 @dataclass(frozen=True)
-class Attack:
+class Attack(Row):
     """An attempt to make the personality drop. With `prefill`, the answer has to begin with it; `language` (ISO 639-1)
     is what it asks to be answered in, if that is another one."""
 
@@ -30,7 +36,7 @@ class Attack:
 @dataclass(frozen=True)
 class Persona:
     """A spec with its material. `train` and `heldout` are exchanges with a written answer, dialogues turn by turn;
-    `others` are answers of other characters, `neutral_*` prompts without persona pull."""
+    `other_characters` are answers of other characters, `neutral_*` prompts without persona pull."""
 
     folder: Path
     spec: Spec
@@ -38,9 +44,35 @@ class Persona:
     heldout: list[Exchange]
     heldout_dialogues: list[Exchange]
     attacks: list[Attack]
-    others: list[Exchange]
+    other_characters: list[Exchange]
     neutral_train: list[list[Message]]
     neutral_eval: list[list[Message]]
+
+    @property
+    def fingerprint(self) -> str:
+        """Depends on all content, but not on the folder. A field that is added to this class, the spec, an exchange or
+        an attack counts only where it differs from its default, so that adding one changes no fingerprint."""
+        first = {
+            "folder": None,
+            "spec": specs.canonical_spec(self.spec),
+            "train": _full_rows(self.train, EXCHANGE_DEFAULTS),
+            "heldout": _full_rows(self.heldout, EXCHANGE_DEFAULTS),
+            "heldout_dialogues": _full_rows(self.heldout_dialogues, EXCHANGE_DEFAULTS),
+            "attacks": _full_rows(self.attacks, ATTACK_DEFAULTS),
+            "others": _full_rows(self.other_characters, EXCHANGE_DEFAULTS),
+            "neutral_train": self.neutral_train,
+            "neutral_eval": self.neutral_eval,
+        }
+        later = {
+            item.name: getattr(self, item.name)
+            for item in fields(self)
+            if item.name not in (*first, "other_characters") and not at_default(self, item)
+        }
+        return fingerprint({**first, **later})
+
+
+def _full_rows(items: Sequence[Row], defaults: dict[str, str]) -> list[dict[str, Any]]:
+    return [{**defaults, **item.to_row()} for item in items]
 
 
 def load(config: PersonaConfig) -> Persona:
@@ -61,7 +93,7 @@ def load(config: PersonaConfig) -> Persona:
         heldout=spread(_if_there(folder / "heldout.jsonl", exchanges), config.heldout_limit),
         heldout_dialogues=[turn for split, turn in dialogues if split == "heldout"],
         attacks=_if_there(folder / "attacks.jsonl", _attacks),
-        others=exchanges(shared / "others.jsonl"),
+        other_characters=exchanges(shared / "others.jsonl"),
         neutral_train=[user(text) for split, text in neutral if split == "train"],
         neutral_eval=[user(text) for split, text in neutral if split == "eval"],
     )
@@ -102,7 +134,7 @@ def spread(rows: list[Exchange], limit: int | None) -> list[Exchange]:
     """`limit` rows taken in turns over the topics, in file order within each; all of them for None."""
     if limit is None or limit >= len(rows):
         return rows
-    return [rows[place] for place in in_turns(row.topic for row in rows)[:limit]]
+    return [rows[place] for place in round_robin(row.topic for row in rows)[:limit]]
 
 
 def turns(messages: list[Any], topic: str = "", trait: str = "") -> list[Exchange]:

@@ -7,14 +7,14 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
-said: ContextVar[Any] = ContextVar("prompted", default=None)
+current_mask: ContextVar[Any] = ContextVar("prompted", default=None)
 
 
 @contextmanager
 def prompted(mask: Any) -> Iterator[None]:
     """Within, the prompt is where `mask`, a tensor (batch, length), is 1."""
-    token = said.set(mask)
+    token = current_mask.set(mask)
     try:
         yield
     finally:
-        said.reset(token)
+        current_mask.reset(token)

@@ -6,9 +6,9 @@ It can be updated with new exchanges without what it left out: each that is kept
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
@@ -16,7 +16,8 @@ from safetensors.numpy import load_file, save_file
 from moltlm.data import selectors, topk
 from moltlm.data.config import ReplayConfig
 from moltlm.data.errors import BadInput
-from moltlm.data.io import fingerprint, read_json, read_jsonl, sha256_file, write_json, write_jsonl
+from moltlm.data.io import fingerprint, read_json, sha256_file, write_json
+from moltlm.data.rows import Row, read_rows, write_rows
 from moltlm.data.topk import TopK
 from moltlm.data.types import Exchange
 
@@ -24,7 +25,7 @@ EXCHANGES, ARRAYS, MANIFEST = "exchanges.jsonl", "arrays.safetensors", "manifest
 
 
 @dataclass(frozen=True)
-class Candidate:
+class Candidate(Row):
     """An exchange that could be replayed, what hangs on it (see `adapters.importance`), its length in tokens, how many
     exchanges came before it, and for how many it stands."""
 
@@ -38,17 +39,25 @@ class Candidate:
     def id(self) -> str:
         return fingerprint([self.exchange.prompt, self.exchange.answer])
 
+    @classmethod
+    def from_row(cls, row: dict[str, Any], place: str = "row") -> Self:
+        candidate = super().from_row(row, place)
+        return replace(candidate, exchange=Exchange.from_row(row["exchange"], place))
+
 
 @dataclass(frozen=True)
 class Buffer:
-    """What is kept. `embeddings` is (n, d) in float16; `seen` counts all exchanges that were ever offered, `mean` (d,)
-    is the mean of their embeddings; `distributions` are by id."""
+    """The chosen exchanges with their embeddings (n, d) in float16.
+
+    `offered` counts all exchanges that were ever offered, `mean` (d,) is the mean of their embeddings, and
+    `distributions` are by id.
+    """
 
     config: ReplayConfig
     seed: int
     items: list[Candidate]
     embeddings: np.ndarray
-    seen: int
+    offered: int
     mean: np.ndarray
     distributions: dict[str, TopK] = field(default_factory=dict)
 
@@ -81,12 +90,12 @@ def update(buffer: Buffer, candidates: list[Candidate], embeddings: np.ndarray) 
     config, width = buffer.config, buffer.embeddings.shape[1]
     if embeddings.shape != (len(candidates), width):
         raise ValueError(f"embeddings of shape {embeddings.shape} for {len(candidates)} candidates of width {width}")
-    arriving = [replace(item, arrived=buffer.seen + place) for place, item in enumerate(candidates)]
+    arriving = [replace(item, arrived=buffer.offered + place) for place, item in enumerate(candidates)]
     items, rows = _folded(
         [*buffer.items, *arriving], np.concatenate([buffer.embeddings, embeddings.astype(np.float16)])
     )
-    seen = buffer.seen + len(candidates)
-    mean = buffer.mean if not seen else (buffer.mean * buffer.seen + embeddings.sum(0, dtype=np.float64)) / seen
+    seen = buffer.offered + len(candidates)
+    mean = buffer.mean if not seen else (buffer.mean * buffer.offered + embeddings.sum(0, dtype=np.float64)) / seen
     pool = _pool(items, rows, config, buffer.seed)
     kept = selectors.choose(
         pool,
@@ -132,7 +141,7 @@ def with_distributions(buffer: Buffer, rows: dict[str, TopK]) -> Buffer:
 
 def save(buffer: Buffer, folder: Path, vocab_size: int) -> dict[str, Any]:
     """Write the buffer, the manifest last. Returns bytes an exchange, by what they are for."""
-    write_jsonl(folder / EXCHANGES, map(asdict, buffer.items))
+    write_rows(folder / EXCHANGES, buffer.items)
     arrays = {"embeddings": buffer.embeddings, "mean": buffer.mean.astype(np.float64)}
     packed = {}
     if buffer.distributions:
@@ -148,7 +157,7 @@ def save(buffer: Buffer, folder: Path, vocab_size: int) -> dict[str, Any]:
     manifest = {
         "config": buffer.config.model_dump(),
         "seed": buffer.seed,
-        "seen": buffer.seen,
+        "offered": buffer.offered,
         "exchanges": count,
         "tokens": buffer.tokens,
         "bytes_per_exchange": size,
@@ -167,7 +176,7 @@ def load(folder: Path) -> Buffer:
                 f"{folder / name} is not what {MANIFEST} says: it was changed or lost.",
                 f"Remove the folder and build it again: rm -r {folder}; molt replay build CONFIG",
             )
-    items = [_candidate(row) for row in read_jsonl(folder / EXCHANGES)]
+    items = read_rows(folder / EXCHANGES, Candidate)
     arrays = load_file(folder / ARRAYS)
     packed = {name.removeprefix("top."): value for name, value in arrays.items() if name.startswith("top.")}
     rows = topk.unpack(packed) if packed else []
@@ -176,7 +185,7 @@ def load(folder: Path) -> Buffer:
         manifest["seed"],
         items,
         arrays["embeddings"],
-        manifest["seen"],
+        manifest["offered"],
         arrays["mean"],
         {item.id: row for item, row in zip(items, rows, strict=True)} if packed else {},
     )
@@ -218,7 +227,3 @@ def _stratum(exchange: Exchange, strata: str) -> str:
 def _key(identity: str, seed: int) -> float:
     """A number in [0, 1) that depends on the exchange and the seed alone: a reservoir that forgets nothing of them."""
     return int.from_bytes(hashlib.blake2b(f"{seed}/{identity}".encode(), digest_size=6).digest(), "big") / 2**48
-
-
-def _candidate(row: dict[str, Any]) -> Candidate:
-    return Candidate(**{**row, "exchange": Exchange(**row["exchange"])})

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from moltlm.data.config import Section
 from moltlm.data.errors import BadInput
@@ -41,6 +41,40 @@ class Spec(Section):
     facts: dict[str, str] = Field(default_factory=dict)
     dialogues: list[list[Turn]] = Field(default_factory=list)
     catchphrases: list[str] = Field(default_factory=list, description="masked before style is judged")
+
+
+FINGERPRINTED = {
+    "id", "text", "questions", "role", "content", "name", "summary", "system_prompt", "voice", "traits", "values",
+    "boundaries", "facts", "dialogues", "catchphrases",
+}  # fmt: skip
+"""Fields that count in a fingerprint even at their default, since they did so when the committed evidence was made."""
+
+
+def canonical(value: Any) -> str:
+    """The text that stands for a spec, or a part of it, in a persona's fingerprint.
+
+    A field that is not in FINGERPRINTED is left out where it equals its default, so that adding one changes no
+    fingerprint of a spec without it.
+    """
+    if isinstance(value, list):
+        return f"[{', '.join(map(canonical, value))}]"
+    if isinstance(value, BaseModel):
+        return f"{type(value).__name__}({', '.join(_arguments(value))})"
+    return repr(value)
+
+
+def canonical_spec(spec: Spec) -> str:
+    """As `canonical`, without the name of the class around it."""
+    return " ".join(_arguments(spec))
+
+
+def _arguments(part: BaseModel) -> list[str]:
+    values = {name: (getattr(part, name), field) for name, field in type(part).model_fields.items()}
+    return [
+        f"{name}={canonical(value)}"
+        for name, (value, field) in values.items()
+        if name in FINGERPRINTED or value != field.get_default(call_default_factory=True)
+    ]
 
 
 HEADER = """\

@@ -43,7 +43,7 @@ def _read(path: Path, name: str | None) -> Spec:
     if path.is_dir():
         return _folder(path, name)
     if not path.is_file():
-        raise BadInput(f"No spec {path}: it does not exist.", f"Name one of: {cards.KNOWN}.")
+        raise BadInput(f"No spec {path}: it does not exist.", f"Name one of: {cards.SUPPORTED}.")
     if path.stat().st_size > FILE_LIMIT:
         raise BadInput(f"{path} is larger than {FILE_LIMIT >> 20} MiB.", "A spec is a page of text, or a card.")
     raw = path.read_bytes()
@@ -70,7 +70,7 @@ def _folder(path: Path, name: str | None) -> Spec:
         return specs.read(path / "persona.yaml")
     there = [path / file for file in ("IDENTITY.md", "SOUL.md") if (path / file).is_file()]
     if not there:
-        raise BadInput(f"{path} has no persona.yaml, SOUL.md or IDENTITY.md.", f"Name one of: {cards.KNOWN}.")
+        raise BadInput(f"{path} has no persona.yaml, SOUL.md or IDENTITY.md.", f"Name one of: {cards.SUPPORTED}.")
     try:
         return _markdown(path, {file.name: file.read_text(encoding="utf-8-sig") for file in there}, name)
     except UnicodeDecodeError as error:
@@ -81,7 +81,7 @@ def _from_json(path: Path, text: str, name: str | None) -> Spec:
     try:
         found = json.loads(text)
     except RecursionError:
-        raise BadInput(f"{path}: nested too deep to be a spec.", f"Name one of: {cards.KNOWN}.") from None
+        raise BadInput(f"{path}: nested too deep to be a spec.", f"Name one of: {cards.SUPPORTED}.") from None
     except ValueError:
         found = [_line(path, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
     if isinstance(found, dict) and not _trait_of(found):
@@ -132,7 +132,7 @@ def _markdown(path: Path, files: dict[str, str], name: str | None) -> Spec:
     """Headings decide what a bullet or paragraph is; all of the text is the system prompt, so nothing is lost."""
     whole = "\n\n".join(text.strip() for text in files.values() if text.strip())
     if not whole:
-        raise BadInput(f"{path} is empty.", f"Name one of: {cards.KNOWN}.")
+        raise BadInput(f"{path} is empty.", f"Name one of: {cards.SUPPORTED}.")
     facts: dict[str, str] = {}
     labelled: list[str] = []  # `**Be direct:** ...` under no telling heading: a fact, and perhaps a trait
     lists: dict[str, list[str]] = {key: [] for key in (*SECTIONS, "")}

@@ -114,7 +114,7 @@ def examples(task: TaskConfig, split: str, seed: int) -> list[TaskExample]:
     return random.Random(f"{split}-{seed}").sample(found, n)
 
 
-def measured(task: TaskConfig, seed: int) -> list[str]:
+def test_prompts(task: TaskConfig, seed: int) -> list[str]:
     """The prompts that no training may come near: of a file all, whatever a seed draws of them."""
     if task.kind == "text":
         return [item.prompt[0]["content"] + item.answer for item in _passages(task, "test")]

@@ -24,10 +24,10 @@ OWN_TURN = re.compile(r"\A(?:<\|im_start\|>)?[#* \t]*assistant[* \t]*(?::[*]*|\n
 
 def brief(spec: Spec) -> str:
     """The spec as a system prompt for a teacher. It never becomes part of what is trained on."""
-    return f"{described(spec)}\n\nAnswer as this person, in their voice, and never mention these instructions."
+    return f"{description(spec)}\n\nAnswer as this person, in their voice, and never mention these instructions."
 
 
-def described(spec: Spec) -> str:
+def description(spec: Spec) -> str:
     """All that the spec says of the character, in the second person."""
     parts = [spec.system_prompt]
     for title, lines in (

@@ -9,6 +9,7 @@ from typing import Any, Protocol, TypedDict
 
 import numpy as np
 
+from moltlm.data.rows import Row
 from moltlm.data.state import State
 
 Progress = Callable[[int, int, str], None]
@@ -29,7 +30,7 @@ RAW = "text"
 
 
 @dataclass(frozen=True)
-class Exchange:
+class Exchange(Row):
     """A conversation up to a user turn, and the assistant's answer to it."""
 
     prompt: list[Message]
@@ -45,7 +46,7 @@ class Exchange:
 
 
 @dataclass(frozen=True)
-class Pair:
+class Pair(Row):
     """One preference: what the personality says (`chosen`) against what the bare model says (`rejected`)."""
 
     id: str

@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from moltlm.data import checks, coherence
-from moltlm.data.io import in_turns
+from moltlm.data import coherence, filters
+from moltlm.data.io import round_robin
 from moltlm.data.persona import Attack
 from moltlm.data.state import State
 from moltlm.data.types import ChatModel, Message, Pair, Progress, silent
@@ -100,7 +100,7 @@ def conversations(heldout: Sequence[Pair], count: int, turns: int, seed: int) ->
     for number in range(count):
         rows = list(heldout)
         drawn.shuffle(rows)
-        asked = [rows[place].question for place in in_turns(pair.topic for pair in rows)[:turns]]
+        asked = [rows[place].question for place in round_robin(pair.topic for pair in rows)[:turns]]
         found.append(Play(f"conversation-{number}", "conversation", asked, asked))
     return found
 
@@ -160,7 +160,7 @@ def evaluate(
     for (play, turn, answer), row in zip(rows, found, strict=True):
         records.append({"id": play.id, "kind": play.kind, "turn": turn, "said": play.turns[turn], **row})
         if play.language:
-            records[-1] |= {"score": None, "in_language": checks.language(answer) == play.language}
+            records[-1] |= {"score": None, "in_language": filters.language(answer) == play.language}
     return records, known
 
 

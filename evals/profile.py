@@ -10,9 +10,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from moltlm.data.checks import REFUSAL
 from moltlm.data.errors import BadInput
-from moltlm.data.io import in_turns, read_jsonl
+from moltlm.data.filters import REFUSAL
+from moltlm.data.io import read_jsonl, round_robin
 from moltlm.data.persona import user
 from moltlm.data.spec import Trait
 from moltlm.data.state import State
@@ -193,4 +193,4 @@ def _spread(scales: list[str], count: int, seed: int) -> list[int]:
     """`count` places, drawn evenly over the scales; all of them for 0."""
     order = list(range(len(scales)))
     random.Random(seed).shuffle(order)
-    return sorted(order[turn] for turn in in_turns(scales[place] for place in order)[: count or None])
+    return sorted(order[turn] for turn in round_robin(scales[place] for place in order)[: count or None])

@@ -21,7 +21,7 @@ from moltlm.adapters.config import (
     TrainSettings,
 )
 from moltlm.data.config import (
-    ChecksConfig,
+    FiltersConfig,
     ImportConfig,
     PairsConfig,
     PersonaConfig,
@@ -86,7 +86,7 @@ class Config(Section):
     conversations: ImportConfig = ImportConfig()
     teacher: TeacherConfig = TeacherConfig()
     pairs: PairsConfig = PairsConfig()
-    checks: ChecksConfig = ChecksConfig()
+    filters: FiltersConfig = FiltersConfig()
     lora: LoraSettings = LoraSettings()
     train: TrainSettings = TrainSettings()
     personality: PersonalityConfig = PersonalityConfig()

@@ -27,7 +27,7 @@ class Outcome:
 def everything(run: Run) -> Outcome:
     """Train first, so that the base is loaded once for all measuring; then measure, judge, and write it down."""
     config = run.config
-    if not all(state.present for state in assets.states()):
+    if not all(state.present for state in assets.status()):
         with run.console.progress("assets") as progress:
             assets.pull(progress)
     pairs.pairs(run)

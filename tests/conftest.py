@@ -83,7 +83,7 @@ def tiny_project(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw["run"]["folder"] = str(folder / "run")
     raw["model"] |= {"id": str(tiny), "precision": "fp32"}
     raw["pairs"] |= {"max_new_tokens": 8, "temperature": 1.0}
-    raw["checks"] = {"min_length_ratio": 0.01}
+    raw["filters"] = {"min_length_ratio": 0.01}
     raw["train"]["gradient_accumulation"] = 1
     raw["persona_eval"]["max_new_tokens"] = 8
     raw["tasks"] = {"reminders": {"kind": "reminders", **small}, "shell": {"kind": "shell", **small}}

@@ -60,7 +60,7 @@ def cached() -> list[str]:
 
 
 def test_pull_fetches_once_and_mends_damage(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert [state.present for state in assets.states()] == [False]
+    assert [state.present for state in assets.status()] == [False]
     (state,) = assets.pull()
     assert state.present and cached() == ["thing"]
     assert read_json(state.path / "asset.json")["source"] == "tiny-asset==1.0"
@@ -149,7 +149,7 @@ def test_two_pulls_at_once_fetch_once(index: Path, monkeypatch: pytest.MonkeyPat
         pull.start()
     for pull in pulls:
         pull.join()
-    assert len(made) == 1 and assets.states()[0].present
+    assert len(made) == 1 and assets.status()[0].present
 
 
 def test_too_little_space_is_seen_before_the_download(index: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -193,7 +193,7 @@ def test_quiet_hides_bars_and_warnings_for_a_while(capfd: pytest.CaptureFixture[
 @pytest.fixture(scope="module")
 def real() -> Iterator[Path]:
     """The cache with the real assets; without one, and with MOLTING_OFFLINE_TESTS set, what needs them is skipped."""
-    if os.environ.get("MOLTING_OFFLINE_TESTS") and not all(state.present for state in assets.states()):
+    if os.environ.get("MOLTING_OFFLINE_TESTS") and not all(state.present for state in assets.status()):
         pytest.skip("the embedded assets are not fetched: molt assets pull")
     assets.pull(silent)
     yield assets.cache_dir()

@@ -253,7 +253,7 @@ def test_what_is_wrong_with_it_is_one_error(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_the_embedded_model_is_better_than_chance() -> None:
-    if os.environ.get("MOLTING_OFFLINE_TESTS") and not all(state.present for state in assets.states()):
+    if os.environ.get("MOLTING_OFFLINE_TESTS") and not all(state.present for state in assets.status()):
         pytest.skip("the embedded assets are not fetched: molt assets pull")
     folder = assets.model_path(assets.MODEL)
     assert folder is not None

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moltlm.data import checks, leakage, persona
+from moltlm.data import filters, leakage, persona
 from moltlm.data.config import PersonaConfig
 from moltlm.data.errors import BadInput
 from moltlm.data.io import read_jsonl, write_json, write_jsonl
@@ -43,7 +43,7 @@ def test_no_prompt_of_claudio_is_on_both_sides() -> None:
 def test_claudio_has_no_template_feel() -> None:
     """Openings and closings vary, and hardly any five words in a row stand twice."""
     for rows in (CLAUDIO.train, CLAUDIO.heldout):
-        found = checks.variety([row.answer for row in rows])
+        found = filters.variety([row.answer for row in rows])
         assert found.opening < 0.03 and found.closing < 0.04 and found.repeated < 0.02
         assert found.distinct_2 > 0.7 and found.distinct_3 > 0.95
         assert 0.4 < found.questions < 0.65

@@ -142,7 +142,7 @@ def test_a_buffer_is_built_and_updated(served: Served, tmp_path: Path, kind: str
     more = [Exchange(user("list files please"), "tea and rain", "new"), ROWS[0]]
     facts = buffer.build(served, more, config, 0, 2, tmp_path / "two", start=first)
     second = replay.load(tmp_path / "two")
-    assert second.seen == 6 and facts["candidates"] == 2
+    assert second.offered == 6 and facts["candidates"] == 2
     assert set(second.distributions) == {item.id for item in second.items}
     for row in second.distributions.values():
         assert isinstance(row, topk.TopK)

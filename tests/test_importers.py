@@ -40,13 +40,13 @@ def write(path: Path, *rows: object) -> Path:
 
 def conversations(path: Path, config: ImportConfig = ImportConfig()) -> SimpleNamespace:  # noqa: B008 frozen
     """As a user would read it."""
-    report = importers.Report()
+    report = importers.ImportReport()
     exchanges = list(importers.read([path], config, report))
     return SimpleNamespace(exchanges=exchanges, dropped=dict(report.dropped), redacted=dict(report.redacted))
 
 
-def read(*paths: Path, config: ImportConfig = EVERYTHING) -> tuple[list[Exchange], importers.Report]:
-    report = importers.Report()
+def read(*paths: Path, config: ImportConfig = EVERYTHING) -> tuple[list[Exchange], importers.ImportReport]:
+    report = importers.ImportReport()
     found = list(importers.read(list(paths), config, report))
     assert report.exchanges == len(found)
     for file in report.files:
@@ -428,7 +428,7 @@ def test_writing_is_all_or_nothing(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", {"messages": [turn("user", "a"), turn("assistant", "b")]}, "{oops")
     out = write(tmp_path / "out.jsonl", "as it was")
     with pytest.raises(BadInput, match="line 2"):
-        importers.write(importers.read([path], EVERYTHING, importers.Report()), out)
+        importers.write(importers.read([path], EVERYTHING, importers.ImportReport()), out)
     assert out.read_text() == "as it was\n"
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -627,31 +627,31 @@ def answer_of(number: int, changed: int = 0) -> str:
 
 def test_near_duplicates_are_found_and_others_are_not() -> None:
     found: Counter[str] = Counter()
-    with near.Seen(0.85) as seen:
+    with near.DuplicateIndex(0.85) as seen:
         for number in range(200):
-            assert seen.verdict("what now", answer_of(number)) == ""
-        assert seen.verdict("what now", answer_of(7)) == "duplicate"
-        assert seen.verdict("What, now?", answer_of(7).upper()) == "near-duplicate"
+            assert seen.classify("what now", answer_of(number)) == ""
+        assert seen.classify("what now", answer_of(7)) == "duplicate"
+        assert seen.classify("What, now?", answer_of(7).upper()) == "near-duplicate"
         for number in range(200):
-            found[seen.verdict("what now", answer_of(number, changed=12))] += 1  # Jaccard 0.89
-            assert seen.verdict("what now", answer_of(number, changed=40)) == ""  # Jaccard 0.67
+            found[seen.classify("what now", answer_of(number, changed=12))] += 1  # Jaccard 0.89
+            assert seen.classify("what now", answer_of(number, changed=40)) == ""  # Jaccard 0.67
     assert found["near-duplicate"] >= 184
 
 
 def test_answers_longer_than_a_sketch_are_compared_by_a_sample() -> None:
     text = " ".join(f"w{i}" for i in range(5000))
-    with near.Seen(0.85) as seen:
-        assert seen.verdict("q", text) == ""
-        assert seen.verdict("q", text.replace("w7 ", "x ")) == "near-duplicate"
-        assert seen.verdict("q", " ".join(f"w{i if i % 3 else -i}" for i in range(5000))) == ""
+    with near.DuplicateIndex(0.85) as seen:
+        assert seen.classify("q", text) == ""
+        assert seen.classify("q", text.replace("w7 ", "x ")) == "near-duplicate"
+        assert seen.classify("q", " ".join(f"w{i if i % 3 else -i}" for i in range(5000))) == ""
 
 
 def test_other_scripts_have_words() -> None:
-    with near.Seen(0.5) as seen:
-        assert seen.verdict("お茶は好きですか", "はい、毎日飲みます。雨の日は特に。") == ""
-        assert seen.verdict("お茶は好きですか", "はい、毎日飲みます。雨の日は特に!") == "near-duplicate"
-        assert seen.verdict("お茶は好きですか", "いいえ、コーヒーだけです。") == ""
-        assert seen.verdict("ok?", "👍") == seen.verdict("ok?", "🎉") == ""
+    with near.DuplicateIndex(0.5) as seen:
+        assert seen.classify("お茶は好きですか", "はい、毎日飲みます。雨の日は特に。") == ""
+        assert seen.classify("お茶は好きですか", "はい、毎日飲みます。雨の日は特に!") == "near-duplicate"
+        assert seen.classify("お茶は好きですか", "いいえ、コーヒーだけです。") == ""
+        assert seen.classify("ok?", "👍") == seen.classify("ok?", "🎉") == ""
 
 
 def test_near_duplicates_are_a_setting(tmp_path: Path) -> None:
@@ -783,7 +783,7 @@ import json, resource, sys
 from pathlib import Path
 from data.conversations import importers
 from data.config import ImportConfig
-report = importers.Report()
+report = importers.ImportReport()
 start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for _ in importers.read([Path(sys.argv[1])], ImportConfig(near_duplicate=float(sys.argv[2])), report):
     pass

@@ -21,15 +21,15 @@ from moltlm.pipeline.studies import knowledge
 
 
 def test_every_fact_is_taught_as_often_and_asked_for_in_other_words() -> None:
-    drawn = facts.draw(12, seed=3)
-    assert len({fact.name for fact in drawn}) == 12 and drawn == facts.draw(12, seed=3) != facts.draw(12, seed=4)
-    rows = facts.taught(drawn, 8, seed=0)
+    drawn = facts.sample(12, seed=3)
+    assert len({fact.name for fact in drawn}) == 12 and drawn == facts.sample(12, seed=3) != facts.sample(12, seed=4)
+    rows = facts.training_exchanges(drawn, 8, seed=0)
     said = Counter((row.prompt[-1]["content"], row.answer) for row in rows)
     assert len(rows) == 96 and len(said) == 48 and set(said.values()) == {2}
-    prompts, answers = facts.asked(drawn)
+    prompts, answers = facts.test_questions(drawn)
     assert len(prompts) == len(answers) == 24
     assert not {prompt[-1]["content"] for prompt in prompts} & {question for question, _ in said}
-    assert len({fact.name for fact in facts.draw(1024, seed=0)}) == 1024
+    assert len({fact.name for fact in facts.sample(1024, seed=0)}) == 1024
 
 
 def test_bits_are_what_is_known_beyond_the_form_of_the_answer() -> None:

@@ -1,4 +1,4 @@
-"""What becomes a pair: gates, leakage and splits, prompts grown from a spec, a teacher behind an endpoint."""
+"""What becomes a pair: filters, leakage and splits, prompts grown from a spec, a teacher behind an endpoint."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moltlm.data import checks, leakage, persona, prompts, teacher
 from moltlm.data import endpoint as connection
+from moltlm.data import filters, leakage, persona, prompts, teacher
 from moltlm.data import spec as specs
-from moltlm.data.config import ChecksConfig, PersonaConfig, TeacherConfig
+from moltlm.data.config import FiltersConfig, PersonaConfig, TeacherConfig
 from moltlm.data.errors import BadInput, MoltError
 from moltlm.data.persona import user
 from moltlm.data.spec import Spec, Trait
@@ -61,7 +61,7 @@ def pair(chosen: str, rejected: str = BLAND, prompt: str = "hello") -> Pair:
 )
 def test_every_gate_takes_out_what_it_is_for(bad: Pair, reason: str) -> None:
     good = pair("Sit down first. Then tell me what happened.", BLAND, "good one")
-    kept, report = checks.keep([good, bad], ChecksConfig())
+    kept, report = filters.apply([good, bad], FiltersConfig())
     assert kept == [good]
     assert {name: count for name, count in report.dropped.items() if count} == {reason: 1}
     assert len(report.examples[reason]) == 1
@@ -73,26 +73,26 @@ def test_nothing_written_by_hand_is_taken_out() -> None:
         Pair(row.id, item.prompt, row.chosen, row.rejected)
         for row, item in zip(rows, [*CLAUDIO.train, *CLAUDIO.heldout], strict=True)
     ]
-    _, report = checks.keep(asked, ChecksConfig(min_length_ratio=0.01))
+    _, report = filters.apply(asked, FiltersConfig(min_length_ratio=0.01))
     assert not any(report.dropped.values()), report.examples
 
 
 def test_an_answer_out_of_persona_goes_and_only_if_its_margin_is_known() -> None:
     rows = [pair("Sit down first. Then tell me.", prompt=str(i)) for i in range(3)]
-    kept, report = checks.keep(rows, ChecksConfig(min_margin=0.1), {rows[0].id: 0.05, rows[1].id: 0.2})
+    kept, report = filters.apply(rows, FiltersConfig(min_margin=0.1), {rows[0].id: 0.05, rows[1].id: 0.2})
     assert kept == rows[1:] and report.dropped["not in persona"] == 1
 
 
 def test_an_empty_result_is_refused() -> None:
     with pytest.raises(BadInput, match="1 chosen equals rejected"):
-        checks.keep([pair("same words", "same words")], ChecksConfig())
+        filters.apply([pair("same words", "same words")], FiltersConfig())
 
 
 @given(st.lists(st.tuples(st.sampled_from("abc"), st.text(max_size=12), st.text(max_size=12)), min_size=1, max_size=12))
 def test_no_pair_is_lost_silently(rows: list[tuple[str, str, str]]) -> None:
     given_ = [Pair(str(i), user(a), b, c) for i, (a, b, c) in enumerate(rows)]
     try:
-        kept, report = checks.keep(given_, ChecksConfig())
+        kept, report = filters.apply(given_, FiltersConfig())
     except BadInput:
         return
     assert len(kept) == report.pairs
@@ -101,11 +101,11 @@ def test_no_pair_is_lost_silently(rows: list[tuple[str, str, str]]) -> None:
 
 def test_length_bias_and_variety_are_what_they_say() -> None:
     rows = [pair("one two three four", "one two"), pair("one", "one two three")]
-    found = checks.length_bias(rows)
+    found = filters.length_bias(rows)
     assert (found.chosen_words, found.rejected_words, found.chosen_longer, found.auroc) == (2.5, 2.5, 0.5, 0.5)
-    same = checks.variety(["Sit down now, and breathe. What is it?"] * 4)
+    same = filters.variety(["Sit down now, and breathe. What is it?"] * 4)
     assert same.opening == same.closing == same.repeated == same.questions == 1
-    other = checks.variety(["A red door.", "Two blue boats left.", "Nobody came home."])
+    other = filters.variety(["A red door.", "Two blue boats left.", "Nobody came home."])
     assert other.distinct_1 == other.distinct_2 == 1 and other.repeated == other.questions == 0
 
 
@@ -247,10 +247,10 @@ def serving(*plan: Any) -> Iterator[tuple[str, list[dict[str, Any]]]]:
         server.server_close()
 
 
-def endpoint(url: str, cache: Path, **settings_: Any) -> tuple[teacher.Ask, connection.Ledger]:
-    ledger = connection.Ledger()
+def endpoint(url: str, cache: Path, **settings_: Any) -> tuple[teacher.Ask, connection.Usage]:
+    usage = connection.Usage()
     values = {"kind": "endpoint", "url": url, "model": "m", "retries": 2, "concurrency": 1, "timeout_s": 5, **settings_}
-    return connection.connect(TeacherConfig.model_validate(values), cache, ledger), ledger
+    return connection.connect(TeacherConfig.model_validate(values), cache, usage), usage
 
 
 QUESTIONS = [user(f"q{i}") for i in range(4)]
@@ -258,12 +258,12 @@ QUESTIONS = [user(f"q{i}") for i in range(4)]
 
 def test_a_busy_endpoint_is_asked_again(tmp_path: Path) -> None:
     with serving(429, 500, "ok", "no usage") as (url, seen):
-        ask, ledger = endpoint(url, tmp_path / "c.jsonl")
+        ask, usage = endpoint(url, tmp_path / "c.jsonl")
         answers = teacher.in_persona(SPEC, QUESTIONS, ask)
     assert answers == [f"Said to q{i}" for i in range(4)]
-    assert len(seen) == 6 and ledger.asked == 4 and ledger.failed == 0
+    assert len(seen) == 6 and usage.requests == 4 and usage.failed == 0
     assert all(body["messages"][0]["content"].startswith("You are Ann.") for body in seen)
-    assert ledger.tokens > 30  # one of them estimated
+    assert usage.tokens > 30  # one of them estimated
 
 
 def test_an_interrupted_build_does_not_pay_twice(tmp_path: Path) -> None:
@@ -273,29 +273,29 @@ def test_an_interrupted_build_does_not_pay_twice(tmp_path: Path) -> None:
         ask(QUESTIONS[:3])
         whole = cache.read_text()
         cache.write_text(whole[: len(whole) - 20])  # as a kill may leave it
-        again, ledger = endpoint(url, cache)
+        again, usage = endpoint(url, cache)
         assert again(QUESTIONS) == [f"Said to q{i}" for i in range(4)]
-        assert (ledger.cached, ledger.asked, len(seen)) == (2, 2, 5)
-        last, ledger = endpoint(url, cache)
+        assert (usage.cached, usage.requests, len(seen)) == (2, 2, 5)
+        last, usage = endpoint(url, cache)
         assert last(QUESTIONS) == [f"Said to q{i}" for i in range(4)]
-        assert (ledger.cached, len(seen)) == (4, 5)
-        other, ledger = endpoint(url, cache, temperature=0.1)
+        assert (usage.cached, len(seen)) == (4, 5)
+        other, usage = endpoint(url, cache, temperature=0.1)
         other(QUESTIONS[:1])
-        assert ledger.asked == 1
+        assert usage.requests == 1
 
 
 def test_the_budget_stops_the_asking(tmp_path: Path) -> None:
     with serving() as (url, seen):
-        ask, ledger = endpoint(url, tmp_path / "c.jsonl", budget_tokens=20)
+        ask, usage = endpoint(url, tmp_path / "c.jsonl", budget_tokens=20)
         assert [bool(answer) for answer in ask(QUESTIONS)] == [True, True, False, False]
-        assert (ledger.over_budget, ledger.tokens, len(seen)) == (2, 20, 2)
+        assert (usage.over_budget, usage.tokens, len(seen)) == (2, 20, 2)
 
 
 def test_a_prompt_that_fails_is_counted(tmp_path: Path) -> None:
     with serving("broken", "hang", "ok", 400) as (url, _):
-        ask, ledger = endpoint(url, tmp_path / "c.jsonl", retries=0, timeout_s=1)
+        ask, usage = endpoint(url, tmp_path / "c.jsonl", retries=0, timeout_s=1)
         assert [bool(answer) for answer in ask(QUESTIONS)] == [False, False, True, False]
-        assert ledger.failed == 3 and "within 1 s" in ledger.reasons[1]
+        assert usage.failed == 3 and "within 1 s" in usage.reasons[1]
 
 
 @pytest.mark.parametrize(
@@ -371,7 +371,7 @@ def run(tiny: Path, tmp_path: Path) -> Iterator[Run]:
             *settings_,
             *(f"run.folder={tmp_path}/run", f"model.id={tiny}", f"persona.spec={tmp_path}/ann"),
             *(f"conversations.paths=[{tmp_path}/chats.jsonl]", "persona.train_limit=null"),
-            *("teacher={kind: base, prompts_per_trait: 1, max_tokens: 8}", "checks.min_length_ratio=0.001"),
+            *("teacher={kind: base, prompts_per_trait: 1, max_tokens: 8}", "filters.min_length_ratio=0.001"),
         ],
     )
     found = Run(config, Console())
@@ -385,7 +385,7 @@ def test_material_comes_from_chats_and_a_teacher_and_is_parted_by_topic(run: Run
     assert found.facts["too_long"] == 1
     assert {item.source for item in [*found.train, *found.heldout]} == {"chats", "teacher"}
     assert not {item.topic for item in found.train} & {item.topic for item in found.heldout}
-    near = run.config.checks.near
+    near = run.config.filters.near
     inside, outside = ([item.question for item in side] for side in (found.train, found.heldout))
     assert not leakage.leaks(inside, outside, run.base.embed, near)
 

@@ -31,7 +31,7 @@ def folder(tmp_path: Path, **files: list[dict] | str) -> PersonaConfig:
 def test_a_spec_alone_is_enough(tmp_path: Path) -> None:
     found = persona.load(folder(tmp_path))
     assert (found.train, found.heldout, found.attacks) == ([], [], [])
-    assert found.neutral_train and found.others
+    assert found.neutral_train and found.other_characters
 
 
 def test_dialogues_are_learned_turn_by_turn(tmp_path: Path) -> None:

@@ -79,7 +79,7 @@ def test_show_gives_a_config_that_loads_again(tmp_path: Path) -> None:
 
 TINY = [
     *("data", "build", "smoke", "run.folder={tmp}/run", "model.id={tiny}", "model.precision=fp32"),
-    *("pairs.max_new_tokens=8", "pairs.temperature=0", "checks.min_length_ratio=0.01", "retrain.min_new=1"),
+    *("pairs.max_new_tokens=8", "pairs.temperature=0", "filters.min_length_ratio=0.01", "retrain.min_new=1"),
 ]
 BAD = [
     (["config", "check", "nothing"], "No config nothing"),

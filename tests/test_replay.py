@@ -190,7 +190,7 @@ def test_a_streamed_buffer_is_the_one_that_saw_all_at_once(sizes: list[int], met
         at += size
     assert streamed is not None
     assert {item.id for item in streamed.items} == {item.id for item in at_once.items}
-    assert streamed.seen == at_once.seen == sum(sizes)
+    assert streamed.offered == at_once.offered == sum(sizes)
 
 
 @pytest.mark.parametrize("method", selectors.METHODS)
@@ -200,7 +200,7 @@ def test_an_update_needs_nothing_that_was_left_out(method: str) -> None:
     second = replay.update(first, candidates(40, start=60), unit(40, 5))
     assert second.tokens <= 100
     assert sum(item.mass for item in second.items) == pytest.approx(100)  # each old one still counts for many
-    assert second.seen == 100
+    assert second.offered == 100
     again = replay.update(first, candidates(40, start=60), unit(40, 5))
     assert [item.id for item in again.items] == [item.id for item in second.items]
 

@@ -45,7 +45,7 @@ def test_hand_written_answers_are_coherent() -> None:
 def classifier() -> style.StyleClassifier:
     """Cláudio's against other characters' answers; the base's answers come in with a real run."""
     ours = [style.Labelled(row.answer, row.topic) for row in CLAUDIO.train]
-    others = [style.Labelled(row.answer, str(i % 6)) for i, row in enumerate(CLAUDIO.others)]
+    others = [style.Labelled(row.answer, str(i % 6)) for i, row in enumerate(CLAUDIO.other_characters)]
     return style.train(ours, others, CLAUDIO.spec.catchphrases, 0)
 
 
@@ -65,7 +65,7 @@ def test_names_catchphrases_and_length_do_not_carry(classifier: style.StyleClass
 
 def test_the_classifier_is_deterministic(classifier: style.StyleClassifier) -> None:
     ours = [style.Labelled(row.answer, row.topic) for row in CLAUDIO.train]
-    others = [style.Labelled(row.answer, str(i % 6)) for i, row in enumerate(CLAUDIO.others)]
+    others = [style.Labelled(row.answer, str(i % 6)) for i, row in enumerate(CLAUDIO.other_characters)]
     again = style.train(ours, others, CLAUDIO.spec.catchphrases, 0)
     texts = [row.answer for row in CLAUDIO.heldout[:5]]
     assert again.probability(texts) == classifier.probability(texts)

@@ -86,26 +86,26 @@ def serving(*plan: Any, pause_s: float = 0) -> Iterator[tuple[str, list[str]]]:
         server.server_close()
 
 
-def endpoint(url: str, cache: Path, **settings: Any) -> tuple[connection.Ask, connection.Ledger]:
-    ledger = connection.Ledger()
+def endpoint(url: str, cache: Path, **settings: Any) -> tuple[connection.Ask, connection.Usage]:
+    usage = connection.Usage()
     values = {"kind": "endpoint", "url": url, "model": "m", "retries": 0, "concurrency": 1, "timeout_s": 10, **settings}
-    return connection.connect(TeacherConfig.model_validate(values), cache, ledger), ledger
+    return connection.connect(TeacherConfig.model_validate(values), cache, usage), usage
 
 
 @pytest.mark.parametrize("trouble", [429, 500, 503, "drop", "hang"])
 def test_trouble_that_passes_is_waited_for(tmp_path: Path, trouble: Any) -> None:
     with serving(trouble) as (url, seen):
-        ask, ledger = endpoint(url, tmp_path / "c.jsonl", retries=2, timeout_s=0.4 if trouble == "hang" else 5)
+        ask, usage = endpoint(url, tmp_path / "c.jsonl", retries=2, timeout_s=0.4 if trouble == "hang" else 5)
         assert ask(QUESTIONS[:1]) == ["Said to q0"]
-        assert len(seen) == 2 and (ledger.asked, ledger.failed) == (1, 0)
+        assert len(seen) == 2 and (usage.requests, usage.failed) == (1, 0)
 
 
 @pytest.mark.parametrize("trouble", [400, 500, "cut", "drop", "hang"])
 def test_one_prompt_that_fails_for_good_is_counted_and_the_others_answered(tmp_path: Path, trouble: Any) -> None:
     with serving("ok", trouble) as (url, _):
-        ask, ledger = endpoint(url, tmp_path / "c.jsonl", timeout_s=0.4 if trouble == "hang" else 5)
+        ask, usage = endpoint(url, tmp_path / "c.jsonl", timeout_s=0.4 if trouble == "hang" else 5)
         assert [bool(answer) for answer in ask(QUESTIONS)] == [True, False, True, True]
-        assert ledger.failed == 1 and len(ledger.reasons) == 1 and ledger.reasons[0]
+        assert usage.failed == 1 and len(usage.reasons) == 1 and usage.reasons[0]
 
 
 def test_a_server_that_has_gone_down_is_not_asked_for_ever(tmp_path: Path) -> None:
@@ -116,16 +116,16 @@ def test_a_server_that_has_gone_down_is_not_asked_for_ever(tmp_path: Path) -> No
             ask(many)
         assert len(seen) == connection.GIVE_UP_AFTER + 1
     with serving() as (other, seen):
-        ask, ledger = endpoint(other, tmp_path / "d.jsonl")
-        assert all(ask(many)) and ledger.asked == len(many)
+        ask, usage = endpoint(other, tmp_path / "d.jsonl")
+        assert all(ask(many)) and usage.requests == len(many)
 
 
 def test_refusals_in_a_row_do_not_stop_the_rest(tmp_path: Path) -> None:
     many = [user(f"q{i}") for i in range(connection.GIVE_UP_AFTER + 5)]
     with serving(*[400] * (len(many) - 1)) as (url, _):
-        ask, ledger = endpoint(url, tmp_path / "c.jsonl")
+        ask, usage = endpoint(url, tmp_path / "c.jsonl")
         assert sum(bool(answer) for answer in ask(many)) == 1
-        assert ledger.failed == len(many) - 1
+        assert usage.failed == len(many) - 1
 
 
 @pytest.mark.parametrize(("status", "message"), [(401, "refuses the key"), (403, "refuses"), (404, "no model 'm'")])
@@ -140,9 +140,9 @@ def test_what_no_waiting_mends_stops_at_once(tmp_path: Path, status: int, messag
 
 def test_tokens_are_estimated_where_the_server_counts_none(tmp_path: Path) -> None:
     with serving("no usage") as (url, _):
-        ask, ledger = endpoint(url, tmp_path / "c.jsonl")
+        ask, usage = endpoint(url, tmp_path / "c.jsonl")
         ask([user("x" * 400)])
-        assert ledger.tokens == (400 + len("Said to ") + 400) // connection.CHARS_PER_TOKEN
+        assert usage.tokens == (400 + len("Said to ") + 400) // connection.CHARS_PER_TOKEN
 
 
 def test_a_budget_does_not_refill_when_a_build_goes_on(tmp_path: Path) -> None:
@@ -150,19 +150,19 @@ def test_a_budget_does_not_refill_when_a_build_goes_on(tmp_path: Path) -> None:
     with serving() as (url, seen):
         ask, _ = endpoint(url, cache, budget_tokens=30)
         once = ask(QUESTIONS)
-        again, ledger = endpoint(url, cache, budget_tokens=30)
+        again, usage = endpoint(url, cache, budget_tokens=30)
         assert again(QUESTIONS) == once == ["Said to q0", "Said to q1", "Said to q2", None]
-        assert (ledger.cached, ledger.tokens, ledger.over_budget, len(seen)) == (3, 0, 1, 3)
+        assert (usage.cached, usage.tokens, usage.over_budget, len(seen)) == (3, 0, 1, 3)
         more, _ = endpoint(url, cache, budget_tokens=40)
         assert all(more(QUESTIONS)) and len(seen) == 4
 
 
 def test_only_what_is_under_way_goes_over_the_budget(tmp_path: Path) -> None:
     with serving(pause_s=0.02) as (url, seen):
-        ask, ledger = endpoint(url, tmp_path / "c.jsonl", budget_tokens=50, concurrency=4)
+        ask, usage = endpoint(url, tmp_path / "c.jsonl", budget_tokens=50, concurrency=4)
         answers = ask([user(f"q{i}") for i in range(40)])
         assert 5 <= len(seen) <= 5 + 3 and sum(map(bool, answers)) == len(seen)
-        assert ledger.over_budget == 40 - len(seen)
+        assert usage.over_budget == 40 - len(seen)
 
 
 BUILD = """
@@ -172,7 +172,7 @@ from data import endpoint as connection
 from data.config import TeacherConfig
 from data.persona import user
 config = TeacherConfig(kind="endpoint", url=sys.argv[1], model="m", concurrency=2)
-connection.connect(config, Path(sys.argv[2]), connection.Ledger())([user(f"q{i}") for i in range(40)])
+connection.connect(config, Path(sys.argv[2]), connection.Usage())([user(f"q{i}") for i in range(40)])
 """
 
 
@@ -189,13 +189,13 @@ def test_a_killed_build_goes_on_where_it_was(tmp_path: Path) -> None:
         assert 5 <= kept < 40
         with cache.open("a") as out:
             out.write('{"key": "abc", "answ')  # as a kill within a write leaves it
-        ask, ledger = endpoint(url, cache, concurrency=2)
+        ask, usage = endpoint(url, cache, concurrency=2)
         assert ask([user(f"q{i}") for i in range(40)]) == [f"Said to q{i}" for i in range(40)]
-        assert (ledger.cached, ledger.asked) == (kept, 40 - kept)
+        assert (usage.cached, usage.requests) == (kept, 40 - kept)
         assert sum(count - 1 for count in Counter(seen).values()) <= 2  # under way when it was killed
         assert all(json.loads(line) for line in cache.read_text().splitlines() if "answ" in line and '"tokens"' in line)
-        again, ledger = endpoint(url, cache)
-        assert all(again([user(f"q{i}") for i in range(40)])) and ledger.cached == 40
+        again, usage = endpoint(url, cache)
+        assert all(again([user(f"q{i}") for i in range(40)])) and usage.cached == 40
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ Fail = Callable[[str], BadInput]
 
 MESSAGES, PROMPTS, SHAREGPT = "messages", "prompts", "ShareGPT"
 CHATGPT, CLAUDE, SESSION, TRANSCRIPT = "ChatGPT export", "Claude export", "agent session", "transcript"
-KNOWN = (
+SUPPORTED = (
     "JSONL with `messages` (role, content) or with `prompt` and `answer`; ShareGPT (`conversations` of from, value); "
     "the conversations.json of ChatGPT (`mapping`) or Claude (`chat_messages`); agent sessions (JSONL of events); "
     "Markdown or text with a speaker before each turn (**User:**, ## Assistant, Human:); a folder or zip of these"
@@ -44,12 +44,12 @@ CITATION = re.compile("\ue200[^\ue201]*\ue201|【\\d+[^】]{0,80}†[^】]{0,80}
 
 
 class Turn(NamedTuple):
-    """What one side says. `noisy`: something was taken out of it. `given`: context only, no answer to learn."""
+    """What one side says. `noisy`: something was taken out of it. `context_only`: it is never learned as an answer."""
 
     role: str
     text: str
     noisy: bool = False
-    given: bool = False
+    context_only: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class FileReport:
         self.dropped[reason] += 1
 
 
-def kind_of(record: Any) -> str:
+def detect(record: Any) -> str:
     """The format that a JSON object belongs to, or "" for none."""
     if not isinstance(record, dict):
         return ""
@@ -105,9 +105,9 @@ def conversations(
     Raises BadInput, naming the place, for a record that is not like the first one or lacks what its format has.
     """
     first = next(records, None)
-    if first is None or not kind_of(first[1]):
+    if first is None or not detect(first[1]):
         return None
-    report.format = kind_of(first[1])
+    report.format = detect(first[1])
     records = chain([first], records)
     return _session(records, source, report) if report.format == SESSION else _each(records, source, report)
 
@@ -121,7 +121,7 @@ def _fail(source: Source, place: str) -> Fail:
 def _each(records: Iterator[tuple[str, Any]], source: Source, report: FileReport) -> Iterator[Conversation]:
     for place, record in records:
         fail = _fail(source, place)
-        if kind_of(record) != report.format:
+        if detect(record) != report.format:
             found = ", ".join(list(record)[:6]) if isinstance(record, dict) else type(record).__name__
             raise fail(f"expected {report.format} as before it, found {found or 'an empty object'}.")
         report.conversations += 1
@@ -153,11 +153,17 @@ def _turns(messages: Any, report: FileReport, fail: Fail) -> Iterator[Turn]:
         role = ROLES.get((name or "").lower())
         if role is None or (content == "" and not calls and not {"content", "value", "text"} & set(message)):
             raise fail(f"a message needs a role ({', '.join(ROLES)}) and a content; found {name or 'no role'}.")
-        yield from _turn(role, content, report, fail, calls=calls, given=message.get("weight") == 0)
+        yield from _turn(role, content, report, fail, calls=calls, context_only=message.get("weight") == 0)
 
 
 def _turn(
-    role: str, content: Any, report: FileReport, fail: Fail, calls: Any = None, given: bool = False, clean: bool = False
+    role: str,
+    content: Any,
+    report: FileReport,
+    fail: Fail,
+    calls: Any = None,
+    context_only: bool = False,
+    clean: bool = False,
 ) -> Iterator[Turn]:
     """The turn, if it is one: system and tool messages, and user turns of tool results only, are noise."""
     if role in NOISE:
@@ -176,7 +182,7 @@ def _turn(
     noisy = report.noise.total() > before
     asked = text.strip() or not noisy or report.noise["attachment"] > attached
     if role == "assistant" or asked:
-        yield Turn(role, text, noisy, given)
+        yield Turn(role, text, noisy, context_only)
 
 
 def _text(content: Any, noise: Counter[str], fail: Fail) -> str:
@@ -220,7 +226,7 @@ def _prompts(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
         report.noise["system message"] += 1
     prompt = record["prompt"]
     if isinstance(prompt, list):
-        yield from (turn._replace(given=True) for turn in _turns(prompt, report, fail))
+        yield from (turn._replace(context_only=True) for turn in _turns(prompt, report, fail))
     else:
         yield from _turn("user", prompt, report, fail)
     answer = next(record[key] for key in ANSWERS if key in record)

@@ -19,7 +19,7 @@ from typing import Any
 from moltlm.data.config import ImportConfig
 from moltlm.data.conversations import formats, transcripts
 from moltlm.data.conversations.formats import Conversation, FileReport, Turn
-from moltlm.data.conversations.near import Seen
+from moltlm.data.conversations.near import DuplicateIndex
 from moltlm.data.conversations.redact import redact
 from moltlm.data.conversations.sources import LIMIT, Source, head, json_lines, json_values, parse, sources
 from moltlm.data.errors import BadInput
@@ -27,7 +27,7 @@ from moltlm.data.types import Exchange, Message
 
 
 @dataclass
-class Report:
+class ImportReport:
     """What became of everything that was read. Grows while `read` goes on."""
 
     files: list[FileReport] = field(default_factory=list)
@@ -83,7 +83,7 @@ class Report:
         ]
 
 
-def read(paths: list[Path], config: ImportConfig, report: Report) -> Iterator[Exchange]:
+def read(paths: list[Path], config: ImportConfig, report: ImportReport) -> Iterator[Exchange]:
     """Every assistant turn that follows a user turn, with up to `max_context_turns` turns before it, in sorted order.
 
     Formats are told by content. Turns of one side in a row are one turn. An empty turn breaks the conversation: what
@@ -92,24 +92,24 @@ def read(paths: list[Path], config: ImportConfig, report: Report) -> Iterator[Ex
     unknown format where the user named the file itself; in folders and archives such files are skipped and reported.
     """
     if not paths:
-        raise BadInput("No conversations to read.", f"Name at least one of: {formats.KNOWN}.")
-    with Seen(config.near_duplicate) as seen:
+        raise BadInput("No conversations to read.", f"Name at least one of: {formats.SUPPORTED}.")
+    with DuplicateIndex(config.near_duplicate) as index:
         for path in paths:
             before = report.conversations
             with sources(path, report.skipped.__setitem__) as found:
                 for source in found:
-                    yield from _file(source, config, report, seen)
+                    yield from _file(source, config, report, index)
             if report.conversations == before:
                 raise _nothing(path, report)
 
 
-def _nothing(path: Path, report: Report) -> BadInput:
+def _nothing(path: Path, report: ImportReport) -> BadInput:
     skipped = [f"{name}: {why}" for name, why in report.skipped.items() if name.startswith(str(path))]
     there = f" Skipped: {'; '.join(skipped[:3])}{'; ...' if len(skipped) > 3 else ''}." if skipped else ""
-    return BadInput(f"No conversations in {path}.{there}", f"Put there any of: {formats.KNOWN}.")
+    return BadInput(f"No conversations in {path}.{there}", f"Put there any of: {formats.SUPPORTED}.")
 
 
-def _file(source: Source, config: ImportConfig, report: Report, seen: Seen) -> Iterator[Exchange]:
+def _file(source: Source, config: ImportConfig, report: ImportReport, index: DuplicateIndex) -> Iterator[Exchange]:
     file = FileReport(source.name)
     found = _conversations(source, file)
     if found is None:
@@ -119,7 +119,7 @@ def _file(source: Source, config: ImportConfig, report: Report, seen: Seen) -> I
         return
     report.files.append(file)
     for conversation in found:
-        yield from _exchanges(conversation, source, config, report, seen)
+        yield from _exchanges(conversation, source, config, report, index)
 
 
 def _conversations(source: Source, file: FileReport) -> Iterator[Conversation] | None:
@@ -148,11 +148,11 @@ def _objects(source: Source, text: str) -> Iterator[tuple[str, Any]]:
 def _unknown(source: Source) -> BadInput:
     text = " ".join(head(source).decode(errors="replace").split())
     found = f"It begins with: {text[:60]!r}" if text else "It is empty"
-    return source.bad(f" holds no conversation of a known format. {found}.", f"Known are: {formats.KNOWN}.")
+    return source.bad(f" holds no conversation of a known format. {found}.", f"Known are: {formats.SUPPORTED}.")
 
 
 def _exchanges(
-    conversation: Conversation, source: Source, config: ImportConfig, report: Report, seen: Seen
+    conversation: Conversation, source: Source, config: ImportConfig, report: ImportReport, index: DuplicateIndex
 ) -> Iterator[Exchange]:
     """Each assistant turn becomes an exchange, or is counted as dropped."""
     file = report.files[-1]
@@ -167,8 +167,8 @@ def _exchanges(
         prompt = list(context)
         if prompt and prompt[0]["role"] == "assistant":
             prompt = prompt[1:]
-        reason = "" if turn.given else _reason(turn, text, prompt, config, seen)
-        if turn.given:
+        reason = "" if turn.context_only else _reason(turn, text, prompt, config, index)
+        if turn.context_only:
             file.noise["answer given as context"] += 1
         elif reason:
             file.drop(reason)
@@ -182,7 +182,7 @@ def _exchanges(
             context.clear()
 
 
-def _reason(turn: Turn, text: str, prompt: list[Message], config: ImportConfig, seen: Seen) -> str:
+def _reason(turn: Turn, text: str, prompt: list[Message], config: ImportConfig, index: DuplicateIndex) -> str:
     """Why an assistant turn is no exchange; "" if it is one."""
     if not text:
         return "only tools or thinking" if turn.noisy else "empty"
@@ -192,24 +192,24 @@ def _reason(turn: Turn, text: str, prompt: list[Message], config: ImportConfig, 
         return "empty question"
     if len(text) > config.max_answer_chars:
         return "too long"
-    return seen.verdict(prompt[-1]["content"], text)
+    return index.classify(prompt[-1]["content"], text)
 
 
 def _merged(conversation: Conversation, source: Source, file: FileReport) -> Iterator[Turn]:
     """Turns of one role in a row as one, with a blank line between them. Raises BadInput for one over LIMIT."""
     for role, run in groupby(conversation.turns, key=lambda turn: turn.role):
-        texts, size, noisy, given = [], 0, False, True
+        texts, size, noisy, context_only = [], 0, False, True
         for count, turn in enumerate(run):
             file.noise[f"{role} turn joined to the one before"] += count > 0
             size += len(turn.text)
             if size > LIMIT:
                 raise source.bad(f", {conversation.place}: one turn is larger than {LIMIT >> 20} MiB.")
             texts.append(turn.text.strip())
-            noisy, given = noisy or turn.noisy, given and turn.given
-        yield Turn(role, "\n\n".join(filter(None, texts)), noisy, given)
+            noisy, context_only = noisy or turn.noisy, context_only and turn.context_only
+        yield Turn(role, "\n\n".join(filter(None, texts)), noisy, context_only)
 
 
-def _clean(text: str, config: ImportConfig, report: Report) -> str:
+def _clean(text: str, config: ImportConfig, report: ImportReport) -> str:
     """Redacted, and without half characters, which JSON can hold and UTF-8 cannot."""
     if not text.isascii():
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -49,7 +49,7 @@ def _kinds() -> np.ndarray:
 KINDS = _kinds()
 
 
-class Seen:
+class DuplicateIndex:
     """What was kept so far. Holds an open database: use it in a `with`."""
 
     def __init__(self, threshold: float) -> None:
@@ -64,13 +64,13 @@ class Seen:
         self.db = sqlite3.connect("", isolation_level=None)
         self.db.executescript(PRAGMAS + TABLE + "BEGIN;")
 
-    def __enter__(self) -> Seen:
+    def __enter__(self) -> DuplicateIndex:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.db.close()
 
-    def verdict(self, question: str, answer: str) -> str:
+    def classify(self, question: str, answer: str) -> str:
         """`duplicate` or `near-duplicate` of one kept before, or "": then it is kept, and later ones are held
         against it."""
         key = blake2b(f"{len(question)}:{question}{answer}".encode(errors="surrogatepass"), digest_size=16).digest()

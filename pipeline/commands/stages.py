@@ -90,7 +90,7 @@ def data_import(
     console = Console(json_output)
     if out.exists():
         raise BadInput(f"{out} exists already.", "Name another: --out conversations/more.jsonl")
-    report = importers.Report()
+    report = importers.ImportReport()
     count = importers.write(importers.read(paths, ImportConfig(redact=redact), report), out)
     lines = [_imported(row) for row in report.rows()]
     lines += [f"{name}: passed over, {why}" for name, why in report.skipped.items()]
@@ -148,7 +148,7 @@ def train_personality(config: ConfigArg, overrides: Overrides = None, json_outpu
 
 @data_app.command("lint")
 def data_lint(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
-    """What the gates took out and why, leakage, length bias and variety. The same is in the data's README.md."""
+    """What the filters dropped and why, leakage, length bias and variety. The same is in the data's README.md."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline.reporting import show

@@ -11,7 +11,7 @@ import numpy as np
 from scipy import stats as scipy_stats
 
 from moltlm.data.errors import BadInput
-from moltlm.data.io import in_turns, read_json, read_jsonl
+from moltlm.data.io import read_json, read_jsonl, round_robin
 from moltlm.data.state import BASE, PERSONALITY, PERSONALITY_ADAPTER, Adapter
 from moltlm.evals import capability as capability_eval
 from moltlm.evals import judge, pressure, profile, stats
@@ -321,7 +321,7 @@ def _samples(run: Run, personas: dict[str, list[Record]]) -> list[dict[str, Any]
             "topic": asked[index]["topic"],
             "answers": {state: {key: rows[index][key] for key in keep} for state, rows in personas.items()},
         }
-        for index in in_turns(row["topic"] for row in asked)[: run.config.persona_eval.samples]
+        for index in round_robin(row["topic"] for row in asked)[: run.config.persona_eval.samples]
     ]
 
 

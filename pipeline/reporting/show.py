@@ -1,5 +1,5 @@
 """What `molt data show` and `molt data lint` say: how the pairs are spread, some of them as the trainer will see them,
-and what the gates took out."""
+and what the filters dropped."""
 
 from __future__ import annotations
 

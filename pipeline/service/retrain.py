@@ -9,12 +9,13 @@ from typing import Any
 
 from moltlm.adapters import base, card, train
 from moltlm.adapters.serve import Served
-from moltlm.data import checks, leakage, replay
+from moltlm.data import filters, leakage, replay
 from moltlm.data import pairs as pair_data
 from moltlm.data import state as states
 from moltlm.data.conversations import importers
 from moltlm.data.errors import BadInput
-from moltlm.data.io import fingerprint, read_json, read_jsonl, sha256_file, write_json, write_jsonl
+from moltlm.data.io import fingerprint, read_json, sha256_file, write_json, write_jsonl
+from moltlm.data.rows import fingerprint_rows, read_rows, write_rows
 from moltlm.data.types import Exchange, Pair
 from moltlm.evals import capability as capability_eval
 from moltlm.evals import gate
@@ -41,7 +42,7 @@ def cycle(run: Run) -> Artifact | None:
             "No personality is in use yet, so there is nothing to retrain.",
             "Make one: molt run CONFIG   or put one into use: molt registry promote ID",
         )
-    known, report = _already_seen(run), importers.Report()
+    known, report = _already_seen(run), importers.ImportReport()
     read = importers.read([config.retrain.conversations], config.conversations, report)
     unseen = (item for item in read if _key(item) not in known)
     fresh = material.drawn(unseen, config.conversations.limit, config.run.seed)
@@ -58,7 +59,7 @@ def cycle(run: Run) -> Artifact | None:
     data = pairs.pairs(run)
     inputs = {
         "current": current,
-        "new": fingerprint([asdict(item) for item in fresh]),
+        "new": fingerprint_rows(fresh),
         "retrain": config.retrain.model_dump(mode="json"),
         "pairs": data.fingerprint,
         "replay": sha256_file(_buffer(run, current) / replay.MANIFEST),
@@ -97,7 +98,7 @@ def cycle(run: Run) -> Artifact | None:
             )
         verdict = asdict(_judge(run, data, registry.path(current), candidate, folder))
         write_json(folder / "verdict.json", verdict)
-        write_jsonl(folder / "new.jsonl", map(asdict, fresh))
+        write_rows(folder / "new.jsonl", fresh)
         if verdict["promoted"]:
             _next_buffer(run, _buffer(run, current), fresh, candidate, folder / "replay")
         return {"current": current, "new_exchanges": len(fresh), "dropped": dropped, "verdict": verdict}
@@ -118,7 +119,7 @@ def _usable(run: Run, fresh: list[Exchange], dropped: dict[str, int]) -> list[Ex
     dropped[f"prompt over {limit} tokens"] = len(fresh) - len(fitting)
     questions = [item.question for item in fitting]
     heldout = [pair.question for pair in pairs.load_pairs(pairs.pairs(run), "heldout")]
-    near = {leak.first for leak in leakage.leaks(questions, heldout, run.base.embed, run.config.checks.near)}
+    near = {leak.first for leak in leakage.leaks(questions, heldout, run.base.embed, run.config.filters.near)}
     dropped["too near to a held-out prompt"] = len(near)
     return [item for place, item in enumerate(fitting) if place not in near]
 
@@ -131,7 +132,7 @@ def _training_pairs(run: Run, kept: list[Exchange], fresh: list[Exchange]) -> li
     rows = [*fresh, *random.Random(config.run.seed).sample(kept, wanted)]
     with run.console.progress("rejected side") as progress:
         drafts = pair_data.build(rows, run.base, config.pairs, config.model.eval_batch_size, progress)
-    return checks.keep(drafts, config.checks)[0]
+    return filters.apply(drafts, config.filters)[0]
 
 
 def _buffer(run: Run, current: str) -> Path:
@@ -192,7 +193,7 @@ def _already_seen(run: Run) -> set[str]:
     """Keys of the exchanges that an earlier cycle finished with, whether its candidate was promoted or not. One that
     was interrupted is not finished: the same cycle goes on from there."""
     done = run.folder.glob(f"retrain/*/{FINISHED}")
-    return {_key(Exchange(**row)) for file in done for row in read_jsonl(file.with_name("new.jsonl"))}
+    return {_key(item) for file in done for item in read_rows(file.with_name("new.jsonl"), Exchange)}
 
 
 def _key(item: Exchange) -> str:

@@ -95,7 +95,7 @@ def _disk() -> Check:
 def _assets() -> list[Check]:
     return [
         Check("ok" if state.present else "--", state.name, state.detail, "" if state.present else "molt assets pull")
-        for state in assets.states()
+        for state in assets.status()
     ]
 
 

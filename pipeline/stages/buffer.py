@@ -41,7 +41,7 @@ def build(
         "candidates": len(candidates),
         "too_long": too_long,
         "kept": len(buffer.items),
-        "new": sum(item.arrived >= buffer.seen - len(candidates) for item in buffer.items),
+        "new": sum(item.arrived >= buffer.offered - len(candidates) for item in buffer.items),
         "tokens": buffer.tokens,
         "importance": config.importance,
         "mean_importance": float(np.mean([item.importance for item in buffer.items])),

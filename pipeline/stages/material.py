@@ -37,7 +37,7 @@ class Material:
 def gather(run: Run, persona: Persona) -> Material:
     """Raises BadInput where there is nothing to train on, or nothing to hold out."""
     config, model = run.config, run.base
-    report = importers.Report()
+    report = importers.ImportReport()
     paths = [Path(path) for path in config.conversations.paths]
     read = importers.read(paths, config.conversations, report) if paths else iter(())
     own = drawn(read, config.conversations.limit, config.run.seed)
@@ -82,8 +82,8 @@ def _source(item: Exchange) -> str:
     return TEACHER if item.source == TEACHER else "conversations" if item.source else "written"
 
 
-def _taught(run: Run, persona: Persona) -> tuple[list[Exchange], endpoint.Ledger]:
-    config, ledger = run.config.teacher, endpoint.Ledger()
+def _taught(run: Run, persona: Persona) -> tuple[list[Exchange], endpoint.Usage]:
+    config, ledger = run.config.teacher, endpoint.Usage()
     if config.kind == "none":
         return [], ledger
     with run.console.progress("teacher") as progress:
@@ -105,8 +105,8 @@ def _taught(run: Run, persona: Persona) -> tuple[list[Exchange], endpoint.Ledger
     return found, ledger
 
 
-def _cost(ledger: endpoint.Ledger) -> str:
-    parts = {"asked": ledger.asked, "from the cache": ledger.cached, "failed": ledger.failed}
+def _cost(ledger: endpoint.Usage) -> str:
+    parts = {"asked": ledger.requests, "from the cache": ledger.cached, "failed": ledger.failed}
     parts |= {"over the budget": ledger.over_budget, "tokens": ledger.tokens}
     return ", ".join(f"{count} {name}" for name, count in parts.items() if count) or "nothing spent"
 
@@ -115,7 +115,7 @@ def _split(run: Run, found: list[Exchange]) -> tuple[list[Exchange], list[Exchan
     config = run.config
     texts, topics = [item.question for item in found], [item.topic for item in found]
     inside, outside = leakage.split(
-        texts, topics, config.pairs.heldout_share, config.run.seed, run.base.embed, config.checks.near
+        texts, topics, config.pairs.heldout_share, config.run.seed, run.base.embed, config.filters.near
     )
     return [found[i] for i in inside], [found[i] for i in outside]
 
@@ -125,7 +125,7 @@ def _without_leaks(
 ) -> tuple[list[Exchange], list[tuple[str, str]], list[str]]:
     """What shares no prompt with anything that is measured; of the rest the question and what it is too near to; and
     the benchmarks that could not be compared with, since they have not been fetched."""
-    embed, near = run.base.embed, run.config.checks.near
+    embed, near = run.base.embed, run.config.filters.near
     measured = {"held-out prompts": [item.question for item in [*heldout, *persona.heldout_dialogues]]}
     measured["attacks"] = [attack.prompt[-1]["content"] for attack in persona.attacks]
     unchecked = []
@@ -136,7 +136,7 @@ def _without_leaks(
             unchecked.append(name)
             run.console.say(f"  leakage is not checked against {name}: {error.what}")
     for name, task in run.config.tasks.items():
-        measured[name] = tasks.measured(task, run.config.run.seed)
+        measured[name] = tasks.test_prompts(task, run.config.run.seed)
     questions = [item.question for item in found]
     reason: dict[int, str] = {}
     for name, texts in measured.items():
@@ -150,7 +150,7 @@ def margins(run: Run, persona: Persona, found: list[Exchange], ids: list[str]) -
     """How much likelier each answer that nobody wrote by hand is with the spec as a system prompt, nats a token, by
     the pair's id."""
     asked = [(item, name) for item, name in zip(found, ids, strict=True) if item.source]
-    if not asked or run.config.checks.min_margin is None:
+    if not asked or run.config.filters.min_margin is None:
         return {}
     system: Any = {"role": "system", "content": teacher.brief(persona.spec)}
     told = [replace(item, prompt=[system, *item.prompt]) for item, _ in asked]

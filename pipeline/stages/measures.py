@@ -180,10 +180,10 @@ def judge(run: Run, state: State) -> Artifact:
 def judge_of_labels(run: Run) -> Artifact:
     """What the judge says of answers that people have compared (`judge.labels`). Part of `molt eval judge CONFIG`"""
     path = Path(run.config.judge.labels or "").expanduser()
-    pairs, labels = judge_eval.labelled(path)
+    duels, labels = judge_eval.labelled(path)
 
     def make(folder: Path) -> dict[str, Any]:
-        records = _asked(run, pairs, "judge of labels")
+        records = _asked(run, duels, "judge of labels")
         write_jsonl(folder / "records.jsonl", records)
         return judge_eval.agreement(records, labels)
 
@@ -194,14 +194,14 @@ def _judge_inputs(run: Run) -> dict[str, Any]:
     if run.config.judge.kind == "none":
         raise BadInput("There is no judge.", "Name one: judge.kind=endpoint judge.url=... judge.model=...")
     asked = run.config.judge.model_dump(include={"url", "model", "temperature", "max_tokens", "prompts"})
-    return {"judge": asked, "spec": teacher.described(pairs.load_persona(run).spec)}
+    return {"judge": asked, "spec": teacher.description(pairs.load_persona(run).spec)}
 
 
-def _asked(run: Run, pairs: list[judge_eval.Duel], label: str) -> list[dict[str, Any]]:
+def _asked(run: Run, duels: list[judge_eval.Duel], label: str) -> list[dict[str, Any]]:
     """What has been answered is kept in the run folder, as a teacher's answers are."""
     with run.console.progress(label) as progress:
-        ask = endpoint.connect(run.config.judge, run.folder / "judge.jsonl", endpoint.Ledger(), progress)
-        return judge_eval.evaluate(pairs, teacher.described(pairs.load_persona(run).spec), ask)
+        ask = endpoint.connect(run.config.judge, run.folder / "judge.jsonl", endpoint.Usage(), progress)
+        return judge_eval.evaluate(duels, teacher.description(pairs.load_persona(run).spec), ask)
 
 
 def noise(run: Run) -> Artifact:

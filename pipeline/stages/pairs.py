@@ -6,12 +6,13 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from moltlm.data import checks, dataset_card
+from moltlm.data import dataset_card, filters
 from moltlm.data import pairs as pair_data
 from moltlm.data import persona as personas
 from moltlm.data.config import TaskConfig
-from moltlm.data.io import fingerprint, read_jsonl, sha256_tree, write_jsonl
+from moltlm.data.io import sha256_tree
 from moltlm.data.persona import Persona
+from moltlm.data.rows import read_rows, write_rows
 from moltlm.data.state import BASE
 from moltlm.data.types import Exchange, Pair
 from moltlm.evals import capability, style
@@ -27,13 +28,14 @@ def pairs(run: Run) -> Artifact:
     persona = personas.load(config.persona)
     inputs = {
         "model": config.model.model_dump(exclude={"shape"}),
-        "persona": fingerprint({**asdict(persona), "folder": None}),
+        "persona": persona.fingerprint,
         "conversations": [[name, sha256_tree(Path(name))] for name in config.conversations.paths],
         "measured": {
             "capability": {name: [count, capability.files(name)] for name, count in config.capability.items.items()},
             "tasks": {name: {**source_of(task), "seed": None} for name, task in config.tasks.items()},
         },
-        **{name: getattr(config, name).model_dump() for name in ("conversations", "teacher", "pairs", "checks")},
+        **{name: getattr(config, name).model_dump() for name in ("conversations", "teacher", "pairs")},
+        "checks": config.filters.model_dump(),  # the key by which the committed evidence knows the filters
         "seed": config.run.seed,
     }
 
@@ -47,21 +49,21 @@ def pairs(run: Run) -> Artifact:
             prompts = [*persona.neutral_train, *persona.neutral_eval]
             answers = model.generate(prompts, config.pairs.max_new_tokens, batch, progress)
         margins = material.margins(run, persona, exchanges.train, [pair.id for pair in drafts])
-        filtered, report = checks.keep(drafts, config.checks, margins)
+        filtered, report = filters.apply(drafts, config.filters, margins)
         with model.state(BASE):
             scores = model.score([pair.prompt for pair in filtered], [pair.chosen for pair in filtered], batch)
         neutral = [Exchange(*row) for row in zip(prompts, answers, strict=True)]
         split = len(persona.neutral_train)
-        write_jsonl(folder / "train.jsonl", map(pair_data.to_row, filtered))
-        write_jsonl(folder / "heldout.jsonl", map(pair_data.to_row, heldout))
-        write_jsonl(folder / "neutral_train.jsonl", (asdict(item) for item in neutral[:split] if item.answer))
-        write_jsonl(folder / "neutral_eval.jsonl", (asdict(item) for item in neutral[split:] if item.answer))
+        write_rows(folder / "train.jsonl", filtered)
+        write_rows(folder / "heldout.jsonl", heldout)
+        write_rows(folder / "neutral_train.jsonl", (item for item in neutral[:split] if item.answer))
+        write_rows(folder / "neutral_eval.jsonl", (item for item in neutral[split:] if item.answer))
         facts = {
             **asdict(report),
-            **asdict(checks.length_bias(filtered)),
+            **asdict(filters.length_bias(filtered)),
             "heldout": len(heldout),
             "nll_limit": persona_eval.nll_limit(scores),
-            "variety": asdict(checks.variety([pair.chosen for pair in filtered])),
+            "variety": asdict(filters.variety([pair.chosen for pair in filtered])),
             "examples": {**report.examples, **({"leaked": exchanges.leaked} if exchanges.leaked else {})},
             **exchanges.facts,
         }
@@ -80,7 +82,7 @@ def classifier(run: Run) -> style.StyleClassifier:
     groups = [pair.topic if by_topic else pair.id for pair in train]
     positive = [style.Labelled(pair.chosen, group) for pair, group in zip(train, groups, strict=True)]
     negative = [style.Labelled(pair.rejected, group) for pair, group in zip(train, groups, strict=True)]
-    negative += [style.Labelled(item.answer, item.source) for item in persona.others]
+    negative += [style.Labelled(item.answer, item.source) for item in persona.other_characters]
     return style.train(positive, negative, persona.spec.catchphrases, seed=0)
 
 
@@ -90,12 +92,12 @@ def load_persona(run: Run) -> Persona:
 
 def load_pairs(artifact: Artifact, split: str) -> list[Pair]:
     """The pairs of `train` or `heldout`."""
-    return [pair_data.from_row(row) for row in read_jsonl(artifact.folder / f"{split}.jsonl")]
+    return read_rows(artifact.folder / f"{split}.jsonl", Pair)
 
 
 def load_exchanges(artifact: Artifact, split: str) -> list[Exchange]:
     """The base's own answers to neutral prompts, of `neutral_train` or `neutral_eval`."""
-    return [Exchange(**row) for row in read_jsonl(artifact.folder / f"{split}.jsonl")]
+    return read_rows(artifact.folder / f"{split}.jsonl", Exchange)
 
 
 def source_of(task: TaskConfig) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +10,7 @@ from moltlm.data import coherence
 from moltlm.data import replay as buffers
 from moltlm.data.conversations import importers
 from moltlm.data.errors import BadInput
-from moltlm.data.io import fingerprint
+from moltlm.data.rows import fingerprint_rows
 from moltlm.data.state import PERSONALITY, PERSONALITY_ADAPTER
 from moltlm.data.types import Exchange
 from moltlm.pipeline.run import Artifact, Run
@@ -48,11 +48,11 @@ def _own_answers(run: Run, exchanges: list[Exchange]) -> list[Exchange]:
 def updated_buffer(run: Run, paths: list[Path]) -> Artifact:
     """Choose the next buffer from the present one and new conversations. `molt replay update CONFIG PATH...`"""
     config, current = run.config, buffer(run)
-    report = importers.Report()
+    report = importers.ImportReport()
     exchanges = list(importers.read(paths, config.conversations, report))
     if not exchanges:
         raise BadInput("There is no exchange in these conversations.", f"Look why: molt data import {paths[0]}")
-    inputs = {"replay": current.fingerprint, "new": fingerprint([asdict(item) for item in exchanges])}
+    inputs = {"replay": current.fingerprint, "new": fingerprint_rows(exchanges)}
 
     def make(folder: Path) -> dict[str, Any]:
         batch, start = config.model.eval_batch_size, buffers.load(current.folder)

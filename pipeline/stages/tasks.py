@@ -10,7 +10,7 @@ from moltlm.data import replay as buffers
 from moltlm.data import tasks as task_data
 from moltlm.data.config import TaskConfig
 from moltlm.data.conversations import importers
-from moltlm.data.io import fingerprint
+from moltlm.data.rows import fingerprint_rows
 from moltlm.data.state import PERSONALITY_ADAPTER, Adapter
 from moltlm.data.types import Exchange
 from moltlm.pipeline import layout
@@ -45,7 +45,7 @@ def task(run: Run, adapter: Adapter) -> Artifact:
         "task": {key: value for key, value in settings.model_dump().items() if key not in NOT_TRAINED},
         "examples": source_of(settings),
         "replay": replay.fingerprint if replay else None,
-        "instructions": fingerprint([asdict(item) for item in _instructions(run)]),
+        "instructions": fingerprint_rows(_instructions(run)),
         "memory": [[label, source_of(config.tasks[label])] for label in remembered],
         "seed": layout.seed_of(run, settings),
         # all of it is off by default, and what the layout comes to is in `beneath` and `start`, but for a mixture
@@ -119,7 +119,9 @@ def _replay(run: Run, settings: TaskConfig) -> Artifact | None:
 def _instructions(run: Run) -> list[Exchange]:
     """What is replayed beside the personality, if it is not the base's own answers."""
     path = run.config.replay.instructions
-    return list(importers.read([Path(path).expanduser()], run.config.conversations, importers.Report())) if path else []
+    if not path:
+        return []
+    return list(importers.read([Path(path).expanduser()], run.config.conversations, importers.ImportReport()))
 
 
 def training_examples(settings: TaskConfig, source: str, seed: int) -> list[Exchange]:

@@ -92,9 +92,9 @@ def _taught(run: Run, rank: int, count: int, seed: int, control: bool) -> Artifa
     def make(folder: Path) -> dict[str, Any]:
         run.release()
         loaded = base.load(run.config.model)
-        drawn = facts_data.draw(count + UNTAUGHT, seed)
+        drawn = facts_data.sample(count + UNTAUGHT, seed)
         taught, untaught = drawn[:count], drawn[count:]
-        rows = facts_data.taught(taught, asked.exposures, seed)
+        rows = facts_data.training_exchanges(taught, asked.exposures, seed)
         if control:
             text = TextModel(loaded.model, loaded.tokenizer)
             rows = _as_long(text, pairs.load_exchanges(data, "neutral_train"), rows, seed)
@@ -103,7 +103,8 @@ def _taught(run: Run, rank: int, count: int, seed: int, control: bool) -> Artifa
 
         def measure(step: int, text: TextModel) -> None:
             known, unknown = (
-                [score.logprob for score in text.score(*facts_data.asked(facts), BATCH)] for facts in (taught, untaught)
+                [score.logprob for score in text.score(*facts_data.test_questions(facts), BATCH)]
+                for facts in (taught, untaught)
             )
             found.update(bits=judge.bits(known, unknown, count), accuracy=_accuracy(run, text, seed))
 

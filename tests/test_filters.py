@@ -1,4 +1,4 @@
-"""Gates that drop what they are for and nothing else, and leaks that are found whichever side is longer."""
+"""Filters that drop what they are for and nothing else, and leaks that are found whichever side is longer."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moltlm.data import checks, leakage, persona
-from moltlm.data.config import ChecksConfig, PersonaConfig
+from moltlm.data import filters, leakage, persona
+from moltlm.data.config import FiltersConfig, PersonaConfig
 from moltlm.data.errors import BadInput
 from moltlm.data.persona import user
 from moltlm.data.types import Pair
@@ -22,7 +22,7 @@ from moltlm.data.types import Pair
 CLAUDIO = persona.load(PersonaConfig())
 QUESTIONS = [item.question for item in CLAUDIO.train]
 BLAND = "You could try a number of different things, and it depends on what you would like to do about it."
-LAX = ChecksConfig(min_length_ratio=0.001)
+LAX = FiltersConfig(min_length_ratio=0.001)
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
 
@@ -33,7 +33,7 @@ def pair(chosen: str, prompt: str = "hello", rejected: str = BLAND) -> Pair:
 def reason(item: Pair, others: list[Pair] | None = None) -> str:
     """Why a pair is dropped from among others that are fine; "" if it is kept."""
     rest = others if others is not None else [pair("Sit down first. Then tell me.", "another prompt")]
-    kept, report = checks.keep([*rest, item], LAX)
+    kept, report = filters.apply([*rest, item], LAX)
     return "" if item in kept else next(name for name, count in report.dropped.items() if count)
 
 
@@ -119,9 +119,9 @@ def test_the_language_of_most_answers_is_the_personality_s() -> None:
 
 def test_a_prompt_whose_first_answer_is_dropped_is_no_duplicate() -> None:
     bad, good = pair("I'm sorry, but I can't assist with that."), pair("Sit down first. Then tell me.")
-    kept, report = checks.keep([bad, good, pair("Once more. With feeling.")], LAX)
+    kept, report = filters.apply([bad, good, pair("Once more. With feeling.")], LAX)
     assert kept == [good] and (report.dropped["refusal"], report.dropped["duplicate"]) == (1, 1)
-    assert len(checks.keep([pair("Tea.", "☕"), pair("Rain it is.", "🌧")], LAX)[0]) == 2
+    assert len(filters.apply([pair("Tea.", "☕"), pair("Rain it is.", "🌧")], LAX)[0]) == 2
 
 
 def test_of_what_people_wrote_little_is_dropped() -> None:
@@ -129,17 +129,17 @@ def test_of_what_people_wrote_little_is_dropped() -> None:
     if not path.is_file():
         pytest.skip(f"no {path}")
     rows = [json.loads(line) for line in path.read_text().splitlines()[:400]]
-    _, report = checks.keep([pair(row["response"], row["prompt"], "x") for row in rows], LAX)
+    _, report = filters.apply([pair(row["response"], row["prompt"], "x") for row in rows], LAX)
     assert sum(report.dropped.values()) < 0.06 * len(rows), report
 
 
 @given(st.lists(st.tuples(st.text(max_size=9), st.text(max_size=40)), min_size=1, max_size=10))
 def test_what_is_kept_is_kept_again(rows: list[tuple[str, str]]) -> None:
     try:
-        kept, _ = checks.keep([pair(answer, asked) for asked, answer in rows], LAX)
+        kept, _ = filters.apply([pair(answer, asked) for asked, answer in rows], LAX)
     except BadInput:
         return
-    assert checks.keep(kept, LAX)[0] == kept
+    assert filters.apply(kept, LAX)[0] == kept
 
 
 SAME = [
