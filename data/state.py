@@ -60,7 +60,7 @@ class State:
     @property
     def gated(self) -> tuple[Adapter, ...]:
         """The adapters to activate where gates choose at each token: all routes are the experts of one adapter."""
-        return self.adapters + ((Adapter("|".join(map(str, self.routes))),) if self.routes else ())
+        return self.adapters + ((Adapter(f"{'|'.join(map(str, self.routes))}|"),) if self.routes else ())
 
     def above(self, *adapters: Adapter) -> State:
         """This state with these adapters on top."""

@@ -1,4 +1,4 @@
-"""The built wheel, in an empty folder and beside a user's own `data/` folder."""
+"""The built wheel: one import name, which works beside packages that are called like its rooms."""
 
 from __future__ import annotations
 
@@ -35,20 +35,33 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return out / "site"
 
 
-@pytest.mark.parametrize("beside_own_data", [False, True])
-def test_the_wheel_works(installed: Path, tmp_path: Path, beside_own_data: bool) -> None:
-    if beside_own_data:
-        (tmp_path / "data").mkdir()
-        (tmp_path / "data" / "mine.jsonl").write_text("{}")
-    code = "import sys; sys.path.pop(0); from pipeline.cli import main; main(sys.argv[1:])"
-    environment = {**os.environ, "PYTHONPATH": str(installed), "HOME": str(tmp_path)}
+def test_the_wheel_adds_one_import_name(installed: Path) -> None:
+    names = {path.name for path in installed.iterdir() if path.suffix != ".dist-info"}
+    assert names == {"moltlm"}
+    assert {"pipeline", "adapters", "data", "evals", "configs"} < {
+        path.name for path in (installed / "moltlm").iterdir()
+    }
+    assert not any(path.is_symlink() for path in installed.rglob("*"))
+
+
+def test_the_wheel_works_beside_packages_of_the_same_names(installed: Path, tmp_path: Path) -> None:
+    for name in ("data", "configs", "pipeline"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "__init__.py").write_text("OWNER = 'user'")
+    code = """
+import sys
+sys.path = [path for path in sys.path if not path.endswith("/src")]  # not the checkout's own
+import configs, data, pipeline
+assert data.OWNER == configs.OWNER == pipeline.OWNER
+import moltlm
+from moltlm.pipeline.cli import main
+assert moltlm.__file__.startswith(sys.argv[1]), moltlm.__file__
+main(sys.argv[2:])
+"""
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{installed}", "HOME": str(tmp_path)}
     for arguments in (["config", "check", "demo"], ["hypothesis", "run", "--help"], ["registry", "list", "demo"]):
-        done = subprocess.run(
-            [sys.executable, "-c", code, *arguments], cwd=tmp_path, env=environment, capture_output=True, text=True
-        )
-        assert done.returncode == 0, done.stderr
-    where = subprocess.run(
-        [sys.executable, "-c", "import data, configs; print(data.__file__, configs.__file__)"],
-        cwd=tmp_path, env=environment, capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    assert where.stdout.count(str(installed)) == 2
+        result = subprocess.run(
+            [sys.executable, "-c", code, str(installed), *arguments],
+            cwd=tmp_path, env=environment, capture_output=True, text=True,
+        )  # fmt: skip
+        assert result.returncode == 0, result.stderr

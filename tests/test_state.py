@@ -19,6 +19,7 @@ ADAPTERS = st.lists(st.builds(Adapter, NAMES, st.booleans()), max_size=3).map(tu
 def test_what_is_written_is_read_again(adapters: tuple[Adapter, ...], routes: tuple[Adapter, ...]) -> None:
     state = State(adapters, routes)
     assert State.parse(str(state)) == state
+    assert len(set(state.gated)) == len(set(adapters)) + bool(routes)  # the gated adapter has a name of its own
     assert {state.routed_to(route) for route in (*routes, None)} >= {State(adapters)}
 
 

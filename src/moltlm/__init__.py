@@ -1,3 +1,20 @@
 """Teach a local language model new tasks without losing who it is, and prove it."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from moltlm.pipeline.api import Project
+
 __version__ = "0.1.0"
+__all__ = ["Project", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import what is public when it is asked for, so that the command line starts at once."""
+    if name == "Project":
+        from moltlm.pipeline.api import Project
+
+        return Project
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
