@@ -10,11 +10,12 @@ from moltlm.data.conversations.chatgpt import CHATGPT
 from moltlm.data.conversations.claude import CLAUDE
 from moltlm.data.conversations.format import Format
 from moltlm.data.conversations.messages import MESSAGES, PROMPTS, SHAREGPT
+from moltlm.data.conversations.preferences import PREFERENCES
 from moltlm.data.conversations.sessions import SESSION
 from moltlm.data.conversations.sources import Source
 from moltlm.data.conversations.turns import Conversation, Fail, FileReport, Record, Turn, type_name
 
-FORMATS = (CHATGPT, CLAUDE, SHAREGPT, MESSAGES, PROMPTS, SESSION)
+FORMATS = (CHATGPT, CLAUDE, SHAREGPT, PREFERENCES, MESSAGES, PROMPTS, SESSION)
 """A record has the first format whose `detect` is true. SESSION is last, since its keys are the least specific."""
 
 SUPPORTED = "; ".join(
