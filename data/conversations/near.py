@@ -22,7 +22,7 @@ PERMUTATIONS = 64
 RECALL = 0.9
 SKETCH = 512
 CANDIDATES = 64
-"""At most so many are compared with one exchange: otherwise a thousand similar answers take a million comparisons."""
+"""At most this many are compared with one exchange: otherwise a thousand similar answers take a million comparisons."""
 
 BATCH = 8192
 SPAN = 1 << 16
