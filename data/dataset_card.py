@@ -1,4 +1,4 @@
-"""What a folder of pairs says of itself."""
+"""The README.md of a folder of pairs, in the form that dataset hubs read."""
 
 from __future__ import annotations
 
@@ -12,7 +12,12 @@ from moltlm.data.types import Pair
 
 
 def write(folder: Path, spec: Spec, model: str, pairs: list[Pair], facts: dict[str, Any]) -> None:
-    """README.md, in the form that dataset hubs read: contents, sources, filters, biases, and what must not be done."""
+    """Write the card: contents, sources, what the filters dropped, biases, licence and privacy.
+
+    Args:
+        model: the id of the base model, which wrote the rejected sides.
+        facts: the facts of the pairs artifact.
+    """
     write_text(folder / "README.md", text(spec, model, pairs, facts))
 
 
@@ -22,30 +27,30 @@ def text(spec: Spec, model: str, pairs: list[Pair], facts: dict[str, Any]) -> st
         "---\ntask_categories: [text-generation]\ntags: [preference, persona, dpo, molting]\n---",
         f"# Preference pairs for {spec.name}",
         f"{facts['pairs']} pairs to train on and {facts['heldout']} held out ({facts['held_out']}). `chosen` is an "
-        f"answer in the voice of {spec.name}; `rejected` is what `{model}` says to the same prompt without any "
+        f"answer in the voice of {spec.name}; `rejected` is the answer of `{model}` to the same prompt without any "
         "personality.",
-        f"## Who\n\n{spec.summary or spec.system_prompt}",
+        f"## Character\n\n{spec.summary or spec.system_prompt}",
         "## Where the answers come from\n\n" + _table(("source", "exchanges"), facts["sources"]),
         "## Topics and traits\n\n"
         + _table(("topic", "pairs"), dict(Counter(pair.topic or "none" for pair in pairs).most_common()))
         + "\n\n"
         + _table(("trait", "pairs"), dict(Counter(pair.trait or "none" for pair in pairs).most_common())),
-        "## What was left out\n\n"
+        "## What was dropped\n\n"
         + _table(("reason", "exchanges"), {**facts["dropped"], **_prefixed("too near to: ", facts["leaked"])})
         + "\n\nConversations: "
         + _listed(facts["conversations"]["dropped"])
         + ". Redacted: "
         + _listed(facts["conversations"]["redacted"])
         + ".",
-        "## Biases to know\n\n"
+        "## Known biases\n\n"
         f"Chosen answers have {facts['chosen_words']:.1f} words on average, rejected {facts['rejected_words']:.1f}; "
         f"length alone tells them apart with an AUROC of {facts['auroc']:.2f}. {variety['questions']:.0%} of the "
         f"chosen end in a question; {variety['opening']:.1%} open with the commonest two words, "
         f"{variety['closing']:.1%} close with a sentence that begins with the commonest two; "
         f"{variety['repeated']:.1%} share five words in a row with another; "
         f"distinct 2-grams {variety['distinct_2']:.2f}, 3-grams {variety['distinct_3']:.2f}.",
-        "## Licence and privacy\n\nAs the sources have it. Conversations are personal data even when redacted: look "
-        "before you share.",
+        "## Licence and privacy\n\nThe licence is that of the sources. Conversations are personal data even when "
+        "redacted: read them before you share them.",
     ]
     return "\n\n".join(sections) + "\n"
 

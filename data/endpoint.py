@@ -1,4 +1,4 @@
-"""Any server that speaks OpenAI's chat completions: asked once, paid once, patiently."""
+"""Requests to any server with OpenAI's chat completions, with a cache, a token budget and retries."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ GIVE_UP_AFTER = 20
 
 @dataclass
 class Usage:
-    """What asking has cost. Tokens count both ways, as the server says, or estimated where it does not."""
+    """What the requests cost. Tokens are those of prompts and answers, as reported by the server, else estimated."""
 
     requests: int = 0
     cached: int = 0
@@ -34,7 +34,7 @@ class Usage:
 
 @dataclass(frozen=True)
 class Reply:
-    """An answer, or the reason why there is none; `down`: the next prompt would probably fare no better."""
+    """An answer, or the reason why there is none. `down`: the next request will probably fail, too."""
 
     answer: str | None
     tokens: int = 0
@@ -43,17 +43,22 @@ class Reply:
 
 
 Ask = Callable[[list[list[Message]]], list[str | None]]
-"""One answer for each list of messages, None where there is none."""
+"""Returns one answer for each list of messages; None where there is none."""
 
 
 def connect(config: EndpointConfig, cache: Path, usage: Usage, progress: Progress = silent) -> Ask:
-    """Asks any server that speaks OpenAI's chat completions: vLLM, Ollama, llama.cpp, a hosted one.
+    """Connect to a server with OpenAI's chat completions: vLLM, Ollama, llama.cpp, or a hosted one.
 
-    Each answer is appended to `cache` as it comes, so that an interrupted build goes on without paying twice. A busy or
-    failing server is asked again with growing pauses. Once `budget_tokens` are used up, what cached answers have cost
-    included, nobody is asked any more; requests under way are still let finish. Raises BadInput when the server cannot
-    be used at all (not there, key refused, no such model), and MoltError when every prompt failed, or so many in a row
-    that the rest would, too.
+    Each answer is appended to `cache` at once, so that an interrupted build continues without paying twice. Requests to
+    a busy or failing server are repeated with growing pauses. Once `budget_tokens` are used, including the original
+    cost of cached answers, no request is sent; those under way finish.
+
+    Args:
+        usage: is filled as requests are made.
+
+    Returns:
+        A function that answers lists of messages. It raises BadInput if the server cannot be used at all (unreachable,
+        key refused, no such model), and MoltError if every request of a call failed, or GIVE_UP_AFTER in a row.
     """
     from openai import OpenAI
 
@@ -67,34 +72,34 @@ def connect(config: EndpointConfig, cache: Path, usage: Usage, progress: Progres
 
     def one(messages: list[Message]) -> str | None:
         key = _key(config, messages)
-        known, may_ask = account.before(key)
-        if known is not None or not may_ask:
-            return known
+        cached, may_request = account.before(key)
+        if cached is not None or not may_request:
+            return cached
         reply = _complete(client, config, messages, account.answered)
         account.after(key, reply)
         return reply.answer
 
     def ask(prompts: list[list[Message]]) -> list[str | None]:
-        found: list[str | None] = []
+        answers: list[str | None] = []
         before = usage.requests, usage.failed
         with ThreadPoolExecutor(config.concurrency) as pool:
             for answer in pool.map(one, prompts):
-                found.append(answer)
-                progress(len(found), len(prompts), "answers")
-        asked, failed = usage.requests - before[0], usage.failed - before[1]
-        if asked and asked == failed:
-            raise _failing(config, f"answered none of {asked} prompts", usage.reasons[-1])
-        return found
+                answers.append(answer)
+                progress(len(answers), len(prompts), "answers")
+        requests, failed = usage.requests - before[0], usage.failed - before[1]
+        if requests and requests == failed:
+            raise _failing(config, f"answered none of {requests} prompts", usage.reasons[-1])
+        return answers
 
     return ask
 
 
 class _Account:
-    """The cache and the usage, as several threads use them. A class for the lock that guards both."""
+    """The cache and the usage, shared by several threads under one lock."""
 
     def __init__(self, config: EndpointConfig, cache: Path, usage: Usage) -> None:
         self._config, self._cache, self._usage = config, cache, usage
-        self._known = _read_cache(cache)
+        self._answers = _read_cache(cache)
         self._charged: set[str] = set()
         self._spent = 0
         self._in_a_row = 0
@@ -106,9 +111,9 @@ class _Account:
         return self._usage.requests > self._usage.failed
 
     def before(self, key: str) -> tuple[str | None, bool]:
-        """The answer if it is known, and whether asking is allowed. Raises MoltError after too many failures."""
+        """The cached answer, and whether a request is allowed. Raises MoltError after too many failures in a row."""
         with self._lock:
-            if row := self._known.get(key):
+            if row := self._answers.get(key):
                 self._usage.cached += 1
                 self._charge(key, row[1])
                 return row[0], False
@@ -130,11 +135,11 @@ class _Account:
                 self._usage.reasons.append(reply.reason)
                 return
             self._charge(key, reply.tokens)
-            self._known[key] = reply.answer, reply.tokens
+            self._answers[key] = reply.answer, reply.tokens
             _append(self._cache, {"key": key, "answer": reply.answer, "tokens": reply.tokens})
 
     def _charge(self, key: str, tokens: int) -> None:
-        """Once an answer, so that a build that goes on stops where one in a single go would have."""
+        """Charge each answer once, so that a continued build stops where an uninterrupted one would have."""
         if key not in self._charged:
             self._charged.add(key)
             self._spent += tokens
@@ -143,12 +148,12 @@ class _Account:
 def _failing(config: EndpointConfig, what: str, reason: str) -> MoltError:
     return MoltError(
         f"The {config.section} at {config.url} {what}: {reason}",
-        "Look at the server, and run the same command again: what was answered is kept.",
+        "Look at the server, and run the same command again: the answers so far are kept.",
     )
 
 
 def _complete(client: Any, config: EndpointConfig, messages: list[Message], answered: bool) -> Reply:
-    """One request. `answered`: the server has worked before, so that a lost connection is a failure like others."""
+    """Send one request. `answered`: the server has answered before, so a lost connection is an ordinary failure."""
     import openai
 
     try:
@@ -181,7 +186,7 @@ def _complete(client: Any, config: EndpointConfig, messages: list[Message], answ
 def _offered(client: Any, config: EndpointConfig) -> str:
     try:
         names = [model.id for model in client.models.list().data]
-    except Exception:  # whatever: this is only a hint
+    except Exception:  # any failure: this is only a hint
         names = []
     what = config.section
     return f"Set {what}.model to one of: {', '.join(names[:10])}." if names else f"Set {what}.model and {what}.url."
@@ -192,20 +197,20 @@ def _key(config: EndpointConfig, messages: list[Message]) -> str:
 
 
 def _read_cache(path: Path) -> dict[str, tuple[str, int]]:
-    """Answer and tokens by key, of what is whole of it: a kill can leave half a line at the end."""
-    found = {}
+    """Answer and tokens by key, from all complete lines: a killed process can leave half a line at the end."""
+    answers = {}
     if path.is_file():
         for line in path.read_text(encoding="utf-8", errors="replace").split("\n"):
             try:
                 row = json.loads(line)
-                found[str(row["key"])] = str(row["answer"]), int(row["tokens"])
+                answers[str(row["key"])] = str(row["answer"]), int(row["tokens"])
             except (ValueError, KeyError, TypeError):
                 continue
-    return found
+    return answers
 
 
 def _end_line(path: Path) -> None:
-    """So that what is appended does not join half a line."""
+    """End an incomplete last line, so that what is appended is a line of its own."""
     if path.is_file() and path.stat().st_size:
         with path.open("rb+") as file:
             file.seek(-1, os.SEEK_END)

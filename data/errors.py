@@ -1,10 +1,15 @@
-"""The errors that a user is meant to read: what went wrong, and the command or edit that mends it."""
+"""The errors that a user reads: what went wrong, and the command or edit that fixes it."""
 
 from __future__ import annotations
 
 
 class MoltError(Exception):
-    """Our own error (exit code 1). Shown as one line; `--traceback` shows where it came from."""
+    """An expected error (exit code 1). It is shown as one line; `--traceback` shows where it was raised.
+
+    Args:
+        what: what went wrong, and why.
+        fix: a command or an edit that fixes it.
+    """
 
     exit_code = 1
 
@@ -15,12 +20,12 @@ class MoltError(Exception):
 
 
 class BadInput(MoltError):
-    """The input, configuration or surroundings cannot work as given (exit code 2). Nothing was changed."""
+    """The input, the configuration or the environment cannot work (exit code 2). Nothing was changed."""
 
     exit_code = 2
 
 
 class NotPromoted(MoltError):
-    """A candidate was judged and kept out of use (exit code 3)."""
+    """A candidate did not pass the gate (exit code 3)."""
 
     exit_code = 3

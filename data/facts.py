@@ -1,4 +1,4 @@
-"""Facts that no model can know already: who keeps which animal. Asked in several ways, some of them never taught."""
+"""Made-up facts that no model can know: who keeps which animal. Some ways of asking are held out from training."""
 
 from __future__ import annotations
 
@@ -26,22 +26,24 @@ TEST_TEMPLATES = ("Tell me which animal {name} looks after.", "If I visit {name}
 
 @dataclass(frozen=True)
 class Fact:
+    """A person and the animal they keep."""
+
     name: str
     value: str
 
 
 def sample(count: int, seed: int) -> list[Fact]:
-    """`count` people, no two of the same name, with values drawn independently. Raises ValueError above 1024."""
+    """Sample `count` people with distinct names; values are independent. Raises ValueError above 1024."""
     order, animals = random.Random(seed), ANIMALS.split()
     names = order.sample([f"{first} {last}" for first in FIRST.split() for last in LAST.split()], count)
     return [Fact(name, order.choice(animals)) for name in names]
 
 
 def training_exchanges(facts: list[Fact], exposures: int, seed: int) -> list[Exchange]:
-    """Every fact `exposures` times, the ways of asking in turn, all in random order."""
+    """Every fact `exposures` times, through the training templates in rotation, in random order."""
     rows = [
-        Exchange(user(TRAINING_TEMPLATES[turn % len(TRAINING_TEMPLATES)].format(name=fact.name)), fact.value)
-        for turn in range(exposures)
+        Exchange(user(TRAINING_TEMPLATES[exposure % len(TRAINING_TEMPLATES)].format(name=fact.name)), fact.value)
+        for exposure in range(exposures)
         for fact in facts
     ]
     random.Random(seed).shuffle(rows)
@@ -49,6 +51,6 @@ def training_exchanges(facts: list[Fact], exposures: int, seed: int) -> list[Exc
 
 
 def test_questions(facts: list[Fact]) -> tuple[list[list[Message]], list[str]]:
-    """Prompts in words that were not taught, and what is true: each fact in each of the ways."""
-    rows = [(user(way.format(name=fact.name)), fact.value) for fact in facts for way in TEST_TEMPLATES]
+    """Prompts and true answers: each fact through each held-out template."""
+    rows = [(user(template.format(name=fact.name)), fact.value) for fact in facts for template in TEST_TEMPLATES]
     return [prompt for prompt, _ in rows], [value for _, value in rows]

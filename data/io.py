@@ -1,4 +1,4 @@
-"""Reading and writing files: JSONL with line numbers in its errors, atomic writes, hashes."""
+"""Reading and writing files: errors with line numbers, atomic writes, hashes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ from moltlm.data.errors import BadInput
 
 
 def read_text(path: Path, what: str = "file") -> str:
-    """The text of a UTF-8 file. Raises BadInput when it is missing, a folder, empty or not UTF-8."""
+    """The text of a UTF-8 file. `what` is what an error calls it. Raises BadInput if it is missing, a folder, empty or
+    not UTF-8."""
     if not path.is_file():
         kind = "is a folder" if path.is_dir() else "does not exist"
         raise BadInput(f"{what} {path} {kind}.", "Correct the path in the config or on the command line.")
@@ -35,7 +36,7 @@ def read_text(path: Path, what: str = "file") -> str:
 
 
 def read_yaml(path: Path, what: str = "file") -> Any:
-    """What a YAML file holds. Raises BadInput with the line of what is wrong."""
+    """The parsed YAML file. Raises BadInput naming the line that is wrong."""
     text = read_text(path, what)
     try:
         return parse_yaml(text)
@@ -46,8 +47,8 @@ def read_yaml(path: Path, what: str = "file") -> Any:
 
 
 def parse_yaml(text: str) -> Any:
-    """Raises yaml.YAMLError for anything that cannot be read; the loader itself lets a date such as 2026-13-45, an
-    empty `!!int` or a deep nest out as other errors."""
+    """The parsed YAML. Raises yaml.YAMLError for anything that cannot be read, also where the loader raises other
+    errors: a date such as 2026-13-45, an empty `!!int`, deep nesting."""
     try:
         return yaml.safe_load(text)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
@@ -55,9 +56,9 @@ def parse_yaml(text: str) -> Any:
 
 
 def read_jsonl(path: Path, what: str = "file") -> list[dict[str, Any]]:
-    """One dict a line; blank lines are skipped. Raises BadInput naming the first line that is not a JSON object."""
+    """One dict for each line that is not blank. Raises BadInput naming the first line that is not a JSON object."""
     rows = []
-    # not splitlines, which also cuts at U+2028 and others that may stand inside a JSON string
+    # splitlines would also split at U+2028 and others, which may be inside a JSON string
     for number, line in enumerate(read_text(path, what).split("\n"), start=1):
         if not line.strip():
             continue
@@ -78,7 +79,7 @@ def read_jsonl(path: Path, what: str = "file") -> list[dict[str, Any]]:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write through a temporary file and rename, so that a reader never sees half of it."""
+    """Write through a temporary file and rename it, so that a reader never sees half a file."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
@@ -92,7 +93,7 @@ def write_text(path: Path, text: str) -> None:
 
 
 def to_json(value: Any) -> str:
-    """Indented JSON. What is not finite (the bounds of an unknown interval) becomes null: JSON has no word for it."""
+    """Indented JSON. Numbers that are not finite, such as the bounds of an unknown interval, become null."""
     return json.dumps(_finite(value), ensure_ascii=False, indent=2, default=str, allow_nan=False)
 
 
@@ -105,11 +106,12 @@ def _finite(value: Any) -> Any:
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write `to_json` atomically."""
     write_text(path, to_json(value) + "\n")
 
 
 def read_json(path: Path) -> Any:
-    """The parsed file. Raises BadInput when it is missing or malformed."""
+    """The parsed JSON file. Raises BadInput if it is missing or malformed."""
     try:
         return json.loads(read_text(path))
     except json.JSONDecodeError as error:
@@ -119,10 +121,12 @@ def read_json(path: Path) -> Any:
 
 
 def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
+    """Write one row a line, atomically."""
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def sha256_file(path: Path) -> str:
+    """The SHA-256 of a file, in hex."""
     digest = hashlib.sha256()
     with path.open("rb") as source:
         while block := source.read(1 << 20):
@@ -131,33 +135,34 @@ def sha256_file(path: Path) -> str:
 
 
 def sha256_tree(path: Path) -> list[list[str]]:
-    """Name and hash of a file, or of every file in a folder, in name order. Raises BadInput when there is nothing."""
+    """Name and hash of a file, or of every file in a folder, by name. Raises BadInput if the path does not exist."""
     files = sorted(item for item in path.rglob("*") if item.is_file()) if path.is_dir() else [path]
     if not all(file.is_file() for file in files):
         raise BadInput(f"{path} does not exist.", "Correct the path in the config or on the command line.")
-    found = [(file, file.stat()) for file in files]
-    return [[str(file.relative_to(path)), _hashed(file, is_.st_mtime_ns, is_.st_size)] for file, is_ in found]
+    stats = [(file, file.stat()) for file in files]
+    return [[str(file.relative_to(path)), _cached_hash(file, stat.st_mtime_ns, stat.st_size)] for file, stat in stats]
 
 
 @cache
-def _hashed(path: Path, modified_ns: int, size: int) -> str:
-    """An export of gigabytes is asked for its hash by every stage."""
+def _cached_hash(path: Path, modified_ns: int, size: int) -> str:
+    """Every stage needs the hash of an export, which may have gigabytes."""
     return sha256_file(path)
 
 
 def fingerprint(value: Any) -> str:
-    """Twelve hex digits that depend on a JSON-able value, whatever the order of its keys."""
+    """Twelve hex digits of the SHA-256 of a JSON-able value. They do not depend on the order of keys."""
     canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
 
 
 def batches(items: list[Any], size: int) -> Iterator[list[Any]]:
+    """Consecutive slices of at most `size` items."""
     for start in range(0, len(items), size):
         yield items[start : start + size]
 
 
 def round_robin(groups: Iterable[str]) -> list[int]:
-    """Places, one of each group before a second of any, in the given order within each."""
+    """Indices in round-robin order: the first item of each group, then the second of each, and so on."""
     rank: dict[str, int] = {}
     order = []
     for place, group in enumerate(groups):

@@ -1,4 +1,4 @@
-"""What must not be on both sides of a split: the same text, a near one, a paraphrase."""
+"""Leakage between the sides of a split: the same text, a similar one, or a paraphrase."""
 
 from __future__ import annotations
 
@@ -20,20 +20,27 @@ from moltlm.data.coherence import ngrams, words
 
 Embed = Callable[[list[str]], np.ndarray]
 N = 8
+"""Words in a row that two texts must not have in common."""
 SHORT = 0.8
-# Finds .92 of light edits of 1,105 prompts (typo, a word more or less, another opening); none of the shipped prompts is
-# that near to a held-out one, an attack or any benchmark; of such pairs in banking77, .97 have the same intent.
+"""Share of common words (Jaccard) from which two texts of fewer than N words count as the same."""
 SPELLING = 0.85
+"""Cosine of `lexical` from which two texts count as the same. It finds .92 of light edits of 1,105 prompts (typo, a
+word more or less, another opening). No shipped prompt is that similar to a held-out one, an attack or any benchmark; of
+such pairs in banking77, .97 have the same intent."""
 BLOCK = 2048
 PLACES = 8
+"""Texts with a run that are compared for each run: a template has it in all of them."""
 HASH_BITS = 16
 ROUNDING = 1e-5
+"""Margin for sums that two block sizes round differently."""
 
 
 @dataclass(frozen=True)
 class Leak:
-    """Text `first` of one side is too near to text `second` of the other: `kind` is `words` or `meaning`, `score` the
-    share of common words or the cosine."""
+    """Text number `first` of one side is too similar to text number `second` of the other.
+
+    `kind` is `words` or `meaning`, `score` the share of common words or the cosine.
+    """
 
     first: int
     second: int
@@ -42,23 +49,31 @@ class Leak:
 
 
 def leaks(first: list[str], second: list[str], embed: Embed | None = None, threshold: float = 0.85) -> list[Leak]:
-    """For each text of one side the nearest of the other by words and, with `embed` ((n, d) from n texts), the nearest
-    by meaning, if that is too near. By words: the same, eight in a row in common, or a `lexical` cosine of SPELLING;
-    of two texts shorter than that, also four fifths of their words."""
+    """Find the texts of one side that are too similar to a text of the other.
+
+    By words: the same text, eight words in a row in common, or a `lexical` cosine of SPELLING; for two texts of fewer
+    than eight words, also four fifths of their words.
+
+    Args:
+        embed: embeddings (n, d) of n texts. Without it, meaning is not compared.
+        threshold: the cosine of embeddings from which two texts are too similar.
+
+    Returns:
+        For each text of `first`, at most one leak by words and one by meaning, each to the most similar text.
+    """
     if not first or not second:
         return []
-    ours, theirs = [words(text) for text in first], [words(text) for text in second]
-    found = [
-        _as_leaks(_shared(_runs(first, ours), _runs(second, theirs)), "words"),
-        _as_leaks(_short(ours, theirs), "words"),
+    first_words, second_words = [words(text) for text in first], [words(text) for text in second]
+    candidates = [
+        _as_leaks(_shared(_runs(first, first_words), _runs(second, second_words)), "words"),
+        _as_leaks(_short(first_words, second_words), "words"),
         _as_leaks(_near(lexical(first), lexical(second), SPELLING), "words"),
     ]
     if embed is not None:
-        found.append(_as_leaks(_near(_unit(embed(first)), _unit(embed(second)), threshold), "meaning"))
+        candidates.append(_as_leaks(_near(_unit(embed(first)), _unit(embed(second)), threshold), "meaning"))
     best: dict[tuple[int, str], Leak] = {}
-    for leak in chain.from_iterable(found):
-        known = best.setdefault((leak.first, leak.kind), leak)
-        if leak.score > known.score:
+    for leak in chain.from_iterable(candidates):
+        if leak.score > best.setdefault((leak.first, leak.kind), leak).score:
             best[leak.first, leak.kind] = leak
     return [best[key] for key in sorted(best)]
 
@@ -66,18 +81,27 @@ def leaks(first: list[str], second: list[str], embed: Embed | None = None, thres
 def split(
     texts: list[str], topics: list[str], share: float, seed: int, embed: Embed | None = None, threshold: float = 0.85
 ) -> tuple[list[int], list[int]]:
-    """Indices to train on and to hold out, about `share` of the texts: near texts are always on one side, and whole
-    topics are where that is possible (two topics at least, none of them most of the whole). At least one text is held
-    out and one kept, if there are two groups. Deterministic for a seed."""
+    """Split texts so that similar ones are on one side.
+
+    Whole topics are on one side, too, if there are at least two topics and none has most of the texts. At least one
+    text is held out and one is not, if there are two groups. Deterministic for a seed.
+
+    Args:
+        share: about this share of the texts is held out.
+        embed, threshold: as for `leaks`.
+
+    Returns:
+        The indices to train on, and those to hold out.
+    """
     if not texts:
         return [], []
     groups = _groups(texts, topics, embed, threshold)
     order = np.random.default_rng(seed).permutation(int(groups.max()) + 1)
-    wanted, heldout = share * len(texts), set()
+    target, heldout = share * len(texts), set()
     for group in order:
         inside = np.flatnonzero(groups == group)
-        whole = len(heldout) + len(inside)
-        if whole - wanted <= wanted - len(heldout) and whole < len(texts):
+        size = len(heldout) + len(inside)
+        if size - target <= target - len(heldout) and size < len(texts):
             heldout.update(inside.tolist())
     if not heldout and groups.max() > 0:
         heldout.update(np.flatnonzero(groups == np.bincount(groups).argmin()).tolist())
@@ -85,15 +109,17 @@ def split(
 
 
 def lexical(texts: list[str], dims: int = 256, seed: int = 0) -> np.ndarray:
-    """(n, dims) float32 of unit length: hashed words, pairs of words and runs of three to five characters, projected at
-    random (Achlioptas 2003; Li et al. 2006). Needs no model and no corpus: the same text has the same row whatever else
-    there is. Near for texts that are spelled alike; blind to synonyms."""
+    """Vectors (n, dims) float32 of unit length, close for texts that are spelled alike; blind to synonyms.
+
+    Hashed words, pairs of words and runs of three to five characters, projected at random (Achlioptas 2003; Li et al.
+    2006). It needs no model and no corpus: a text has the same vector whatever the other texts are.
+    """
     if not texts:
         return np.zeros((0, dims), dtype=np.float32)
     settings: Any = {"n_features": 2**HASH_BITS, "norm": "l2", "alternate_sign": False, "dtype": np.float32}
     by_word = HashingVectorizer(ngram_range=(1, 2), token_pattern=r"(?u)\b\w+\b", **settings).transform(texts)
     by_char = HashingVectorizer(analyzer="char_wb", ngram_range=(3, 5), **settings).transform(texts)
-    # words count half: else one typo in a prompt of five words takes out most of it
+    # words count half: otherwise one typo in a prompt of five words changes most of its vector
     rows = _projection(dims, seed).transform(csr_matrix(hstack([csr_matrix(by_word) * 0.5, by_char])))
     return _unit(np.asarray(rows, dtype=np.float32))
 
@@ -104,58 +130,59 @@ def _projection(dims: int, seed: int) -> SparseRandomProjection:
     return SparseRandomProjection(**settings).fit(csr_matrix((1, 2 ** (HASH_BITS + 1)), dtype=np.float32))
 
 
-def _runs(texts: list[str], said: list[list[str]]) -> list[tuple[set[object], set[str]]]:
-    """Of each text what it must not share, the runs of eight words and itself as a whole, and its words."""
+def _runs(texts: list[str], tokenized: list[list[str]]) -> list[tuple[set[object], set[str]]]:
+    """For each text, what it must not share (its runs of eight words, and the whole text), and its words."""
     return [
         ({*ngrams(tokens, N), tuple(tokens) or text.strip()}, set(tokens))
-        for text, tokens in zip(texts, said, strict=True)
+        for text, tokens in zip(texts, tokenized, strict=True)
     ]
 
 
 def _shared(
-    ours: list[tuple[set[object], set[str]]], theirs: list[tuple[set[object], set[str]]]
+    first: list[tuple[set[object], set[str]]], second: list[tuple[set[object], set[str]]]
 ) -> Iterator[tuple[int, int, float]]:
-    """(i, j, Jaccard of the words) of texts with a run in common. A run that is everywhere, as in a template, is
-    compared at its first places only."""
+    """(i, j, Jaccard of the words) of texts with a run in common, for at most PLACES texts with each run."""
     index: dict[object, list[int]] = defaultdict(list)
-    for place, (runs, _) in enumerate(theirs):
+    for place, (runs, _) in enumerate(second):
         for run in runs:
             if len(index[run]) < PLACES:
                 index[run].append(place)
-    for place, (runs, tokens) in enumerate(ours):
+    for place, (runs, tokens) in enumerate(first):
         for other in sorted({other for run in runs for other in index.get(run, ())}):
-            yield place, other, _jaccard(tokens, theirs[other][1]) if tokens else 1.0
+            yield place, other, _jaccard(tokens, second[other][1]) if tokens else 1.0
 
 
-def _short(ours: list[list[str]], theirs: list[list[str]]) -> Iterator[tuple[int, int, float]]:
-    """(i, j, Jaccard of the words) of texts that are both shorter than a run. Texts of the same words count once: the
-    last of them stands for all. Two sets as near as SHORT cannot differ in all the rarest words of one, as many as are
-    asked for here (prefix filter; Chaudhuri et al. 2006)."""
-    known = {frozenset(tokens): place for place, tokens in enumerate(theirs) if 0 < len(tokens) < N}
+def _short(first: list[list[str]], second: list[list[str]]) -> Iterator[tuple[int, int, float]]:
+    """(i, j, Jaccard of the words) of texts that are both shorter than a run.
+
+    Texts of the same words are compared once: the last of them stands for all. Two sets with a Jaccard of SHORT or more
+    share at least one of the rarest words of either (prefix filter; Chaudhuri et al. 2006).
+    """
+    places = {frozenset(tokens): place for place, tokens in enumerate(second) if 0 < len(tokens) < N}
     index: dict[str, list[frozenset[str]]] = defaultdict(list)
-    for found in known:
-        for word in found:
-            index[word].append(found)
-    for place, tokens in enumerate(ours):
+    for word_set in places:
+        for word in word_set:
+            index[word].append(word_set)
+    for place, tokens in enumerate(first):
         if not 0 < len(tokens) < N:
             continue
-        mine = set(tokens)
-        rarest = sorted(mine, key=lambda word: (len(index.get(word, ())), word))
-        prefix = rarest[: len(mine) - math.ceil(SHORT * len(mine)) + 1]
-        for other in {found for word in prefix for found in index.get(word, ())}:
-            if (score := _jaccard(mine, other)) >= SHORT:
-                yield place, known[other], score
+        distinct = set(tokens)
+        rarest = sorted(distinct, key=lambda word: (len(index.get(word, ())), word))
+        prefix = rarest[: len(distinct) - math.ceil(SHORT * len(distinct)) + 1]
+        for other in {word_set for word in prefix for word_set in index.get(word, ())}:
+            if (score := _jaccard(distinct, other)) >= SHORT:
+                yield place, places[other], score
 
 
 def _jaccard(a: set[str], b: set[str] | frozenset[str]) -> float:
     return len(a & b) / max(len(a | b), 1)
 
 
-def _near(ours: np.ndarray, theirs: np.ndarray, threshold: float) -> Iterator[tuple[int, int, float]]:
-    """(i, j, cosine) of the nearest row for each row that has one near enough, block by block."""
-    for start in range(0, len(ours), BLOCK):
-        for other in range(0, len(theirs), BLOCK):
-            cosines = ours[start : start + BLOCK] @ theirs[other : other + BLOCK].T
+def _near(first: np.ndarray, second: np.ndarray, threshold: float) -> Iterator[tuple[int, int, float]]:
+    """(i, j, cosine) of the most similar row in each block, for each row that has one above the threshold."""
+    for start in range(0, len(first), BLOCK):
+        for other in range(0, len(second), BLOCK):
+            cosines = first[start : start + BLOCK] @ second[other : other + BLOCK].T
             nearest = cosines.argmax(1)
             score = cosines[np.arange(len(cosines)), nearest]
             for i in np.flatnonzero(score >= threshold):
@@ -173,8 +200,8 @@ def _unit(rows: np.ndarray) -> np.ndarray:
 
 
 def _groups(texts: list[str], topics: list[str], embed: Embed | None, threshold: float) -> np.ndarray:
-    """(n,) group numbers: near texts together, transitively, and texts of one topic if that leaves groups to choose
-    from."""
+    """(n,) group numbers: similar texts together, transitively, and texts of one topic, unless one group would then
+    have most of the texts."""
     groups = _merged_runs(texts)
     groups = _merged_near(groups, lexical(texts), SPELLING)
     if embed is not None:
@@ -186,23 +213,23 @@ def _groups(texts: list[str], topics: list[str], embed: Embed | None, threshold:
 
 
 def _merged_runs(texts: list[str]) -> np.ndarray:
-    """Groups of texts that share a run or are short and of nearly the same words: each is tied to the first text with
-    the run, which is enough for a group."""
-    said = [words(text) for text in texts]
+    """Groups of texts that share a run, or are short and have nearly the same words. Each text is linked to the first
+    one with the run, which is enough for a group."""
+    tokenized = [words(text) for text in texts]
     first: dict[object, int] = {}
     edges = [
-        (first.setdefault(run, place), place) for place, (runs, _) in enumerate(_runs(texts, said)) for run in runs
+        (first.setdefault(run, place), place) for place, (runs, _) in enumerate(_runs(texts, tokenized)) for run in runs
     ]
-    short = [(place, frozenset(tokens)) for place, tokens in enumerate(said) if 0 < len(tokens) < N]
-    stand_in = {found: place for place, found in short}
-    edges += [(stand_in[found], place) for place, found in short]
-    edges += [(i, j) for i, j, _ in _short(said, said)]
+    short = [(place, frozenset(tokens)) for place, tokens in enumerate(tokenized) if 0 < len(tokens) < N]
+    representative = {word_set: place for place, word_set in short}
+    edges += [(representative[word_set], place) for place, word_set in short]
+    edges += [(i, j) for i, j, _ in _short(tokenized, tokenized)]
     return _merge(np.arange(len(texts)), edges)
 
 
 def _merged_near(groups: np.ndarray, rows: np.ndarray, threshold: float) -> np.ndarray:
-    """Merged after every block, since the pairs of many equal texts would not fit into memory together. The margin is
-    for `leaks`, whose blocks are others and whose sums are rounded otherwise."""
+    """The groups with similar rows together. They are merged after every block, since the pairs of many equal texts
+    would not fit into memory together. ROUNDING makes sure that `leaks` finds nothing between two groups."""
     for start in range(0, len(rows), BLOCK):
         for other in range(start, len(rows), BLOCK):
             near = rows[start : start + BLOCK] @ rows[other : other + BLOCK].T >= threshold - ROUNDING
@@ -212,7 +239,7 @@ def _merged_near(groups: np.ndarray, rows: np.ndarray, threshold: float) -> np.n
 
 
 def _merge(groups: np.ndarray, edges: list[tuple[int, int]] | np.ndarray) -> np.ndarray:
-    """(n,) group numbers from 0, after the groups at both ends of each edge have become one."""
+    """(n,) group numbers from 0, with the groups at both ends of each edge merged."""
     n = len(groups)
     ends = groups[np.asarray(edges, dtype=int).reshape(-1, 2)]
     graph = coo_matrix((np.ones(len(ends), dtype=bool), (ends[:, 0], ends[:, 1])), shape=(n, n))

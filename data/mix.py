@@ -1,4 +1,4 @@
-"""Task examples and replayed exchanges in training order."""
+"""Mix task examples with replayed exchanges, in training order."""
 
 from __future__ import annotations
 
@@ -12,11 +12,17 @@ from moltlm.data.types import Exchange
 def mix(
     task: list[Exchange], replay: list[Exchange], steps: int, batch_size: int, replayed: int, seed: int
 ) -> list[Exchange]:
-    """`steps` batches of `batch_size`, `replayed` of all examples from the buffer, as evenly spread over the batches as
-    can be and at random places within them. Both sides are reshuffled whenever they run out.
+    """Mix `steps` batches of `batch_size` examples.
 
     The order of the task examples does not depend on the buffer, so two buffers can be compared example by example.
-    Raises BadInput when replay is asked for and there is none.
+
+    Args:
+        replay: the buffer. Like `task`, it is reshuffled whenever it runs out.
+        replayed: the number of replayed examples in all batches, spread evenly over the batches and placed at random
+            within each.
+
+    Raises:
+        BadInput: if `replayed` is above 0 and the buffer is empty.
     """
     if replayed and not replay:
         raise BadInput("replay_ratio is above 0 but the replay buffer is empty.", "Build it: molt replay build CONFIG")
@@ -24,8 +30,8 @@ def mix(
     draw_task, draw_replay = _forever(task, seed), _forever(replay, seed + 1)
     rows = []
     for step in range(steps):
-        here = replayed * (step + 1) // steps - replayed * step // steps
-        batch = [next(draw_task) for _ in range(batch_size - here)] + [next(draw_replay) for _ in range(here)]
+        count = replayed * (step + 1) // steps - replayed * step // steps
+        batch = [next(draw_task) for _ in range(batch_size - count)] + [next(draw_replay) for _ in range(count)]
         rng.shuffle(batch)
         rows += batch
     return rows
@@ -34,32 +40,37 @@ def mix(
 def stream(
     task: list[Exchange], replay: list[Exchange], steps: int, batch_size: int, replayed: int, memory: int, seed: int
 ) -> list[Exchange]:
-    """As `mix`, but each task example comes once, in its order, and what is replayed is drawn from the buffer and from
-    a reservoir of at most `memory` of those that have come (experience replay; Chaudhry et al. 2019, arXiv:1902.10486).
+    """As `mix`, but each task example comes once, in its order. Replayed examples are sampled from the buffer and from
+    a reservoir of task examples that came before (experience replay; Chaudhry et al. 2019, arXiv:1902.10486).
 
-    Raises BadInput when there are fewer examples than the steps take.
+    Args:
+        memory: the size of the reservoir.
+
+    Raises:
+        BadInput: if there are fewer task examples than the steps take.
     """
-    needed = steps * batch_size - replayed + (0 if replay else replayed // steps)  # nothing is known at the first step
+    # without a buffer, there is nothing to replay at the first step
+    needed = steps * batch_size - replayed + (0 if replay else replayed // steps)
     if len(task) < needed:
         raise BadInput(
             f"A stream of {steps} steps takes {needed} examples, and there are {len(task)}.",
             "Raise the task's train, or lower its steps.",
         )
-    rng, rows, kept = random.Random(seed), [], []
+    rng, rows, reservoir = random.Random(seed), [], []
     arriving = iter(enumerate(task))
     for step in range(steps):
-        here = replayed * (step + 1) // steps - replayed * step // steps
-        known = [*replay, *kept]
-        again = [rng.choice(known) for _ in range(here)] if known else []
-        fresh = [next(arriving) for _ in range(batch_size - len(again))]
-        batch = [item for _, item in fresh] + again
+        count = replayed * (step + 1) // steps - replayed * step // steps
+        available = [*replay, *reservoir]
+        replays = [rng.choice(available) for _ in range(count)] if available else []
+        new = [next(arriving) for _ in range(batch_size - len(replays))]
+        batch = [item for _, item in new] + replays
         rng.shuffle(batch)
         rows += batch
-        for number, item in fresh:
-            if len(kept) < memory:
-                kept.append(item)
+        for number, item in new:
+            if len(reservoir) < memory:
+                reservoir.append(item)
             elif (place := rng.randrange(number + 1)) < memory:
-                kept[place] = item
+                reservoir[place] = item
     return rows
 
 

@@ -1,4 +1,4 @@
-"""Preference pairs: what the personality says against what the bare model really said to the same prompt."""
+"""Preference pairs: the personality's answer over an answer that the base model gave to the same prompt."""
 
 from __future__ import annotations
 
@@ -19,9 +19,10 @@ def build(
     progress: Progress = silent,
     seed: int = 0,
 ) -> list[Pair]:
-    """One pair an exchange, the rejected side sampled from the model in its `base` state.
+    """Build one pair for each exchange. The rejected side is sampled from the model in its base state.
 
-    Raises BadInput for a prompt that is too long, before anything is generated.
+    Raises:
+        BadInput: for a prompt of more than `max_prompt_tokens`, before anything is generated.
     """
     for item in exchanges:
         tokens = prompt_tokens(item, model.tokenizer)
@@ -42,5 +43,5 @@ def build(
 
 
 def prompt_tokens(item: Exchange, tokenizer: Any) -> int:
-    """Length of the last user turn."""
+    """Number of tokens of the last user turn."""
     return len(tokenizer(item.question)["input_ids"])

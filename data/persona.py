@@ -1,4 +1,5 @@
-"""A written personality: its spec, its prompts with answers in its voice, and who else there is to confuse it with."""
+"""A written personality: its spec, prompts with answers in its voice, attacks on it, and answers of other
+characters."""
 
 from __future__ import annotations
 
@@ -18,13 +19,16 @@ from moltlm.data.types import Exchange, Message
 
 EXCHANGE_DEFAULTS = {"topic": "", "trait": "", "source": ""}
 ATTACK_DEFAULTS = {"prefill": "", "language": ""}
-"""What the fingerprint of a persona adds to a row: the committed evidence has been keyed by rows with all fields."""
+"""What a persona's fingerprint adds to a row: the committed evidence is keyed by rows with these fields."""
 
 
 @dataclass(frozen=True)
 class Attack(Row):
-    """An attempt to make the personality drop. With `prefill`, the answer has to begin with it; `language` (ISO 639-1)
-    is what it asks to be answered in, if that is another one."""
+    """An attempt to make the model drop the personality.
+
+    The answer has to begin with `prefill`, if there is one. `language` (ISO 639-1) is set if the attack asks for an
+    answer in another language.
+    """
 
     id: str
     kind: str
@@ -35,8 +39,11 @@ class Attack(Row):
 
 @dataclass(frozen=True)
 class Persona:
-    """A spec with its material. `train` and `heldout` are exchanges with a written answer, dialogues turn by turn;
-    `other_characters` are answers of other characters, `neutral_*` prompts without persona pull."""
+    """A spec with its material.
+
+    `train` and `heldout` are exchanges with a written answer; a dialogue is one exchange for each of its answers.
+    `other_characters` are answers of other characters, and `neutral_*` are prompts that bring out no personality.
+    """
 
     folder: Path
     spec: Spec
@@ -50,8 +57,11 @@ class Persona:
 
     @property
     def fingerprint(self) -> str:
-        """Depends on all content, but not on the folder. A field that is added to this class, the spec, an exchange or
-        an attack counts only where it differs from its default, so that adding one changes no fingerprint."""
+        """The fingerprint of all content, without the folder.
+
+        A field that is added to this class, the spec, an exchange or an attack counts only where it differs from its
+        default, so that adding one changes no fingerprint.
+        """
         first = {
             "folder": None,
             "spec": specs.canonical_spec(self.spec),
@@ -76,13 +86,17 @@ def _full_rows(items: Sequence[Row], defaults: dict[str, str]) -> list[dict[str,
 
 
 def load(config: PersonaConfig) -> Persona:
-    """Read a persona folder: `persona.yaml`, and what there is of `train.jsonl`, `heldout.jsonl`, `dialogues.jsonl` and
-    `attacks.jsonl`. Raises BadInput with file and line for anything empty or malformed."""
+    """Read a persona folder: `persona.yaml` and, where they exist, `train.jsonl`, `heldout.jsonl`, `dialogues.jsonl`
+    and `attacks.jsonl`.
+
+    Raises:
+        BadInput: naming file and record, for anything empty or malformed.
+    """
     folder = locate(config.spec)
     spec = specs.read(folder / "persona.yaml")
-    train = _if_there(folder / "train.jsonl", exchanges)
+    train = _read_if_present(folder / "train.jsonl", exchanges)
     train += [turn for dialogue in spec.dialogues for turn in turns([dict(turn) for turn in dialogue], "dialogue")]
-    dialogues = _if_there(folder / "dialogues.jsonl", _dialogues)
+    dialogues = _read_if_present(folder / "dialogues.jsonl", _dialogues)
     train += [turn for split, turn in dialogues if split == "train"]
     shared = folder.parent if (folder.parent / "neutral.jsonl").is_file() else Path(str(_shipped()))
     neutral = _neutral(shared / "neutral.jsonl")
@@ -90,9 +104,9 @@ def load(config: PersonaConfig) -> Persona:
         folder=folder,
         spec=spec,
         train=spread(train, config.train_limit),
-        heldout=spread(_if_there(folder / "heldout.jsonl", exchanges), config.heldout_limit),
+        heldout=spread(_read_if_present(folder / "heldout.jsonl", exchanges), config.heldout_limit),
         heldout_dialogues=[turn for split, turn in dialogues if split == "heldout"],
-        attacks=_if_there(folder / "attacks.jsonl", _attacks),
+        attacks=_read_if_present(folder / "attacks.jsonl", _attacks),
         other_characters=exchanges(shared / "others.jsonl"),
         neutral_train=[user(text) for split, text in neutral if split == "train"],
         neutral_eval=[user(text) for split, text in neutral if split == "eval"],
@@ -100,7 +114,7 @@ def load(config: PersonaConfig) -> Persona:
 
 
 def locate(name: str) -> Path:
-    """The folder of a persona: a path, or the name of a shipped one."""
+    """The folder of a persona, from a path or the name of a shipped persona. Raises BadInput if there is none."""
     for folder in (Path(name).expanduser(), Path(str(_shipped().joinpath(name)))):
         if (folder / "persona.yaml").is_file():
             return folder
@@ -108,7 +122,7 @@ def locate(name: str) -> Path:
 
 
 def exchanges(path: Path) -> list[Exchange]:
-    """Lines of `{"prompt": text, "answer": text, "topic", "trait"}`. Raises BadInput naming the line that is wrong."""
+    """Read lines of `{"prompt": text, "answer": text, "topic", "trait"}`. Raises BadInput naming the wrong record."""
     rows = []
     for number, row in enumerate(read_jsonl(path, "persona file"), start=1):
         for key in ("prompt", "answer"):
@@ -127,18 +141,19 @@ def exchanges(path: Path) -> list[Exchange]:
 
 
 def user(text: str) -> list[Message]:
+    """A prompt of one user turn."""
     return [{"role": "user", "content": text.strip()}]
 
 
 def spread(rows: list[Exchange], limit: int | None) -> list[Exchange]:
-    """`limit` rows taken in turns over the topics, in file order within each; all of them for None."""
+    """The first `limit` rows in round-robin order over the topics; all rows, in their order, for None."""
     if limit is None or limit >= len(rows):
         return rows
     return [rows[place] for place in round_robin(row.topic for row in rows)[:limit]]
 
 
 def turns(messages: list[Any], topic: str = "", trait: str = "") -> list[Exchange]:
-    """Each assistant turn after a user turn, with what came before it."""
+    """One exchange for each assistant turn after a user turn, with all turns before it as its prompt."""
     clean: list[Message] = [{"role": turn["role"], "content": turn["content"].strip()} for turn in messages]
     return [
         Exchange(clean[:place], turn["content"], topic, trait)
@@ -147,13 +162,13 @@ def turns(messages: list[Any], topic: str = "", trait: str = "") -> list[Exchang
     ]
 
 
-def _if_there(path: Path, read: Any) -> list[Any]:
+def _read_if_present(path: Path, read: Any) -> list[Any]:
     return read(path) if path.exists() else []
 
 
 def _dialogues(path: Path) -> list[tuple[str, Exchange]]:
-    """Lines of `{"messages": [...], "split": "train" or "heldout", "topic", "trait"}`: each turn with its split."""
-    found = []
+    """Lines of `{"messages": [...], "split": "train" or "heldout", "topic", "trait"}`: each exchange with its split."""
+    exchanges = []
     for number, row in enumerate(read_jsonl(path, "dialogues"), start=1):
         messages = _messages(row, path, number)
         if row.get("split") not in ("train", "heldout"):
@@ -161,13 +176,13 @@ def _dialogues(path: Path) -> list[tuple[str, Exchange]]:
         rows = turns(messages, str(row.get("topic", "dialogue")), str(row.get("trait", "")))
         if not rows:
             raise BadInput(f"{path}, record {number}: no assistant turn after a user turn.", "Write the answers, too.")
-        found += [(row["split"], item) for item in rows]
-    return found
+        exchanges += [(row["split"], item) for item in rows]
+    return exchanges
 
 
 def _attacks(path: Path) -> list[Attack]:
-    """Lines of `{"id", "kind", "messages": [... a user turn at last], "prefill", "language"}`, the last two at will."""
-    found = []
+    """Lines of `{"id", "kind", "messages": [..., a user turn], "prefill", "language"}`; the last two are optional."""
+    attacks = []
     for number, row in enumerate(read_jsonl(path, "attacks"), start=1):
         messages = _messages(row, path, number)
         if messages[-1]["role"] != "user" or not row.get("id") or not row.get("kind"):
@@ -175,9 +190,9 @@ def _attacks(path: Path) -> list[Attack]:
                 f"{path}, record {number}: it needs an id, a kind, and messages that end with a user turn.",
                 'Write {"id": "a1", "kind": "drop_the_act", "messages": [{"role": "user", "content": "..."}]}.',
             )
-        more = [str(row.get(key, "")) for key in ("prefill", "language")]
-        found.append(Attack(str(row["id"]), str(row["kind"]), messages, *more))
-    return found
+        optional = [str(row.get(key, "")) for key in ("prefill", "language")]
+        attacks.append(Attack(str(row["id"]), str(row["kind"]), messages, *optional))
+    return attacks
 
 
 def _messages(row: dict[str, Any], path: Path, number: int) -> list[Message]:
@@ -197,15 +212,15 @@ def _is_turn(turn: Any) -> bool:
 
 
 def _neutral(path: Path) -> list[tuple[str, str]]:
-    found = []
+    prompts = []
     for number, row in enumerate(read_jsonl(path, "neutral prompts"), start=1):
         if not isinstance(row.get("prompt"), str) or row.get("split") not in ("train", "eval"):
             raise BadInput(
                 f"{path}, record {number}: it needs a prompt and a split.",
                 'Write lines of {"prompt": "...", "split": "train"} or "eval".',
             )
-        found.append((row["split"], row["prompt"]))
-    return found
+        prompts.append((row["split"], row["prompt"]))
+    return prompts
 
 
 def _shipped() -> Any:

@@ -1,4 +1,5 @@
-"""Which tokens of a batch are the prompt: said by what runs a model, heard by gates that go by the prompt alone."""
+"""Which tokens of a batch are the prompt. Whatever runs a model sets the mask; adapters that are routed by the prompt
+read it."""
 
 from __future__ import annotations
 
@@ -12,7 +13,7 @@ current_mask: ContextVar[Any] = ContextVar("prompted", default=None)
 
 @contextmanager
 def prompted(mask: Any) -> Iterator[None]:
-    """Within, the prompt is where `mask`, a tensor (batch, length), is 1."""
+    """Inside the `with`, the prompt is where `mask`, a tensor (batch, length), is 1."""
     token = current_mask.set(mask)
     try:
         yield

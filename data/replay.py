@@ -1,6 +1,6 @@
-"""The replay buffer: the exchanges that carry the personality, chosen under one token budget.
+"""The replay buffer: the exchanges that best preserve the personality, chosen under one token budget.
 
-It can be updated with new exchanges without what it left out: each that is kept stands for those that it covers.
+It can be updated with new exchanges without those that it left out: each exchange in it stands for those it covers.
 """
 
 from __future__ import annotations
@@ -26,8 +26,11 @@ EXCHANGES, ARRAYS, MANIFEST = "exchanges.jsonl", "arrays.safetensors", "manifest
 
 @dataclass(frozen=True)
 class Candidate(Row):
-    """An exchange that could be replayed, what hangs on it (see `adapters.importance`), its length in tokens, how many
-    exchanges came before it, and for how many it stands."""
+    """An exchange that could be replayed.
+
+    `importance` is that of `adapters.importance`, `arrived` the number of exchanges that were offered before it, and
+    `mass` the number of exchanges that it stands for.
+    """
 
     exchange: Exchange
     importance: float
@@ -67,7 +70,7 @@ class Buffer:
 
     @property
     def stored(self) -> list[TopK]:
-        """The distribution over each exchange's answer, or nothing where the buffer keeps none."""
+        """The distribution over each exchange's answer; an empty list if the buffer stores none."""
         return [self.distributions[item.id] for item in self.items] if self.distributions else []
 
     @property
@@ -76,28 +79,33 @@ class Buffer:
 
 
 def build(candidates: list[Candidate], embeddings: np.ndarray, config: ReplayConfig, seed: int) -> Buffer:
-    """The best choice under `budget_tokens`. `embeddings` is (n, d), of unit length.
+    """Choose the best exchanges under `budget_tokens`.
 
-    Raises BadInput when not even one fits.
+    Args:
+        embeddings: (n, d), of unit length.
+
+    Raises:
+        BadInput: if no exchange fits.
     """
     width = embeddings.shape[1]
-    nothing = Buffer(config, seed, [], np.zeros((0, width), np.float16), 0, np.zeros(width))
-    return update(nothing, candidates, embeddings)
+    empty = Buffer(config, seed, [], np.zeros((0, width), np.float16), 0, np.zeros(width))
+    return update(empty, candidates, embeddings)
 
 
 def update(buffer: Buffer, candidates: list[Candidate], embeddings: np.ndarray) -> Buffer:
-    """The best choice from what is kept and what is new. Equal exchanges are folded into one that counts for all."""
+    """Choose the best exchanges from those in the buffer and the new ones. Equal exchanges are merged into one with the
+    mass of all. Arguments and errors are those of `build`."""
     config, width = buffer.config, buffer.embeddings.shape[1]
     if embeddings.shape != (len(candidates), width):
         raise ValueError(f"embeddings of shape {embeddings.shape} for {len(candidates)} candidates of width {width}")
     arriving = [replace(item, arrived=buffer.offered + place) for place, item in enumerate(candidates)]
-    items, rows = _folded(
+    items, rows = _merged(
         [*buffer.items, *arriving], np.concatenate([buffer.embeddings, embeddings.astype(np.float16)])
     )
-    seen = buffer.offered + len(candidates)
-    mean = buffer.mean if not seen else (buffer.mean * buffer.offered + embeddings.sum(0, dtype=np.float64)) / seen
+    offered = buffer.offered + len(candidates)
+    mean = (buffer.mean * buffer.offered + embeddings.sum(0, dtype=np.float64)) / offered if offered else buffer.mean
     pool = _pool(items, rows, config, buffer.seed)
-    kept = selectors.choose(
+    selected = selectors.choose(
         pool,
         config.select,
         config.budget_tokens,
@@ -106,24 +114,32 @@ def update(buffer: Buffer, candidates: list[Candidate], embeddings: np.ndarray) 
         config.stratify,
         mean,
     )
-    if not len(kept):
+    if not len(selected):
         smallest = min((item.tokens for item in items), default=0)
         raise BadInput(
             f"No exchange fits a replay budget of {config.budget_tokens} tokens.",
             f"Set replay.budget_tokens={max(smallest, 1000)} or more.",
         )
-    places, _ = selectors.assign(pool.embeddings, pool.embeddings[kept])
-    places[kept] = np.arange(len(kept))
-    mass = np.bincount(places, weights=pool.mass, minlength=len(kept))
-    chosen = [replace(items[index], mass=float(share)) for index, share in zip(kept, mass, strict=True)]
-    known = {item.id for item in chosen}
-    distributions = {name: row for name, row in buffer.distributions.items() if name in known}
-    return Buffer(config, buffer.seed, chosen, rows[kept], seen, mean, distributions)
+    places, _ = selectors.assign(pool.embeddings, pool.embeddings[selected])
+    places[selected] = np.arange(len(selected))
+    mass = np.bincount(places, weights=pool.mass, minlength=len(selected))
+    chosen = [replace(items[index], mass=float(share)) for index, share in zip(selected, mass, strict=True)]
+    chosen_ids = {item.id for item in chosen}
+    distributions = {name: row for name, row in buffer.distributions.items() if name in chosen_ids}
+    return Buffer(config, buffer.seed, chosen, rows[selected], offered, mean, distributions)
 
 
 def trim(exchange: Exchange, count: Any, limit: int) -> Exchange | None:
-    """The exchange without its earliest turns, as few as make it fit `limit` tokens, never without its last user turn;
-    None if that is still too long. `count(exchange)` gives its tokens. A prompt starts with the user."""
+    """Drop as few of the earliest turns as make the exchange fit `limit` tokens.
+
+    The last user turn is never dropped, and a prompt starts with a user turn.
+
+    Args:
+        count: returns the number of tokens of an exchange.
+
+    Returns:
+        None if the exchange is too long with its last user turn alone.
+    """
     prompt = exchange.prompt
     while True:
         shorter = replace(exchange, prompt=prompt)
@@ -136,11 +152,13 @@ def trim(exchange: Exchange, count: Any, limit: int) -> Exchange | None:
 
 
 def with_distributions(buffer: Buffer, rows: dict[str, TopK]) -> Buffer:
+    """The buffer with these distributions, by id, in addition to its own."""
     return replace(buffer, distributions={**buffer.distributions, **rows})
 
 
 def save(buffer: Buffer, folder: Path, vocab_size: int) -> dict[str, Any]:
-    """Write the buffer, the manifest last. Returns bytes an exchange, by what they are for."""
+    """Write the buffer, with the manifest last. Returns the bytes of an exchange by text, embedding and
+    distribution."""
     write_rows(folder / EXCHANGES, buffer.items)
     arrays = {"embeddings": buffer.embeddings, "mean": buffer.mean.astype(np.float64)}
     packed = {}
@@ -168,12 +186,12 @@ def save(buffer: Buffer, folder: Path, vocab_size: int) -> dict[str, Any]:
 
 
 def load(folder: Path) -> Buffer:
-    """Raises BadInput if a file is missing or is not what the manifest says."""
+    """Read a buffer. Raises BadInput if a file is missing or does not match its hash in the manifest."""
     manifest = read_json(folder / MANIFEST)
     for name, digest in manifest["sha256"].items():
         if not (folder / name).is_file() or sha256_file(folder / name) != digest:
             raise BadInput(
-                f"{folder / name} is not what {MANIFEST} says: it was changed or lost.",
+                f"{folder / name} does not match its hash in {MANIFEST}: it was changed or lost.",
                 f"Remove the folder and build it again: rm -r {folder}; molt replay build CONFIG",
             )
     items = read_rows(folder / EXCHANGES, Candidate)
@@ -191,20 +209,20 @@ def load(folder: Path) -> Buffer:
     )
 
 
-def _folded(items: list[Candidate], rows: np.ndarray) -> tuple[list[Candidate], np.ndarray]:
-    """One for equal exchanges, with the mass of all, the time of the last, and the importance last measured."""
-    found: dict[str, int] = {}
-    kept: list[Candidate] = []
+def _merged(items: list[Candidate], rows: np.ndarray) -> tuple[list[Candidate], np.ndarray]:
+    """Merge equal exchanges into one with the mass of all, and the arrival and importance of the last."""
+    position: dict[str, int] = {}
+    distinct: list[Candidate] = []
     places = []
     for place, item in enumerate(items):
-        if item.id in found:
-            there = kept[found[item.id]]
-            kept[found[item.id]] = replace(item, mass=there.mass + item.mass)
+        if item.id in position:
+            earlier = distinct[position[item.id]]
+            distinct[position[item.id]] = replace(item, mass=earlier.mass + item.mass)
         else:
-            found[item.id] = len(kept)
-            kept.append(item)
+            position[item.id] = len(distinct)
+            distinct.append(item)
             places.append(place)
-    return kept, rows[places]
+    return distinct, rows[places]
 
 
 def _pool(items: list[Candidate], rows: np.ndarray, config: ReplayConfig, seed: int) -> selectors.Pool:
@@ -225,5 +243,5 @@ def _stratum(exchange: Exchange, strata: str) -> str:
 
 
 def _key(identity: str, seed: int) -> float:
-    """A number in [0, 1) that depends on the exchange and the seed alone: a reservoir that forgets nothing of them."""
+    """A number in [0, 1) that depends on the exchange and the seed alone, so that a reservoir can be updated."""
     return int.from_bytes(hashlib.blake2b(f"{seed}/{identity}".encode(), digest_size=6).digest(), "big") / 2**48

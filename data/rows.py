@@ -33,6 +33,8 @@ class Row:
             BadInput: for a key that is no field, or a field without a default that is missing.
         """
         names = {item.name: item for item in fields(cls)}  # type: ignore[arg-type]
+        if not isinstance(row, dict):
+            raise BadInput(f"{place}: a {cls.__name__} is not an object.", f"Its keys are: {', '.join(names)}.")
         unknown = [key for key in row if key not in names]
         missing = [name for name, item in names.items() if name not in row and not _has_default(item)]
         if unknown or missing:

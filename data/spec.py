@@ -1,4 +1,4 @@
-"""A written personality, as `persona.yaml` states it."""
+"""The spec of a written personality: `persona.yaml`."""
 
 from __future__ import annotations
 
@@ -14,26 +14,30 @@ from moltlm.data.errors import BadInput
 from moltlm.data.io import read_yaml, write_text
 
 IDENTITY = {"name", "creature", "vibe", "emoji", "avatar", "age", "pronouns", "role", "home", "birthday", "born"}
-"""Facts about a character that are no traits."""
+"""Keys of facts about a character that are not traits."""
 
 
 class Trait(Section):
+    """One trait of a personality."""
+
     id: str
     text: str = Field(min_length=1, description="in the first person")
-    questions: list[str] = Field(default_factory=list, description="what somebody says that brings the trait out")
+    questions: list[str] = Field(default_factory=list, description="messages to which an answer shows the trait")
 
 
 class Turn(Section):
+    """One turn of an example dialogue."""
+
     role: Literal["system", "user", "assistant"]
     content: str = Field(min_length=1)
 
 
 class Spec(Section):
-    """`persona.yaml`."""
+    """A personality, as `persona.yaml` states it."""
 
     name: str = Field(min_length=1)
     summary: str = ""
-    system_prompt: str = Field(min_length=1, description="what a teacher in persona is told")
+    system_prompt: str = Field(min_length=1, description="instructions for a teacher that answers in persona")
     voice: list[str] = Field(default_factory=list)
     traits: list[Trait] = Field(min_length=1)
     values: list[str] = Field(default_factory=list)
@@ -47,14 +51,14 @@ FINGERPRINTED = {
     "id", "text", "questions", "role", "content", "name", "summary", "system_prompt", "voice", "traits", "values",
     "boundaries", "facts", "dialogues", "catchphrases",
 }  # fmt: skip
-"""Fields that count in a fingerprint even at their default, since they did so when the committed evidence was made."""
+"""Fields that count in a fingerprint even at their default: the committed evidence is keyed that way."""
 
 
 def canonical(value: Any) -> str:
-    """The text that stands for a spec, or a part of it, in a persona's fingerprint.
+    """The text that represents a part of a spec in a persona's fingerprint.
 
     A field that is not in FINGERPRINTED is left out where it equals its default, so that adding one changes no
-    fingerprint of a spec without it.
+    fingerprint.
     """
     if isinstance(value, list):
         return f"[{', '.join(map(canonical, value))}]"
@@ -64,7 +68,7 @@ def canonical(value: Any) -> str:
 
 
 def canonical_spec(spec: Spec) -> str:
-    """As `canonical`, without the name of the class around it."""
+    """The text that represents a spec in a persona's fingerprint: `canonical` without the name of the class."""
     return " ".join(_arguments(spec))
 
 
@@ -78,28 +82,29 @@ def _arguments(part: BaseModel) -> list[str]:
 
 
 HEADER = """\
-# Who the assistant is. Only name, system_prompt and traits are needed.
-#   system_prompt: what a teacher in persona is told; never part of what is trained on
-#   voice, values, boundaries: told to a teacher, too
-#   traits: in the first person; `questions` are what somebody says that brings the trait out
+# Who the assistant is. Only name, system_prompt and traits are required.
+#   system_prompt: instructions for a teacher that answers in persona; never part of the training data
+#   voice, values, boundaries: further instructions for the teacher
+#   traits: in the first person; `questions` are messages to which an answer shows the trait
 #   dialogues: learned turn by turn; catchphrases: masked before style is judged
-# Written answers go beside this file: train.jsonl and heldout.jsonl, lines of {"prompt", "answer", "topic", "trait"}.
+# Written answers go into files next to this one: train.jsonl and heldout.jsonl, lines of
+# {"prompt", "answer", "topic", "trait"}.
 """
 
 
 def write(spec: Spec, path: Path) -> None:
-    """As a person would write it: long texts in blocks, empty parts left out. `read` gives the same spec back."""
+    """Write a spec as a person would: long texts in blocks, empty parts left out. `read` returns the same spec."""
     values = spec.model_dump(exclude_defaults=True)
     write_text(path, HEADER + yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=100))
 
 
 class _Dumper(yaml.SafeDumper):
-    """Blocks for texts of several lines, escapes for what no editor shows."""
+    """Writes texts of several lines as blocks, and escapes characters that an editor does not show."""
 
 
 def _text(dumper: _Dumper, text: str) -> Any:
-    shown = all(char.isprintable() or char == "\n" for char in text)
-    style = ("|" if "\n" in text else None) if shown else '"'
+    printable = all(char.isprintable() or char == "\n" for char in text)
+    style = ("|" if "\n" in text else None) if printable else '"'
     return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
 
 
@@ -107,18 +112,19 @@ _Dumper.add_representer(str, _text)
 
 
 def read(path: Path) -> Spec:
-    """Raises BadInput with file and place for anything missing or malformed."""
+    """Read a spec. Raises BadInput naming file and field for anything missing or malformed."""
     raw = read_yaml(path, "persona")
     try:
         return Spec.model_validate(raw)
     except ValidationError as error:
         first = error.errors()[0]
-        where = ".".join(map(str, first["loc"])) or "the whole of it"
+        where = ".".join(map(str, first["loc"])) or "the whole file"
         raise BadInput(f"persona {path}: {where}: {first['msg']}.", "Compare with the shipped persona.yaml.") from None
 
 
 def add_trait(traits: list[Trait], text: str, questions: list[str] | None = None) -> None:
-    """A trait with an id of its first words, unlike those before it."""
+    """Append a trait whose id is made of its first words and differs from the ids before it. Empty texts are
+    skipped."""
     if not text.strip():
         return
     words = re.findall(r"[a-z0-9]+", text.lower())

@@ -1,4 +1,5 @@
-"""A personality however somebody has it: our YAML, SOUL.md and IDENTITY.md, a character card, a constitution."""
+"""Read a personality from any supported format: persona.yaml, SOUL.md and IDENTITY.md, a character card, a
+constitution."""
 
 from __future__ import annotations
 
@@ -16,7 +17,7 @@ from moltlm.data.errors import BadInput
 from moltlm.data.spec import IDENTITY, Spec, Trait, add_trait
 
 FILE_LIMIT = 64 << 20
-
+"""Maximum size of a file in bytes."""
 
 SECTIONS = {
     "boundaries": re.compile(r"bound|never|do not|don't|limit|red line", re.IGNORECASE),
@@ -29,11 +30,17 @@ BULLET = re.compile(r"^\s*(?:[-*+]|\d+[.)])\s+(.*)$")
 
 
 def read_any(path: Path, name: str | None = None) -> Spec:
-    """The spec in a file or folder, by its content. `name` chooses one of several in a constitution, and names a spec
-    that has no name of its own. Raises BadInput naming the file and what is wrong."""
+    """Read the spec in a file or folder, whose format is detected from its content.
+
+    Args:
+        name: selects one of several personas in a constitution, and names a spec without a name.
+
+    Raises:
+        BadInput: naming the file and what is wrong.
+    """
     try:
         return _read(path, name)
-    except ValidationError as error:  # half characters, which JSON can hold
+    except ValidationError as error:  # lone surrogates, which JSON can hold
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise BadInput(f"{path}: {where}: {first['msg']}.", "Remove what cannot be read there.") from None
@@ -68,25 +75,25 @@ def _read(path: Path, name: str | None) -> Spec:
 def _folder(path: Path, name: str | None) -> Spec:
     if (path / "persona.yaml").is_file():
         return specs.read(path / "persona.yaml")
-    there = [path / file for file in ("IDENTITY.md", "SOUL.md") if (path / file).is_file()]
-    if not there:
+    files = [path / file for file in ("IDENTITY.md", "SOUL.md") if (path / file).is_file()]
+    if not files:
         raise BadInput(f"{path} has no persona.yaml, SOUL.md or IDENTITY.md.", f"Name one of: {cards.SUPPORTED}.")
     try:
-        return _markdown(path, {file.name: file.read_text(encoding="utf-8-sig") for file in there}, name)
+        return _markdown(path, {file.name: file.read_text(encoding="utf-8-sig") for file in files}, name)
     except UnicodeDecodeError as error:
         raise BadInput(f"{path}: a file there is not UTF-8 ({error.reason}).", "Save it as UTF-8.") from None
 
 
 def _from_json(path: Path, text: str, name: str | None) -> Spec:
     try:
-        found = json.loads(text)
+        value = json.loads(text)
     except RecursionError:
         raise BadInput(f"{path}: nested too deep to be a spec.", f"Name one of: {cards.SUPPORTED}.") from None
     except ValueError:
-        found = [_line(path, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
-    if isinstance(found, dict) and not _trait_of(found):
-        return cards.from_json(path, found)
-    return _constitution(path, found if isinstance(found, list) else [found], name)
+        value = [_line(path, number, line) for number, line in enumerate(text.split("\n"), 1) if line.strip()]
+    if isinstance(value, dict) and not _trait_of(value):
+        return cards.from_json(path, value)
+    return _constitution(path, value if isinstance(value, list) else [value], name)
 
 
 def _line(path: Path, number: int, line: str) -> Any:
@@ -99,7 +106,7 @@ def _line(path: Path, number: int, line: str) -> Any:
 
 
 def _trait_of(row: Any) -> str:
-    """The text of a constitution's row."""
+    """The trait in a row of a constitution; "" if it has none."""
     if isinstance(row, str):
         return row.strip()
     if isinstance(row, dict):
@@ -110,31 +117,31 @@ def _trait_of(row: Any) -> str:
 
 
 def _constitution(path: Path, rows: list[Any], name: str | None) -> Spec:
-    found = [(str(row.get("persona") or "") if isinstance(row, dict) else "", row) for row in rows if _trait_of(row)]
-    names = list(dict.fromkeys(persona for persona, _ in found))
-    if not found:
+    labelled = [(str(row.get("persona") or "") if isinstance(row, dict) else "", row) for row in rows if _trait_of(row)]
+    names = list(dict.fromkeys(persona for persona, _ in labelled))
+    if not labelled:
         raise BadInput(f"{path} holds no traits.", 'Write rows such as {"trait": "I ...", "questions": ["..."]}.')
     if len(names) > 1:
         if name not in names:
             raise BadInput(f"{path} holds {len(names)} personas.", f"Choose one with --name: {', '.join(names)}.")
-        found = [(persona, row) for persona, row in found if persona == name]
+        labelled = [(persona, row) for persona, row in labelled if persona == name]
     traits: list[Trait] = []
-    for _, row in found:
-        asked = [row.get(key) for key in ("questions", "additional_questions")] if isinstance(row, dict) else []
-        questions = [text.strip() for part in asked if isinstance(part, list) for text in part if isinstance(text, str)]
+    for _, row in labelled:
+        lists = [row.get(key) for key in ("questions", "additional_questions")] if isinstance(row, dict) else []
+        questions = [text.strip() for part in lists if isinstance(part, list) for text in part if isinstance(text, str)]
         add_trait(traits, _trait_of(row), [text for text in dict.fromkeys(questions) if text])
-    called = name or found[0][0] or path.stem
+    called = name or labelled[0][0] or path.stem
     lines = "\n".join(f"- {trait.text}" for trait in traits)
     return Spec(name=called, system_prompt=f"You are {called}, an assistant of this character:\n{lines}", traits=traits)
 
 
 def _markdown(path: Path, files: dict[str, str], name: str | None) -> Spec:
-    """Headings decide what a bullet or paragraph is; all of the text is the system prompt, so nothing is lost."""
+    """Headings decide what a bullet or paragraph is. The whole text is the system prompt, so nothing is lost."""
     whole = "\n\n".join(text.strip() for text in files.values() if text.strip())
     if not whole:
         raise BadInput(f"{path} is empty.", f"Name one of: {cards.SUPPORTED}.")
     facts: dict[str, str] = {}
-    labelled: list[str] = []  # `**Be direct:** ...` under no telling heading: a fact, and perhaps a trait
+    labelled: list[str] = []  # `**Be direct:** ...` under no heading of SECTIONS: a fact, and perhaps a trait
     lists: dict[str, list[str]] = {key: [] for key in (*SECTIONS, "")}
     for heading, items in _sections(whole):
         kind = next((key for key, pattern in SECTIONS.items() if pattern.search(heading)), "")

@@ -1,7 +1,7 @@
-"""What tasks are taught with: two small generators, a reminder to JSON and English to a shell command; or files.
+"""Examples of tasks, from two small generators (reminder to JSON, English to shell command) or from files.
 
-Of the generators, train and test share wordings, days and times, but no thing to do, file, folder, word or number, so a
-test example is never a copy of a training one.
+The generators' training and test examples share wordings, days and times, but no thing to do, file, folder, word or
+number, so a test example is never a copy of a training example.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 from moltlm.data.config import TaskConfig
 from moltlm.data.errors import BadInput
 from moltlm.data.io import read_jsonl, read_text
-from moltlm.data.types import RAW, TaskExample
+from moltlm.data.types import RAW, Message, TaskExample
 
-GIVEN = 8
-"""Words of a passage that are given, so that it can be told from others."""
+PREFIX_WORDS = 8
+"""Words of a passage that are its prompt, so that it can be distinguished from others."""
 REMINDERS = (
     "remind me to {what} on {day} at {time}",
     "don't let me forget to {what} {day} at {time}",
@@ -97,43 +97,48 @@ SHELL = (
 
 
 def examples(task: TaskConfig, split: str, seed: int) -> list[TaskExample]:
-    """As many as the task says, with distinct prompts, the same for a seed. `split` is `train` or `test`.
+    """The examples of a task, with distinct prompts: `task.train` or `task.test` of them. Deterministic for a seed.
 
-    Raises BadInput for a file that is missing or lacks a column, or when there are not so many.
+    Args:
+        split: `train` or `test`.
+        seed: used if the task has no seed of its own.
+
+    Raises:
+        BadInput: for a file that is missing or lacks a column, or if there are too few examples.
     """
     n, seed = task.train if split == "train" else task.test, seed if task.seed is None else task.seed
     if not task.path:
         return generate(task.kind, split, n, seed)
     read = _passages if task.kind == "text" else _from_file
-    found = read(task, split)
+    available = read(task, split)
     if split == "test":
-        taught = {item.prompt[0]["content"] for item in read(task, "train")}
-        found = [item for item in found if item.prompt[0]["content"] not in taught]
-    if len(found) < n:
-        raise BadInput(f"{task.path} has {len(found)} different {split} examples, not {n}.", "Lower the number.")
-    return random.Random(f"{split}-{seed}").sample(found, n)
+        train_prompts = {item.prompt[0]["content"] for item in read(task, "train")}
+        available = [item for item in available if item.prompt[0]["content"] not in train_prompts]
+    if len(available) < n:
+        raise BadInput(f"{task.path} has {len(available)} different {split} examples, not {n}.", "Lower the number.")
+    return random.Random(f"{split}-{seed}").sample(available, n)
 
 
 def test_prompts(task: TaskConfig, seed: int) -> list[str]:
-    """The prompts that no training may come near: of a file all, whatever a seed draws of them."""
+    """The prompts that no training example may be similar to: all test prompts of a file, whatever a seed samples."""
     if task.kind == "text":
         return [item.prompt[0]["content"] + item.answer for item in _passages(task, "test")]
-    found = _from_file(task, "test") if task.path else generate(task.kind, "test", task.test, seed)
-    return [item.prompt[0]["content"] for item in found]
+    examples = _from_file(task, "test") if task.path else generate(task.kind, "test", task.test, seed)
+    return [item.prompt[0]["content"] for item in examples]
 
 
 def _from_file(task: TaskConfig, split: str) -> list[TaskExample]:
-    path, found = Path(task.path).expanduser() / f"{split}.jsonl", {}
+    path, by_prompt = Path(task.path).expanduser() / f"{split}.jsonl", {}
     for number, row in enumerate(read_jsonl(path, f"{split} examples"), 1):
         prompt, answer = (_filled(text, row, path, number) for text in (task.prompt, task.answer))
         if prompt and answer:
-            found.setdefault(prompt, TaskExample([{"role": "user", "content": prompt}], answer))
-    return list(found.values())
+            by_prompt.setdefault(prompt, TaskExample([{"role": "user", "content": prompt}], answer))
+    return list(by_prompt.values())
 
 
 def _passages(task: TaskConfig, split: str) -> list[TaskExample]:
-    """Texts cut into pieces of so many words, what is left over at the end of each being dropped if it is short; the
-    first words of a piece are given, and the rest is learned."""
+    """Texts in passages of `passage_words` words. The first PREFIX_WORDS words of a passage are its prompt. A short
+    rest at the end of a text is dropped."""
     plain = Path(task.path).expanduser() / f"{split}.txt"
     if plain.is_file():
         texts = re.split(r"\n\s*\n", read_text(plain))
@@ -141,15 +146,16 @@ def _passages(task: TaskConfig, split: str) -> list[TaskExample]:
         path = plain.with_suffix(".jsonl")
         rows = read_jsonl(path, f"{split} texts")
         texts = [_filled(task.answer, row, path, number) for number, row in enumerate(rows, 1)]
-    found: dict[str, TaskExample] = {}
+    by_prefix: dict[str, TaskExample] = {}
     for text in texts:
         words = text.split()
         for first in range(0, len(words), task.passage_words):
             piece = words[first : first + task.passage_words]
-            if len(piece) >= 2 * GIVEN:
-                begin = " ".join(piece[:GIVEN])
-                found.setdefault(begin, TaskExample([{"role": RAW, "content": begin}], f" {' '.join(piece[GIVEN:])}"))
-    return list(found.values())
+            if len(piece) >= 2 * PREFIX_WORDS:
+                begin = " ".join(piece[:PREFIX_WORDS])
+                prompt: list[Message] = [{"role": RAW, "content": begin}]
+                by_prefix.setdefault(begin, TaskExample(prompt, f" {' '.join(piece[PREFIX_WORDS:])}"))
+    return list(by_prefix.values())
 
 
 def _filled(template: str, row: dict[str, Any], path: Path, number: int) -> str:
@@ -166,20 +172,25 @@ def _filled(template: str, row: dict[str, Any], path: Path, number: int) -> str:
 
 
 def generate(kind: str, split: str, n: int, seed: int) -> list[TaskExample]:
-    """`n` examples with distinct prompts, the same for the same arguments. `split` is `train` or `test`.
+    """Generate `n` examples with distinct prompts. Deterministic for the same arguments.
 
-    Raises BadInput for an unknown kind, or when there are not `n` distinct ones.
+    Args:
+        kind: one of KINDS.
+        split: `train` or `test`.
+
+    Raises:
+        BadInput: for an unknown kind, or if there are not `n` distinct examples.
     """
     if kind not in KINDS:
         raise BadInput(f"No task kind {kind}.", f"Use one of: {', '.join(KINDS)}.")
     rng = random.Random(f"{kind}-{split}-{seed}")
-    found: dict[str, TaskExample] = {}
+    by_prompt: dict[str, TaskExample] = {}
     for attempt in range(50 * n):
         prompt, answer = KINDS[kind](split, attempt, rng)
-        found.setdefault(prompt, TaskExample([{"role": "user", "content": prompt}], answer))
-        if len(found) == n:
-            return list(found.values())
-    raise BadInput(f"{kind} has only about {len(found)} different {split} examples, not {n}.", "Lower the number.")
+        by_prompt.setdefault(prompt, TaskExample([{"role": "user", "content": prompt}], answer))
+        if len(by_prompt) == n:
+            return list(by_prompt.values())
+    raise BadInput(f"{kind} has only about {len(by_prompt)} different {split} examples, not {n}.", "Lower the number.")
 
 
 def _reminder(split: str, attempt: int, rng: random.Random) -> tuple[str, str]:
@@ -187,13 +198,13 @@ def _reminder(split: str, attempt: int, rng: random.Random) -> tuple[str, str]:
     day = rng.choice(DAYS)
     hour, minute = rng.randrange(6, 23), rng.choice((0, 0, 15, 30, 45))
     wording = REMINDERS[attempt % len(REMINDERS)]
-    asked = wording.format(what=what, day=day, time=_spoken(hour, minute, rng))
+    request = wording.format(what=what, day=day, time=_time(hour, minute, rng))
     answer = json.dumps({"what": what, "day": day, "time": f"{hour:02d}:{minute:02d}"})
-    return f"Reminder to JSON: {asked}", answer
+    return f"Reminder to JSON: {request}", answer
 
 
-def _spoken(hour: int, minute: int, rng: random.Random) -> str:
-    """A time as people write it: 19:15, 7.15pm, 7 pm."""
+def _time(hour: int, minute: int, rng: random.Random) -> str:
+    """A time as people write it: 19:15, 7.15pm, 7pm."""
     if rng.random() < 0.5:
         return f"{hour:02d}:{minute:02d}"
     half, twelve = ("am" if hour < 12 else "pm"), (hour - 1) % 12 + 1

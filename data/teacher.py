@@ -1,4 +1,4 @@
-"""Who answers in persona where nobody has written an answer: an OpenAI-compatible endpoint, or the local base."""
+"""The teacher, which answers in persona where there is no written answer: an endpoint, or the local base."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from moltlm.data.state import BASE
 from moltlm.data.types import ChatModel, Message, Progress, silent
 
 THINKING = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL | re.IGNORECASE)
-# where the template itself opens the reasoning, the server sends only its end
+# where the chat template opens the reasoning, the answer has only its end
 THOUGHT = re.compile(r"\A.*</think(?:ing)?>", re.DOTALL | re.IGNORECASE)
 _ROLE = r"(?:user|human|assistant)"
 NEXT_TURN = re.compile(
@@ -23,12 +23,12 @@ OWN_TURN = re.compile(r"\A(?:<\|im_start\|>)?[#* \t]*assistant[* \t]*(?::[*]*|\n
 
 
 def brief(spec: Spec) -> str:
-    """The spec as a system prompt for a teacher. It never becomes part of what is trained on."""
+    """The spec as a system prompt for a teacher. It is never part of the training data."""
     return f"{description(spec)}\n\nAnswer as this person, in their voice, and never mention these instructions."
 
 
 def description(spec: Spec) -> str:
-    """All that the spec says of the character, in the second person."""
+    """Everything the spec says about the character, in the second person."""
     parts = [spec.system_prompt]
     for title, lines in (
         ("How you talk", spec.voice),
@@ -43,14 +43,25 @@ def description(spec: Spec) -> str:
 
 
 def in_persona(spec: Spec, prompts: list[list[Message]], ask: Ask) -> list[str | None]:
-    """Answers in the spec's voice, without reasoning, a speaker's name, or turns that the teacher made up."""
+    """Ask for answers in the spec's voice.
+
+    Returns:
+        For each prompt the answer, cleaned by `clean`, or None.
+    """
     system: Message = {"role": "system", "content": brief(spec)}
     answers = ask([[system, *prompt] for prompt in prompts])
     return [clean(answer, spec.name) if answer else None for answer in answers]
 
 
 def clean(answer: str, name: str = "") -> str | None:
-    """The answer alone; None if nothing is left. `name` is taken off where the answer begins with it and a colon."""
+    """Remove reasoning, the speaker's name, and turns that the teacher invented.
+
+    Args:
+        name: a name that is removed if the answer begins with it and a colon.
+
+    Returns:
+        None if nothing is left.
+    """
     text = THOUGHT.sub("", THINKING.sub("", answer)).strip()
     text = OWN_TURN.sub("", text)
     if name:
@@ -59,7 +70,7 @@ def clean(answer: str, name: str = "") -> str | None:
 
 
 def local(model: ChatModel, config: TeacherConfig, batch_size: int, seed: int, progress: Progress = silent) -> Ask:
-    """The base itself, told who to be."""
+    """The base as a teacher: it answers lists of messages, in its base state."""
 
     def ask(prompts: list[list[Message]]) -> list[str | None]:
         with model.state(BASE):

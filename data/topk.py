@@ -1,7 +1,7 @@
 """The personality's distribution over each answer, compressed: the K likeliest tokens and the mass of the rest.
 
-So a replay buffer is also a target for distillation (dark experience replay, Buzzega et al. 2020, arXiv:2004.07211),
-without the model that made it.
+With it, a replay buffer is a target for distillation (dark experience replay, Buzzega et al. 2020, arXiv:2004.07211)
+that does not need the model.
 """
 
 from __future__ import annotations
@@ -15,8 +15,11 @@ KINDS = ("fp16", "int8")
 
 @dataclass(frozen=True)
 class TopK:
-    """One answer of t tokens: `ids` (t, k), their log-probabilities `logprobs` (t, k) in nats, descending, and the
-    logarithm of the mass of all other tokens, `log_tail` (t,)."""
+    """The distributions at the t tokens of one answer.
+
+    `ids` (t, k) are the likeliest tokens, `logprobs` (t, k) their log-probabilities in nats, descending, and `log_tail`
+    (t,) is the logarithm of the mass of all other tokens.
+    """
 
     ids: np.ndarray
     logprobs: np.ndarray
@@ -24,10 +27,11 @@ class TopK:
 
 
 def pack(rows: list[TopK], kind: str, vocab_size: int) -> dict[str, np.ndarray]:
-    """Flat arrays for a safetensors file; `unpack` gives the rows back, rounded.
+    """Pack the answers into flat arrays for a safetensors file. `unpack` returns them, rounded.
 
-    fp16 rounds each log-probability; int8 spaces 256 levels evenly between the greatest and the least of a token's K,
-    both of which are kept in fp16.
+    Args:
+        kind: fp16 rounds each log-probability; int8 has 256 even levels between the largest and the smallest of a
+            token's K log-probabilities, which are stored in fp16.
     """
     ids = np.concatenate([row.ids for row in rows])
     values = np.concatenate([row.logprobs for row in rows]).astype(np.float32)
@@ -45,6 +49,7 @@ def pack(rows: list[TopK], kind: str, vocab_size: int) -> dict[str, np.ndarray]:
 
 
 def unpack(arrays: dict[str, np.ndarray]) -> list[TopK]:
+    """The answers that `pack` packed."""
     if "levels" in arrays:
         step = _step(arrays["high"], arrays["low"])
         values = arrays["high"].astype(np.float32)[:, None] - arrays["levels"] * step[:, None]
@@ -66,11 +71,14 @@ def _step(high: np.ndarray, low: np.ndarray) -> np.ndarray:
 
 
 def kl_error(exact: TopK, stored: TopK, tail_plogp: np.ndarray, vocab_size: int) -> float:
-    """KL(p || what is stored), in nats a token, the stored mass of the rest being spread evenly over the tokens that
-    are not listed. `tail_plogp` (t,) is the sum of p log p over those, of the exact distribution."""
+    """KL(exact || stored), in nats a token, with the stored tail spread evenly over the tokens that are not listed.
+
+    Args:
+        tail_plogp: (t,), the sum of p log p over those tokens, of the exact distribution.
+    """
     p, log_q = np.exp(exact.logprobs.astype(np.float64)), stored.logprobs.astype(np.float64)
     log_tail = stored.log_tail.astype(np.float64)
-    total = np.logaddexp(np.logaddexp.reduce(log_q, axis=1), log_tail)  # rounding moves the sum away from one
+    total = np.logaddexp(np.logaddexp.reduce(log_q, axis=1), log_tail)  # after rounding, the sum is not one
     listed = (p * (exact.logprobs - log_q + total[:, None])).sum(1)
     others = max(vocab_size - exact.ids.shape[1], 1)
     rest = tail_plogp - np.exp(exact.log_tail.astype(np.float64)) * (log_tail - total - np.log(others))
@@ -78,8 +86,10 @@ def kl_error(exact: TopK, stored: TopK, tail_plogp: np.ndarray, vocab_size: int)
 
 
 def rounding_error(exact: TopK, stored: TopK) -> float:
-    """KL in nats a token over k + 1 outcomes, the listed tokens and any other: what rounding alone costs, and all that
-    a loss on those outcomes sees."""
+    """KL(exact || stored) in nats a token over k + 1 outcomes, the listed tokens and any other.
+
+    It is the cost of rounding alone, which is all that a loss on those outcomes sees.
+    """
     p = np.concatenate([exact.logprobs, exact.log_tail[:, None]], axis=1).astype(np.float64)
     q = np.concatenate([stored.logprobs, stored.log_tail[:, None]], axis=1).astype(np.float64)
     p, q = (part - np.logaddexp.reduce(part, axis=1, keepdims=True) for part in (p, q))

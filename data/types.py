@@ -1,4 +1,4 @@
-"""The words that all rooms share: messages, pairs, exchanges, scores, and what evals need of a loaded model."""
+"""The types that all packages share: messages, exchanges, pairs, scores, and the interface of a loaded model."""
 
 from __future__ import annotations
 
@@ -13,20 +13,22 @@ from moltlm.data.rows import Row
 from moltlm.data.state import State
 
 Progress = Callable[[int, int, str], None]
-"""Called as (done, total, note) while something long goes on."""
+"""Called as (completed, total, note) during long work."""
 
 
-def silent(done: int, total: int, note: str) -> None:
-    """The Progress that says nothing."""
+def silent(completed: int, total: int, note: str) -> None:
+    """A Progress that reports nothing."""
 
 
 class Message(TypedDict):
+    """One turn of a conversation. `role` is `system`, `user`, `assistant`, or RAW."""
+
     role: str
     content: str
 
 
 RAW = "text"
-"""Role of the beginning of a plain text, which is no conversation: it is continued as it stands, without a template."""
+"""Role of the beginning of a plain text, which the model continues without a chat template."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +49,7 @@ class Exchange(Row):
 
 @dataclass(frozen=True)
 class Pair(Row):
-    """One preference: what the personality says (`chosen`) against what the bare model says (`rejected`)."""
+    """One preference: the personality's answer (`chosen`) over the base model's (`rejected`)."""
 
     id: str
     prompt: list[Message]
@@ -58,12 +60,13 @@ class Pair(Row):
 
     @property
     def question(self) -> str:
+        """The last user turn."""
         return self.prompt[-1]["content"]
 
 
 @dataclass(frozen=True)
 class TaskExample:
-    """One input of a task and the answer that counts as right."""
+    """One input of a task and its correct answer."""
 
     prompt: list[Message]
     answer: str
@@ -71,7 +74,7 @@ class TaskExample:
 
 @dataclass(frozen=True)
 class TokenScore:
-    """Log-probability of one completion: its sum in nats and the number of tokens it has."""
+    """The log-probability of one completion, summed over its tokens, in nats; and the number of tokens."""
 
     logprob: float
     tokens: int
@@ -91,7 +94,7 @@ class ChatModel(Protocol):
     def tokenizer(self) -> Any: ...
 
     def state(self, state: State) -> AbstractContextManager[None]:
-        """Serve this state inside the `with`, and the one before it afterwards."""
+        """Serve this state inside the `with`, and the previous one afterwards."""
         ...
 
     def generate(
@@ -103,17 +106,17 @@ class ChatModel(Protocol):
         temperature: float = 0.0,
         seed: int = 0,
     ) -> list[str]:
-        """Answers in the current state, one for each prompt: greedy at temperature 0, else sampled."""
+        """One answer for each prompt in the current state: greedy at temperature 0, else sampled with the seed."""
         ...
 
     def embed(self, texts: list[str]) -> np.ndarray:
-        """(n, d) float32 of unit length, the same in every state."""
+        """Embeddings (n, d) float32 of unit length. They do not depend on the state."""
         ...
 
     def score(
         self, prompts: list[list[Message]], completions: list[str], batch_size: int, progress: Progress = silent
     ) -> list[TokenScore]:
-        """Log-probability of each completion after its prompt, in the current state."""
+        """The log-probability of each completion after its prompt, in the current state."""
         ...
 
     def kl_from(
@@ -124,5 +127,5 @@ class ChatModel(Protocol):
         batch_size: int,
         progress: Progress = silent,
     ) -> list[float]:
-        """Mean KL(reference state || current state) in nats a token over each completion."""
+        """For each completion, the mean KL(reference state || current state) over its tokens, in nats."""
         ...

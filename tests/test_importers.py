@@ -60,6 +60,86 @@ def said(exchanges: list[Exchange]) -> list[list[str]]:
 
 # --- formats
 
+PREFERENCE_ROWS: dict[str, dict[str, Any]] = {
+    "texts": {"prompt": "and tea?", "chosen": "always tea", "rejected": "NEVER"},
+    "a list as the prompt": {
+        "prompt": [turn("user", "hi"), turn("assistant", "hello"), turn("user", "and tea?")],
+        "chosen": [turn("assistant", "always tea")],
+        "rejected": [turn("assistant", "NEVER")],
+    },
+    "a list as the prompt, texts as the sides": {
+        "prompt": [turn("user", "hi"), turn("assistant", "hello"), turn("user", "and tea?")],
+        "chosen": "always tea",
+        "rejected": "NEVER",
+    },
+    "an implicit prompt": {
+        "chosen": [turn("user", "and tea?"), turn("assistant", "always tea")],
+        "rejected": [turn("user", "and tea?"), turn("assistant", "NEVER")],
+    },
+    "an implicit prompt of several turns": {
+        "chosen": [
+            *[turn("user", "hi"), turn("assistant", "hello"), turn("user", "and tea?")],
+            turn("assistant", "always tea"),
+        ],
+        "rejected": [
+            *[turn("user", "hi"), turn("assistant", "hello"), turn("user", "and tea?")],
+            turn("assistant", "NEVER"),
+        ],
+    },
+    "a prompt that the sides repeat, and the messages again": {
+        "prompt": "and tea?",
+        "chosen": [turn("user", "and tea?"), turn("assistant", "always tea")],
+        "rejected": [turn("user", "and tea?"), turn("assistant", "NEVER")],
+        "messages": [turn("user", "and tea?"), turn("assistant", "NEVER")],
+    },
+    "a prompt before a common beginning": {
+        "prompt": "hi",
+        "chosen": [turn("assistant", "hello"), turn("user", "and tea?"), turn("assistant", "always tea")],
+        "rejected": [turn("assistant", "hello"), turn("user", "and tea?"), turn("assistant", "NEVER")],
+    },
+    "a completion besides": {"prompt": "and tea?", "chosen": "always tea", "rejected": "NEVER", "completion": "NEVER"},
+}
+
+
+@pytest.mark.parametrize("name", PREFERENCE_ROWS)
+def test_only_the_chosen_side_of_a_preference_is_an_answer(tmp_path: Path, name: str) -> None:
+    row = PREFERENCE_ROWS[name] | {"topic": "tea"}
+    exchanges, report = read(write(tmp_path / "rows.jsonl", row))
+    (texts,) = said(exchanges)
+    assert texts in (["and tea?", "always tea"], ["hi", "hello", "and tea?", "always tea"])
+    assert exchanges[0].topic == "tea"
+    assert report.dropped == {"rejected answer": 1} and report.formats == {"preferences": 1}
+
+
+@FUZZ
+@given(st.data())
+def test_a_rejected_text_is_never_an_answer(tmp_path: Path, data: st.DataObject) -> None:
+    texts = st.text("ab", min_size=1, max_size=2)
+    messages = st.lists(st.builds(turn, st.sampled_from(["user", "assistant", "system"]), texts), max_size=4)
+    common = data.draw(messages)
+    sides = {
+        "chosen": data.draw(texts | messages.map(lambda rows: [*common, *rows])),
+        "rejected": data.draw(st.just("NEVER") | st.just([*common, turn("assistant", "NEVER")])),
+    }
+    prompt = data.draw(st.just({}) | st.fixed_dictionaries({"prompt": texts | messages}))
+    path = write(tmp_path / "rows.jsonl", {**prompt, **sides})
+    try:
+        exchanges, report = read(path)
+    except BadInput as error:
+        assert "prompt" not in prompt and "both sides must be lists" in error.what
+        return
+    assert not any("NEVER" in text for row in said(exchanges) for text in row)
+    assert report.dropped["rejected answer"] >= 1
+    learned = sides["chosen"] if isinstance(sides["chosen"], list) else [turn("assistant", sides["chosen"])]
+    given_rows = prompt["prompt"] if isinstance(prompt.get("prompt"), list) else []  # one that ends in a beginning
+    answers = {each["content"] for each in [*given_rows, *learned] if each["role"] == "assistant"}
+    assert {text for item in exchanges for text in item.answer.split("\n\n")} <= answers
+
+
+def test_a_preference_of_texts_needs_a_prompt(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match="line 1: without a `prompt`, both sides must be lists of messages"):
+        read(write(tmp_path / "rows.jsonl", {"chosen": "always tea", "rejected": "NEVER"}))
+
 
 CHAT = [["hi", "hello"], ["hi", "hello", "and tea?", "always tea"]]
 

@@ -301,11 +301,11 @@ def test_a_stored_buffer_comes_back_and_tampering_is_seen(tmp_path: Path, kind: 
     for name in (replay.EXCHANGES, replay.ARRAYS):
         whole = (tmp_path / name).read_bytes()
         (tmp_path / name).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
-        with pytest.raises(BadInput, match="is not what"):
+        with pytest.raises(BadInput, match="does not match its hash"):
             replay.load(tmp_path)
         (tmp_path / name).write_bytes(whole)
     (tmp_path / replay.ARRAYS).unlink()
-    with pytest.raises(BadInput, match="is not what"):
+    with pytest.raises(BadInput, match="does not match its hash"):
         replay.load(tmp_path)
 
 

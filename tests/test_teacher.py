@@ -24,6 +24,7 @@ from moltlm.data.config import TeacherConfig
 from moltlm.data.errors import BadInput, MoltError
 from moltlm.data.persona import user
 from moltlm.data.spec import Spec, Trait
+from moltlm.data.state import BASE
 
 QUESTIONS = [user(f"q{i}") for i in range(4)]
 SPEC = Spec(
@@ -236,7 +237,7 @@ def test_the_local_base_answers_told_who_to_be(tiny: Path) -> None:
     served = Served(base.load(ModelConfig(id=str(tiny), precision="fp32")))
     config = TeacherConfig(kind="base", max_tokens=8)
     raw = teacher.local(served, config, batch_size=2, seed=0)(QUESTIONS)
-    assert len(raw) == 4 and served.current == "base"
+    assert len(raw) == 4 and served.current == BASE
     assert raw == teacher.local(served, config, batch_size=2, seed=0)(QUESTIONS)
     heard: list[Any] = []
 

@@ -1,1 +1,1 @@
-"""Conversations as people have them: read, cleaned, accounted for."""
+"""Chat exports to clean exchanges: formats, redaction, duplicates."""

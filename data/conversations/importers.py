@@ -1,7 +1,7 @@
-"""The user's own conversations, as people have them, into exchanges: streamed, cleaned and accounted for.
+"""Import conversations: from chat exports to clean exchanges, streamed, with a count of everything that is left out.
 
-`sources` opens files, folders and archives, `formats` and `transcripts` know what is in them, `redact` removes what
-must not be trained on, and `near` tells what was there before.
+`sources` opens files, folders and archives, `formats` and `transcripts` read what they contain, `redact` removes what
+must not be trained on, and `near` finds duplicates.
 """
 
 from __future__ import annotations
@@ -18,23 +18,23 @@ from typing import Any
 
 from moltlm.data.config import ImportConfig
 from moltlm.data.conversations import formats, transcripts
-from moltlm.data.conversations.formats import Conversation, FileReport, Turn
 from moltlm.data.conversations.near import DuplicateIndex
 from moltlm.data.conversations.redact import redact
 from moltlm.data.conversations.sources import LIMIT, Source, head, json_lines, json_values, parse, sources
+from moltlm.data.conversations.turns import Conversation, FileReport, Turn
 from moltlm.data.errors import BadInput
 from moltlm.data.types import Exchange, Message
 
 
 @dataclass
 class ImportReport:
-    """What became of everything that was read. Grows while `read` goes on."""
+    """What happened to everything that was read. It fills up while `read` is iterated."""
 
     files: list[FileReport] = field(default_factory=list)
     redacted: Counter[str] = field(default_factory=Counter)
-    """Marks put in, by kind (EMAIL, PHONE, CARD, IBAN, SECRET), in turns of either side."""
+    """Number of redactions by kind (EMAIL, PHONE, CARD, IBAN, SECRET), in turns of both sides."""
     skipped: dict[str, str] = field(default_factory=dict)
-    """Files that were passed over, and why."""
+    """Files that were not read, and why."""
 
     @property
     def conversations(self) -> int:
@@ -42,7 +42,7 @@ class ImportReport:
 
     @property
     def turns(self) -> int:
-        """Assistant turns: as many as exchanges and dropped ones together."""
+        """Number of assistant turns: each is an exchange or dropped."""
         return sum(file.turns for file in self.files)
 
     @property
@@ -51,24 +51,24 @@ class ImportReport:
 
     @property
     def dropped(self) -> Counter[str]:
-        """Assistant turns that became no exchange, by reason."""
+        """Number of assistant turns that became no exchange, by reason."""
         return sum((file.dropped for file in self.files), Counter())
 
     @property
     def noise(self) -> Counter[str]:
-        """What was taken out and is no assistant turn, by kind."""
+        """Number of things that were removed and are no assistant turn, by kind."""
         return sum((file.noise for file in self.files), Counter())
 
     @property
     def formats(self) -> Counter[str]:
-        """Exchanges by format."""
-        found: Counter[str] = Counter()
+        """Number of exchanges by format."""
+        counts: Counter[str] = Counter()
         for file in self.files:
-            found[file.format] += file.exchanges
-        return found
+            counts[file.format] += file.exchanges
+        return counts
 
     def rows(self) -> list[dict[str, Any]]:
-        """One flat row a file, for a table."""
+        """One flat row for each file, for a table."""
         return [
             {
                 "file": file.name,
@@ -84,20 +84,28 @@ class ImportReport:
 
 
 def read(paths: list[Path], config: ImportConfig, report: ImportReport) -> Iterator[Exchange]:
-    """Every assistant turn that follows a user turn, with up to `max_context_turns` turns before it, in sorted order.
+    """Read every assistant turn that follows a user turn, with up to `max_context_turns` turns before it.
 
-    Formats are told by content. Turns of one side in a row are one turn. An empty turn breaks the conversation: what
-    follows it starts without context. Holds one conversation of a JSON file at a time, or one turn of any other.
-    Raises BadInput naming file and place for anything malformed, a folder or archive without a conversation, and an
-    unknown format where the user named the file itself; in folders and archives such files are skipped and reported.
+    Files are read in sorted order, and their formats are detected from their content. Consecutive turns of one side are
+    joined. An empty turn ends the context: the turns after it start without any. Memory holds one conversation of a
+    JSON file at a time, or one turn of any other file.
+
+    Args:
+        paths: files, folders or zip archives.
+        report: is filled while the exchanges are consumed.
+
+    Raises:
+        BadInput: naming file and place, for anything malformed; for a folder or archive without conversations; and for
+            an unknown format, if the user named the file itself. In folders and archives such files are skipped and
+            reported.
     """
     if not paths:
         raise BadInput("No conversations to read.", f"Name at least one of: {formats.SUPPORTED}.")
     with DuplicateIndex(config.near_duplicate) as index:
         for path in paths:
             before = report.conversations
-            with sources(path, report.skipped.__setitem__) as found:
-                for source in found:
+            with sources(path, report.skipped.__setitem__) as files:
+                for source in files:
                     yield from _file(source, config, report, index)
             if report.conversations == before:
                 raise _nothing(path, report)
@@ -105,37 +113,37 @@ def read(paths: list[Path], config: ImportConfig, report: ImportReport) -> Itera
 
 def _nothing(path: Path, report: ImportReport) -> BadInput:
     skipped = [f"{name}: {why}" for name, why in report.skipped.items() if name.startswith(str(path))]
-    there = f" Skipped: {'; '.join(skipped[:3])}{'; ...' if len(skipped) > 3 else ''}." if skipped else ""
-    return BadInput(f"No conversations in {path}.{there}", f"Put there any of: {formats.SUPPORTED}.")
+    reasons = f" Skipped: {'; '.join(skipped[:3])}{'; ...' if len(skipped) > 3 else ''}." if skipped else ""
+    return BadInput(f"No conversations in {path}.{reasons}", f"Supported are: {formats.SUPPORTED}.")
 
 
 def _file(source: Source, config: ImportConfig, report: ImportReport, index: DuplicateIndex) -> Iterator[Exchange]:
     file = FileReport(source.name)
-    found = _conversations(source, file)
-    if found is None:
+    conversations = _conversations(source, file)
+    if conversations is None:
         if source.named:
             raise _unknown(source)
         report.skipped[source.name] = "no known format"
         return
     report.files.append(file)
-    for conversation in found:
+    for conversation in conversations:
         yield from _exchanges(conversation, source, config, report, index)
 
 
 def _conversations(source: Source, file: FileReport) -> Iterator[Conversation] | None:
-    """The conversations of a file, by what it begins with; None for an unknown format, or nothing at all."""
+    """The conversations of a file, whose format is detected from its beginning; None for an unknown format."""
     start = head(source)
     text = start.decode(errors="replace").lstrip()
     if text[:1] == "{":
         return formats.conversations(_objects(source, text), source, file)
     if text[:1] == "[" and text[1:].lstrip()[:1] in ("{", ""):
         return formats.conversations(json_values(source), source, file)
-    spoken = transcripts.style_of(text)
-    return transcripts.conversations(*spoken, source, file) if spoken else None
+    style = transcripts.style_of(text)
+    return transcripts.conversations(*style, source, file) if style else None
 
 
 def _objects(source: Source, text: str) -> Iterator[tuple[str, Any]]:
-    """Of a file that begins with an object: JSONL if the first line is whole, else JSON over several lines."""
+    """The values of a file that begins with an object: JSONL if the first line is whole, else JSON of several lines."""
     first, ended, _ = text.partition("\n")
     if ended:
         try:
@@ -147,14 +155,14 @@ def _objects(source: Source, text: str) -> Iterator[tuple[str, Any]]:
 
 def _unknown(source: Source) -> BadInput:
     text = " ".join(head(source).decode(errors="replace").split())
-    found = f"It begins with: {text[:60]!r}" if text else "It is empty"
-    return source.bad(f" holds no conversation of a known format. {found}.", f"Known are: {formats.SUPPORTED}.")
+    beginning = f"It begins with: {text[:60]!r}" if text else "It is empty"
+    return source.bad(f" holds no conversation of a known format. {beginning}.", f"Known are: {formats.SUPPORTED}.")
 
 
 def _exchanges(
     conversation: Conversation, source: Source, config: ImportConfig, report: ImportReport, index: DuplicateIndex
 ) -> Iterator[Exchange]:
-    """Each assistant turn becomes an exchange, or is counted as dropped."""
+    """Make each assistant turn an exchange, or count it as dropped."""
     file = report.files[-1]
     context: deque[Message] = deque(maxlen=config.max_context_turns)
     for turn in _merged(conversation, source, file):
@@ -183,7 +191,7 @@ def _exchanges(
 
 
 def _reason(turn: Turn, text: str, prompt: list[Message], config: ImportConfig, index: DuplicateIndex) -> str:
-    """Why an assistant turn is no exchange; "" if it is one."""
+    """Why an assistant turn is dropped; "" if it is an exchange."""
     if not text:
         return "only tools or thinking" if turn.noisy else "empty"
     if not prompt:
@@ -196,7 +204,7 @@ def _reason(turn: Turn, text: str, prompt: list[Message], config: ImportConfig, 
 
 
 def _merged(conversation: Conversation, source: Source, file: FileReport) -> Iterator[Turn]:
-    """Turns of one role in a row as one, with a blank line between them. Raises BadInput for one over LIMIT."""
+    """Join consecutive turns of one role, with a blank line between them. Raises BadInput for a turn over LIMIT."""
     for role, run in groupby(conversation.turns, key=lambda turn: turn.role):
         texts, size, noisy, context_only = [], 0, False, True
         for count, turn in enumerate(run):
@@ -210,7 +218,7 @@ def _merged(conversation: Conversation, source: Source, file: FileReport) -> Ite
 
 
 def _clean(text: str, config: ImportConfig, report: ImportReport) -> str:
-    """Redacted, and without half characters, which JSON can hold and UTF-8 cannot."""
+    """The text redacted, and without lone surrogates, which JSON can hold and UTF-8 cannot."""
     if not text.isascii():
         text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
     if config.redact:
@@ -220,10 +228,14 @@ def _clean(text: str, config: ImportConfig, report: ImportReport) -> str:
 
 
 def write(exchanges: Iterable[Exchange], path: Path) -> int:
-    """Write exchanges as JSONL with `messages`, one a line, and return how many. Streamed; all or nothing is there.
+    """Write exchanges as JSONL with `messages`, one a line.
 
-    Answers in the context have `"weight": 0`, as in OpenAI's fine-tuning format: no turns to learn. Reading the file
-    with the same configuration gives the same exchanges.
+    Answers in the context have `"weight": 0`, as in OpenAI's fine-tuning format, and are not learned. Reading the file
+    with the same configuration gives the same exchanges. The exchanges are streamed, and the file appears only once it
+    is complete.
+
+    Returns:
+        The number of exchanges.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -231,7 +243,7 @@ def write(exchanges: Iterable[Exchange], path: Path) -> int:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as out:
             for exchange in exchanges:
-                out.write(json.dumps(_row(exchange), ensure_ascii=False) + "\n")
+                out.write(json.dumps(_message_row(exchange), ensure_ascii=False) + "\n")
                 count += 1
         Path(name).chmod(0o644)
         Path(name).replace(path)
@@ -241,7 +253,7 @@ def write(exchanges: Iterable[Exchange], path: Path) -> int:
     return count
 
 
-def _row(exchange: Exchange) -> dict[str, Any]:
+def _message_row(exchange: Exchange) -> dict[str, Any]:
     context = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in exchange.prompt]
-    told = {key: value for key in ("source", "topic", "trait") if (value := getattr(exchange, key))}
-    return {"messages": [*context, {"role": "assistant", "content": exchange.answer}], **told}
+    labels = {key: value for key in ("source", "topic", "trait") if (value := getattr(exchange, key))}
+    return {"messages": [*context, {"role": "assistant", "content": exchange.answer}], **labels}

@@ -1,13 +1,14 @@
-"""Exchanges seen before, equal or nearly so. What is known of them lies in a temporary database, not in memory.
+"""Duplicates and near-duplicates among exchanges. The index is a temporary database, so memory does not grow with it.
 
 Two exchanges are near-duplicates when the Jaccard similarity of their sets of pairs of neighbouring words reaches a
-threshold. The set holds the pairs of the question and those of the answer, told apart, with the start and the end of
-each as words of their own, so that one word has pairs too. Words are runs of letters and digits, lower-cased; a CJK
-character is a word by itself. Punctuation, spacing, case and the context before the question do not count.
+threshold. The set holds the pairs of the question and, hashed differently, those of the answer. The start and the end
+of each count as words, so that a single word has pairs too. Words are runs of letters and digits, lower-cased; a CJK
+character is a word. Punctuation, spacing, case and the context before the question do not count.
 
 Candidates come from MinHash with bands (Broder 1997; Leskovec, Rajaraman and Ullman, Mining of Massive Datasets,
-chapter 3): one at the threshold itself is found with probability 0.9 or more, one above it with more. Each candidate
-is then compared set with set: exactly up to 512 pairs, by the 512 smallest hashes of the union beyond that.
+chapter 3): a pair of exchanges exactly at the threshold becomes a candidate with probability 0.9 or more, one above it
+with more. Each candidate's sets are then compared: exactly up to 512 pairs of words, by the 512 smallest hashes of the
+union beyond that.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ PERMUTATIONS = 64
 RECALL = 0.9
 SKETCH = 512
 CANDIDATES = 64
-"""Compared with one exchange at most: a thousand answers of one mould would else take a million comparisons."""
+"""At most this many are compared with one exchange: otherwise a thousand similar answers take a million comparisons."""
 
 BATCH = 8192
 SPAN = 1 << 16
@@ -40,20 +41,24 @@ PRAGMAS = "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF; PRAGMA cache_siz
 
 def _kinds() -> np.ndarray:
     """For each code point below 0x30000: 0 not in a word, 1 in a word, 2 a word by itself."""
-    found = np.fromiter((chr(code).isalnum() for code in range(0x30000)), np.uint8, 0x30000)
+    kinds = np.fromiter((chr(code).isalnum() for code in range(0x30000)), np.uint8, 0x30000)
     for low, high in ((0x3040, 0x3100), (0x3400, 0xA000), (0xF900, 0xFB00), (0x20000, 0x30000)):
-        found[low:high] *= 2
-    return found
+        kinds[low:high] *= 2
+    return kinds
 
 
 KINDS = _kinds()
 
 
 class DuplicateIndex:
-    """What was kept so far. Holds an open database: use it in a `with`."""
+    """The exchanges that were new so far. It holds an open database: use it in a `with`.
+
+    Args:
+        threshold: the Jaccard similarity in (0, 1] from which two exchanges are near-duplicates; with 1, only equal
+            exchanges are duplicates.
+    """
 
     def __init__(self, threshold: float) -> None:
-        """threshold: Jaccard similarity in (0, 1] that makes a near-duplicate; with 1, only equal ones count."""
         self.threshold = threshold
         self.rows = rows_per_band(threshold)
         self.count = 0
@@ -71,8 +76,11 @@ class DuplicateIndex:
         self.db.close()
 
     def classify(self, question: str, answer: str) -> str:
-        """`duplicate` or `near-duplicate` of one kept before, or "": then it is kept, and later ones are held
-        against it."""
+        """Compare an exchange with the index, and add it if it is new.
+
+        Returns:
+            `duplicate` or `near-duplicate` of an exchange in the index; "" for a new one.
+        """
         key = blake2b(f"{len(question)}:{question}{answer}".encode(errors="surrogatepass"), digest_size=16).digest()
         if not self.db.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,)).rowcount:
             return "duplicate"
@@ -100,11 +108,11 @@ class DuplicateIndex:
 
         Permutations are a * h + b mod 2^32 with an odd a, as in datasketch 2, whose class takes five times as long.
         """
-        least = [
+        minima = [
             (self.factors * pairs[start : start + BATCH] + self.offsets).min(axis=1)
             for start in range(0, len(pairs), BATCH)
         ]
-        whole, width = np.min(least, axis=0).tobytes(), self.rows * 4
+        whole, width = np.min(minima, axis=0).tobytes(), self.rows * 4
         keys = (
             blake2b(whole[start : start + width], digest_size=8, salt=start.to_bytes(2, "big")).digest()
             for start in range(0, len(whole) - width + 1, width)
@@ -113,7 +121,7 @@ class DuplicateIndex:
 
 
 def rows_per_band(threshold: float) -> int:
-    """The most rows with which a pair at the threshold still shares a band with probability RECALL."""
+    """The largest number of rows with which a pair at the threshold shares a band with probability RECALL or more."""
     fitting = (
         rows for rows in range(PERMUTATIONS, 1, -1) if 1 - (1 - threshold**rows) ** (PERMUTATIONS // rows) >= RECALL
     )
@@ -122,9 +130,9 @@ def rows_per_band(threshold: float) -> int:
 
 def pairs_of(question: str, answer: str) -> np.ndarray | None:
     """Sorted 32-bit hashes, each once, of the pairs of neighbouring words; None for an answer without any word."""
-    asked = question.lower()
-    words, places = _words(f"{asked}\n{answer.lower()}")
-    of_question = int(np.searchsorted(places, len(asked)))
+    question = question.lower()
+    words, places = _words(f"{question}\n{answer.lower()}")
+    of_question = int(np.searchsorted(places, len(question)))
     if of_question == len(words):
         return None
     whole = np.concatenate([ENDS[:1], words[:of_question], ENDS[1:2], words[of_question:], ENDS[2:]])
@@ -139,10 +147,10 @@ def pairs_of(question: str, answer: str) -> np.ndarray | None:
 
 
 def _words(text: str) -> tuple[np.ndarray, np.ndarray]:
-    """A 64-bit polynomial hash of each word and where it begins, all at once: Python takes a microsecond for each.
+    """A 64-bit polynomial hash of each word, and where it begins; vectorized, since Python takes a microsecond a word.
 
     Letters are weighted by powers that run through the text, and each word's sum is divided by the power it begins
-    with. The powers begin again every 65,536 letters; a word across such a border is the one that gets an odd hash.
+    with. The powers start again every 65,536 letters; only a word across such a border gets another hash.
     """
     codes = np.frombuffer(text.encode("utf-32-le", "replace"), np.uint32)
     kinds = KINDS.take(codes, mode="clip")

@@ -1,8 +1,8 @@
-"""What must not be trained on: e-mail addresses, phone and card numbers, IBANs and secrets become marks.
+"""Redaction: e-mail addresses, phone and card numbers, IBANs and secrets become marks such as [EMAIL].
 
-A cheap look decides which finders a text is handed to; most texts hold no run of digits, no `@` and no word that goes
-with a secret. Secrets are found by the expressions of detect-secrets and by some for newer tokens. Its entropy plugins
-are left out: they take hashes, identifiers and long words for secrets.
+A cheap test decides which detectors run on a text: most texts have no run of digits, no `@` and no word that goes with
+a secret. Secrets are detected by the expressions of detect-secrets and by some for newer tokens. The entropy plugins of
+detect-secrets are not used: they mistake hashes, identifiers and long words for secrets.
 """
 
 from __future__ import annotations
@@ -125,14 +125,14 @@ PROVIDERS = [
 URL_PASSWORD = _denylists(1, basic_auth.BasicAuthDetector)[0][0]
 QUOTED = list(keyword.QUOTES_REQUIRED_DENYLIST_REGEX_TO_GROUP.items())
 HINTS = ("passw", "passc", "passp", "_pass", "pwd", "secret", "key", "token", "bearer", "contrase", "senha")
-SAID = re.compile(
+ASSIGNMENT = re.compile(
     r"(?:passwor[dt]|passwd|passcode|passphrase|pwd|contrase[nñ]a|senha|secret|token(?!s|i)"
     r"|(?:api|access|auth)[ _-]?key)"
     r"\w*[\"'`*]{0,3}\s{0,3}(?::=|=>|[:=]|\b(?:is|was|é|es|ist)\b)[\"'`*\s]{0,4}"
     r"(?=\S*[A-Za-z])(?=\S*\d)([^\s\"'`*,;()\[\]{}<>$]{6,200}+)(?![(\[{])",
     re.IGNORECASE,
 )
-SAID_AFTER = re.compile(r"[\w -]{0,24}?(?:[:=!(\"'`*]|\b(?:is|was|é|es|ist)\b)")
+ASSIGNMENT_AFTER = re.compile(r"[\w -]{0,24}?(?:[:=!(\"'`*]|\b(?:is|was|é|es|ist)\b)")
 PLACEHOLDER = re.compile(
     r"your|example|sample|placeholder|change.?me|dummy|xxx|\.\.\.|\*\*\*|^(?:password|passwd|string|username|email|required"
     r"|hidden|invalid|undefined|current-password|new-password|text|(?:sha|md|utf-?|base|int|oauth)\d+\W?\w*)$",
@@ -141,30 +141,34 @@ PLACEHOLDER = re.compile(
 LONG_WORD = re.compile(r"(?:\S{0,19}\s+)*+\S{20}")
 TOKEN_LIKE = re.compile(r"(?=[^\s\d]*\d)\S*?[A-Za-z0-9_-]{16}")
 BEFORE, AFTER = 120, 300
-"""Characters around a hint that the finders of secrets see, within its line: some of them are quadratic."""
+"""Characters around a hint, within its line, that are searched for secrets: some of the expressions are quadratic."""
 
 
 def redact(text: str) -> tuple[str, Counter[str]]:
-    """The text with marks such as [EMAIL] in it, and how many of each were put in. Doing it again changes nothing.
+    """Replace secrets and personal numbers by marks. Redacting the result changes nothing.
 
-    Phone numbers: international ones, American ones written in groups, and others after a word such as `tel` or
-    `call me at`; valid ones only, by libphonenumber. Cards: by issuer and Luhn. IBANs: by country, length and mod 97.
+    Phone numbers: international numbers, American numbers written in groups, and other numbers after a word such as
+    `tel` or `call me at`, if libphonenumber takes them for valid. Cards: by issuer and Luhn checksum. IBANs: by
+    country, length and mod 97.
+
+    Returns:
+        The text, and how many marks of each kind it got.
     """
     counts: Counter[str] = Counter()
     while True:
         cleaned = _once(text, counts)
         if cleaned == text:
             return text, counts
-        text = cleaned  # what stood beside a mark may now be read differently
+        text = cleaned  # the text next to a mark may match now
 
 
 def _once(text: str, counts: Counter[str]) -> str:
-    low = text.replace("İ", "I").lower()  # that letter alone would change the length
+    low = text.replace("İ", "I").lower()  # the only letter whose lower case has another length
     text, before = _put("SECRET", text, _secrets(text, low), counts), text
     if text is not before:
         low = text.replace("İ", "I").lower()
     if "@" in text:
-        text = _put("EMAIL", text, (found.span() for found in EMAIL.finditer(text)), counts)
+        text = _put("EMAIL", text, (match.span() for match in EMAIL.finditer(text)), counts)
     if DIGITS.search(text):
         text = _put("IBAN", text, _ibans(text), counts)
         text = _put("CARD", text, _cards(text), counts)
@@ -175,33 +179,33 @@ def _once(text: str, counts: Counter[str]) -> str:
 
 
 def _put(mark: str, text: str, spans: Iterable[Span], counts: Counter[str]) -> str:
-    """Replace spans; of two that overlap, the first and longer one."""
-    parts, done = [], 0
+    """Replace spans by a mark; of two that overlap, the one that starts first, then the longer one."""
+    parts, position = [], 0
     for start, end in sorted(set(spans), key=lambda span: (span[0], -span[1])):
-        if start >= done and not MARK.fullmatch(text, start, end):
-            parts += [text[done:start], f"[{mark}]"]
+        if start >= position and not MARK.fullmatch(text, start, end):
+            parts += [text[position:start], f"[{mark}]"]
             counts[mark] += 1
-            done = end
-    return "".join([*parts, text[done:]]) if parts else text
+            position = end
+    return "".join([*parts, text[position:]]) if parts else text
 
 
 def _ibans(text: str) -> Iterator[Span]:
-    for found in IBAN.finditer(text):
-        end, left = found.start(), IBAN_LENGTHS.get(found[0][:2], 0)
-        while left and end < found.end():
+    for match in IBAN.finditer(text):
+        end, left = match.start(), IBAN_LENGTHS.get(match[0][:2], 0)
+        while left and end < match.end():
             left -= text[end] != " "
             end += 1
-        bare = text[found.start() : end].replace(" ", "")
+        bare = text[match.start() : end].replace(" ", "")
         whole = not left and not (end < len(text) and text[end].isalnum())
         if whole and bare and int("".join(str(int(sign, 36)) for sign in bare[4:] + bare[:4])) % 97 == 1:
-            yield found.start(), end
+            yield match.start(), end
 
 
 def _cards(text: str) -> Iterator[Span]:
-    for found in CARD.finditer(text):
-        digits = re.sub(r"\D", "", found[0])
+    for match in CARD.finditer(text):
+        digits = re.sub(r"\D", "", match[0])
         if CARD_ISSUERS.fullmatch(digits) and _luhn(digits):
-            yield found.span()
+            yield match.span()
 
 
 def _luhn(digits: str) -> bool:
@@ -211,23 +215,23 @@ def _luhn(digits: str) -> bool:
 
 
 def _phones(text: str) -> Iterator[Span]:
-    for found in ABROAD.finditer(text):
-        written = found[0]
+    for match in ABROAD.finditer(text):
+        written = match[0]
         while len(written) > 8 and not _valid(re.sub("^00", "+", written), None):
             written = re.sub(r"[ \u00a0./-]?[^ \u00a0./-]*$", "", written)  # what follows may be another number
         if written.count(")") > written.count("("):
             written = written.removesuffix(")")
         if len(written) > 8:
-            yield found.start(), found.start() + len(written)
-    for found in AMERICAN.finditer(text):
-        if "-" in found[0] or "." in found[0] or "(" in found[0] or _valid(found[0], "US"):
-            yield found.span()
+            yield match.start(), match.start() + len(written)
+    for match in AMERICAN.finditer(text):
+        if "-" in match[0] or "." in match[0] or "(" in match[0] or _valid(match[0], "US"):
+            yield match.span()
 
 
 def _named_phones(text: str) -> Iterator[Span]:
-    for found in NAMED.finditer(text):
-        if not DATE.search(found[1]) and any(_valid(found[1], region) for region in REGIONS):
-            yield found.span(1)
+    for match in NAMED.finditer(text):
+        if not DATE.search(match[1]) and any(_valid(match[1], region) for region in REGIONS):
+            yield match.span(1)
 
 
 def _valid(number: str, region: str | None) -> bool:
@@ -239,14 +243,14 @@ def _valid(number: str, region: str | None) -> bool:
 
 def _secrets(text: str, low: str) -> Iterator[Span]:
     if "-----BEGIN" in text:
-        yield from (found.span() for found in PEM.finditer(text))
+        yield from (match.span() for match in PEM.finditer(text))
     if "://" in text and "@" in text:
         links = _windows(text, [(place, place) for place in _places(text, "://")])
         yield from _spans(URL_PASSWORD, 1, text, links)
     compared = "==" in text or "!=" in text
     hints = [place for hint in HINTS if hint in low for place in _places(low, hint)]
-    named = _windows(text, [(place, place) for place in hints if compared or SAID_AFTER.match(low, place)])
-    for start, end in _spans(SAID, 1, text, named):
+    named = _windows(text, [(place, place) for place in hints if compared or ASSIGNMENT_AFTER.match(low, place)])
+    for start, end in _spans(ASSIGNMENT, 1, text, named):
         value = text[start:end].rstrip(".:!?")
         if len(value) >= 6 and not PLACEHOLDER.search(value):
             yield start, start + len(value)
@@ -254,7 +258,7 @@ def _secrets(text: str, low: str) -> Iterator[Span]:
         for window in named:
             yield from (each.span(group) for each in expression.finditer(text, *window) if _is_secret(each, group))
     if LONG_WORD.match(text):
-        words = [found.span() for found in re.finditer(r"\S{20,}", text) if TOKEN_LIKE.match(found[0])]
+        words = [match.span() for match in re.finditer(r"\S{20,}", text) if TOKEN_LIKE.match(match[0])]
         long = _windows(text, words)
         for expression, group in PROVIDERS:
             yield from _spans(expression, group, text, long)
@@ -268,28 +272,28 @@ def _places(text: str, word: str) -> Iterator[int]:
 
 
 def _windows(text: str, spans: list[Span]) -> list[Span]:
-    """The surroundings of each span within its line; those that overlap become one."""
-    found: list[Span] = []
+    """The surroundings of each span within its line, merged where they overlap."""
+    windows: list[Span] = []
     for start, end in sorted(spans):
         low = max(start - BEFORE, text.rfind("\n", max(start - BEFORE, 0), start) + 1, 0)
         high = text.find("\n", end, end + AFTER)
         high = min(end + AFTER, len(text)) if high < 0 else high
-        if found and low <= found[-1][1]:
-            found[-1] = (found[-1][0], max(high, found[-1][1]))
+        if windows and low <= windows[-1][1]:
+            windows[-1] = (windows[-1][0], max(high, windows[-1][1]))
         else:
-            found.append((low, high))
-    return found
+            windows.append((low, high))
+    return windows
 
 
 def _spans(expression: re.Pattern[str], group: int, text: str, windows: list[Span]) -> Iterator[Span]:
     for window in windows:
-        yield from (found.span(group) for found in expression.finditer(text, *window))
+        yield from (match.span(group) for match in expression.finditer(text, *window))
 
 
-def _is_secret(found: re.Match[str], group: int) -> bool:
-    """Whether a quoted value beside `password` and the like is one. Words are, only for what is called a password."""
-    value = found[group]
-    name = found[0].replace(value, "").lower()
+def _is_secret(match: re.Match[str], group: int) -> bool:
+    """Whether a quoted value next to a word such as `password` is a secret. A plain word is one only for a password."""
+    value = match[group]
+    name = match[0].replace(value, "").lower()
     plain = value.isalpha() and not ("pass" in name or "pwd" in name or "contrase" in name)
     tests: tuple[Callable[[str], bool], ...] = (
         heuristic.is_templated_secret,

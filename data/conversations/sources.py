@@ -1,4 +1,4 @@
-"""Files, folders and zip archives as streams of lines or of JSON values, none of which is ever read whole."""
+"""Files, folders and zip archives as streams of lines or of JSON values. No file is ever read whole."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from moltlm.data.errors import BadInput
 
 SUFFIXES = (".json", ".jsonl", ".ndjson", ".md", ".markdown", ".txt")
 LIMIT = 64 << 20
-"""A line or conversation of more than this many bytes (characters, within a JSON array) is an error."""
+"""Maximum size of a line or a conversation, in bytes (in characters, within a JSON array)."""
 
 CHUNK = 1 << 20
 HEAD = 1 << 18
@@ -39,7 +39,7 @@ BROKEN_ARCHIVE = (
     ValueError,
     RuntimeError,
 )
-"""What zipfile raises, over the kinds of damage; NotImplementedError, of an unknown compression, is a RuntimeError."""
+"""What zipfile raises for a damaged archive. NotImplementedError, for an unknown compression, is a RuntimeError."""
 
 INCOMPLETE = "Unterminated string"
 DECODE = json.JSONDecoder().raw_decode
@@ -47,12 +47,12 @@ DECODE = json.JSONDecoder().raw_decode
 
 @dataclass(frozen=True)
 class Source:
-    """Something to read: `name` is for people (`export.zip/chats/a.json`), `stem` names what comes from it."""
+    """A file to read. `name` is for people (`export.zip/chats/a.json`), `stem` is the source of its exchanges."""
 
     name: str
     stem: str
     named: bool
-    """Whether the user asked for this very file, so that it has to be readable; others may be passed over."""
+    """Whether the user named this file: it must be readable. Other files may be skipped."""
     open: Callable[[], BinaryIO]
 
     def bad(self, what: str, fix: str = "") -> BadInput:
@@ -61,8 +61,15 @@ class Source:
 
 @contextmanager
 def sources(path: Path, skip: Callable[[str, str], None]) -> Iterator[Iterator[Source]]:
-    """Every file that may hold conversations: the file, what is in the folder, or the members of the zip archive, in
-    sorted order. `skip` is told the name of each other one and why. Raises BadInput for a path that is not there."""
+    """Every file that may hold conversations, in sorted order: the file itself, the files in the folder, or the members
+    of the zip archive.
+
+    Args:
+        skip: called with the name of each other file and the reason for skipping it.
+
+    Raises:
+        BadInput: for a path that does not exist or is no file and no folder.
+    """
     if path.is_dir():
         yield _folder(path, skip)
     elif not path.exists():
@@ -178,7 +185,7 @@ class _Member(io.RawIOBase):
 
 
 def head(source: Source) -> bytes:
-    """The first 256 KiB, without a byte order mark. Raises BadInput for what is not UTF-8 by its looks."""
+    """The first 256 KiB, without a byte order mark. Raises BadInput if they are clearly not UTF-8."""
     with source.open() as file:
         start = file.read(HEAD)
     if start.startswith(BOMS) or b"\0" in start:
@@ -188,7 +195,7 @@ def head(source: Source) -> bytes:
 
 
 def lines(source: Source) -> Iterator[tuple[int, str]]:
-    """Line numbers from 1, and lines without their end. Raises BadInput for one too long or not UTF-8."""
+    """Line numbers from 1, and lines without their line break. Raises BadInput for a line over LIMIT or not UTF-8."""
     at = 0
     with source.open() as file:
         number = 0
@@ -220,7 +227,7 @@ def parse(text: str) -> Any:
 
 
 def json_lines(source: Source) -> Iterator[tuple[str, Any]]:
-    """The place (`line 3`) and the value of each line that is not blank. Raises BadInput for a malformed one."""
+    """The place (`line 3`) and the value of each line that is not blank. Raises BadInput for a malformed line."""
     for number, text in lines(source):
         if text and not text.isspace():
             try:
@@ -235,9 +242,11 @@ def json_lines(source: Source) -> Iterator[tuple[str, Any]]:
 def json_values(source: Source) -> Iterator[tuple[str, Any]]:
     """The place and the value of each element of a JSON array, or of each value of a file that is no array.
 
-    One element at a time is held, by the scanner of the standard library. (ijson, made for this, ends the process on
-    deep nesting and on numbers of thousands of digits, and holds a string of any length.) Raises BadInput for what is
-    malformed, cut off, nested too deep, or over LIMIT.
+    Memory holds one element at a time, which the scanner of the standard library decodes. (ijson, made for this, ends
+    the process on deep nesting and on numbers of thousands of digits, and holds a string of any length.)
+
+    Raises:
+        BadInput: for a value that is malformed, cut off, nested too deep, or over LIMIT.
     """
     with source.open() as file:
         buffer = _Buffer(source, file)
@@ -264,7 +273,7 @@ def json_values(source: Source) -> Iterator[tuple[str, Any]]:
 
 
 class _Buffer:
-    """Decoded text from `at` on, and more on demand."""
+    """The decoded text from position `at` on; more is read on demand."""
 
     def __init__(self, source: Source, file: BinaryIO) -> None:
         self.source, self.file = source, file
@@ -298,7 +307,7 @@ class _Buffer:
             self.more(CHUNK)
 
     def value(self, number: int) -> Any:
-        """The value at `at`. Reads twice as far each time that it turns out not to be whole."""
+        """The value at `at`. Doubles the text each time the value turns out to be incomplete."""
         while True:
             try:
                 value, end = DECODE(self.text, self.at)
@@ -312,10 +321,10 @@ class _Buffer:
             except (RecursionError, ValueError) as error:
                 deep = isinstance(error, RecursionError)
                 raise self.bad("nested too deep" if deep else str(error), number) from None
-            held = len(self.text) - self.at
-            if held > LIMIT:
+            pending = len(self.text) - self.at
+            if pending > LIMIT:
                 raise self.bad(f"larger than {LIMIT >> 20} MiB", number)
-            self.more(min(max(CHUNK, held), LIMIT + CHUNK - held))
+            self.more(min(max(CHUNK, pending), LIMIT + CHUNK - pending))
 
     def bad(self, why: str, number: int, at: int | None = None) -> BadInput:
         line = self.lines + self.text.count("\n", 0, self.at if at is None else at) + 1

@@ -6,8 +6,10 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 
-from moltlm.data.conversations.formats import TRANSCRIPT, Conversation, FileReport, Turn
 from moltlm.data.conversations.sources import LIMIT, Source, lines
+from moltlm.data.conversations.turns import Conversation, FileReport, Turn
+
+TRANSCRIPT = "transcript"
 
 LABEL = r"(?P<label>[^\W\d_][\w.'’ -]{0,30}?)(?: ?[(\[][^)\]\n]{1,40}[)\]])?"
 STYLES = {
@@ -27,13 +29,16 @@ RULE = re.compile(r"\s*(?:-{3,}|\*{3,}|_{3,})\s*$")
 
 
 def style_of(head: str) -> tuple[str, dict[str, str]] | None:
-    """How turns begin in a text, and the role of each speaker (lower-case); None if it is no transcript.
+    """Detect how turns begin in a text, and who speaks.
 
-    The speakers are the known names of both sides in one style; or a known one and the other name that is written most
-    often; or, with no known one, the only two names if each comes twice, the first of them the user.
+    The speakers are the known names of both sides in one style; or a known name and the commonest of the other names;
+    or, without a known name, the only two names, if each comes at least twice. The first of those two is the user.
+
+    Returns:
+        The key of STYLES, and the role of each speaker in lower case; None if the text is no transcript.
     """
     for style, expression in STYLES.items():
-        labels = [found["label"].lower() for line in _unfenced(head) if (found := expression.match(line))]
+        labels = [match["label"].lower() for line in _unfenced(head) if (match := expression.match(line))]
         roles = _roles(labels)
         if roles:
             return style, roles
@@ -69,18 +74,18 @@ def _unfenced(text: str) -> Iterator[str]:
 
 
 def _fence(fence: str, line: str) -> str:
-    """The code fence that is open after this line, if one is (CommonMark 4.5)."""
-    found = FENCE.match(line)
-    if not found:
+    """The code fence that is open after this line, or "" (CommonMark 4.5)."""
+    match = FENCE.match(line)
+    if not match:
         return fence
     if not fence:
-        return found[1]
-    closes = found[1][0] == fence[0] and len(found[1]) >= len(fence) and not found[2].strip()
+        return match[1]
+    closes = match[1][0] == fence[0] and len(match[1]) >= len(fence) and not match[2].strip()
     return "" if closes else fence
 
 
 def conversations(style: str, roles: dict[str, str], source: Source, report: FileReport) -> Iterator[Conversation]:
-    """The one conversation that a transcript is. `style` and `roles` are those that `style_of` finds."""
+    """Read a transcript, which is one conversation. `style` and `roles` are those that `style_of` returns."""
     report.format = TRANSCRIPT
     report.conversations += 1
     yield Conversation("the transcript", _turns(style, roles, source, report), source.stem)
@@ -88,38 +93,38 @@ def conversations(style: str, roles: dict[str, str], source: Source, report: Fil
 
 def _turns(style: str, roles: dict[str, str], source: Source, report: FileReport) -> Iterator[Turn]:
     """Raises BadInput for a code fence that is never closed although speakers follow, and for a turn over LIMIT."""
-    role, held, size = "", [], 0
+    role, pending, size = "", [], 0
     fence, opened, swallowed = "", 0, False
     for number, line in lines(source):
-        found = None if fence else STYLES[style].match(line)
+        match = None if fence else STYLES[style].match(line)
         before, fence = fence, _fence(fence, line)
         if fence and not before:
             opened, swallowed = number, False
         swallowed = swallowed or bool(before and _speaks(style, roles, line))
-        if found and found["label"].lower() in roles:
-            yield from _turn(role, held, report)
-            role, held, size = roles[found["label"].lower()], [found["text"] or ""], 0
+        if match and match["label"].lower() in roles:
+            yield from _turn(role, pending, report)
+            role, pending, size = roles[match["label"].lower()], [match["text"] or ""], 0
         else:
-            held.append(line)
+            pending.append(line)
             size += len(line)
             if size > LIMIT:
                 raise source.bad(f", line {number}: one turn is larger than {LIMIT >> 20} MiB.")
     if fence and swallowed:
         fix = f"Close it with {fence} where the code ends: sed -n {opened}p '{source.name}'"
         raise source.bad(f", line {opened}: a code fence is opened and never closed, and speakers follow it.", fix)
-    yield from _turn(role, held, report)
+    yield from _turn(role, pending, report)
 
 
 def _speaks(style: str, roles: dict[str, str], line: str) -> bool:
-    found = STYLES[style].match(line)
-    return found is not None and found["label"].lower() in roles
+    match = STYLES[style].match(line)
+    return match is not None and match["label"].lower() in roles
 
 
-def _turn(role: str, held: list[str], report: FileReport) -> Iterator[Turn]:
-    """Without the rule that many tools put between turns. What comes before the first speaker is noise."""
-    while held and (not held[-1].strip() or RULE.match(held[-1])):
-        held.pop()
-    text = "\n".join(held).strip()
+def _turn(role: str, lines: list[str], report: FileReport) -> Iterator[Turn]:
+    """The turn without the rule that many tools put between turns. Text before the first speaker is noise."""
+    while lines and (not lines[-1].strip() or RULE.match(lines[-1])):
+        lines.pop()
+    text = "\n".join(lines).strip()
     if role in ("user", "assistant"):
         yield Turn(role, text)
     elif text:

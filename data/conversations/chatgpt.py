@@ -1,0 +1,85 @@
+"""The conversations.json of ChatGPT: a tree of messages for each conversation."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from moltlm.data.conversations.format import Format
+from moltlm.data.conversations.turns import NOISE, ROLES, Fail, FileReport, Record, Turn, noise_kind, turn_of
+
+CITATION = re.compile("\ue200[^\ue201]*\ue201|【\\d+[^】]{0,80}†[^】]{0,80}】|[\ue200-\ue206]")
+
+
+def _read(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    """The path from the root to `current_node`. Answers on other branches were regenerated, and are dropped."""
+    nodes = record["mapping"]
+    if not all(isinstance(node, dict) for node in nodes.values()):
+        raise fail("a node of `mapping` is not an object.")
+    node_id = record.get("current_node")
+    path: dict[str, Record] = {}
+    node_id = node_id if isinstance(node_id, str) and node_id in nodes else _latest_leaf(nodes)
+    while isinstance(node_id, str) and node_id in nodes:
+        if node_id in path:
+            raise fail("the parents in `mapping` go round in a circle.")
+        path[node_id] = nodes[node_id]
+        node_id = nodes[node_id].get("parent")
+    branches = FileReport("")
+    for name, node in nodes.items():
+        if name not in path:
+            for turn in _turns(node.get("message"), branches, fail):
+                report.drop_answer(turn, "alternative branch")
+    for node in reversed(path.values()):
+        yield from _turns(node.get("message"), report, fail)
+
+
+def _latest_leaf(nodes: dict[str, Record]) -> str | None:
+    """The leaf with the latest time, for an export without `current_node`."""
+    leaves = [
+        (time if isinstance(time := (node.get("message") or {}).get("create_time"), int | float) else 0, name)
+        for name, node in nodes.items()
+        if not node.get("children") and isinstance(node.get("message"), dict | None)
+    ]
+    return max(leaves)[1] if leaves else None
+
+
+def _turns(message: Any, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    if message is None:
+        return
+    author, content = (message.get("author"), message.get("content")) if isinstance(message, dict) else (None, None)
+    if not isinstance(author, dict) or not isinstance(content, dict | None):
+        raise fail("a message in `mapping` has no author or no content.")
+    role, metadata = ROLES.get(str(author.get("role")).lower(), "system"), message.get("metadata")
+    content, metadata = content or {}, metadata if isinstance(metadata, dict) else {}
+    kind, parts = str(content.get("content_type", "text")), content.get("parts")
+    if role in NOISE:
+        report.noise[NOISE[role]] += 1
+    elif metadata.get("is_visually_hidden_from_conversation") or "editable_context" in kind:
+        report.noise["hidden message"] += 1
+    elif message.get("recipient") not in (None, "all"):
+        report.noise["tool call"] += 1
+    elif kind not in ("text", "multimodal_text"):
+        report.noise["tool call" if kind == "code" else noise_kind(kind)] += 1
+    else:
+        for turn in turn_of(role, _blocks(parts), report, fail):
+            text, count = CITATION.subn("", turn.text) if not turn.text.isascii() else (turn.text, 0)
+            report.noise["citation mark"] += count
+            yield turn._replace(text=text)
+
+
+def _blocks(parts: Any) -> list[Any]:
+    """The parts as blocks. A part that was dictated has its words as `text`, but another type than "text"."""
+    return [
+        {"type": "text", "text": part["text"]} if isinstance(part, dict) and part.get("text") else part
+        for part in (parts if isinstance(parts, list) else [parts])
+        if part is not None
+    ]
+
+
+CHATGPT = Format(
+    "ChatGPT export",
+    "the conversations.json of ChatGPT (`mapping`)",
+    lambda record: isinstance(record.get("mapping"), dict),
+    _read,
+)

@@ -1,0 +1,170 @@
+"""What all formats of conversations share: turns, the report of a file, and messages with a role and a content."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from moltlm.data.errors import BadInput
+
+Record = dict[str, Any]
+Fail = Callable[[str], BadInput]
+"""Makes the error for what is wrong with a record; it names the file and the place."""
+
+ROLES = {
+    **dict.fromkeys(("user", "human", "prompter"), "user"),
+    **dict.fromkeys(("assistant", "gpt", "ai", "model", "bot", "chatgpt", "claude", "bing", "bard"), "assistant"),
+    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("tool", "function", "toolresult", "ipython", "observation", "function_response"), "tool"),
+    **dict.fromkeys(("function_call", "tool_call"), "call"),
+}
+NOISE = {"system": "system message", "tool": "tool result", "call": "tool call"}
+"""Roles whose messages are no turns, and the kind of noise under which they are counted."""
+TEXT_BLOCKS = ("text", "input_text", "output_text")
+THINK = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
+HARNESS = re.compile(
+    r"<(system-reminder|environment_context|user_instructions|command-name|command-message|command-args|bash-input"
+    r"|bash-stdout|bash-stderr|local-command-stdout|local-command-stderr|local-command-caveat|INSTRUCTIONS)>.*?</\1>"
+    r"|\[Request interrupted by user[^\]]*\]",
+    re.DOTALL,
+)
+"""What coding agents put into a user's turns that the user did not write."""
+
+
+class Turn(NamedTuple):
+    """What one side says.
+
+    `noisy`: something was removed from it. `context_only`: it may precede an answer, but is never learned as one.
+    """
+
+    role: str
+    text: str
+    noisy: bool = False
+    context_only: bool = False
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """Turns in order, where they are in the file, and the labels of their exchanges."""
+
+    place: str
+    turns: Iterable[Turn]
+    source: str
+    topic: str = ""
+    trait: str = ""
+
+
+@dataclass
+class FileReport:
+    """What one file contained. `turns` counts assistant turns: each is an exchange or dropped."""
+
+    name: str
+    format: str = ""
+    conversations: int = 0
+    turns: int = 0
+    exchanges: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+    noise: Counter[str] = field(default_factory=Counter)
+    """What was removed and is no assistant turn: tool calls and results, thinking, system messages, ..."""
+
+    def drop(self, reason: str) -> None:
+        """Count an assistant turn that becomes no exchange."""
+        self.turns += 1
+        self.dropped[reason] += 1
+
+    def drop_answer(self, turn: Turn, reason: str) -> None:
+        """As `drop`, if the turn is an assistant's and has a text."""
+        if turn.role == "assistant" and turn.text.strip():
+            self.drop(reason)
+
+
+def turns_of(messages: Any, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    """The turns of a list of messages, each with a role and a content under any of their usual names."""
+    if not isinstance(messages, list):
+        raise fail(f"`messages` is {type_name(messages)}, not a list.")
+    for message in messages:
+        if not isinstance(message, dict):
+            raise fail(f"a message is {type_name(message)}, not an object with a role and a content.")
+        name = next((message[key] for key in ("role", "from", "sender") if isinstance(message.get(key), str)), None)
+        content = next((message[key] for key in ("content", "value", "text") if key in message), "")
+        calls = message.get("tool_calls") or message.get("function_call")
+        role = ROLES.get((name or "").lower())
+        if role is None or (content == "" and not calls and not {"content", "value", "text"} & set(message)):
+            raise fail(f"a message needs a role ({', '.join(ROLES)}) and a content; found {name or 'no role'}.")
+        yield from turn_of(role, content, report, fail, calls=calls, context_only=message.get("weight") == 0)
+
+
+def turn_of(
+    role: str,
+    content: Any,
+    report: FileReport,
+    fail: Fail,
+    calls: Any = None,
+    context_only: bool = False,
+    clean: bool = False,
+) -> Iterator[Turn]:
+    """The turn of one message, or nothing: system and tool messages, and user messages of tool results, are noise.
+
+    Args:
+        role: one of the values of ROLES.
+        content: a text, or a list of blocks.
+        calls: the tool calls of the message, which are counted as noise.
+        clean: remove what a coding agent put into the text (HARNESS).
+    """
+    if role in NOISE:
+        report.noise[NOISE[role]] += 1
+        return
+    before, attachments = report.noise.total(), report.noise["attachment"]
+    text = _text(content, report.noise, fail)
+    if calls:
+        report.noise["tool call"] += len(calls) if isinstance(calls, list) else 1
+    if role == "assistant" and "<think" in text:
+        text, count = THINK.subn("", text)
+        report.noise["thinking"] += count
+    if clean and ("<" in text or "[Req" in text):
+        text, count = HARNESS.subn("", text)
+        report.noise["text of the harness"] += count
+    noisy = report.noise.total() > before
+    is_question = text.strip() or not noisy or report.noise["attachment"] > attachments
+    if role == "assistant" or is_question:
+        yield Turn(role, text, noisy, context_only)
+
+
+def _text(content: Any, noise: Counter[str], fail: Fail) -> str:
+    """The text of a content: a string, or a list of blocks, of which those without text are counted as noise."""
+    if content is None or isinstance(content, str):
+        return content or ""
+    if not isinstance(content, list):
+        raise fail(f"the content of a message needs a role and a text; its text is {type_name(content)}.")
+    texts = []
+    for block in content:
+        if isinstance(block, str):
+            texts.append(block)
+        elif not isinstance(block, dict):
+            raise fail(f"a block of a message's content is {type_name(block)}, neither text nor an object.")
+        elif block.get("type", "text") in TEXT_BLOCKS and isinstance(block.get("text"), str):
+            texts.append(block["text"])
+        else:
+            noise[noise_kind(str(block.get("type")))] += 1
+    return "\n\n".join(texts)
+
+
+def noise_kind(block_type: str) -> str:
+    """The kind of noise that a block or event of this type is."""
+    block_type = block_type.lower()
+    if "result" in block_type or "output" in block_type:
+        return "tool result"
+    if "tool" in block_type or "call" in block_type:
+        return "tool call"
+    if "think" in block_type or "reason" in block_type or "thought" in block_type:
+        return "thinking"
+    return "attachment"
+
+
+def type_name(value: Any) -> str:
+    """What a JSON value is, for an error message."""
+    names = {dict: "an object", list: "a list", str: "a text", bool: "true or false", type(None): "null"}
+    return names.get(type(value), "a number")
