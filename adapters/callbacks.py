@@ -20,7 +20,7 @@ class ProtectionMoments(TrainerCallback):
         self._trainer, self._protections = trainer, protections
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        self._protections.before_step(kwargs["model"])
+        self._protections.before_step(kwargs["model"], state.global_step + 1)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         report = self._protections.after_step(kwargs["model"], state.global_step)

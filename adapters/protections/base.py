@@ -134,11 +134,12 @@ class Protection:
     def penalty(self, model: Any, call: int) -> torch.Tensor | None:
         """A weighted scalar to add to the loss, the `call`-th (from 0) of this training, or None."""
 
-    def before_step(self, model: Any) -> None:
-        """Gradients are accumulated and clipped; they may be changed before the optimizer uses them."""
+    def before_step(self, model: Any, step: int) -> None:
+        """Gradients are accumulated and clipped; they may be changed before the optimizer uses them. Steps count from
+        1."""
 
     def after_step(self, model: Any, step: int) -> StepReport | None:
-        """The optimizer has moved the weights; they may be put elsewhere. Steps count from 1."""
+        """The optimizer has moved the weights; they may be put elsewhere."""
 
     def finish(self, model: Any, folder: Path) -> dict[str, Any]:
         """After the last step: the weights may be replaced and files written beside them. Returns what the adapter's
@@ -184,9 +185,9 @@ class ActiveProtections:
         present = [part for part in parts if part is not None]
         return torch.stack(present).sum() if present else None
 
-    def before_step(self, model: Any) -> None:
+    def before_step(self, model: Any, step: int) -> None:
         for member in self.members.values():
-            member.before_step(model)
+            member.before_step(model, step)
 
     def after_step(self, model: Any, step: int) -> StepReport:
         reports = [member.after_step(model, step) for member in self.members.values()]
