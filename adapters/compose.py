@@ -11,7 +11,7 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
-from moltlm.adapters import card, fit, mixture
+from moltlm.adapters import card, mixture, training
 from moltlm.adapters.serve import Served
 from moltlm.data.errors import BadInput
 
@@ -155,11 +155,11 @@ def save(served: Served, name: str, composition: Composition, folder: Path) -> N
     """As an ordinary adapter folder, which says what it is made of."""
     if not isinstance(served.model, PeftModel):
         raise BadInput("No adapter is loaded.", "Load some first.")
-    fit.save_adapter(served.model, folder, name)
+    training.save_adapter(served.model, folder, name)
     parts = [served.manifests[one] for one in composition.names]
     beneath = {label: value for part in parts for label, value in part.beneath.items()}
     beneath = {label: value for label, value in beneath.items() if label not in composition.names}
     of = {part.name: part.weights_sha256 for part in parts}
-    training = {**asdict(composition), "of": of}
+    record = {**asdict(composition), "of": of}
     last = parts[-1]
-    card.write(folder, card.Manifest(name, last.base, last.base_digest, last.precision, beneath, training))
+    card.write(folder, card.Manifest(name, last.base, last.base_digest, last.precision, beneath, record))

@@ -184,12 +184,6 @@ class ProtectConfig(Monitored):
         "and keep the weakest that is about as good as the best",
     )
 
-    @property
-    def replays(self) -> bool:
-        """Whether a term compares with replayed answers."""
-        terms = self.distill_weight or self.feature_weight or self.ewc_weight
-        return bool(self.task_memory or terms or self.subspace == "corda")
-
 
 class RouterConfig(Section):
     """Who answers, where each task has an adapter of its own and nobody says which task it is."""
@@ -226,6 +220,28 @@ class AdaptersConfig(Section):
     dpo: DpoConfig
     protect: ProtectConfig = ProtectConfig()
     router: RouterConfig = RouterConfig()
+
+    @property
+    def mixed_precision(self) -> bool:
+        """Whether losses are computed in bf16, which is so wherever the base computes in it. Trained tensors stay
+        fp32."""
+        model = self.model
+        return model.precision == "bf16" or (model.precision == "nf4" and model.compute_dtype == "bfloat16")
+
+    @property
+    def personality_protection(self) -> ProtectConfig:
+        """The protections of the personality stage, whose settings lie in `dpo` and `personality`."""
+        return ProtectConfig(
+            kl_weight=self.dpo.kl_weight,
+            anchor_batch=self.dpo.kl_batch,
+            ewc_weight=self.dpo.ewc_weight,
+            stop_kl=self.personality.stop_kl,
+            stop_every=self.personality.stop_every,
+        )
+
+    def micro_batch(self, batch: int) -> int:
+        """How many of a step's `batch` examples are in each micro-batch."""
+        return max(1, batch // self.train.gradient_accumulation)
 
     @model_validator(mode="after")
     def possible(self) -> AdaptersConfig:

@@ -12,7 +12,7 @@ import torch
 from peft import PeftModel
 
 from moltlm.adapters import base as bases
-from moltlm.adapters import card, compose, fit
+from moltlm.adapters import card, compose, training
 from moltlm.adapters.config import ModelConfig
 from moltlm.adapters.serve import Served, TextModel
 from moltlm.data import state as states
@@ -70,7 +70,7 @@ def adapter(
     served = _stacked(bases.load(config), folders)
     model, names = served.model, served.adapters
     if len(names) == 1 and isinstance(model, PeftModel):
-        fit.save_adapter(model, out, names[0])
+        training.save_adapter(model, out, names[0])
         card.write(out, served.manifests[names[0]])
         return compose.Composition("cat", names, [1.0], compose.rank_of(model, names[0]), 0.0)
     made = compose.compose(served, names, WHOLE, method, rank=rank)

@@ -1,4 +1,4 @@
-"""Frozen stays frozen: hashes of every tensor that a stage must not move, taken before and compared after."""
+"""Hashes of every tensor that a training must not change, taken before it and compared after it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from moltlm.data.errors import MoltError
 
 
 def hashes(named: Iterable[tuple[str, torch.Tensor]]) -> dict[str, str]:
-    """Name to hash of a tensor's bytes, wherever it lives and whatever its dtype."""
+    """Hashes of the tensors' bytes by name, on any device and of any dtype."""
     return {name: _hash(tensor) for name, tensor in named}
 
 
@@ -22,31 +22,35 @@ def _hash(tensor: torch.Tensor) -> str:
 
 
 def trainable(model: Any) -> Iterator[tuple[str, torch.Tensor]]:
-    """What a trainer would move, by name."""
+    """The parameters that a trainer would change, by name."""
     return ((name, value) for name, value in model.named_parameters() if value.requires_grad)
 
 
-def split(model: Any, trainable: set[str]) -> tuple[dict[str, str], dict[str, str]]:
-    """Hashes of the tensors (parameters and buffers) outside and inside `trainable`."""
-    everything = hashes([*model.named_parameters(), *model.named_buffers()])
-    frozen = {name: value for name, value in everything.items() if name not in trainable}
-    return frozen, {name: value for name, value in everything.items() if name in trainable}
+def hash_trained(model: Any, names: set[str]) -> dict[str, str]:
+    """Hashes of the parameters with these names."""
+    return hashes((name, value) for name, value in model.named_parameters() if name in names)
+
+
+def hash_frozen(model: Any, names: set[str]) -> dict[str, str]:
+    """Hashes of all parameters and buffers but those with these names."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    return hashes((name, value) for name, value in tensors if name not in names)
 
 
 def check(before: dict[str, str], after: dict[str, str], stage: str) -> int:
-    """The number of frozen tensors, all unchanged. Raises MoltError naming those that moved."""
-    moved = [name for name, value in before.items() if after.get(name) != value]
-    if moved:
-        raise MoltError(f"{stage}: {len(moved)} frozen tensors changed, first {moved[0]}. The result is not kept.")
+    """The number of frozen tensors, all unchanged. Raises MoltError when one did."""
+    changed = [name for name, value in before.items() if after.get(name) != value]
+    if changed:
+        raise MoltError(f"{stage}: {len(changed)} frozen tensors changed, first {changed[0]}. The result is not kept.")
     return len(before)
 
 
-def check_moved(before: dict[str, str], after: dict[str, str], stage: str) -> int:
-    """The number of trainable tensors, all changed. Raises MoltError naming one that did not move."""
-    still = [name for name, value in before.items() if after.get(name) == value]
-    if still:
+def check_changed(before: dict[str, str], after: dict[str, str], stage: str) -> int:
+    """The number of trainable tensors, all changed. Raises MoltError when one did not."""
+    unchanged = [name for name, value in before.items() if after.get(name) == value]
+    if unchanged:
         raise MoltError(
-            f"{stage}: {len(still)} of {len(before)} trainable tensors did not move, first {still[0]}.",
+            f"{stage}: {len(unchanged)} of {len(before)} trainable tensors did not move, first {unchanged[0]}.",
             "Raise the learning rate or the steps: at 1e-6 adapters hardly move.",
         )
     return len(before)

@@ -10,8 +10,9 @@ from transformers import LlamaConfig, LlamaForCausalLM
 from trl import DPOConfig
 
 from moltlm.adapters.config import AdaptersConfig
-from moltlm.adapters.train import preferences
+from moltlm.adapters.protections.base import ActiveProtections
 from moltlm.adapters.trainers import PersonalityTrainer
+from moltlm.adapters.training_data import preferences
 from moltlm.data.types import Pair
 
 
@@ -55,7 +56,7 @@ def seen(config: AdaptersConfig, tokenizer: Any, pair: Pair) -> Seen:
             train_dataset=preferences([pair]),
             processing_class=tokenizer,
             reference="none",
-            penalties=[],
+            protections=ActiveProtections({}),
         )
     dataset: Any = trainer.train_dataset
     if not len(dataset):

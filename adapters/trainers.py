@@ -1,10 +1,11 @@
-"""TRL's DPO and SFT trainers with four things changed: an LM head that scores only what counts, a reference that is
-explicit, penalties added to the loss, and checkpoints that hold what is trained and nothing else."""
+"""TRL's trainers with four changes: an LM head that scores only positions with a label, an explicit reference, the
+moments of the protections, and checkpoints that hold what is trained and nothing else."""
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +16,15 @@ from datasets import Dataset
 from safetensors.torch import load_file, save_file
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
-from trl import DPOTrainer, GRPOTrainer, SFTTrainer
+from trl import DPOTrainer, GRPOConfig, GRPOTrainer, SFTTrainer
 from trl.experimental.orpo import ORPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
 from moltlm.adapters import frozen
-from moltlm.adapters.callbacks import Average
-from moltlm.adapters.penalties import Penalty
+from moltlm.adapters.callbacks import ProtectionMoments
+from moltlm.adapters.protections.base import ActiveProtections
+from moltlm.adapters.self_distillation import SelfDistillation
+from moltlm.data.types import Message
 
 _SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
 
@@ -32,8 +35,8 @@ def add_compact_lm_head(
     """TRL's `add_fused_lm_head` for machines without Triton: projects only the positions that have a label.
 
     TRL 1.16 scores prompt and padding too there, over many fp32 passes; this is the plain linear layer and
-    cross-entropy, 2.4 times faster on two CPU cores. `entropy` and `mean_logits`, which only feed logs, are NaN where
-    they were not asked for; the others keep the meaning that TRL gives them.
+    cross-entropy, 2.4 times faster on two CPU cores. `entropy` and `mean_logits`, which only feed logs, are NaN; the
+    other outputs keep the meaning that TRL gives them.
     """
     config = model.config.get_text_config()
     special = any(getattr(config, name, None) not in (None, 1, 1.0) for name in _SCALED_LOGITS)
@@ -51,12 +54,12 @@ def add_compact_lm_head(
         labels = labels[:, 1:]
         mask = labels != -100
         logits = model.get_output_embeddings()(hidden[mask]).float()
-        found = -F.cross_entropy(logits, labels[mask], reduction="none")
+        token_log_probs = -F.cross_entropy(logits, labels[mask], reduction="none")
         with torch.no_grad():
             top = logits.argmax(-1) == labels[mask]
-        zeros = torch.zeros(mask.shape, dtype=found.dtype, device=found.device)
+        zeros = torch.zeros(mask.shape, dtype=token_log_probs.dtype, device=token_log_probs.device)
         unknown = zeros.masked_fill(mask, torch.nan)
-        log_probs = zeros.masked_scatter(mask, found)
+        log_probs = zeros.masked_scatter(mask, token_log_probs)
         return FusedCausalLMOutput(
             loss=-log_probs.sum() / mask.sum().clamp(min=1),
             log_probs=log_probs,
@@ -74,49 +77,47 @@ trl.trainer.sft_trainer.add_fused_lm_head = add_compact_lm_head
 
 
 TRAINED = "trained.safetensors"
-AVERAGE = "average."
+PROTECTION = "protection:"
+"""Prefix of what protections carry in a checkpoint."""
 
 
 class StageTrainer:
-    """What all trainers here share. Penalties are added to the loss; what is to be trained stays fp32 whatever TRL
-    makes of it; checkpoints hold exactly that, and its running average. The Trainer's own way back would activate and
-    unfreeze the first adapter only."""
+    """What all trainers of this project share. Protections act at their moments; what is trained stays fp32 whatever
+    TRL does with it; checkpoints hold exactly that, and the protections' state. The Trainer's own way to load a
+    checkpoint would activate and unfreeze the first adapter only."""
 
-    average: Average | None = None
-
-    def __init__(self, *args: Any, penalties: list[Penalty], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, protections: ActiveProtections, **kwargs: Any) -> None:
         trainer: Any = self
-        trainer.penalties, trainer._calls = penalties, 0
+        trainer.protections, trainer._calls = protections, 0
         trainable = _freeze(kwargs["model"])
         super().__init__(*args, **kwargs)
         _unfreeze(trainer.model, trainable)
+        if protections.members:
+            trainer.add_callback(ProtectionMoments(trainer, protections))
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         trainer: Any = self
         tensors = {name: value.detach() for name, value in frozen.trainable(trainer.model)}
-        if self.average is not None:
-            tensors |= {f"{AVERAGE}{name}": value for name, value in self.average.values.items()}
+        tensors |= {f"{PROTECTION}{name}": value for name, value in trainer.protections.state().items()}
         folder = Path(output_dir or trainer.args.output_dir)
         folder.mkdir(parents=True, exist_ok=True)
         save_file({name: value.contiguous().cpu() for name, value in tensors.items()}, folder / TRAINED)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         trainer: Any = self
-        found = load_file(Path(resume_from_checkpoint) / TRAINED)
+        tensors = load_file(Path(resume_from_checkpoint) / TRAINED)
         with torch.no_grad():
             for name, value in frozen.trainable(trainer.model):
-                value.copy_(found[name])
-        if self.average is not None:
-            self.average.values = {
-                name.removeprefix(AVERAGE): value.to(trainer.args.device)
-                for name, value in found.items()
-                if name.startswith(AVERAGE)
-            }
+                value.copy_(tensors[name])
+        carried = {
+            name.removeprefix(PROTECTION): value for name, value in tensors.items() if name.startswith(PROTECTION)
+        }
+        trainer.protections.load_state(carried)
         step = json.loads((Path(resume_from_checkpoint) / "trainer_state.json").read_text())["global_step"]
         trainer._calls = step * trainer.args.gradient_accumulation_steps
 
     def create_model_card(self, *args: Any, **kwargs: Any) -> None:
-        """None: ours is written when the training is done."""
+        """Nothing: `adapters.card` writes one when the training has ended."""
 
 
 class PersonalityTrainer(StageTrainer, DPOTrainer):
@@ -128,10 +129,10 @@ class PersonalityTrainer(StageTrainer, DPOTrainer):
     """
 
     def __init__(
-        self, *args: Any, reference: str = "start", penalties: list[Penalty], margin: float = 0.0, **kwargs: Any
+        self, *args: Any, protections: ActiveProtections, reference: str = "start", margin: float = 0.0, **kwargs: Any
     ) -> None:
         self._reference, self._margin = reference, margin
-        super().__init__(*args, penalties=penalties, **kwargs)
+        super().__init__(*args, protections=protections, **kwargs)
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         if self._reference == "none":
@@ -162,7 +163,7 @@ class PersonalityTrainer(StageTrainer, DPOTrainer):
 
 
 class OddsTrainer(StageTrainer, ORPOTrainer):
-    """ORPO (Hong et al. 2024, arXiv:2403.07691), with penalties."""
+    """ORPO (Hong et al. 2024, arXiv:2403.07691), with protections."""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._metrics: Any = {"train": defaultdict(list)}
@@ -176,9 +177,9 @@ class OddsTrainer(StageTrainer, ORPOTrainer):
 
 
 class RewardTrainer(StageTrainer, GRPOTrainer):
-    """GRPO (Shao et al. 2024, arXiv:2402.03300) without a reference of TRL's own, which for stacked adapters would be
-    the wrong one; with penalties. The order of the prompts depends on the epoch, so that a resumed training sees those
-    that it would have seen."""
+    """GRPO (Shao et al. 2024, arXiv:2402.03300) with protections, and without a reference of TRL's own, which would
+    be the wrong one for stacked adapters. The order of the prompts depends on the epoch, so a resumed training sees the
+    same prompts as an uninterrupted one."""
 
     def _get_train_sampler(self, dataset: Any = None) -> Any:
         sampler: Any = super()._get_train_sampler(dataset)
@@ -194,7 +195,7 @@ class RewardTrainer(StageTrainer, GRPOTrainer):
 
 
 class ChatTrainer(StageTrainer, SFTTrainer):
-    """SFT on completions, with penalties."""
+    """SFT on completions, with protections."""
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -205,14 +206,50 @@ class ChatTrainer(StageTrainer, SFTTrainer):
         return _penalised(self, result, model, return_outputs, share)
 
 
-class TermsTrainer(ChatTrainer):
-    """Only its penalties: the examples of its data set give the steps their rhythm and nothing else."""
+class SelfDistillationTrainer(ChatTrainer):
+    """Trains on `distillation` alone: the examples of the data set give the steps their rhythm and nothing else."""
+
+    def __init__(self, *args: Any, distillation: SelfDistillation, **kwargs: Any) -> None:
+        self._distillation = distillation
+        super().__init__(*args, **kwargs)
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
     ) -> Any:
-        nothing = torch.zeros((), device=model.device)
-        return _penalised(self, nothing, model, False, 1 / self.current_gradient_accumulation_steps)
+        trainer: Any = self
+        share = 1 / self.current_gradient_accumulation_steps
+        loss = self._distillation(model, trainer._calls) * share
+        return _penalised(self, loss, model, False, share)
+
+
+def reward_trainer(
+    arguments: dict[str, Any],
+    rows: list[tuple[list[Message], str]],
+    reward: Callable[[list[list[Message]], list[str], list[str]], list[float]],
+    group: int,
+    max_new_tokens: int,
+    **common: Any,
+) -> RewardTrainer:
+    """GRPO without a KL term of its own.
+
+    Args:
+        rows: prompts, each with the reference that `reward` gets beside the sampled answer.
+        group: answers to one prompt that are compared.
+        common: further arguments of the trainer.
+    """
+    settings = GRPOConfig(
+        **{key: value for key, value in arguments.items() if key != "max_length"},
+        num_generations=group,
+        max_completion_length=max_new_tokens,
+        beta=0.0,
+        temperature=1.0,
+    )
+
+    def score(prompts: list[Any], completions: list[Any], reference: list[str], **others: Any) -> list[float]:
+        return reward(prompts, [completion[0]["content"].strip() for completion in completions], reference)
+
+    dataset = Dataset.from_list([{"prompt": prompt, "reference": reference} for prompt, reference in rows])
+    return RewardTrainer(reward_funcs=score, args=settings, train_dataset=dataset, **common)
 
 
 def _freeze(model: Any) -> set[str]:
@@ -235,9 +272,13 @@ def _unfreeze(model: Any, trainable: set[str]) -> None:
 
 
 def _penalised(trainer: Any, result: Any, model: Any, return_outputs: bool, share: float = 1.0) -> Any:
-    if not trainer.penalties or not trainer.model.training:
+    """The loss with the penalties of the protections, times `share`."""
+    if not trainer.model.training:
         return result
-    extra = torch.stack([penalty(model, trainer._calls) for penalty in trainer.penalties]).sum() * share
+    penalty = trainer.protections.penalty(model, trainer._calls)
     trainer._calls += 1
+    if penalty is None:
+        return result
+    extra = penalty * share
     trainer._metrics["train"]["penalty"].append(float(extra.detach()))
     return (result[0] + extra, result[1]) if return_outputs else result + extra

@@ -17,7 +17,10 @@ import torch
 import typer
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
-from moltlm.adapters import base, fit, train
+from moltlm.adapters import base
+from moltlm.adapters.personality import PersonalityJob, train_personality
+from moltlm.adapters.task import TaskJob, train_task
+from moltlm.adapters.training import TrainingResult
 from moltlm.data import assets
 from moltlm.data.persona import user
 from moltlm.data.types import Exchange, Message, Pair
@@ -70,21 +73,40 @@ def _make(settings: Config, folder: Path) -> None:
     AutoTokenizer.from_pretrained(str(assets.model_path(assets.MODEL))).save_pretrained(folder)
 
 
-def _personality(settings: Config, folder: Path) -> fit.Trained:
+def _personality(settings: Config, folder: Path) -> TrainingResult:
     length = settings.pairs.max_new_tokens
     pairs = [
         Pair(str(k), _ask(k), _text(length, k), _text(length, k + 1)) for k in range(settings.personality.batch_size)
     ]
     neutral = [Exchange(_ask(k), _text(length, k + 2)) for k in range(8)]
     loaded = base.load(settings.model)
-    return train.train_personality(settings.adapters(), loaded, pairs, neutral, folder / "personality", 0)
+    return train_personality(
+        PersonalityJob(
+            config=settings.adapters(),
+            base=loaded,
+            folder=folder / "personality",
+            seed=0,
+            pairs=pairs,
+            neutral=neutral,
+        )
+    )
 
 
-def _task(settings: Config, folder: Path) -> fit.Trained:
+def _task(settings: Config, folder: Path) -> TrainingResult:
     name, task = next(iter(settings.tasks.items()))
     mix = [Exchange(_ask(k), _text(SMALL_ANSWER, k)) for k in range(STEPS * task.batch_size)]
-    beneath = {"personality": folder / "personality"}
-    return train.train_task(settings.adapters(), base.load(settings.model), name, task, mix, beneath, folder / name, 0)
+    return train_task(
+        TaskJob(
+            config=settings.adapters(),
+            base=base.load(settings.model),
+            folder=folder / name,
+            seed=0,
+            name=name,
+            adapters_below={"personality": folder / "personality"},
+            task=task,
+            mix=mix,
+        )
+    )
 
 
 def _ask(k: int) -> list[Message]:

@@ -136,7 +136,7 @@ def one(
     seed: int,
     folder: Path,
 ) -> dict[str, Any]:
-    from moltlm.adapters import train
+    from moltlm.adapters.task import TaskJob, train_task
     from moltlm.pipeline.stages import personality
 
     task = TASK.model_copy(update={"replay_ratio": ratio})
@@ -154,7 +154,18 @@ def one(
     shutil.rmtree(folder, ignore_errors=True)
     beneath = {"personality": personality.personality(run).folder}
     config = run.config.adapters()
-    train.train_task(config, base.load(run.config.model), "task", task, rows, beneath, folder, seed)
+    train_task(
+        TaskJob(
+            config=config,
+            base=base.load(run.config.model),
+            folder=folder,
+            seed=seed,
+            name="task",
+            adapters_below=beneath,
+            task=task,
+            mix=rows,
+        )
+    )
     return {"kept": len(kept), "topics": len({item.topic for item in kept}), **judge(folder, task, seed)}
 
 

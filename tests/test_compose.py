@@ -11,7 +11,7 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from moltlm.adapters import base, card, compose, fit, serve
+from moltlm.adapters import base, card, compose, serve, training
 from moltlm.adapters.config import ModelConfig
 from moltlm.data.errors import BadInput
 from moltlm.data.persona import user
@@ -31,7 +31,7 @@ def trained(
     for key, value in model.named_parameters():
         if "lora_" in key:
             torch.nn.init.normal_(value, std=std)
-    fit.save_adapter(model, folder, name)
+    training.save_adapter(model, folder, name)
     card.write(folder, card.Manifest(name, str(tiny), loaded.digest, "fp32", below or {}))
     return folder
 

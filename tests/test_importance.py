@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from moltlm.adapters import base, importance, train
+from moltlm.adapters import base, importance
 from moltlm.adapters.config import (
     AdaptersConfig,
     DpoConfig,
@@ -17,6 +17,7 @@ from moltlm.adapters.config import (
     PersonalityConfig,
     TrainSettings,
 )
+from moltlm.adapters.personality import PersonalityJob, train_personality
 from moltlm.adapters.serve import Served, encode_prompt
 from moltlm.data import replay, topk
 from moltlm.data.config import ReplayConfig
@@ -42,7 +43,7 @@ def served(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Served:
         personality=PersonalityConfig(method="sft", steps=20, batch_size=4, learning_rate=1e-2),
     )
     pairs = [Pair(str(i), row.prompt, row.answer, "x") for i, row in enumerate(ROWS)]
-    train.train_personality(config, base.load(model), pairs, [], folder, 0)
+    train_personality(PersonalityJob(config=config, base=base.load(model), folder=folder, seed=0, pairs=pairs))
     found = Served(base.load(model))
     found.load("personality", folder)
     return found

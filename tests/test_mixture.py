@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from moltlm.adapters import base, card, compose, fit, mixture, on_policy, serve, train
+from moltlm.adapters import base, card, compose, mixture, serve
 from moltlm.adapters.base import Base
 from moltlm.adapters.config import (
     AdaptersConfig,
@@ -21,7 +21,13 @@ from moltlm.adapters.config import (
     RouterConfig,
     TrainSettings,
 )
+from moltlm.adapters.grpo import GrpoJob, train_grpo
 from moltlm.adapters.mixture import Mixture
+from moltlm.adapters.personality import PersonalityJob, train_personality
+from moltlm.adapters.protections import Material
+from moltlm.adapters.task import TaskJob, train_task
+from moltlm.adapters.token_gates import TokenGatesJob, train_token_gates
+from moltlm.adapters.training import TrainingResult
 from moltlm.data import state as states
 from moltlm.data.config import TaskConfig
 from moltlm.data.errors import BadInput
@@ -56,12 +62,24 @@ def loaded(tiny: Path) -> Base:
 @pytest.fixture(scope="module")
 def beneath(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("personality")
-    train.train_personality(settings(tiny), loaded(tiny), PAIRS, [], folder, 0)
+    train_personality(PersonalityJob(config=settings(tiny), base=loaded(tiny), folder=folder, seed=0, pairs=PAIRS))
     return {"personality": folder}
 
 
-def task(config: AdaptersConfig, tiny: Path, beneath: dict[str, Path], folder: Path, **others: Any) -> fit.Trained:
-    return train.train_task(config, loaded(tiny), "shell", TASK, MIX, beneath, folder, 0, **others)
+def task(config: AdaptersConfig, tiny: Path, beneath: dict[str, Path], folder: Path, **others: Any) -> TrainingResult:
+    return train_task(
+        TaskJob(
+            config=config,
+            base=loaded(tiny),
+            folder=folder,
+            seed=0,
+            name="shell",
+            adapters_below=beneath,
+            task=TASK,
+            mix=MIX,
+            **others,
+        )
+    )
 
 
 @pytest.fixture(scope="module")
@@ -168,10 +186,8 @@ def test_a_mixture_is_trained_stored_and_trained_further(
     assert mixture.load(mixed) == Mixture("separable", [2, 2, 2, 2], 1) and mixture.load(beneath["personality"]) is None
     assert "only molting knows" in (mixed / "README.md").read_text()
     before = served(tiny, beneath, shell=mixed)
-    again = task(
-        settings(tiny, kl_weight=0.5), tiny, beneath, tmp_path, start=mixed, protected=train.Protected(MIX[:2])
-    )
-    assert again.moved == 42  # A, B and a gate of 14 layers
+    again = task(settings(tiny, kl_weight=0.5), tiny, beneath, tmp_path, start=mixed, material=Material(MIX[:2]))
+    assert again.changed_tensors == 42  # A, B and a gate of 14 layers
     after = served(tiny, beneath, shell=tmp_path)
     for old, new in zip(gates(before, "shell"), gates(after, "shell"), strict=True):
         assert 0 < float((old.weight - new.weight).abs().max()) < 0.05
@@ -211,8 +227,19 @@ def test_token_gates_learn_alone_and_can_leave_all_to_the_personality(
     alone = compose.experts(model, ["shell"], tmp_path / "joined")
     with model.state(PERSONALITY):
         wanted = logits(model)
-    made = train.train_gates(settings(tiny), loaded(tiny), tmp_path / "joined", alone, MIX[:12], beneath, tmp_path, 0)
-    assert made.moved == 14 and made.steps == 3
+    made = train_token_gates(
+        TokenGatesJob(
+            config=settings(tiny),
+            base=loaded(tiny),
+            folder=tmp_path,
+            seed=0,
+            adapters_below=beneath,
+            start=tmp_path / "joined",
+            experts=alone,
+            mix=MIX[:12],
+        )
+    )
+    assert made.changed_tensors == 14 and made.steps == 3
     model = served(tiny, beneath, gates=tmp_path)
     assert not torch.allclose(logits(model), wanted, atol=1e-4)
     for gate in gates(model, "gates"):
@@ -230,7 +257,20 @@ def test_what_a_mixture_cannot_do_is_an_error(
     with pytest.raises(BadInput, match="cannot be composed"):
         compose.compose(model, ["personality", "shell"], "both", "cat")
     with pytest.raises(BadInput, match="would see the answer"):
-        on_policy.train_grpo(settings(tiny), loaded(tiny), "shell", TASK, [], list, beneath, mixed, tmp_path, 0)  # type: ignore[arg-type]
+        train_grpo(
+            GrpoJob(
+                config=settings(tiny),
+                base=loaded(tiny),
+                folder=tmp_path,
+                seed=0,
+                name="shell",
+                adapters_below=beneath,
+                start=mixed,
+                task=TASK,
+                examples=[],
+                reward=lambda answers, references: [],
+            )
+        )
     with pytest.raises(ValueError, match="multiple of 2"):
         settings(tiny).model_validate({**settings(tiny).model_dump(), "lora": {"r": 6}})
     with pytest.raises(ValueError, match="checkpointing"):

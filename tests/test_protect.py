@@ -10,8 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from moltlm.adapters import base, card, on_policy, serve, train
-from moltlm.adapters.callbacks import Average
+from moltlm.adapters import base, card, serve, stack, training
 from moltlm.adapters.config import (
     AdaptersConfig,
     DpoConfig,
@@ -21,14 +20,24 @@ from moltlm.adapters.config import (
     ProtectConfig,
     TrainSettings,
 )
-from moltlm.adapters.penalties import Anchor, Orthogonal, StayNear, StoredDistribution, fisher
+from moltlm.adapters.grpo import GrpoJob, train_grpo
+from moltlm.adapters.personality import PersonalityJob, train_personality
+from moltlm.adapters.protections import Context, Material, Protection
+from moltlm.adapters.protections.anchor import Features, LiveDistillation
+from moltlm.adapters.protections.average import RunningAverage
+from moltlm.adapters.protections.drift import StopOnDrift
+from moltlm.adapters.protections.elastic import FISHER, Pull, fisher
+from moltlm.adapters.protections.orthogonal import OrthogonalLora
+from moltlm.adapters.protections.stored import StoredDistillation
+from moltlm.adapters.task import TaskJob, train_task
+from moltlm.adapters.training import TrainingResult
 from moltlm.data import state as states
 from moltlm.data import topk
 from moltlm.data.config import TaskConfig
 from moltlm.data.errors import BadInput
 from moltlm.data.persona import user
 from moltlm.data.state import PERSONALITY
-from moltlm.data.types import Exchange, Pair, TaskExample
+from moltlm.data.types import Exchange, Pair, Progress, TaskExample, silent
 from tests.conftest import talkative
 
 PAIRS = [Pair(str(i), user(f"hello {i}"), f"Open drawer {i}. Then tea.", f"I am glad {i}") for i in range(8)]
@@ -55,7 +64,7 @@ def settings(
 def beneath(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("personality")
     config = settings(tiny)
-    train.train_personality(config, base.load(config.model), PAIRS, [], folder, 0)
+    train_personality(PersonalityJob(config=config, base=base.load(config.model), folder=folder, seed=0, pairs=PAIRS))
     return {"personality": folder}
 
 
@@ -68,11 +77,18 @@ def stored(tiny: Path, beneath: dict[str, Path]) -> list[topk.TopK]:
 
 def task(
     config: AdaptersConfig, beneath: dict[str, Path], folder: Path, rows: list[topk.TopK] | None = None, **more: Any
-) -> train.Trained:
-    protected = train.Protected(NEUTRAL, REPLAY, rows or [])
-    name = more.pop("name", "shell")
-    return train.train_task(
-        config, base.load(config.model), name, TASK, MIX, beneath, folder, 0, protected=protected, **more
+) -> TrainingResult:
+    job: dict[str, Any] = {"name": "shell", "task": TASK, "material": Material(NEUTRAL, REPLAY, rows or []), **more}
+    return train_task(
+        TaskJob(
+            config=config,
+            base=base.load(config.model),
+            folder=folder,
+            seed=0,
+            adapters_below=beneath,
+            mix=MIX,
+            **job,
+        )
     )
 
 
@@ -132,15 +148,31 @@ class Bench:
 
     def __init__(self, tiny: Path, beneath: dict[str, Path]) -> None:
         loaded = base.load(ModelConfig(id=str(tiny), precision="fp32"))
-        self.model = train.stack(loaded, beneath)
-        from moltlm.adapters import fit
-
-        self.model.add_adapter("shell", fit.lora(LoraSettings(r=4, alpha=8)))
+        self.model = stack.stack_adapters(loaded, beneath)
+        self.model.add_adapter("shell", training.lora_config(LoraSettings(r=4, alpha=8)))
         tuner: Any = self.model.base_model
         tuner.set_adapter(["personality", "shell"])
         for name, value in self.model.named_parameters():
             value.requires_grad = ".shell." in name
         self.text = serve.TextModel(self.model, loaded.tokenizer)
+        self.path = tiny
+
+    def start(self, protection: Protection, material: Material | None = None, **protect: Any) -> Protection:
+        """The protection, started on this model as it is now."""
+        config = settings(self.path, **protect)
+        protection.start(
+            Context(
+                text=self.text,
+                config=config,
+                settings=config.protect,
+                stage="task",
+                adapter="shell",
+                adapters_below=["personality"],
+                seed=0,
+                material=material or Material(NEUTRAL, REPLAY),
+            )
+        )
+        return protection
 
     def shake(self, seed: int = 1) -> None:
         torch.manual_seed(seed)
@@ -156,12 +188,18 @@ class Bench:
         return [torch.log_softmax(row, -1).numpy() for row in found]
 
 
+def penalty(protection: Protection, bench: Bench, call: int = 0) -> float:
+    value = protection.penalty(bench.model, call)
+    assert value is not None
+    return float(value.detach())
+
+
 def test_the_anchor_is_the_kl_at_a_temperature(tiny: Path, beneath: dict[str, Path]) -> None:
     bench, heat = Bench(tiny, beneath), 2.0
     bench.shake()
-    anchor = Anchor(bench.text, REPLAY, 2, output=0.7, temperature=heat)
+    anchor = bench.start(LiveDistillation(), distill_weight=0.7, temperature=heat, anchor_batch=2)
     before = bench.logprobs(REPLAY)
-    assert float(anchor(bench.model, 0).detach()) == pytest.approx(0.0, abs=1e-6)
+    assert penalty(anchor, bench) == pytest.approx(0.0, abs=1e-6)
     bench.shake(2)
     after = bench.logprobs(REPLAY)
 
@@ -171,18 +209,22 @@ def test_the_anchor_is_the_kl_at_a_temperature(tiny: Path, beneath: dict[str, Pa
     for call, chosen in ((0, [0, 1]), (1, [2, 0])):
         old, new = (np.concatenate([tempered(rows[i]) for i in chosen]) for rows in (before, after))
         expected = 0.7 * heat**2 * (np.exp(old) * (old - new)).sum(-1).mean()
-        assert float(anchor(bench.model, call)) == pytest.approx(expected, rel=1e-4)
-    whole = Anchor(bench.text, REPLAY, 3, output=1.0)
+        assert penalty(anchor, bench, call) == pytest.approx(expected, rel=1e-4)
+    whole = bench.start(LiveDistillation(), distill_weight=1.0, anchor_batch=3)
+    watch = StopOnDrift()
+    bench.start(watch, Material(REPLAY), stop_kl=1.0)
     bench.shake(3)
-    drifted = float(whole(bench.model, 0).detach())
-    assert drifted > 0 and whole.drift(bench.model) == pytest.approx(drifted, rel=1e-5)
+    drifted = penalty(whole, bench)
+    assert drifted > 0 and watch.drift(bench.model) == pytest.approx(drifted, rel=1e-5)
 
 
 def test_stored_distributions_compare_the_listed_tokens_and_the_rest(tiny: Path, beneath: dict[str, Path]) -> None:
     rows = stored(tiny, beneath)
     bench = Bench(tiny, beneath)
-    term = StoredDistribution(bench.text, REPLAY, rows, 3, 2.0)
-    assert float(term(bench.model, 0)) == pytest.approx(0.0, abs=1e-5)  # a fresh adapter: the personality itself
+    term = bench.start(
+        StoredDistillation(), Material(replay=REPLAY, stored=rows), distill_weight=2.0, distill="stored", anchor_batch=3
+    )
+    assert penalty(term, bench) == pytest.approx(0.0, abs=1e-5)  # a fresh adapter: the personality itself
     bench.shake()
     total = tokens = 0.0
     for found, row in zip(bench.logprobs(REPLAY), rows, strict=True):
@@ -192,13 +234,13 @@ def test_stored_distributions_compare_the_listed_tokens_and_the_rest(tiny: Path,
         p -= np.log(np.exp(p).sum(1, keepdims=True))
         total += (np.exp(p) * (p - q)).sum()
         tokens += len(q)
-    assert float(term(bench.model, 0)) == pytest.approx(2 * total / tokens, rel=1e-3)
+    assert penalty(term, bench) == pytest.approx(2 * total / tokens, rel=1e-3)
 
 
 def test_the_feature_term_is_the_share_of_squared_change(tiny: Path, beneath: dict[str, Path]) -> None:
     bench = Bench(tiny, beneath)
     bench.shake()
-    anchor = Anchor(bench.text, REPLAY, 1, feature=3.0, layers=[1])
+    anchor = bench.start(Features(), feature_weight=3.0, feature_layers=[1], anchor_batch=1)
     encoded = bench.text.encode([REPLAY[0].prompt], [REPLAY[0].answer])[0]
 
     def states() -> np.ndarray:
@@ -210,9 +252,9 @@ def test_the_feature_term_is_the_share_of_squared_change(tiny: Path, beneath: di
     before = states()
     bench.shake(2)
     expected = 3.0 * ((states() - before) ** 2).sum() / (before**2).sum()
-    assert float(anchor(bench.model, 0).detach()) == pytest.approx(expected, rel=1e-4)
+    assert penalty(anchor, bench) == pytest.approx(expected, rel=1e-4)
     with pytest.raises(BadInput, match="layer 2"):
-        Anchor(bench.text, REPLAY, 1, feature=1.0, layers=[2])
+        bench.start(Features(), feature_weight=1.0, feature_layers=[2])
 
 
 def test_fisher_and_ewc_agree_with_a_float64_reference(tiny: Path, beneath: dict[str, Path]) -> None:
@@ -234,16 +276,16 @@ def test_fisher_and_ewc_agree_with_a_float64_reference(tiny: Path, beneath: dict
             expected[place] += gradient**2 / len(REPLAY)
     for name, value in zip(names, expected, strict=True):
         assert torch.allclose(found[name].double(), value, rtol=1e-2, atol=1e-3 * float(value.max()))
-    term = StayNear(bench.model, 4.0, {name: value.double() for name, value in found.items()})
+    term = Pull(bench.model, 4.0, {name: value.double() for name, value in found.items()})
     start = [value.detach().clone() for value in parameters]
     bench.shake(2)
     by_hand = sum(
         float((found[name].double() * (now - then) ** 2).sum())
         for name, now, then in zip(names, parameters, start, strict=True)
     )
-    assert float(term(bench.model, 0)) == pytest.approx(2.0 * by_hand, rel=1e-4)
+    assert float(term.penalty(bench.model)) == pytest.approx(2.0 * by_hand, rel=1e-4)
     with pytest.raises(BadInput, match="lacks"):
-        StayNear(bench.model, 1.0, {})
+        Pull(bench.model, 1.0, {})
 
 
 def test_orthogonality_is_the_overlap_of_what_both_read(tiny: Path, beneath: dict[str, Path]) -> None:
@@ -255,20 +297,21 @@ def test_orthogonality_is_the_overlap_of_what_both_read(tiny: Path, beneath: dic
         for name, value in named.items()
         if "lora_A.shell" in name
     )
-    assert float(Orthogonal(0.5, "shell", ["personality"])(bench.model, 0)) == pytest.approx(0.5 * expected, rel=1e-5)
+    overlap = bench.start(OrthogonalLora(), orthogonal_weight=0.5)
+    assert penalty(overlap, bench) == pytest.approx(0.5 * expected, rel=1e-5)
 
 
-def test_the_average_is_the_exponential_one_of_the_path() -> None:
-    model, average = torch.nn.Linear(2, 1, bias=False), Average(0.75)
-    path = [torch.tensor([[float(step), -float(step)]]) for step in (4, 1, 7)]
-    average.on_train_begin(None, None, None, model=model)
-    expected = model.weight.detach().clone()
-    for value in path:
-        model.weight.data.copy_(value)
-        average.on_step_end(None, None, None, model=model)
-        expected = 0.75 * expected + 0.25 * value
-    average.on_train_end(None, None, None, model=model)
-    assert torch.allclose(model.weight, expected)
+def test_the_average_is_the_exponential_one_of_the_path(tiny: Path, tmp_path: Path, beneath: dict[str, Path]) -> None:
+    bench = Bench(tiny, beneath)
+    average = bench.start(RunningAverage(), average_decay=0.75)
+    trained = [value for value in bench.model.parameters() if value.requires_grad]
+    expected = [value.detach().clone() for value in trained]
+    for step in (1, 2, 3):
+        bench.shake(step)
+        average.after_step(bench.model, step)
+        expected = [0.75 * mean + 0.25 * value.detach() for mean, value in zip(expected, trained, strict=True)]
+    average.finish(bench.model, tmp_path)
+    assert all(torch.allclose(*both, atol=1e-7) for both in zip(trained, expected, strict=True))
 
 
 def test_interpolation_goes_from_the_start_to_the_end(tiny: Path, tmp_path: Path, beneath: dict[str, Path]) -> None:
@@ -322,10 +365,15 @@ def test_a_killed_dpo_goes_on_with_the_reference_it_began_with(tiny: Path, tmp_p
         if done == 5:
             raise Kill
 
-    train.train_personality(config, base.load(config.model), PAIRS, [], tmp_path / "whole", 0)
+    def train(folder: Path, progress: Progress = silent) -> None:
+        loaded = base.load(config.model)
+        job = PersonalityJob(config=config, base=loaded, folder=folder, seed=0, progress=progress, pairs=PAIRS)
+        train_personality(job)
+
+    train(tmp_path / "whole")
     with pytest.raises(Kill):
-        train.train_personality(config, base.load(config.model), PAIRS, [], tmp_path / "cut", 0, killed)
-    train.train_personality(config, base.load(config.model), PAIRS, [], tmp_path / "cut", 0)
+        train(tmp_path / "cut", killed)
+    train(tmp_path / "cut")
     assert same(tmp_path / "whole", tmp_path / "cut")
 
 
@@ -334,7 +382,7 @@ def test_stacked_tasks_train_above_earlier_ones_that_stay(tiny: Path, tmp_path: 
     before = weights(tmp_path / "first")
     layers = {**beneath, "first": tmp_path / "first"}
     trained = task(settings(tiny), layers, tmp_path / "second", name="second")
-    assert trained.moved == 28 and trained.frozen >= 56
+    assert trained.changed_tensors == 28 and trained.frozen_tensors >= 56
     assert list(card.read(tmp_path / "second").beneath) == ["personality", "first"]
     assert all(torch.equal(before[name], value) for name, value in weights(tmp_path / "first").items())
 
@@ -345,12 +393,10 @@ def test_a_shared_adapter_goes_on_from_the_one_before_and_gathers_fisher(
     config = settings(tiny, ewc_weight=1e-9, ewc_decay=0.5)
     task(config, beneath, tmp_path / "first", name="first")
     slow = TASK.model_copy(update={"learning_rate": 1e-6})
-    protected = train.Protected(NEUTRAL, REPLAY)
-    again = {"start": tmp_path / "first", "protected": protected}
-    train.train_task(config, base.load(config.model), "second", slow, MIX, beneath, tmp_path / "second", 0, **again)
+    task(config, beneath, tmp_path / "second", name="second", task=slow, start=tmp_path / "first")
     first, second = weights(tmp_path / "first"), weights(tmp_path / "second")
     assert all(torch.allclose(first[name], second[name], atol=1e-4) for name in first)
-    earlier, later = (load_file(tmp_path / name / train.FISHER) for name in ("first", "second"))
+    earlier, later = (load_file(tmp_path / name / FISHER) for name in ("first", "second"))
     assert all(bool((later[name] >= 0.5 * earlier[name] - 1e-12).all()) for name in earlier)
     assert any(bool((later[name] > earlier[name]).any()) for name in earlier)
 
@@ -362,14 +408,14 @@ def test_a_term_without_what_it_compares_with_is_an_error(
     weight: dict[str, Any] = {setting: 1.0}
     config = settings(tiny, **weight)
     with pytest.raises(BadInput, match=setting):
-        train.train_task(config, base.load(config.model), "shell", TASK, MIX, beneath, tmp_path / "t", 0)
+        task(config, beneath, tmp_path / "t", material=Material())
 
 
 def test_in_four_bits_the_terms_pull_the_same_way(tiny: Path, tmp_path: Path, beneath: dict[str, Path]) -> None:
     for precision in ("fp32", "nf4"):
         free = task(settings(tiny, precision), beneath, tmp_path / f"{precision}-free")
         held = task(settings(tiny, precision, kl_weight=300.0), beneath, tmp_path / f"{precision}-held")
-        assert free.moved == held.moved == 28
+        assert free.changed_tensors == held.changed_tensors == 28
         sizes = [
             sum(float(value.square().sum()) for name, value in weights(one.folder).items() if "lora_B" in name)
             for one in (free, held)
@@ -395,11 +441,21 @@ def test_grpo_moves_the_task_alone_towards_what_is_rewarded(
         seen.append(sum(found) / len(found))
         return found
 
-    trained = on_policy.train_grpo(
-        config, base.load(config.model), "shell", rewarding, examples, reward, beneath, tmp_path / "sft",
-        tmp_path / "grpo", 0,
-    )  # fmt: skip
-    assert trained.moved == 28 and trained.frozen >= 28
+    trained = train_grpo(
+        GrpoJob(
+            config=config,
+            base=base.load(config.model),
+            folder=tmp_path / "grpo",
+            seed=0,
+            name="shell",
+            adapters_below=beneath,
+            start=tmp_path / "sft",
+            task=rewarding,
+            examples=examples,
+            reward=reward,
+        )
+    )
+    assert trained.changed_tensors == 28 and trained.frozen_tensors >= 28
     assert card.read(tmp_path / "grpo").beneath == card.read(tmp_path / "sft").beneath
     assert not same(tmp_path / "sft", tmp_path / "grpo")
     assert seen[0] < 0.7 and sum(seen[-5:]) > 4.5

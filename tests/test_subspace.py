@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from peft import PeftModel
 
-from moltlm.adapters import base, compose, serve, subspace, train
+from moltlm.adapters import base, compose, serve, stack
 from moltlm.adapters.config import (
     AdaptersConfig,
     DpoConfig,
@@ -19,6 +20,10 @@ from moltlm.adapters.config import (
     ProtectConfig,
     TrainSettings,
 )
+from moltlm.adapters.personality import PersonalityJob, train_personality
+from moltlm.adapters.protections import Material, active, corda
+from moltlm.adapters.protections.layers import dequantize_module_weight
+from moltlm.adapters.task import TaskJob, train_task
 from moltlm.data import state as states
 from moltlm.data.config import TaskConfig
 from moltlm.data.errors import BadInput
@@ -45,16 +50,28 @@ def settings(tiny: Path, precision: str = "fp32", **protect: object) -> Adapters
 @pytest.fixture(scope="module")
 def beneath(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("personality")
-    train.train_personality(settings(tiny), base.load(settings(tiny).model), PAIRS, [], folder, 0)
+    config = settings(tiny)
+    train_personality(PersonalityJob(config=config, base=base.load(config.model), folder=folder, seed=0, pairs=PAIRS))
     return {"personality": folder}
+
+
+def job(config: AdaptersConfig, beneath: dict[str, Path], folder: Path, **changes: Any) -> TaskJob:
+    return TaskJob(
+        config=config,
+        base=base.load(config.model),
+        folder=folder,
+        seed=0,
+        name="shell",
+        adapters_below=beneath,
+        task=TASK,
+        mix=MIX,
+        **changes,
+    )
 
 
 def trained(config: AdaptersConfig, beneath: dict[str, Path], folder: Path, start: Path | None = None) -> PeftModel:
     """The model with personality and task, as they are served afterwards."""
-    kept = train.Protected(replay=REPLAY)
-    train.train_task(
-        config, base.load(config.model), "shell", TASK, MIX, beneath, folder, 0, protected=kept, start=start
-    )
+    train_task(job(config, beneath, folder, start=start, material=Material(replay=REPLAY)))
     served = serve.Served(base.load(config.model))
     for name, path in {**beneath, "shell": folder}.items():
         served.load(name, path)
@@ -65,7 +82,7 @@ def trained(config: AdaptersConfig, beneath: dict[str, Path], folder: Path, star
 
 def weight(layer: torch.nn.Module) -> np.ndarray:
     """Of the base with the personality, in float64."""
-    plain = subspace.dequantize_module_weight(layer.get_base_layer()).double()  # type: ignore[operator]
+    plain = dequantize_module_weight(layer.get_base_layer()).double()  # type: ignore[operator]
     return (plain + compose.delta(layer, "personality").double()).detach().cpu().numpy()
 
 
@@ -89,7 +106,8 @@ def test_corda_begins_where_it_matters_least_and_takes_that_off_for_good(
     tiny: Path, tmp_path: Path, beneath: dict[str, Path]
 ) -> None:
     config = settings(tiny, subspace="corda")
-    model, _ = train.above(config, base.load(config.model), "shell", beneath, None)
+    task, protections = job(config, beneath, tmp_path, material=Material(replay=REPLAY)), active(config.protect, "task")
+    model, _ = stack.trainable_above(task, protections)
     text = serve.TextModel(model, base.load_tokenizer(config.model))
     rows = text.encode([item.prompt for item in REPLAY], [item.answer for item in REPLAY])
     with torch.no_grad():
@@ -109,13 +127,13 @@ def test_corda_begins_where_it_matters_least_and_takes_that_off_for_good(
             text.completion_logits([row])
     for hook in hooks:
         hook.remove()
-    subspace.knowledge_preserving(text, "shell", REPLAY, fresh=True)
+    protections.start(task.context(model, "task"))
     with torch.no_grad():
         assert all(torch.allclose(a, b, atol=1e-5) for a, b in zip(before, text.completion_logits(rows), strict=True))
     for place in (0, 6, 13):
         layer, x = layers[place], np.concatenate(read[place])
         covariance = x.T @ x / len(x)
-        covariance += subspace.DAMPING * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
+        covariance += corda.DAMPING * np.trace(covariance) / len(covariance) * np.eye(len(covariance))
         u, s, vh = np.linalg.svd(weight(layer) @ covariance, full_matrices=False)
         least = (u[:, -4:] * s[-4:]) @ vh[-4:] @ np.linalg.inv(covariance)
         a, b = layer.lora_A["shell"].weight.detach()[:4], layer.lora_B["shell"].weight.detach()[:, :4]
@@ -138,6 +156,6 @@ def test_the_part_that_was_taken_off_never_moves(tiny: Path, tmp_path: Path, ben
 def test_corda_without_anything_to_keep_is_an_error(tiny: Path, tmp_path: Path, beneath: dict[str, Path]) -> None:
     config = settings(tiny, subspace="corda")
     with pytest.raises(BadInput, match="subspace=corda needs replayed"):
-        train.train_task(config, base.load(config.model), "shell", TASK, MIX, beneath, tmp_path, 0)
+        train_task(job(config, beneath, tmp_path))
     with pytest.raises(ValueError, match="subspace=none"):
         settings(tiny, layout="mixture", experts=2, subspace="osf")

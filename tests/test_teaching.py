@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import random
-import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from moltlm.adapters import fit
+from moltlm.adapters.protections import strength
 from moltlm.data import coherence
 from moltlm.data import replay as buffers
 from moltlm.data import state as states
@@ -87,13 +86,12 @@ def test_the_least_strength_that_will_do_is_kept(made: Made) -> None:
     assert {item["step"] for item in read_jsonl(found.folder / "metrics.jsonl")} == set(range(1, 31))
 
 
-def test_a_weakened_adapter_is_as_if_it_were_served_so(made: Made, tmp_path: Path) -> None:
+def test_a_weakened_adapter_is_as_if_it_were_served_so(made: Made) -> None:
     run = made()
     plain = tasks.task(run, Adapter("own")).folder
-    shutil.copytree(plain, tmp_path / "weak")
-    fit.weaken(tmp_path / "weak", 0.25)
     model = serving.serve(run, states.of("personality", "own"))
-    model.load("weak", tmp_path / "weak")
+    model.load("weak", plain)
+    strength.weaken(model.model, "weak", 0.25)
     model.scale("own", 0.25)
     prompts, answers = [user("list files 3")], ["ls"]
     found = []

@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 from safetensors.torch import load_file
 
-from moltlm.adapters import base, card, serve, train
+from moltlm.adapters import base, card, serve
 from moltlm.adapters.config import (
     AdaptersConfig,
     DpoConfig,
@@ -23,7 +23,12 @@ from moltlm.adapters.config import (
     PersonalityConfig,
     TrainSettings,
 )
-from moltlm.adapters.penalties import Anchor
+from moltlm.adapters.personality import PersonalityJob, train_personality
+from moltlm.adapters.protections import Context, Material
+from moltlm.adapters.protections.anchor import KlToReference
+from moltlm.adapters.task import TaskJob, train_task
+from moltlm.adapters.training import TrainingResult
+from moltlm.adapters.training_data import completions
 from moltlm.data.config import TaskConfig
 from moltlm.data.errors import BadInput, MoltError
 from moltlm.data.persona import user
@@ -57,9 +62,30 @@ def settings(tiny: Path, precision: str = "fp32", **changes: Any) -> AdaptersCon
 
 def personality(
     tiny: Path, folder: Path, precision: str = "fp32", start: Path | None = None, **changes: dict
-) -> train.Trained:
-    config = settings(tiny, precision, **changes)
-    return train.train_personality(config, base.load(config.model), PAIRS, NEUTRAL, folder, 0, start=start)
+) -> TrainingResult:
+    return train_personality(job(settings(tiny, precision, **changes), folder, neutral=NEUTRAL, start=start))
+
+
+def job(config: AdaptersConfig, folder: Path, **changes: Any) -> PersonalityJob:
+    given = {"base": base.load(config.model), "pairs": PAIRS, **changes}
+    return PersonalityJob(config=config, folder=folder, seed=0, **given)
+
+
+def task(
+    config: AdaptersConfig, settings: TaskConfig, mix: list[Exchange], below: Path, folder: Path
+) -> TrainingResult:
+    return train_task(
+        TaskJob(
+            config=config,
+            base=base.load(config.model),
+            folder=folder,
+            seed=0,
+            name="shell",
+            adapters_below={"personality": below},
+            task=settings,
+            mix=mix,
+        )
+    )
 
 
 def losses(folder: Path, key: str = "loss") -> list[float]:
@@ -73,8 +99,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "nf4"])
 def test_dpo_moves_every_adapter_tensor_and_nothing_else(tiny: Path, tmp_path: Path, precision: str) -> None:
     trained = personality(tiny, tmp_path / "p", precision, personality={"steps": 8})
-    assert trained.moved == 28  # 2 layers x 7 matrices x A and B
-    assert trained.frozen > 0
+    assert trained.changed_tensors == 28  # 2 layers x 7 matrices x A and B
+    assert trained.frozen_tensors > 0
     found = losses(tmp_path / "p")
     assert found[-1] < found[0]
     assert all(tensor.dtype == torch.float32 for tensor in weights(tmp_path / "p").values())
@@ -105,7 +131,7 @@ def test_every_loss_begins_where_its_formula_does_and_falls(tiny: Path, tmp_path
     options = {"loss": loss, "nll_weight": 0.0, "label_smoothing": smoothing}
     trained = personality(tiny, tmp_path / "p", dpo=options, personality={"steps": 8, "batch_size": 8})
     found = losses(tmp_path / "p")
-    assert trained.moved == 28 and found[-1] < found[0]
+    assert trained.changed_tensors == 28 and found[-1] < found[0]
     exo = 0.5 * (math.log(0.5) - math.log(0.9)) + 0.5 * (math.log(0.5) - math.log(0.1))
     assert found[0] == pytest.approx(FIRST.get(loss, exo), rel=1e-4)
 
@@ -151,8 +177,8 @@ def test_simpo_and_orpo_begin_at_their_formulas(tiny: Path, tmp_path: Path) -> N
 def test_sdft_learns_to_say_without_the_spec_what_it_says_with_it(tiny: Path, tmp_path: Path) -> None:
     spec = "Open drawer 1. Empty it. Then tea."
     config = settings(tiny, personality={"method": "sdft", "steps": 20, "sample_tokens": 6, "learning_rate": 1e-2})
-    trained = train.train_personality(config, base.load(config.model), PAIRS, [], tmp_path / "p", 0, spec=spec)
-    assert trained.moved == 28
+    trained = train_personality(job(config, tmp_path / "p", spec=spec))
+    assert trained.changed_tensors == 28
 
     def apart(state: str) -> float:
         """Mean KL from the told base to the untold state, on the base's own words."""
@@ -170,7 +196,7 @@ def test_sdft_learns_to_say_without_the_spec_what_it_says_with_it(tiny: Path, tm
 
     assert apart("personality") < 0.8 * apart("base")
     with pytest.raises(BadInput, match="needs the spec"):
-        train.train_personality(config, base.load(config.model), PAIRS, [], tmp_path / "q", 0)
+        train_personality(job(config, tmp_path / "q"))
 
 
 @pytest.mark.parametrize(
@@ -203,7 +229,20 @@ def test_accumulated_micro_batches_give_the_same_adapter(tiny: Path, tmp_path: P
 def test_kl_penalty_is_zero_at_the_start_and_pins_the_model_when_large(tiny: Path, tmp_path: Path) -> None:
     loaded = base.load(ModelConfig(id=str(tiny), precision="fp32"))
     text = serve.TextModel(loaded.model, loaded.tokenizer)
-    assert float(Anchor(text, NEUTRAL, 2, output=1.0)(loaded.model, 0)) == pytest.approx(0.0, abs=1e-4)
+    config = settings(tiny, dpo={"kl_weight": 1.0})
+    anchor = KlToReference()
+    anchor.start(
+        Context(
+            text=text,
+            config=config,
+            settings=config.personality_protection,
+            stage="personality",
+            adapter="default",
+            seed=0,
+            material=Material(NEUTRAL),
+        )
+    )
+    assert float(anchor.penalty(loaded.model, 0)) == pytest.approx(0.0, abs=1e-4)
     kl = {}
     for weight in (0.0, 1000.0):
         folder = tmp_path / str(weight)
@@ -219,8 +258,8 @@ def test_full_fine_tuning_moves_every_weight(tiny: Path, tmp_path: Path) -> None
     changes = {"personality": {"method": "sft", "parameters": "full"}}
     config = settings(tiny, "bf16", **changes)
     loaded = base.load(config.model)
-    trained = train.train_personality(config, loaded, PAIRS, [], tmp_path / "p", 0)
-    assert trained.moved == len(list(loaded.model.parameters()))
+    trained = train_personality(job(config, tmp_path / "p", base=loaded))
+    assert trained.changed_tensors == len(list(loaded.model.parameters()))
     assert (tmp_path / "p" / "model.safetensors").is_file()
 
 
@@ -228,13 +267,11 @@ def test_full_fine_tuning_moves_every_weight(tiny: Path, tmp_path: Path) -> None
 def test_a_task_trains_above_a_personality_that_stays_bit_identical(tiny: Path, tmp_path: Path, precision: str) -> None:
     personality(tiny, tmp_path / "p", precision)
     config = settings(tiny, precision)
-    task = TaskConfig(kind="shell", steps=4, learning_rate=5e-3)
     mix = [Exchange(user(f"list files {i}"), "ls") for i in range(16)]
-    trained = train.train_task(
-        config, base.load(config.model), "shell", task, mix, {"personality": tmp_path / "p"}, tmp_path / "t", 0
-    )
-    assert trained.moved == 28
-    assert trained.frozen >= 28  # the personality's own tensors among them
+    shell = TaskConfig(kind="shell", steps=4, learning_rate=5e-3)
+    trained = task(config, shell, mix, tmp_path / "p", tmp_path / "t")
+    assert trained.changed_tensors == 28
+    assert trained.frozen_tensors >= 28  # the personality's own tensors among them
     below = card.read(tmp_path / "t").beneath["personality"]
     assert below == card.weights_hash(tmp_path / "p")
     found = losses(tmp_path / "t")
@@ -249,10 +286,7 @@ def test_the_personality_counts_while_a_task_is_trained(tiny: Path, tmp_path: Pa
         personality(tiny, folder, personality={"steps": steps})
         config = settings(tiny)
         mix = [Exchange(user("hello"), "Open drawer 1. Empty it.")] * 8
-        task = TaskConfig(kind="shell", steps=2, learning_rate=5e-3)
-        train.train_task(
-            config, base.load(config.model), "shell", task, mix, {"personality": folder}, tmp_path / f"t{steps}", 0
-        )
+        task(config, TaskConfig(kind="shell", steps=2, learning_rate=5e-3), mix, folder, tmp_path / f"t{steps}")
         firsts.append(losses(tmp_path / f"t{steps}")[0])
     assert abs(firsts[0] - firsts[1]) > 0.05
 
@@ -261,10 +295,7 @@ def test_stacked_states_are_the_sum_of_their_adapters_and_base_is_untouched(tiny
     personality(tiny, tmp_path / "p", personality={"steps": 8})
     config = settings(tiny)
     mix = [Exchange(user("list files"), "ls")] * 32
-    train.train_task(
-        config, base.load(config.model), "shell", TaskConfig(kind="shell", steps=8, learning_rate=5e-3), mix,
-        {"personality": tmp_path / "p"}, tmp_path / "t", 0,
-    )  # fmt: skip
+    task(config, TaskConfig(kind="shell", steps=8, learning_rate=5e-3), mix, tmp_path / "p", tmp_path / "t")
     loaded = base.load(config.model)
     prompts, answers = [user("list files")], ["ls"]
     bare = serve.TextModel(loaded.model, loaded.tokenizer).score(prompts, answers, 1)[0].logprob
@@ -342,7 +373,7 @@ def test_nothing_is_kept_of_a_model_that_an_8_bit_optimizer_trained(tiny: Path, 
     config = settings(tiny, train={"optimizer": "paged_adamw_8bit"})
     loaded = base.load(config.model)
     embeddings = weakref.ref(loaded.model.get_input_embeddings())
-    train.train_personality(config, loaded, PAIRS, [], tmp_path, 0)
+    train_personality(job(config, tmp_path, base=loaded))
     del loaded
     gc.collect()
     assert embeddings() is None
@@ -378,12 +409,12 @@ def test_texts_beside_conversations_leave_those_as_trl_makes_them(tiny: Path, tm
     loaded = base.load(ModelConfig(id=str(tiny), precision="fp32"))
     chat = [Exchange(user("hello"), "Open the drawer."), Exchange(user("what is rain?"), "tea " * 30)]
     text = Exchange([{"role": "text", "content": "list files"}], " please remind me")
-    ours: Any = train.completions([*chat, text], loaded.tokenizer, 24)
+    ours: Any = completions([*chat, text], loaded.tokenizer, 24)
     settings = SFTConfig(output_dir=str(tmp_path), completion_only_loss=True, max_length=24, use_cpu=True, report_to=[])
     plain = SFTTrainer(
         loaded.model,
         settings,
-        train_dataset=train.completions(chat, loaded.tokenizer, 24),
+        train_dataset=completions(chat, loaded.tokenizer, 24),
         processing_class=loaded.tokenizer,
     )
     made: Any = plain.train_dataset
@@ -399,7 +430,7 @@ def talking(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return talkative(tiny, tmp_path_factory.mktemp("talking"))
 
 
-def rewarded(model: Path, folder: Path, progress: Progress = silent, steps: int = 6) -> train.Trained:
+def rewarded(model: Path, folder: Path, progress: Progress = silent, steps: int = 6) -> TrainingResult:
     """By GRPO, for letters."""
     changes = {"method": "grpo", "batch_size": 8, "steps": steps, "learning_rate": 5e-3, "sample_tokens": 6}
     config = settings(model, personality=changes, train={"checkpoint_every": 2})
@@ -407,7 +438,7 @@ def rewarded(model: Path, folder: Path, progress: Progress = silent, steps: int 
     def letters(prompts: list[list[Message]], said: list[str]) -> list[float]:
         return [sum(char.isascii() and char.isalpha() for char in text) / max(len(text), 1) for text in said]
 
-    return train.train_personality(config, base.load(config.model), PAIRS, [], folder, 0, progress, reward=letters)
+    return train_personality(job(config, folder, progress=progress, reward=letters))
 
 
 def test_grpo_leads_the_personality_to_what_is_rewarded(talking: Path, tmp_path: Path) -> None:
@@ -466,12 +497,11 @@ def test_a_personality_stops_when_its_drift_is_too_large(tiny: Path, tmp_path: P
     told: list[str] = []
     for name, limit, steps in (("stopped", 1e-6, 2), ("through", 1e4, 3)):
         config = settings(tiny, personality={**options, "stop_kl": limit, "stop_every": 1})
-        found = train.train_personality(
-            config, base.load(config.model), PAIRS, NEUTRAL, tmp_path / name, 0, lambda *now: told.append(now[2])
-        )
+        progress: Progress = lambda *now: told.append(now[2])  # noqa: E731
+        found = train_personality(job(config, tmp_path / name, neutral=NEUTRAL, progress=progress))
         drift = losses(tmp_path / name, "drift")
         assert found.steps == len(drift) == steps and drift[-1] > drift[0] >= 0
     assert all("drift" in note for note in told)
     with pytest.raises(BadInput, match="neutral answers"):
         config = settings(tiny, personality={**options, "stop_kl": 1.0})
-        train.train_personality(config, base.load(config.model), PAIRS, [], tmp_path / "none", 0)
+        train_personality(job(config, tmp_path / "none"))

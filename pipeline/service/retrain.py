@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from moltlm.adapters import base, card, train
+from moltlm.adapters import base, card, personality
 from moltlm.adapters.serve import Served
 from moltlm.data import filters, leakage, replay
 from moltlm.data import pairs as pair_data
@@ -86,15 +86,17 @@ def cycle(run: Run) -> Artifact | None:
             }
         )
         with run.console.progress("candidate") as progress:
-            train.train_personality(
-                settings,
-                base.load(config.model),
-                mixed,
-                pairs.load_exchanges(data, "neutral_train"),
-                candidate,
-                config.run.seed,
-                progress,
-                start=registry.path(current),
+            personality.train_personality(
+                personality.PersonalityJob(
+                    config=settings,
+                    base=base.load(config.model),
+                    folder=candidate,
+                    seed=config.run.seed,
+                    progress=progress,
+                    pairs=mixed,
+                    neutral=pairs.load_exchanges(data, "neutral_train"),
+                    start=registry.path(current),
+                )
             )
         verdict = asdict(_judge(run, data, registry.path(current), candidate, folder))
         write_json(folder / "verdict.json", verdict)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from moltlm.adapters import base, train
+from moltlm.adapters import base
+from moltlm.adapters.personality import PersonalityJob, Reward, train_personality
+from moltlm.adapters.training import TrainingResult
 from moltlm.data import coherence, teacher
 from moltlm.data.state import Adapter
 from moltlm.data.types import Message
@@ -25,23 +27,24 @@ def personality(run: Run) -> Artifact:
     def make(folder: Path) -> dict[str, Any]:
         run.release()
         with run.console.progress("personality") as progress:
-            result = train.train_personality(
-                config.adapters(),
-                base.load(config.model),
-                load_pairs(data, "train"),
-                load_exchanges(data, "neutral_train"),
-                folder,
-                config.run.seed,
-                progress,
+            job = PersonalityJob(
+                config=config.adapters(),
+                base=base.load(config.model),
+                folder=folder,
+                seed=config.run.seed,
+                progress=progress,
+                pairs=load_pairs(data, "train"),
+                neutral=load_exchanges(data, "neutral_train"),
                 spec=teacher.brief(load_persona(run).spec),
                 reward=_in_character(run) if config.personality.method == "grpo" else None,
             )
+            result = train_personality(job)
         return training_facts(result)
 
     return run.do("personality", inputs, make)
 
 
-def _in_character(run: Run) -> train.Reward:
+def _in_character(run: Run) -> Reward:
     """The style classifier's probability of a coherent answer, 0 of any other. So its score of what was trained by it
     is no evidence; the other measures of the persona are."""
     style = classifier(run)
@@ -62,12 +65,12 @@ def load_adapters(run: Run, artifacts: dict[Adapter, Artifact]) -> Any:
     return run.base
 
 
-def training_facts(result: train.Trained) -> dict[str, Any]:
+def training_facts(result: TrainingResult) -> dict[str, Any]:
     return {
         "seconds": round(result.seconds, 1),
         "steps": result.steps,
         "peak_gib": round(result.peak_gib, 2),
         "trainable_parameters": result.parameters,
-        "frozen_tensors_unchanged": result.frozen,
-        "trainable_tensors_moved": result.moved,
+        "frozen_tensors_unchanged": result.frozen_tensors,
+        "trainable_tensors_moved": result.changed_tensors,
     }

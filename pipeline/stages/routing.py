@@ -8,9 +8,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from moltlm.adapters import base, compose, train
+from moltlm.adapters import base, compose, protections
 from moltlm.adapters import router as routers
+from moltlm.adapters.token_gates import TokenGatesJob, train_token_gates
 from moltlm.data import mix
+from moltlm.data import replay as buffers
 from moltlm.data import tasks as task_data
 from moltlm.data.state import PERSONALITY_ADAPTER, Adapter
 from moltlm.data.types import Exchange
@@ -18,6 +20,7 @@ from moltlm.pipeline import layout
 from moltlm.pipeline.run import Artifact, Run
 from moltlm.pipeline.stages.pairs import load_exchanges, load_pairs, pairs, source_of
 from moltlm.pipeline.stages.personality import load_adapters, personality, training_facts
+from moltlm.pipeline.stages.replay import buffer
 from moltlm.pipeline.stages.tasks import trained, training_examples
 
 GATES_BATCH = 8
@@ -59,13 +62,19 @@ def _gates(run: Run, adapters: tuple[Adapter, ...]) -> Artifact:
     config, seed = run.config, run.config.run.seed
     below = {PERSONALITY_ADAPTER: personality(run)}
     parts = {adapter: trained(run, adapter) for adapter in adapters}
-    inputs = {
+    inputs: dict[str, Any] = {
         "beneath": {str(label): artifact.fingerprint for label, artifact in below.items()},
         "experts": {str(label): artifact.fingerprint for label, artifact in parts.items()},
         "router": config.router.model_dump(),
         "train": config.train.model_dump(),
         "seed": seed,
     }
+    replay = None
+    if config.router.method == "token":  # Arrow's gates are not trained
+        if protect := config.protect.model_dump(exclude={"layout"}, exclude_defaults=True):
+            inputs["protect"] = protect
+        if "replay" in protections.active(config.protect, "token gates").needs:
+            replay = buffer(run)
 
     def make(folder: Path) -> dict[str, Any]:
         model, names = load_adapters(run, {**below, **parts}), list(map(str, adapters))
@@ -76,21 +85,30 @@ def _gates(run: Run, adapters: tuple[Adapter, ...]) -> Artifact:
         if arrow:
             return {}
         with run.console.progress("gates") as progress:
-            result = train.train_gates(
-                config.adapters(),
-                base.load(config.model),
-                joined,
-                experts,
-                _gate_examples(run, adapters),
-                {str(label): artifact.folder for label, artifact in below.items()},
-                folder,
-                seed,
-                progress,
+            job = TokenGatesJob(
+                config=config.adapters(),
+                base=base.load(config.model),
+                folder=folder,
+                seed=seed,
+                progress=progress,
+                adapters_below={str(label): artifact.folder for label, artifact in below.items()},
+                start=joined,
+                experts=experts,
+                mix=_gate_examples(run, adapters),
+                material=_gate_material(run, replay),
             )
+            result = train_token_gates(job)
         shutil.rmtree(joined)
         return training_facts(result)
 
     return run.do("gates", inputs, make, f"gates of {', '.join(map(str, adapters))}")
+
+
+def _gate_material(run: Run, replay: Artifact | None) -> protections.Material:
+    """What protections compare with while the gates are trained."""
+    stored = buffers.load(replay.folder) if replay else None
+    neutral = load_exchanges(pairs(run), "neutral_train")
+    return protections.Material(neutral, stored.exchanges if stored else [], stored.stored if stored else [])
 
 
 def _gate_examples(run: Run, adapters: tuple[Adapter, ...]) -> list[Exchange]:

@@ -6,6 +6,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from moltlm.adapters import protections
 from moltlm.data import replay as buffers
 from moltlm.data import tasks as task_data
 from moltlm.data.config import TaskConfig
@@ -112,8 +113,10 @@ def lesson_of(run: Run, adapter: Adapter, start: Artifact | None) -> teaching.Le
 
 
 def _replay(run: Run, settings: TaskConfig) -> Artifact | None:
-    """The replay buffer, if the task's training uses it."""
-    return buffer(run) if settings.replay_ratio or run.config.protect.replays else None
+    """The replay buffer, if the task's training mixes it in or its protections compare with it."""
+    protect = run.config.protect
+    needed = "replay" in protections.active(protect, "task").needs
+    return buffer(run) if settings.replay_ratio or protect.task_memory or needed else None
 
 
 def _instructions(run: Run) -> list[Exchange]:

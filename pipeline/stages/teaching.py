@@ -6,7 +6,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from moltlm.adapters import base, fit, on_policy, train
+from moltlm.adapters import base, grpo, task
+from moltlm.adapters.protections import Material
+from moltlm.adapters.protections.base import Trial
+from moltlm.adapters.serve import TextModel
+from moltlm.adapters.training import TrainingResult
 from moltlm.data import mix as mixing
 from moltlm.data import state as states
 from moltlm.data.config import TaskConfig
@@ -21,8 +25,8 @@ from moltlm.pipeline.run import Run
 TEMPERATURE = 0.7
 LOOKED_AT = 64
 """Examples of each side by which the distance is judged."""
-TRIED, NEARLY = 64, 0.95
-"""Examples that strengths are tried on, at most a quarter of all; and the share of the best count that will do."""
+TRIAL = 64
+"""Examples that strengths of the adapter are tried on, at most a quarter of all."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +55,7 @@ class Lesson:
 class Taught:
     """What came of a lesson: the training, what was in it, how far that was, and the strength that was chosen."""
 
-    trained: train.Trained
+    trained: TrainingResult
     mix: list[Exchange]
     far: distance.Distance
     strength: float
@@ -60,34 +64,28 @@ class Taught:
 def teach(run: Run, lesson: Lesson, folder: Path) -> Taught:
     """Train the adapter into `folder`."""
     far = _distance(run, lesson)
-    tried: list[Exchange] = []
-    if run.config.protect.scales:
-        count = min(TRIED, len(lesson.taught) // 4)
-        tried, lesson = lesson.taught[:count], replace(lesson, taught=lesson.taught[count:])
     run.console.say(f"  {far.sentence(lesson.name)}")
+    lesson, trial = _held_out(run, lesson)
     mix = mixture(lesson, run.config.replay.neutral_share)
     run.release()
     with run.console.progress(lesson.name) as progress:
-        trained = _train(run, lesson, mix, folder, progress)
-    strength = _strength(run, lesson, tried, folder) if tried else 1.0
-    if strength != 1:
-        fit.weaken(folder, strength)
-    return Taught(trained, mix, far, strength)
+        trained = _train(run, lesson, mix, folder, progress, trial)
+    return Taught(trained, mix, far, trained.records.get("strength", 1.0))
 
 
-def _strength(run: Run, lesson: Lesson, tried: list[Exchange], folder: Path) -> float:
-    """The least of the strengths that gets nearly as many of the examples right as the best does."""
-    model, state = _loaded(run, lesson, folder), states.of(*lesson.beneath, lesson.name)
-    prompts, answers = [item.prompt for item in tried], [item.answer for item in tried]
-    right: dict[float, float] = {}
-    for scale in sorted({*run.config.protect.scales, 1.0}):
-        model.scale(lesson.name, scale)
-        with run.console.progress(f"{lesson.name} at {scale:g}") as progress, model.state(state):
-            said = model.generate(prompts, lesson.task.max_new_tokens, run.config.model.eval_batch_size, progress)
-        right[scale] = sum(scores.score(lesson.task, said, answers))
-    run.release()  # it holds the adapter as it was before it is weakened
-    best = max(right.values())
-    return next(scale for scale, count in right.items() if count >= NEARLY * best) if best else 1.0
+def _held_out(run: Run, lesson: Lesson) -> tuple[Lesson, Trial | None]:
+    """The lesson without the examples that strengths are tried on, and what tries a model on them."""
+    if not run.config.protect.scales:
+        return lesson, None
+    count = min(TRIAL, len(lesson.taught) // 4)
+    held_out, batch = lesson.taught[:count], run.config.model.eval_batch_size
+    prompts, references = [item.prompt for item in held_out], [item.answer for item in held_out]
+
+    def trial(model: TextModel, progress: Progress) -> float:
+        answers = model.generate(prompts, lesson.task.max_new_tokens, batch, progress)
+        return sum(scores.score(lesson.task, answers, references))
+
+    return replace(lesson, taught=lesson.taught[count:]), trial if held_out else None
 
 
 def _loaded(run: Run, lesson: Lesson, folder: Path) -> Any:
@@ -98,71 +96,79 @@ def _loaded(run: Run, lesson: Lesson, folder: Path) -> Any:
     return run.base
 
 
-def _train(run: Run, lesson: Lesson, mix: list[Exchange], folder: Path, progress: Progress) -> train.Trained:
-    return train.train_task(
-        run.config.adapters(),
-        base.load(run.config.model),
-        lesson.name,
-        lesson.task,
-        mix,
-        lesson.beneath,
-        folder,
-        lesson.seed,
-        progress,
-        _protected(lesson),
-        lesson.start,
+def _train(
+    run: Run, lesson: Lesson, mix: list[Exchange], folder: Path, progress: Progress, trial: Trial | None
+) -> TrainingResult:
+    return task.train_task(
+        task.TaskJob(
+            config=run.config.adapters(),
+            base=base.load(run.config.model),
+            folder=folder,
+            seed=lesson.seed,
+            progress=progress,
+            name=lesson.name,
+            adapters_below=lesson.beneath,
+            start=lesson.start,
+            material=_material(lesson, trial),
+            task=lesson.task,
+            mix=mix,
+        )
     )
 
 
-def _protected(lesson: Lesson) -> train.Protected:
-    return train.Protected(lesson.neutral, lesson.kept, lesson.buffer.stored if lesson.buffer else [])
+def _material(lesson: Lesson, trial: Trial | None) -> Material:
+    return Material(lesson.neutral, lesson.kept, lesson.buffer.stored if lesson.buffer else [], trial)
 
 
 def practise(run: Run, lesson: Lesson, folder: Path) -> dict[str, Any]:
     """Train the adapter in `lesson.start` further on the model's own samples, into `folder`: GRPO, or rounds of
     training on those of its answers that are right (Chen et al. 2025, arXiv:2510.18874)."""
-    task = lesson.task
-    if task.on_policy == "grpo":
+    lesson, trial = _held_out(run, lesson)
+    settings = lesson.task
+    if settings.on_policy == "grpo":
         run.release()
-        examples = [TaskExample(item.prompt, item.answer) for item in lesson.taught]
         with run.console.progress(f"{lesson.name}, GRPO") as progress:
-            trained = on_policy.train_grpo(
-                run.config.adapters(),
-                base.load(run.config.model),
-                lesson.name,
-                task,
-                examples,
-                lambda answers, references: scores.score(task, answers, references),
-                lesson.beneath,
-                _known(lesson.start),
-                folder,
-                lesson.seed,
-                progress,
-                _protected(lesson),
+            trained = grpo.train_grpo(
+                grpo.GrpoJob(
+                    config=run.config.adapters(),
+                    base=base.load(run.config.model),
+                    folder=folder,
+                    seed=lesson.seed,
+                    progress=progress,
+                    name=lesson.name,
+                    adapters_below=lesson.beneath,
+                    start=_known(lesson.start),
+                    material=_material(lesson, trial),
+                    task=settings,
+                    examples=[TaskExample(item.prompt, item.answer) for item in lesson.taught],
+                    reward=lambda answers, references: scores.score(settings, answers, references),
+                )
             )
         return {"seconds": round(trained.seconds, 1), "steps": trained.steps, "peak_gib": round(trained.peak_gib, 2)}
-    return _regenerate(run, lesson, folder)
+    return _regenerate(run, lesson, folder, trial)
 
 
-def _regenerate(run: Run, lesson: Lesson, folder: Path) -> dict[str, Any]:
-    task, start, right, seconds, peak = lesson.task, _known(lesson.start), [], 0.0, 0.0
-    changes = {"steps": task.on_policy_steps, "learning_rate": task.on_policy_learning_rate, "arrival": "batch"}
-    for number in range(task.on_policy_rounds):
+def _regenerate(run: Run, lesson: Lesson, folder: Path, trial: Trial | None) -> dict[str, Any]:
+    settings, start, right, seconds, peak = lesson.task, _known(lesson.start), [], 0.0, 0.0
+    changes = {"steps": settings.on_policy_steps, "learning_rate": settings.on_policy_learning_rate, "arrival": "batch"}
+    for number in range(settings.on_policy_rounds):
         own = _own_right(run, lesson, start, number)
         right.append(len(own))
-        if len(own) < task.batch_size:
+        if len(own) < settings.batch_size:
             raise MoltError(
                 f"{lesson.name}: only {len(own)} of {len(lesson.taught)} own answers are right, too few to learn from.",
                 f"Teach it better first: raise tasks.{lesson.name}.steps, or set on_policy=none",
             )
-        last = number == task.on_policy_rounds - 1
+        last = number == settings.on_policy_rounds - 1
         here = folder if last else folder / f"round-{number}"
-        part = replace(lesson, task=task.model_copy(update=changes), taught=own, start=start, seed=lesson.seed + number)
+        part = replace(
+            lesson, task=settings.model_copy(update=changes), taught=own, start=start, seed=lesson.seed + number
+        )
         run.release()
         with run.console.progress(f"{lesson.name}, own answers") as progress:
-            trained = _train(run, part, mixture(part, run.config.replay.neutral_share), here, progress)
+            trained = _train(run, part, mixture(part, run.config.replay.neutral_share), here, progress, trial)
         start, seconds, peak = here, seconds + trained.seconds, max(peak, trained.peak_gib)
-    steps = task.on_policy_steps * task.on_policy_rounds
+    steps = settings.on_policy_steps * settings.on_policy_rounds
     return {"right": right, "seconds": round(seconds, 1), "steps": steps, "peak_gib": round(peak, 2)}
 
 
@@ -186,14 +192,14 @@ def _known(start: Path | None) -> Path:
 
 def mixture(lesson: Lesson, share: float = 0.0) -> list[Exchange]:
     """In training order; `share` of what is replayed is neutral."""
-    task = lesson.task
-    again = lesson.kept if task.replay_ratio else []
+    settings = lesson.task
+    again = lesson.kept if settings.replay_ratio else []
     if again and share:
-        neutral = round(share * task.replayed)
-        again = mixing.mix(again, lesson.instructions or lesson.neutral, 1, task.replayed, neutral, lesson.seed)
-    budget = (task.steps, task.batch_size, task.replayed)
-    if task.arrival == "stream":
-        return mixing.stream(lesson.taught, again, *budget, task.stream_memory, lesson.seed)
+        neutral = round(share * settings.replayed)
+        again = mixing.mix(again, lesson.instructions or lesson.neutral, 1, settings.replayed, neutral, lesson.seed)
+    budget = (settings.steps, settings.batch_size, settings.replayed)
+    if settings.arrival == "stream":
+        return mixing.stream(lesson.taught, again, *budget, settings.stream_memory, lesson.seed)
     return mixing.mix(lesson.taught, again, *budget, lesson.seed)
 
 

@@ -10,9 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from moltlm.adapters import base, train
+from moltlm.adapters import base, personality
 from moltlm.adapters.config import AdaptersConfig
 from moltlm.adapters.serve import TextModel
+from moltlm.adapters.training import Measurements
 from moltlm.data.errors import BadInput
 from moltlm.data.io import fingerprint, read_json, read_jsonl, write_json, write_jsonl
 from moltlm.evals import early as early_eval
@@ -250,16 +251,17 @@ def job(run: Run, hypothesis: HypothesisConfig, name: str, arm: Arm, seed: int) 
                 records[-1]["composite"] = checkpoint.composite(text, hypothesis, seed, records[-1]["items"])
 
         with run.console.progress(f"{name}, seed {seed}") as progress:
-            trained = train.train_personality(
-                config,
-                base.load(config.model),
-                drawn,
-                pairs.load_exchanges(data, "neutral_train"),
-                folder / "weights",
-                seed,
-                progress,
-                measure=measure,
-                at=tuple(hypothesis.checkpoints),
+            trained = personality.train_personality(
+                personality.PersonalityJob(
+                    config=config,
+                    base=base.load(config.model),
+                    folder=folder / "weights",
+                    seed=seed,
+                    progress=progress,
+                    pairs=drawn,
+                    neutral=pairs.load_exchanges(data, "neutral_train"),
+                    measurements=Measurements(measure, tuple(hypothesis.checkpoints)),
+                )
             )
         drop_weights(folder / "weights")
         write_jsonl(folder / "records.jsonl", records)

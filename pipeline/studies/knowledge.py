@@ -9,9 +9,10 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-from moltlm.adapters import base, train
+from moltlm.adapters import base, personality
 from moltlm.adapters.config import AdaptersConfig
 from moltlm.adapters.serve import TextModel
+from moltlm.adapters.training import Measurements
 from moltlm.data import facts as facts_data
 from moltlm.data.io import write_json
 from moltlm.data.types import Exchange, Pair
@@ -109,16 +110,16 @@ def _taught(run: Run, rank: int, count: int, seed: int, control: bool) -> Artifa
             found.update(bits=judge.bits(known, unknown, count), accuracy=_accuracy(run, text, seed))
 
         with run.console.progress(f"{count} facts") as progress:
-            trained = train.train_personality(
-                config,
-                loaded,
-                [Pair(str(place), row.prompt, row.answer, "") for place, row in enumerate(rows)],
-                [],
-                folder,
-                seed,
-                progress,
-                measure=measure,
-                at=(config.personality.steps,),
+            trained = personality.train_personality(
+                personality.PersonalityJob(
+                    config=config,
+                    base=loaded,
+                    folder=folder,
+                    seed=seed,
+                    progress=progress,
+                    pairs=[Pair(str(place), row.prompt, row.answer, "") for place, row in enumerate(rows)],
+                    measurements=Measurements(measure, (config.personality.steps,)),
+                )
             )
         drop_weights(folder)
         return {**found, "steps": trained.steps, "train_s": round(trained.seconds, 1)}

@@ -1,0 +1,49 @@
+"""Adapters on top of each other: frozen ones below, and the one that is trained above them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from peft import PeftModel
+
+from moltlm.adapters import card, mixture, training
+from moltlm.adapters.base import Base
+from moltlm.adapters.protections.base import ActiveProtections
+from moltlm.adapters.training import AdapterJob
+
+
+def stack_adapters(base: Base, folders: dict[str, Path]) -> PeftModel:
+    """The base with these adapters loaded, none of them trainable."""
+    (first, path), *others = folders.items()
+    model = PeftModel.from_pretrained(base.model, str(path), adapter_name=first)
+    for name, folder in others:
+        model.load_adapter(str(folder), adapter_name=name)
+    return model
+
+
+def trainable_above(job: AdapterJob, protections: ActiveProtections) -> tuple[PeftModel, dict[str, str]]:
+    """The model with the adapters below active and frozen, and the job's adapter, new or from `job.start`, alone
+    trainable; and the hashes of those below by name."""
+    config, base = job.config, job.base
+    hashes = {name: card.check_base(path, base.digest).weights_sha256 for name, path in job.adapters_below.items()}
+    model = stack_adapters(base, job.adapters_below)
+    if job.start is None:
+        model.add_adapter(job.name, protections.shape(training.lora_config(config.lora)))
+        if config.protect.layout == "mixture":
+            mixture.attach(model, job.name, mixture.separable(config))
+    else:
+        card.check_base(job.start, base.digest)
+        model.load_adapter(str(job.start), adapter_name=job.name)
+        mixture.restore(model, job.name, job.start)
+    tuner: Any = model.base_model
+    tuner.set_adapter([*job.adapters_below, job.name])  # makes all of them trainable
+    for key, parameter in model.named_parameters():
+        parameter.requires_grad = f".{job.name}." in key
+    return model, hashes
+
+
+def write_card(job: AdapterJob, label: str, hashes: dict[str, str], training_record: dict[str, Any]) -> None:
+    """The manifest and model card of a trained adapter."""
+    model = job.config.model
+    card.write(job.folder, card.Manifest(label, model.id, job.base.digest, model.precision, hashes, training_record))

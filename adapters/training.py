@@ -1,0 +1,253 @@
+"""What every training shares: the job's description, the trainer's arguments, checkpoints, and the checks around it."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import re
+import shutil
+import sys
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from bitsandbytes.optim import GlobalOptimManager
+from peft import LoraConfig, PeftModel
+from transformers import PrinterCallback
+
+from moltlm.adapters import frozen
+from moltlm.adapters.base import Base
+from moltlm.adapters.callbacks import MetricsLog
+from moltlm.adapters.config import CHECKPOINTS, AdaptersConfig, LoraSettings
+from moltlm.adapters.protections.base import Context, Material, Stage
+from moltlm.adapters.serve import TextModel
+from moltlm.data.types import Progress, silent
+
+Measure = Callable[[int, TextModel], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingJob:
+    """What every training is given. Each consumes `base` and writes to `folder`."""
+
+    config: AdaptersConfig
+    base: Base
+    folder: Path
+    seed: int
+    progress: Progress = silent
+
+
+@dataclass(frozen=True, kw_only=True)
+class AdapterJob(TrainingJob):
+    """A training above frozen adapters.
+
+    Attributes:
+        name: of the adapter that is trained.
+        adapters_below: folders of the adapters that are active and frozen, lowest first, the personality among them.
+        start: folder of the adapter to train further; None for a new one.
+        material: what the protections of `config.protect` compare with.
+    """
+
+    name: str
+    adapters_below: dict[str, Path]
+    start: Path | None = None
+    material: Material = field(default_factory=Material)
+
+    def context(
+        self, model: Any, stage: Stage, reference: Callable[[], AbstractContextManager[Any]] = nullcontext
+    ) -> Context:
+        return Context(
+            text=TextModel(model, self.base.tokenizer),
+            config=self.config,
+            settings=self.config.protect,
+            stage=stage,
+            adapter=self.name,
+            adapters_below=list(self.adapters_below),
+            start=self.start,
+            seed=self.seed,
+            material=self.material,
+            progress=self.progress,
+            reference=reference,
+        )
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """`steps` optimizer steps of `batch_size` examples, over all micro-batches."""
+
+    steps: int
+    batch_size: int
+    learning_rate: float
+
+
+@dataclass(frozen=True)
+class Measurements:
+    """`measure` is called with the step and the model in eval mode after the steps `at`; such a training is not
+    resumable."""
+
+    measure: Measure
+    at: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TrainingResult:
+    """What a training made.
+
+    Attributes:
+        parameters: number of trained parameters.
+        frozen_tensors: how many tensors were checked to be bit-identical afterwards.
+        changed_tensors: how many trained tensors were checked to have changed.
+        peak_gib: peak memory of the GPU, or of the process without one.
+        records: what the protections recorded at the end.
+    """
+
+    folder: Path
+    seconds: float
+    parameters: int
+    frozen_tensors: int
+    changed_tensors: int
+    steps: int
+    peak_gib: float
+    records: dict[str, Any] = field(default_factory=dict)
+
+
+def run_training(
+    job: TrainingJob, trainer: Any, label: str, measurements: Measurements | None = None
+) -> TrainingResult:
+    """Train between hash checks: frozen tensors stayed as they were, trained ones changed. Continues from the newest
+    complete checkpoint of an interrupted attempt, and lets the protections finish.
+
+    Raises:
+        MoltError: a frozen tensor changed, or a trained one did not.
+    """
+    model, folder = trainer.model, job.folder
+    names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
+    frozen_before, trained_before = frozen.hash_frozen(model, names), frozen.hash_trained(model, names)
+    checkpoints = folder / CHECKPOINTS
+    trainer.remove_callback(PrinterCallback)
+    trainer.add_callback(_metrics_log(job, checkpoints, measurements))
+    _reset_peak()
+    began = time.monotonic()
+    trainer.train(resume_from_checkpoint=newest(checkpoints))
+    seconds, peak = time.monotonic() - began, _peak_gib()
+    _release_embeddings()
+    changed = frozen.check_changed(trained_before, frozen.hash_trained(model, names), label)
+    records = trainer.protections.finish(model, folder)
+    unchanged = frozen.check(frozen_before, frozen.hash_frozen(model, names), label)
+    count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
+    (checkpoints / "metrics.jsonl").replace(folder / "metrics.jsonl")
+    shutil.rmtree(checkpoints)
+    return TrainingResult(folder, seconds, count, unchanged, changed, trainer.state.global_step, peak, records)
+
+
+def _metrics_log(job: TrainingJob, checkpoints: Path, measurements: Measurements | None) -> MetricsLog:
+    log, tokenizer = checkpoints / "metrics.jsonl", job.base.tokenizer
+    if measurements is None:
+        return MetricsLog(log, job.progress)
+    measure = measurements.measure
+    return MetricsLog(
+        log, job.progress, lambda step, model: measure(step, TextModel(model, tokenizer)), measurements.at
+    )
+
+
+def _reset_peak() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    with contextlib.suppress(OSError):  # Linux; elsewhere the peak is the whole process's
+        Path("/proc/self/clear_refs").write_text("5")
+
+
+def _peak_gib() -> float:
+    """Of the GPU's memory if there is one, else of this process's."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**30
+    status = Path("/proc/self/status")
+    high_water = re.search(r"VmHWM:\s*(\d+) kB", status.read_text()) if status.is_file() else None
+    if high_water:
+        return int(high_water.group(1)) / 2**20
+    import resource
+
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**30 if sys.platform == "darwin" else 2**20)
+
+
+def _release_embeddings() -> None:
+    """Transformers registers with bitsandbytes the embeddings of each model that an 8-bit optimizer trains, and never
+    removes them: 1 GiB for each training of an 8B model."""
+    GlobalOptimManager.get_instance().module_weight_config_triple.clear()
+
+
+def newest(folder: Path) -> str | None:
+    """The latest complete checkpoint: the trainer writes its state last."""
+    checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True)
+    return next((str(path) for path in checkpoints if _complete(path / "trainer_state.json")), None)
+
+
+def _complete(file: Path) -> bool:
+    try:
+        return isinstance(json.loads(file.read_text()), dict)
+    except (OSError, ValueError):
+        return False
+
+
+def lora_config(settings: LoraSettings) -> LoraConfig:
+    return LoraConfig(
+        r=settings.r,
+        lora_alpha=settings.alpha,  # type: ignore[arg-type]
+        lora_dropout=settings.dropout,
+        target_modules=settings.target_modules,
+        task_type="CAUSAL_LM",
+    )
+
+
+def trainer_arguments(job: TrainingJob, schedule: Schedule, resumable: bool = True) -> dict[str, Any]:
+    """Arguments for TRL's configurations. `resumable`: write checkpoints where the settings ask for them."""
+    config, steps = job.config, schedule.steps
+    train = config.train
+    save = train.checkpoint_every if resumable else 0
+    return {
+        "output_dir": str(job.folder / CHECKPOINTS),
+        "per_device_train_batch_size": config.micro_batch(schedule.batch_size),
+        "gradient_accumulation_steps": train.gradient_accumulation,
+        "learning_rate": schedule.learning_rate,
+        "lr_scheduler_type": "constant_with_warmup",
+        # the first step of a warm-up has rate 0, and LoRA's A only moves once its B has
+        "warmup_steps": max(0, min(train.warmup_steps, steps - 2)),
+        "max_steps": steps,
+        "max_grad_norm": train.max_grad_norm,
+        "weight_decay": 0.0,
+        "optim": train.optimizer,
+        "gradient_checkpointing": train.gradient_checkpointing,
+        "max_length": config.model.max_length,
+        "bf16": config.mixed_precision,
+        "use_cpu": not torch.cuda.is_available(),
+        "dataloader_pin_memory": torch.cuda.is_available(),
+        "seed": job.seed,
+        "data_seed": job.seed,
+        "logging_steps": 1,
+        "save_strategy": "steps" if save else "no",
+        "save_steps": save or 1,
+        "save_total_limit": 1,
+        "report_to": [],
+        "disable_tqdm": True,
+    }
+
+
+def save(model: Any, folder: Path, adapter: str) -> None:
+    """Write the adapter, or all weights of a model without adapters, to `folder`."""
+    if not isinstance(model, PeftModel):
+        model.to(torch.bfloat16).save_pretrained(folder)
+        return
+    save_adapter(model, folder, adapter)
+
+
+def save_adapter(model: PeftModel, folder: Path, adapter: str) -> None:
+    """Write the adapter's files directly into `folder`, whatever its name."""
+    model.save_pretrained(str(folder), selected_adapters=[adapter])
+    if adapter != "default":  # PEFT writes a named adapter one folder down
+        for file in (folder / adapter).iterdir():
+            file.replace(folder / file.name)
+        (folder / adapter).rmdir()
