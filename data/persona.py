@@ -62,7 +62,7 @@ class Persona:
         A field that is added to this class, the spec, an exchange or an attack counts only where it differs from its
         default, so that adding one changes no fingerprint.
         """
-        first = {
+        first = {  # the committed evidence is keyed by these names
             "folder": None,
             "spec": specs.canonical_spec(self.spec),
             "train": _full_rows(self.train, EXCHANGE_DEFAULTS),

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import tarfile
 import tempfile
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +17,7 @@ from pydantic import Field
 from moltlm.data import persona, spec
 from moltlm.data.config import PersonaConfig
 from moltlm.data.errors import BadInput
-from moltlm.data.io import fingerprint, write_jsonl
+from moltlm.data.io import write_jsonl
 from moltlm.data.persona import Attack, Persona
 from moltlm.data.replay import Candidate
 from moltlm.data.rows import Row, fingerprint_rows, read_rows, write_rows
@@ -150,9 +152,8 @@ def test_the_fingerprint_of_a_persona_depends_on_all_content_and_on_new_fields_o
     assert len({before, *(one.fingerprint for one in changed_ones)}) == len(changed_ones) + 1
 
 
-def test_the_canonical_form_of_a_spec_is_its_pydantic_text() -> None:
-    """By which the committed evidence is keyed; `asdict` and `str` were used then."""
-    assert spec.canonical_spec(CLAUDIO.spec) == str(CLAUDIO.spec)
-    old = asdict(CLAUDIO) | {"folder": None}
-    old["others"] = old.pop("other_characters")
-    assert CLAUDIO.fingerprint == fingerprint(old)
+def test_the_committed_evidence_has_the_fingerprint_of_its_persona() -> None:
+    (archive,) = (Path(__file__).resolve().parent.parent / "docs" / "results" / "evidence").glob("pairs-*.tar.xz")
+    with tarfile.open(archive) as files:
+        inputs = json.load(files.extractfile("inputs.json"))  # type: ignore[arg-type]
+    assert persona.load(PersonaConfig(heldout_limit=80)).fingerprint == inputs["persona"]
