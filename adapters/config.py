@@ -166,6 +166,10 @@ class ProtectConfig(Monitored):
     ewc_decay: float = Field(default=1.0, gt=0, le=1, description="of earlier tasks' share; shared layout")
     l2_weight: float = Field(default=0.0, ge=0, description="keeps all weights near where they started")
     orthogonal_weight: float = Field(default=0.0, ge=0, description="against reading what adapters beneath read")
+    agem: bool = Field(
+        default=False,
+        description="remove from each step's gradient what would raise the loss on anchor_batch replayed answers",
+    )
     subspace: Literal["none", "osf", "corda"] = Field(
         default="none",
         description="osf: the adapter neither reads nor writes along the strongest directions of the weights beneath; "

@@ -23,6 +23,7 @@ from moltlm.adapters.config import (
 from moltlm.adapters.grpo import GrpoJob, train_grpo
 from moltlm.adapters.personality import PersonalityJob, train_personality
 from moltlm.adapters.protections import Context, Material, Protection
+from moltlm.adapters.protections.agem import project
 from moltlm.adapters.protections.anchor import Features, LiveDistillation
 from moltlm.adapters.protections.average import RunningAverage
 from moltlm.adapters.protections.drift import StopOnDrift
@@ -108,6 +109,16 @@ def drift(tiny: Path, beneath: dict[str, Path], folder: Path, rows: list[Exchang
     with served.state(states.of("personality", "shell")):
         found = served.kl_from(PERSONALITY, [row.prompt for row in rows], [row.answer for row in rows], 2)
     return sum(found) / len(found)
+
+
+def loss(tiny: Path, beneath: dict[str, Path], folder: Path, rows: list[Exchange]) -> float:
+    """Nats a token of these answers, above the personality and the adapter in `folder`."""
+    served = serve.Served(base.load(ModelConfig(id=str(tiny), precision="fp32")))
+    for name, path in {**beneath, "shell": folder}.items():
+        served.load(name, path)
+    with served.state(states.of("personality", "shell")):
+        found = served.score([row.prompt for row in rows], [row.answer for row in rows], 2)
+    return -sum(row.per_token for row in found) / len(found)
 
 
 TERMS = {
@@ -299,6 +310,39 @@ def test_orthogonality_is_the_overlap_of_what_both_read(tiny: Path, beneath: dic
     )
     overlap = bench.start(OrthogonalLora(), orthogonal_weight=0.5)
     assert penalty(overlap, bench) == pytest.approx(0.5 * expected, rel=1e-5)
+
+
+def test_agem_takes_off_what_conflicts_and_nothing_else() -> None:
+    generator = torch.Generator().manual_seed(0)
+
+    def vector() -> list[torch.Tensor]:
+        return [torch.randn(size, generator=generator, dtype=torch.float64) for size in ((3, 4), (5,))]
+
+    def dot(left: list[torch.Tensor], right: list[torch.Tensor]) -> float:
+        return float(sum((a * b).sum() for a, b in zip(left, right, strict=True)))
+
+    conflicts = 0
+    for _ in range(50):
+        gradient, reference = vector(), vector()
+        result, before = project(gradient, reference), dot(gradient, reference)
+        if before >= 0:
+            assert all(torch.equal(*both) for both in zip(result, gradient, strict=True))
+            continue
+        conflicts += 1
+        assert dot(result, reference) == pytest.approx(0, abs=1e-12)
+        change = [new - old for new, old in zip(result, gradient, strict=True)]
+        # along the reference alone, so the result is the nearest gradient without conflict
+        parallel = dot(change, reference) ** 2
+        assert parallel == pytest.approx(dot(change, change) * dot(reference, reference), rel=1e-9)
+    assert 10 < conflicts < 40
+
+
+def test_agem_forgets_less_of_what_is_replayed(tiny: Path, tmp_path: Path, beneath: dict[str, Path]) -> None:
+    """The task's answers have what is replayed unlearned, as far as it is in their way."""
+    task(settings(tiny), beneath, tmp_path / "plain")
+    task(settings(tiny, agem=True, anchor_batch=3), beneath, tmp_path / "agem")
+    free, held = (loss(tiny, beneath, tmp_path / name, REPLAY) for name in ("plain", "agem"))
+    assert held < free - 0.01, (free, held)
 
 
 def test_the_average_is_the_exponential_one_of_the_path(tiny: Path, tmp_path: Path, beneath: dict[str, Path]) -> None:

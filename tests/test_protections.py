@@ -39,17 +39,19 @@ from tests.conftest import talkative
 
 PAIRS = [Pair(str(i), user(f"hello {i}"), f"Open drawer {i}. Then tea.", f"I am glad {i}") for i in range(8)]
 NEUTRAL = [Exchange(user("what is rain?"), "Rain is water."), Exchange(user("what is tea?"), "Tea is a drink.")]
-REPLAY = [Exchange(user(f"hello {i}"), f"Open drawer {i}. Then tea.") for i in range(3)]
+# the first two are what the task's answers and the reward below have the model unlearn
+REPLAY = [Exchange(user(f"list files {i}"), "a") for i in range(2)]
+REPLAY += [Exchange(user(f"hello {i}"), f"Open drawer {i}. Then tea.") for i in range(2)]
 MIX = [Exchange(user(f"list files {i}"), "ls") for i in range(24)]
 TASK = TaskConfig(
     kind="shell",
     steps=6,
     batch_size=16,
-    learning_rate=5e-3,
+    learning_rate=1e-3,
     generations=8,
     max_new_tokens=2,
     on_policy_steps=4,
-    on_policy_learning_rate=5e-3,
+    on_policy_learning_rate=1e-3,
 )
 EXAMPLES = [TaskExample(user(f"list files {i}"), "e") for i in range(16)]
 

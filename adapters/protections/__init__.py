@@ -4,6 +4,7 @@ every training stage uses those that its settings turn on."""
 from __future__ import annotations
 
 from moltlm.adapters.config import ProtectConfig
+from moltlm.adapters.protections.agem import AGem
 from moltlm.adapters.protections.anchor import Features, KlToReference, LiveDistillation
 from moltlm.adapters.protections.average import RunningAverage
 from moltlm.adapters.protections.base import ActiveProtections, Context, Material, Protection, Stage
@@ -29,6 +30,7 @@ PROTECTIONS: dict[str, type[Protection]] = {
     "ewc": Ewc,
     "l2": L2ToStart,
     "orthogonal": OrthogonalLora,
+    "agem": AGem,
     "stop on drift": StopOnDrift,
     "average": RunningAverage,
     "interpolation": Interpolation,
