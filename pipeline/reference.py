@@ -144,8 +144,8 @@ def settings_page() -> str:
         "",
         "Every setting of a configuration file, by section. Any of them can be changed on the command line as",
         "`SECTION.KEY=VALUE`, for example `molt run demo dpo.beta=0.2`; `tasks.*.KEY=VALUE` changes all tasks.",
-        "`molt config show demo` prints a whole configuration with its defaults, and `molt config explain dpo.beta` one",
-        "setting: its description, its default and where it is used.",
+        "`molt config show demo` prints a whole configuration with its defaults. `molt config explain dpo.beta` prints what",
+        "one setting does, its default and where it is used.",
         "",
     ]
     for section in sections(Config):
@@ -225,9 +225,9 @@ def cli_page() -> str:
         "| command | what it does |",
         "|---|---|",
     ]
-    known = commands()
-    lines += [f"| [`{one.name}`](#{one.name.replace(' ', '-')}) | {_cell(one.help)} |" for one in known]
-    for one in known:
+    listed = commands()
+    lines += [f"| [`{one.name}`](#{one.name.replace(' ', '-')}) | {_cell(one.help)} |" for one in listed]
+    for one in listed:
         lines += ["", f"## {one.name}", "", one.help, "", "```", one.usage, "```", ""]
         lines += ["| argument or option | default | description |", "|---|---|---|"]
         lines += [f"| {each.label} | {_cell(each.default)} | {_cell(each.help)} |" for each in one.parameters]
@@ -239,10 +239,10 @@ def with_quotes(page: str) -> str:
     from moltlm.pipeline.reporting import report
 
     def block(match: re.Match[str]) -> str:
-        opening, file, wanted, _, closing = match.groups()
+        opening, file, selection, _, closing = match.groups()
         lines = report.summary(json.loads((ROOT / file).read_text(encoding="utf-8")))
-        starts = tuple(part.strip() for part in wanted.split(","))
-        quoted = [line for line in lines if wanted.strip() == "all" or line.startswith(starts)]
+        starts = tuple(part.strip() for part in selection.split(","))
+        quoted = [line for line in lines if selection.strip() == "all" or line.startswith(starts)]
         return opening + "\n" + "".join(f"- {line}\n" for line in quoted) + "\n" + closing
 
     return QUOTE.sub(block, page)
