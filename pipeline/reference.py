@@ -144,8 +144,8 @@ def settings_page() -> str:
         "",
         "Every setting of a configuration file, by section. Any of them can be changed on the command line as",
         "`SECTION.KEY=VALUE`, for example `molt run demo dpo.beta=0.2`; `tasks.*.KEY=VALUE` changes all tasks.",
-        "`molt config show demo` prints a whole configuration with its defaults. `molt config explain dpo.beta` prints what",
-        "one setting does, its default and where it is used.",
+        "`molt config show demo` prints a whole configuration with its defaults. `molt config explain dpo.beta` prints",
+        "what one setting does, its default and where it is used.",
         "",
     ]
     for section in sections(Config):
