@@ -22,9 +22,9 @@ check: $(VENV)/installed-dev
 reference: $(VENV)/installed
 	$(BIN)/python -m moltlm.pipeline.reference
 
-# broken links and anchors are errors; nothing is fetched when a page is read
+# broken links and anchors are errors (not with --quiet, which hides them from --strict); a page fetches nothing
 docs: $(VENV)/installed-docs
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 install: $(VENV)/installed
 
