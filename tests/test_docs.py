@@ -32,7 +32,7 @@ RESULTS, EVIDENCE = (
     for name in ("demo.json", "evidence.json")
 )
 FILE_ENDINGS = {"md", "py", "json", "jsonl", "yaml", "toml", "txt", "html", "sh", "bin"}
-PENDING = {"config explain", "--control", "filters", "protect.agem"}
+PENDING = {"config explain", "filters", "protect.agem"}
 """Commands, options and settings that the documents name and that are about to be merged. Empty it then."""
 TRAININGS = ROOT / "docs" / "results" / "evidence"
 
