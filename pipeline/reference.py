@@ -119,7 +119,8 @@ def _type_name(annotation: Any) -> str:
     if origin in (Union, types.UnionType):
         return " or ".join("null" if one is type(None) else _type_name(one) for one in inner)
     if origin is list:
-        return f"list of {_type_name(inner[0])}"
+        name = _type_name(inner[0])
+        return f"list of {name}s" if name in ("integer", "number", "path") else f"list of {name}"
     if origin is dict:
         return f"{_type_name(inner[0])} to {_type_name(inner[1])}"
     if origin is not None:  # Annotated
