@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -156,12 +157,10 @@ def test_the_links_outside_of_the_site_lead_somewhere(name: str) -> None:
 
 @pytest.mark.slow
 def test_the_tutorial_runs_as_it_is_written(tmp_path: Path) -> None:
-    """Its card, and the commands of its code blocks in order, word for word; only the browser stays closed."""
+    """Its files, and the commands of its code blocks in order, word for word; only the browser stays closed."""
     tutorial = PAGES["docs/tutorial.md"]
-    blocks = re.findall(r"^```(\w*)\n(.*?)^```", tutorial, flags=re.MULTILINE | re.DOTALL)
-    (card,) = [text for language, text in blocks if language == "json"]
-    (tmp_path / "card.json").write_text(card, encoding="utf-8")
-    commands = "".join(text for language, text in blocks if not language)
+    shutil.copytree(ROOT / "docs" / "assets" / "marla", tmp_path, dirs_exist_ok=True)
+    commands = "".join(re.findall(r"^```\n(.*?)^```", tutorial, flags=re.MULTILINE | re.DOTALL))
     script = commands.replace("\\\n", " ").replace(" --open", "").replace("molt gate small.yaml", GATE)
     program = f'molt() {{ {shlex.quote(sys.executable)} -m moltlm.pipeline.cli "$@"; }}\nset -ex\n{script}'
     result = subprocess.run(["bash", "-c", program], cwd=tmp_path, capture_output=True, text=True)
