@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import shlex
@@ -16,6 +17,7 @@ import pytest
 import typer.main
 import yaml
 
+import moltlm
 from moltlm.pipeline import cli, config
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.reporting import report
@@ -153,6 +155,19 @@ def test_the_links_outside_of_the_site_lead_somewhere(name: str) -> None:
     """mkdocs checks those of the site."""
     links = re.findall(r"\]\(([^)\s#]+)", PAGES[name])
     assert [link for link in links if "://" not in link and not (ROOT / link).exists()] == []
+
+
+def test_the_python_page_uses_what_a_project_has() -> None:
+    page = PAGES["docs/how-to/python-api.md"]
+    (code,) = re.findall(r"^```python\n(.*?)^```", page, flags=re.MULTILINE | re.DOTALL)
+    used = {
+        node.attr
+        for node in ast.walk(ast.parse(code))
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "project"
+    }
+    public = {name for name in vars(moltlm.Project) if not name.startswith("_")}
+    assert used <= public
+    assert set(re.findall(r"^\| `(\w+)", page, flags=re.MULTILINE)) == public
 
 
 @pytest.mark.slow

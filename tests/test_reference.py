@@ -12,14 +12,13 @@ from moltlm.pipeline import config, reference
 from moltlm.pipeline.config import Config
 
 PENDING = {
-    *("model", "persona", "lora", "personality", "capability", "persona_eval"),  # a section's docstring
+    *("model", "lora", "personality", "capability", "persona_eval"),  # a section's docstring
     *(
         f"model.shape.{key}"
         for key in ("hidden_size", "intermediate_size", "layers", "heads", "kv_heads", "vocab_size")
     ),
     *("model.shape.tied_embeddings", "lora.dropout", "train.warmup_steps", "train.max_grad_norm", "train.optimizer"),
-    *("teacher.temperature", "teacher.timeout_s", "tasks.NAME.on_policy_learning_rate"),
-    *("capability.batch_size", "judge.temperature", "judge.timeout_s"),
+    *("capability.batch_size", "judge.temperature"),
     *("knowledge.seeds", "knowledge.batch_size", "knowledge.learning_rate"),
     *("id", "claim", "steps", "batch_size", "precision", "confidence"),  # of a hypothesis file
     *("arms.NAME.method", "arms.NAME.parameters", "arms.NAME.reference"),
