@@ -1,10 +1,10 @@
-# make demo: install and run the whole job.  make test: install what tests need and run them.
+# make demo: install and run the whole job.  make test: install what tests need and run them.  make docs: build the site.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LINKS := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)")
 
-.PHONY: demo test test-all check install clean
+.PHONY: demo test test-all check reference docs install clean
 
 demo: $(VENV)/installed
 	$(BIN)/molt demo
@@ -17,6 +17,14 @@ test-all: $(VENV)/installed-dev
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/lint-imports
+
+# docs/settings.md, docs/cli.md and the quoted result lines, from the code and the committed results
+reference: $(VENV)/installed
+	$(BIN)/python -m moltlm.pipeline.reference
+
+# broken links and anchors are errors (not with --quiet, which hides them from --strict); a page fetches nothing
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 install: $(VENV)/installed
 
@@ -36,6 +44,14 @@ $(VENV)/installed-dev: $(VENV)/installed
 	  uv pip install -q --python $(BIN)/python $(LINKS) -c constraints.txt --group dev ; \
 	else \
 	  $(BIN)/python -m pip install -q --upgrade "pip>=25.1" && $(BIN)/python -m pip install -q -c constraints.txt --group dev ; \
+	fi
+	@touch $@
+
+$(VENV)/installed-docs: $(VENV)/installed
+	@if command -v uv >/dev/null; then \
+	  uv pip install -q --python $(BIN)/python $(LINKS) -c constraints.txt --group docs ; \
+	else \
+	  $(BIN)/python -m pip install -q --upgrade "pip>=25.1" && $(BIN)/python -m pip install -q -c constraints.txt --group docs ; \
 	fi
 	@touch $@
 
