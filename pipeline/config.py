@@ -45,41 +45,55 @@ from moltlm.evals.config import (
 
 
 class RunConfig(Section):
-    folder: Path = Field(default=Path("runs/demo"), description="everything this run makes goes here")
-    seed: int = Field(default=0, ge=0)
+    """Where a run's files go, and the seed of everything random in it."""
+
+    folder: Path = Field(default=Path("runs/demo"), description="the folder for everything that this run writes")
+    seed: int = Field(default=0, ge=0, description="seed of sampling, data order and adapter initialisation")
 
 
 class RetrainConfig(Section):
-    """One maintenance cycle: new conversations in, a candidate out, judged against what is in use."""
+    """One retraining cycle: train a candidate on new conversations, and judge it against the active personality."""
 
-    conversations: Path = Field(default=Path("conversations"), description="JSONL with `messages`, or a folder of them")
-    min_new: int = Field(default=8, ge=1, description="with fewer new exchanges a cycle does nothing")
-    steps: int = Field(default=30, ge=2)
-    learning_rate: float = Field(default=2e-4, gt=0)
-    replay_ratio: float = Field(default=0.5, ge=0, lt=1, description="share of the mix that is replayed")
+    conversations: Path = Field(
+        default=Path("conversations"), description="a JSONL file of `messages`, or a folder of such files"
+    )
+    min_new: int = Field(default=8, ge=1, description="a cycle does nothing with fewer new exchanges than this")
+    steps: int = Field(default=30, ge=2, description="optimizer steps of the retraining")
+    learning_rate: float = Field(default=2e-4, gt=0, description="learning rate of the retraining")
+    replay_ratio: float = Field(default=0.5, ge=0, lt=1, description="share of the training examples that is replay")
 
 
 class ScheduleConfig(Section):
-    every: Literal["daily", "weekly", "monthly"] = "weekly"
-    at: str = Field(default="03:30", pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description="local time")
+    """When the timer that `molt schedule install` writes runs `molt retrain`."""
+
+    every: Literal["daily", "weekly", "monthly"] = Field(default="weekly", description="how often to retrain")
+    at: str = Field(default="03:30", pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description="local time of day, HH:MM")
 
 
 class RegistryConfig(Section):
-    folder: Path = Field(default=Path("runs/registry"), description="promoted adapters and what was promoted when")
+    """The store of judged adapters."""
+
+    folder: Path = Field(default=Path("runs/registry"), description="the folder for judged adapters and their history")
 
 
 class SequenceConfig(Section):
-    """The comparison of methods: all tasks in order, once for each method and seed."""
+    """A comparison of methods: each one learns all tasks in order, once for each seed."""
 
     methods: dict[str, dict[str, Any]] = Field(
         default_factory=dict,
-        description="by name, the settings that a method changes, as KEY: VALUE; `tasks.*.KEY` changes all tasks",
+        description="the settings that each method changes, as KEY: VALUE; `tasks.*.KEY` changes all tasks",
     )
-    reference: str = Field(default="unprotected", description="the method that the others' accuracy is a share of")
-    seeds: list[int] = Field(default_factory=lambda: [0], min_length=1, description="of examples, order and start")
+    reference: str = Field(default="unprotected", description="the method that the others are compared with")
+    seeds: list[int] = Field(
+        default_factory=lambda: [0],
+        min_length=1,
+        description="seeds of examples, data order and adapter initialisation",
+    )
 
 
 class Config(Section):
+    """A whole configuration file. A section or setting that is left out has its default."""
+
     run: RunConfig = RunConfig()
     model: ModelConfig = ModelConfig()
     persona: PersonaConfig = PersonaConfig()
@@ -94,7 +108,7 @@ class Config(Section):
     replay: ReplayConfig = ReplayConfig()
     protect: ProtectConfig = ProtectConfig()
     router: RouterConfig = RouterConfig()
-    tasks: dict[str, TaskConfig] = Field(default_factory=dict, description="tasks to teach, by name")
+    tasks: dict[str, TaskConfig] = Field(default_factory=dict, description="tasks to teach in this order, by name")
     capability: CapabilityConfig = CapabilityConfig()
     persona_eval: PersonaEvalConfig = PersonaEvalConfig()
     pressure: PressureConfig = PressureConfig()
@@ -102,7 +116,9 @@ class Config(Section):
     judge: JudgeConfig = JudgeConfig()
     gate: GateConfig = GateConfig()
     sequence: SequenceConfig = SequenceConfig()
-    hypotheses: list[str] = Field(default_factory=list, description="shipped names or paths of hypothesis files")
+    hypotheses: list[str] = Field(
+        default_factory=list, description="hypotheses to test: shipped names, or paths of YAML files"
+    )
     knowledge: KnowledgeConfig = KnowledgeConfig()
     registry: RegistryConfig = RegistryConfig()
     retrain: RetrainConfig = RetrainConfig()
