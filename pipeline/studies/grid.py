@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -120,7 +121,7 @@ def explored(run: Run) -> Artifact:
     """Questions that no hypothesis asks, to all trainings of the grids in this folder: whether forgetting could be seen
     early, and whether there is a threshold of KL to the base from which capability falls. `molt hypothesis explore
     CONFIG`"""
-    folders = run.stored("job")
+    folders = sorted(run.stored("job"), key=_content)  # so that resampling does not depend on fingerprints
     if not folders:
         raise BadInput(f"No training of a hypothesis is in {run.folder}.", "Run one: molt hypothesis run H014 CONFIG")
 
@@ -134,6 +135,12 @@ def explored(run: Run) -> Artifact:
         return {**seen, "threshold": limit.at if limit and limit.shown else None}
 
     return run.do("explored", {"jobs": [one.name for one in folders]}, make)
+
+
+def _content(folder: Path) -> str:
+    """What a training is, for an order that stays the same when fingerprints change."""
+    inputs = read_json(folder / "inputs.json")
+    return json.dumps([f"{inputs['seed']:09}", inputs["arm"], inputs["hypothesis"]], sort_keys=True) + folder.name
 
 
 def _learned(folder: Path) -> tuple[early_eval.Early, list[threshold.Dose]]:
