@@ -30,8 +30,10 @@ def everything(run: Run) -> Outcome:
     if not all(state.present for state in assets.status()):
         with run.console.progress("assets") as progress:
             assets.pull(progress)
-    pairs.pairs(run)
     measures.check(run)  # now, and not after an hour of training
+    for adapter in layout.task_adapters(run):
+        tasks.check(run, adapter)
+    pairs.pairs(run)
     for name in config.hypotheses:
         grid.check(run, name)
     personality.personality(run)

@@ -60,6 +60,13 @@ def task_settings(run: Run, adapter: Adapter) -> TaskConfig:
     return settings.model_copy(update={"replay_ratio": 0.0}) if adapter.control else settings
 
 
+def check_state(run: Run, state: State) -> None:
+    """Raises BadInput if the config has no task for one of the state's adapters."""
+    for adapter in state.members:
+        if adapter != PERSONALITY_ADAPTER:
+            task_settings(run, adapter)
+
+
 def seed_of(run: Run, task: TaskConfig) -> int:
     return run.config.run.seed if task.seed is None else task.seed
 

@@ -1,7 +1,8 @@
-"""A run is a folder: what was asked for, and one cached artifact for each stage and its inputs."""
+"""A run is a folder: the configurations that were run in it, and an artifact for each stage and its inputs."""
 
 from __future__ import annotations
 
+import functools
 import gc
 import importlib.metadata
 import json
@@ -14,7 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from filelock import FileLock, Timeout
 
@@ -24,14 +25,19 @@ from moltlm.data.errors import BadInput, MoltError
 from moltlm.data.io import fingerprint, read_json, write_json, write_text
 from moltlm.pipeline.config import Config, dump
 from moltlm.pipeline.console import Console
+from moltlm.pipeline.identity import key_of, present
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "evaluate", "lm_eval")
 DISK_NEEDED_GB = 1.0
+Make = Callable[[Path], dict[str, Any]]
+"""Makes an artifact's files in a folder and returns the facts worth keeping."""
+Arguments = ParamSpec("Arguments")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Artifact:
-    """What a stage left behind: a folder, the fingerprint of everything that went in, and some facts about it."""
+    """What a stage made: a folder, the fingerprint of everything that it was made from, and facts about it."""
 
     stage: str
     folder: Path
@@ -41,88 +47,111 @@ class Artifact:
 
 
 class Missing(MoltError):
-    """A stage has not been run, and this command runs none."""
+    """A stage has not been run, and the command runs none."""
 
 
 class Run:
-    """Stages ask it to make an artifact, or get the one that is there already for the same inputs.
+    """Stages ask it for an artifact; it makes the artifact, or returns the stored one for the same inputs.
 
-    A stage writes into a `.partial` folder that is renamed once it is whole, so an interrupted stage leaves nothing
-    that looks finished, and other inputs give another folder, so nothing is overwritten.
+    A stage writes into a `.partial` folder that is renamed when it is complete, so an interrupted stage leaves nothing
+    that looks finished. Other inputs give another folder, so nothing is overwritten.
+
+    Attributes:
+        only_read: raise `Missing` rather than make an artifact.
     """
 
     def __init__(self, config: Config, console: Console) -> None:
-        self.config = config
         self.console = console
         self.folder = config.run.folder
         self.artifacts: dict[str, Artifact] = {}
         self.only_read = False
         self._served: Any = None
+        self._results: dict[str, dict[Any, Any]] = {}  # of functions under `once_per_config`, by configuration
+        self.config = config
         _check_disk(self.folder)
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise BadInput(f"{self.folder} cannot be made: {error}.", "Set run.folder to one of your own.") from None
+            raise BadInput(
+                f"The run folder {self.folder} cannot be created: {error}.", "Set another one: run.folder=FOLDER"
+            ) from None
         self._lock = FileLock(str(self.folder / ".lock"), timeout=0)
         try:
             self._lock.acquire()
         except Timeout:
             raise BadInput(
-                f"Another molt command is working in {self.folder}.", "Wait for it, or use run.folder=another/folder"
+                f"Another molt command is working in {self.folder}.",
+                "Wait for it to end, or use another folder: run.folder=FOLDER",
             ) from None
         self._record()
+
+    @property
+    def config(self) -> Config:
+        return self._config
+
+    @config.setter
+    def config(self, config: Config) -> None:
+        self._config = config
+        self.results = self._results.setdefault(fingerprint(config.model_dump(mode="json")), {})
 
     def close(self) -> None:
         self.release()
         self._lock.release()
 
-    def do(
-        self, stage: str, inputs: dict[str, Any], make: Callable[[Path], dict[str, Any]], label: str = ""
-    ) -> Artifact:
-        """The artifact of `stage` for `inputs`: made by `make(folder)`, which returns facts worth keeping, or found."""
-        key = key_of(stage, inputs)
+    def do(self, stage: str, inputs: dict[str, Any], make: Make, label: str = "", subject: str = "") -> Artifact:
+        """The artifact of a stage for these inputs, stored or made now.
+
+        Args:
+            stage: one of `identity.STAGES`.
+            inputs: everything that the artifact depends on, JSON-able; None and empty values are left out.
+            label: what the console calls it; the stage and subject by default.
+            subject: what it is made for, where a stage keeps a folder for each, such as the task of an adapter.
+
+        Raises:
+            Missing: if it is not stored and `only_read` is set.
+        """
+        inputs, name = present(inputs), f"{stage}-{subject}" if subject else stage
+        key, label = key_of(stage, inputs, subject), label or name
         if key not in self.artifacts:
-            folder = self.folder / stage / key
+            folder = self.folder / name / key
             if (folder / "artifact.json").is_file():
                 self.artifacts[key] = _read(folder)
                 if not self.only_read:
-                    self.console.stage(label or stage, f"already there ({self.artifacts[key].seconds:.0f} s saved)")
+                    self.console.stage(label, f"reused ({self.artifacts[key].seconds:.0f} s saved)")
             elif self.only_read:
-                raise Missing(f"{label or stage} has not been run with these settings.", "Run it: molt run CONFIG")
+                raise Missing(f"{label} has not been run with these settings.", "Run it: molt run CONFIG")
             else:
-                self.artifacts[key] = self._make(stage, key, folder, inputs, make, label or stage)
+                self.artifacts[key] = self._make(name, folder, inputs, make, label)
         return self.artifacts[key]
 
-    def _make(
-        self,
-        stage: str,
-        key: str,
-        folder: Path,
-        inputs: dict[str, Any],
-        make: Callable[[Path], dict[str, Any]],
-        label: str,
-    ) -> Artifact:
+    def _make(self, name: str, folder: Path, inputs: dict[str, Any], make: Make, label: str) -> Artifact:
         self.console.stage(label, "...")
-        partial = folder.with_name(f"{key}.partial")
+        partial = folder.with_name(f"{folder.name}.partial")
         partial.mkdir(parents=True, exist_ok=True)
-        for left in partial.iterdir():  # of an interrupted try: a training goes on from its checkpoints
-            if left.name != CHECKPOINTS:
-                shutil.rmtree(left) if left.is_dir() else left.unlink()
-        began = time.monotonic()
+        for leftover in partial.iterdir():  # of an interrupted attempt; a training resumes from its checkpoints
+            if leftover.name != CHECKPOINTS:
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+        start = time.monotonic()
         facts = make(partial)
-        seconds = time.monotonic() - began
+        seconds = time.monotonic() - start
         write_json(partial / "inputs.json", inputs)
         write_json(
             partial / "artifact.json",
-            {"stage": stage, "fingerprint": key, "seconds": round(seconds, 1), "facts": facts},
+            {"stage": name, "fingerprint": folder.name, "seconds": round(seconds, 1), "facts": facts},
         )
         partial.rename(folder)
         self.console.stage(label, f"done in {seconds:.0f} s")
         return _read(folder)
 
+    def stored(self, stage: str) -> list[Path]:
+        """The folders of a stage's artifacts, sorted; those of another version of the stage are left out."""
+        folders = (path.parent for path in sorted((self.folder / stage).glob("*/artifact.json")))
+        return [folder for folder in folders if key_of(stage, read_json(folder / "inputs.json")) == folder.name]
+
     @contextmanager
     def varied(self, config: Config) -> Iterator[None]:
-        """Work with another configuration inside the `with`. The served model goes: its adapters are the other's."""
+        """Use another configuration inside the `with`. The served model is released, since its adapters belong to the
+        former configuration."""
         before, self.config = self.config, config
         self.release()
         try:
@@ -133,7 +162,7 @@ class Run:
 
     @property
     def base(self) -> Any:
-        """The base model as configured, loaded once, to serve adapters from (`adapters.serve.Served`)."""
+        """The base model of the configuration, loaded once, to serve adapters from (`adapters.serve.Served`)."""
         if self._served is None:
             from moltlm.adapters import base, serve
 
@@ -141,7 +170,7 @@ class Run:
         return self._served
 
     def release(self) -> None:
-        """Let go of the served model before another is loaded for training."""
+        """Free the served model, before another is loaded for training."""
         if self._served is not None:
             self._served = None
             gc.collect()
@@ -151,7 +180,7 @@ class Run:
                 torch.cuda.empty_cache()
 
     def _record(self) -> None:
-        """What was asked for, once for each configuration, with versions and revision."""
+        """Store the configuration, once for each, and log this invocation with versions and revision."""
         text = dump(self.config)
         target = self.folder / "configs" / f"{fingerprint(text)}.yaml"
         if not target.is_file():
@@ -166,12 +195,27 @@ class Run:
             out.write(json.dumps(line) + "\n")
 
 
-def key_of(stage: str, inputs: dict[str, Any]) -> str:
-    """The fingerprint of an artifact, and the name of its folder."""
-    return fingerprint({"molting": __version__, "stage": stage, "inputs": inputs})
+def once_per_config(
+    function: Callable[Concatenate[Run, Arguments], Result],
+) -> Callable[Concatenate[Run, Arguments], Result]:
+    """Call a function of a run once for each configuration and arguments (which are hashable), and keep its result.
+
+    A stage asks for the same few artifacts upstream again and again, and each time would hash the files behind them.
+    """
+
+    @functools.wraps(function)
+    def cached(run: Run, *args: Arguments.args, **kwargs: Arguments.kwargs) -> Result:
+        key = (function.__module__, function.__qualname__, args, tuple(sorted(kwargs.items())))
+        results = run.results  # before the call, which may vary the configuration
+        if key not in results:
+            results[key] = function(run, *args, **kwargs)
+        return results[key]
+
+    return cached
 
 
 def environment() -> dict[str, Any]:
+    """Versions of the package, Python, the libraries and the code, for records."""
     versions = {}
     for package in PACKAGES:
         try:
@@ -188,14 +232,13 @@ def environment() -> dict[str, Any]:
 
 
 def _revision() -> str | None:
-    here = Path(__file__).resolve().parent
+    """What git says of the code, if it lies in a repository."""
+    command = ["git", "-C", str(Path(__file__).resolve().parent), "describe", "--always", "--dirty"]
     try:
-        found = subprocess.run(
-            ["git", "-C", str(here), "describe", "--always", "--dirty"], capture_output=True, text=True, timeout=10
-        )
+        description = subprocess.run(command, capture_output=True, text=True, timeout=10)
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return found.stdout.strip() or None
+    return description.stdout.strip() or None
 
 
 def _read(folder: Path) -> Artifact:
@@ -204,12 +247,12 @@ def _read(folder: Path) -> Artifact:
 
 
 def _check_disk(folder: Path) -> None:
-    there = next(parent for parent in [folder.absolute(), *folder.absolute().parents] if parent.exists())
-    if not there.is_dir():
-        raise BadInput(f"{there} is a file, not a folder.", "Set run.folder to a folder.")
-    free = shutil.disk_usage(there).free / 1e9
+    existing = next(parent for parent in [folder.absolute(), *folder.absolute().parents] if parent.exists())
+    if not existing.is_dir():
+        raise BadInput(f"{existing} is a file, not a folder.", "Set another run folder: run.folder=FOLDER")
+    free = shutil.disk_usage(existing).free / 1e9
     if free < DISK_NEEDED_GB:
         raise BadInput(
             f"Only {free:.1f} GB are free for {folder}; a run needs {DISK_NEEDED_GB:.0f} GB.",
-            "Free some space, or set run.folder to another disk.",
+            "Free some space, or use a folder on another disk: run.folder=FOLDER",
         )

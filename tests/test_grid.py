@@ -62,7 +62,7 @@ def test_what_is_open_is_tuned_on_other_seeds_and_the_rest_confirmed(run: Run, t
     assert arms["lora"]["learning_rate"] in (1e-3 / 4, 1e-3, 4e-3, 1.6e-2)
     assert arms["kl"]["learning_rate"] == arms["lora"]["learning_rate"] and arms["kl"]["kl_weight"] in (0.1, 1.0)
     jobs = [json.loads(path.read_text()) for path in run.folder.glob("job/*/inputs.json")]
-    seeds = {name: {job["seed"] for job in jobs if job["arm"]["parameters"] == name} for name in ("lora", "full")}
+    seeds = {name: {job["seed"] for job in jobs if job["arm"].get("parameters", "lora") == name} for name in ("lora", "full")}
     assert seeds == {"lora": {1, 2, 11}, "full": {1, 2}}
     rows = [json.loads(line) for line in next(run.folder.glob("job/*/records.jsonl")).read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 3]
@@ -87,7 +87,7 @@ def test_an_arm_beside_the_others_has_a_base_of_its_own_precision_and_decides_no
     assert both["arms"]["nf4"]["learning_rate"] == both["arms"]["lora"]["learning_rate"]
     for stage in ("job", "job-base"):
         inputs = [json.loads(path.read_text()) for path in run.folder.glob(f"{stage}/*/inputs.json")]
-        assert {each["precision"] for each in inputs} == {"fp32", "nf4"}
+        assert {each["hypothesis"]["precision"] for each in inputs} == {"fp32", "nf4"}
 
 
 def test_trainings_are_exported_without_weights_and_judged_alike_elsewhere(run: Run, tmp_path: Path) -> None:

@@ -83,7 +83,7 @@ def test_a_small_model_learns_facts_and_its_control_does_not(run: Run, tmp_path:
         for path in run.folder.glob("knowledge-job/*/artifact.json")
     ]
     assert len(jobs) == 8
-    taught, control = ([job["bits"] for job in jobs if bool(job["control"]) is own] for own in (False, True))
+    taught, control = ([job["bits"] for job in jobs if bool(job.get("control")) is own] for own in (False, True))
     assert sum(taught) > sum(control)
     assert not list(run.folder.glob("knowledge-job/*/*.safetensors"))
     collected = results.collect(run)

@@ -246,13 +246,13 @@ def test_a_stage_is_made_once_for_the_same_inputs(tmp_path: Path) -> None:
         return {"n": len(made)}
 
     run = open_run(tmp_path)
-    first = run.do("stage", {"a": 1}, make)
-    assert run.do("stage", {"a": 1}, make) == first
-    other = run.do("stage", {"a": 2}, make)
+    first = run.do("pairs", {"a": 1}, make)
+    assert run.do("pairs", {"a": 1}, make) == first
+    other = run.do("pairs", {"a": 2}, make)
     assert other.folder != first.folder and first.folder.is_dir()
     run.close()
     again = open_run(tmp_path)
-    assert again.do("stage", {"a": 1}, make).facts == {"n": 1}
+    assert again.do("pairs", {"a": 1}, make).facts == {"n": 1}
     again.close()
     assert len(made) == 2
 
@@ -265,12 +265,12 @@ def test_an_interrupted_stage_leaves_nothing_that_looks_done(tmp_path: Path) -> 
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run.do("stage", {}, broken)
+        run.do("pairs", {}, broken)
     run.only_read = True
     with pytest.raises(Missing):
-        run.do("stage", {}, lambda folder: {})
+        run.do("pairs", {}, lambda folder: {})
     run.only_read = False
-    artifact = run.do("stage", {}, lambda folder: {"whole": True})
+    artifact = run.do("pairs", {}, lambda folder: {"whole": True})
     assert not (artifact.folder / "half.txt").exists()
     run.close()
 

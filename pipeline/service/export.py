@@ -12,6 +12,7 @@ from moltlm.adapters import compose
 from moltlm.adapters import export as exports
 from moltlm.data.errors import BadInput
 from moltlm.data.state import BASE, State
+from moltlm.pipeline import layout
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.stages import pairs, tasks
 
@@ -41,6 +42,7 @@ def export(run: Run, out: Path, to: str, state: State, method: str, rank: int | 
         raise BadInput(f"The state {state} is nothing to export.", "Name one: --state personality+TASK")
     if method not in get_args(compose.Method):
         raise BadInput(f"There is no method {method}.", f"Use one of: {', '.join(get_args(compose.Method))}.")
+    layout.check_state(run, state)
     model, heldout = run.config.model, pairs.load_pairs(pairs.pairs(run), "heldout")[:PROMPTS]
     folders = [tasks.trained(run, adapter).folder for adapter in state.adapters]
     run.release()

@@ -20,6 +20,7 @@ from moltlm.data.types import Exchange, Pair
 from moltlm.evals import capability as capability_eval
 from moltlm.evals import gate
 from moltlm.evals import persona as persona_eval
+from moltlm.pipeline.identity import identity
 from moltlm.pipeline.run import Artifact, Run
 from moltlm.pipeline.service import gate as gates
 from moltlm.pipeline.service.registry import Registry
@@ -60,12 +61,12 @@ def cycle(run: Run) -> Artifact | None:
     inputs = {
         "current": current,
         "new": fingerprint_rows(fresh),
-        "retrain": config.retrain.model_dump(mode="json"),
+        "retrain": identity(config.retrain),
         "pairs": data.fingerprint,
         "replay": sha256_file(_buffer(run, current) / replay.MANIFEST),
         "batch_size": config.personality.batch_size,
         "seed": config.run.seed,
-        **{name: getattr(config, name).model_dump() for name in ("train", "dpo", "persona_eval", "capability", "gate")},
+        **{name: identity(getattr(config, name)) for name in ("train", "dpo", "persona_eval", "capability", "gate")},
     }
 
     def make(folder: Path) -> dict[str, Any]:

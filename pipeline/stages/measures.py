@@ -22,15 +22,22 @@ from moltlm.evals import stats
 from moltlm.evals import tasks as task_eval
 from moltlm.pipeline import layout
 from moltlm.pipeline.config import vary
-from moltlm.pipeline.run import Artifact, Run
+from moltlm.pipeline.identity import identity
+from moltlm.pipeline.run import Artifact, Run, once_per_config
 from moltlm.pipeline.stages import pairs, routing, serving
 
 
+@once_per_config
 def capability(run: Run, state: State) -> Artifact:
     """General ability in one state, item by item, by lm-evaluation-harness. `molt eval capability CONFIG --state S`"""
     config = run.config.capability
     own = [capability_eval.files(name) for name in config.items]
-    inputs = {"capability": config.model_dump(), "own": own, "seed": run.config.run.seed, **serving.lineage(run, state)}
+    inputs = {
+        "capability": identity(config),
+        "files": own if any(own) else None,
+        "seed": run.config.run.seed,
+        "state": serving.lineage(run, state),
+    }
     routes = () if run.config.router.gated else state.routes
     parts = (
         {str(route or routers.NOBODY): capability(run, state.routed_to(route)) for route in (*routes, None)}
@@ -62,10 +69,12 @@ def _routed_records(run: Run, routes: tuple[Adapter, ...], parts: dict[str, Arti
     return [rows[name][place] for place, name in enumerate(sent)]
 
 
+@once_per_config
 def persona_of(run: Run, state: State) -> Artifact:
     """Persona and coherence in one state, prompt by prompt. `molt eval persona CONFIG --state S`"""
-    config, data = run.config, pairs.pairs(run)
-    inputs = {"max_new_tokens": config.persona_eval.max_new_tokens, **serving.lineage(run, state)}
+    config = run.config
+    inputs = {"max_new_tokens": config.persona_eval.max_new_tokens, "state": serving.lineage(run, state)}
+    data = pairs.pairs(run)
 
     def make(folder: Path) -> dict[str, Any]:
         model, batch = serving.serve(run, state), config.model.eval_batch_size
@@ -86,12 +95,18 @@ def persona_of(run: Run, state: State) -> Artifact:
     return run.do("persona", inputs, make, f"persona of {state}")
 
 
+@once_per_config
 def pressure(run: Run, state: State) -> Artifact:
     """The persona under attack and over long conversations in one state. `molt eval pressure CONFIG --state S`"""
-    config, data = run.config, pairs.pairs(run)
+    config = run.config
     if not config.pressure.on:
         raise BadInput("pressure.attacks and pressure.conversations are both 0.", "Say how many: pressure.attacks=8")
-    inputs = {"pressure": config.pressure.model_dump(), "seed": config.run.seed, **serving.lineage(run, state)}
+    inputs = {
+        "pressure": identity(config.pressure),
+        "seed": config.run.seed,
+        "state": serving.lineage(run, state),
+    }
+    data = pairs.pairs(run)
 
     def make(folder: Path) -> dict[str, Any]:
         model, how, persona, seed = serving.serve(run, state), config.pressure, pairs.load_persona(run), config.run.seed
@@ -129,19 +144,20 @@ def _profile_material(run: Run) -> tuple[list[profile_eval.Choice], list[profile
     return profile_eval.material(run.config.profile, pairs.load_persona(run).spec.traits, run.config.run.seed)
 
 
+@once_per_config
 def profile(run: Run, state: State) -> Artifact:
     """Which traits a state says are its own, and what else changed. `molt eval profile CONFIG --state S`"""
     config, seed = run.config, run.config.run.seed
     if not config.profile.on:
         raise BadInput("Nothing of the profile is asked for.", "Ask for some: profile.preferences=true")
-    files = [config.profile.big_five, config.profile.traits, config.profile.refusals]
+    files = {"big_five": config.profile.big_five, "traits": config.profile.traits, "refusals": config.profile.refusals}
     choices, asked = _profile_material(run)
     inputs = {
-        "profile": {**config.profile.model_dump(mode="json"), **{"big_five": None, "traits": None, "refusals": None}},
-        "files": [sha256_tree(path.expanduser()) if path else None for path in files],
+        "profile": identity(config.profile, exclude=files),
+        "files": {name: sha256_tree(path.expanduser()) for name, path in files.items() if path},
         "max_new_tokens": config.persona_eval.max_new_tokens,
         "seed": seed,
-        **serving.lineage(run, state),
+        "state": serving.lineage(run, state),
     }
 
     def make(folder: Path) -> dict[str, Any]:
@@ -155,10 +171,12 @@ def profile(run: Run, state: State) -> Artifact:
     return run.do("profile", inputs, make, f"profile of {state}")
 
 
+@once_per_config
 def judge(run: Run, state: State) -> Artifact:
     """A state's answers against the base's, and above a personality against the personality's, by a language model.
     `molt eval judge CONFIG --state S`"""
     inputs = _judge_inputs(run)
+    layout.check_state(run, state)
     others = [BASE, PERSONALITY] if len(state.members) > 1 else [PERSONALITY if state == BASE else BASE]
     inputs["persona"] = persona_of(run, state).fingerprint
     inputs["against"] = {str(other): persona_of(run, other).fingerprint for other in others}
@@ -177,6 +195,7 @@ def judge(run: Run, state: State) -> Artifact:
     return run.do("judge", inputs, make, f"judge of {state}")
 
 
+@once_per_config
 def judge_of_labels(run: Run) -> Artifact:
     """What the judge says of answers that people have compared (`judge.labels`). Part of `molt eval judge CONFIG`"""
     path = Path(run.config.judge.labels or "").expanduser()
@@ -193,8 +212,8 @@ def judge_of_labels(run: Run) -> Artifact:
 def _judge_inputs(run: Run) -> dict[str, Any]:
     if run.config.judge.kind == "none":
         raise BadInput("There is no judge.", "Name one: judge.kind=endpoint judge.url=... judge.model=...")
-    asked = run.config.judge.model_dump(include={"url", "model", "temperature", "max_tokens", "prompts"})
-    return {"judge": asked, "spec": teacher.description(pairs.load_persona(run).spec)}
+    settings = identity(run.config.judge, include={"url", "model", "temperature", "max_tokens", "prompts"})
+    return {"judge": settings, "spec": teacher.description(pairs.load_persona(run).spec)}
 
 
 def _asked(run: Run, duels: list[judge_eval.Duel], label: str) -> list[dict[str, Any]]:
@@ -204,6 +223,7 @@ def _asked(run: Run, duels: list[judge_eval.Duel], label: str) -> list[dict[str,
         return judge_eval.evaluate(duels, teacher.description(pairs.load_persona(run).spec), ask)
 
 
+@once_per_config
 def noise(run: Run) -> Artifact:
     """How far identical runs are apart: the personality trained `gate.noise_runs` times from the same seed, and
     measured. `molt eval noise CONFIG gate.noise_runs=3`"""
@@ -226,17 +246,19 @@ def noise(run: Run) -> Artifact:
     return run.do("noise", inputs, make)
 
 
+@once_per_config
 def drift(run: Run, state: State) -> Artifact:
     """Cross-entropy and KL to the base in one state, on the base's own answers to neutral prompts and on the test
     examples of each task. `molt eval drift CONFIG --state S`"""
-    config, data, count = run.config, pairs.pairs(run), run.config.persona_eval.neutral
+    config, count = run.config, run.config.persona_eval.neutral
     settings = dict(config.tasks)
     inputs = {
         "items": count,
         "tasks": {name: pairs.source_of(task) for name, task in settings.items()},
         "seed": config.run.seed,
-        **serving.lineage(run, state),
+        "state": serving.lineage(run, state),
     }
+    data = pairs.pairs(run)
 
     def make(folder: Path) -> dict[str, Any]:
         model, texts = serving.serve(run, state), {"neutral": pairs.load_exchanges(data, "neutral_eval")[:count]}
@@ -252,6 +274,7 @@ def drift(run: Run, state: State) -> Artifact:
     return run.do("drift", inputs, make, f"drift of {state}")
 
 
+@once_per_config
 def task_score(run: Run, name: str, state: State) -> Artifact:
     """Exact match on the test examples of a task in one state. Part of `molt run CONFIG`."""
     config = run.config
@@ -260,7 +283,7 @@ def task_score(run: Run, name: str, state: State) -> Artifact:
         "examples": pairs.source_of(settings),
         "metric": settings.metric,
         "seed": config.run.seed,
-        **serving.lineage(run, state),
+        "state": serving.lineage(run, state),
     }
 
     def make(folder: Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from moltlm.data import dataset_card, filters
 from moltlm.data import pairs as pair_data
 from moltlm.data import persona as personas
 from moltlm.data.config import TaskConfig
+from moltlm.data.errors import BadInput
 from moltlm.data.io import sha256_tree
 from moltlm.data.persona import Persona
 from moltlm.data.rows import read_rows, write_rows
@@ -17,25 +18,25 @@ from moltlm.data.state import BASE
 from moltlm.data.types import Exchange, Pair
 from moltlm.evals import capability, style
 from moltlm.evals import persona as persona_eval
-from moltlm.pipeline.run import Artifact, Run
+from moltlm.pipeline.identity import identity, present
+from moltlm.pipeline.run import Artifact, Run, once_per_config
 from moltlm.pipeline.stages import material
 
 
+@once_per_config
 def pairs(run: Run) -> Artifact:
     """Build preference pairs: answers in the personality's voice against the bare model's own.
     `molt data build CONFIG`"""
     config = run.config
-    persona = personas.load(config.persona)
+    _check_paths(run)
+    persona = load_persona(run)
     inputs = {
-        "model": config.model.model_dump(exclude={"shape"}),
+        "model": identity(config.model, exclude={"shape"}),
         "persona": persona.fingerprint,
-        "conversations": [[name, sha256_tree(Path(name))] for name in config.conversations.paths],
-        "measured": {
-            "capability": {name: [count, capability.files(name)] for name, count in config.capability.items.items()},
-            "tasks": {name: {**source_of(task), "seed": None} for name, task in config.tasks.items()},
-        },
-        **{name: getattr(config, name).model_dump() for name in ("conversations", "teacher", "pairs")},
-        "checks": config.filters.model_dump(),  # the key by which the committed evidence knows the filters
+        "conversation_files": [[name, sha256_tree(Path(name))] for name in config.conversations.paths],
+        "benchmarks": {name: [count, capability.files(name)] for name, count in config.capability.items.items()},
+        "tasks": {name: source_of(task, seeded=False) for name, task in config.tasks.items()},
+        **{name: identity(getattr(config, name)) for name in ("conversations", "teacher", "pairs", "filters")},
         "seed": config.run.seed,
     }
 
@@ -73,6 +74,16 @@ def pairs(run: Run) -> Artifact:
     return run.do("pairs", inputs, make)
 
 
+def _check_paths(run: Run) -> None:
+    """Raises BadInput, naming the setting, for a path that does not exist."""
+    paths = [("conversations.paths", path) for path in run.config.conversations.paths]
+    paths += [(f"tasks.{name}.path", task.path) for name, task in run.config.tasks.items() if task.path]
+    for key, path in paths:
+        if not Path(path).expanduser().exists():
+            raise BadInput(f"{key}: {path} does not exist.", f"Name a path that exists: {key}=PATH")
+
+
+@once_per_config
 def classifier(run: Run) -> style.StyleClassifier:
     """Train the style classifier on training prompts only, against the base's answers and other characters'. It is one
     and the same for all states and seeds of these pairs."""
@@ -86,6 +97,7 @@ def classifier(run: Run) -> style.StyleClassifier:
     return style.train(positive, negative, persona.spec.catchphrases, seed=0)
 
 
+@once_per_config
 def load_persona(run: Run) -> Persona:
     return personas.load(run.config.persona)
 
@@ -100,9 +112,13 @@ def load_exchanges(artifact: Artifact, split: str) -> list[Exchange]:
     return read_rows(artifact.folder / f"{split}.jsonl", Exchange)
 
 
-def source_of(task: TaskConfig) -> dict[str, Any]:
-    """What a task's examples come from: the settings that choose them, and the files."""
-    settings = task.model_dump(include={"kind", "test", "prompt", "answer", "seed"})
-    if task.kind == "text":
-        settings["passage_words"] = task.passage_words
-    return {**settings, "files": sha256_tree(Path(task.path).expanduser()) if task.path else ""}
+def source_of(task: TaskConfig, seeded: bool = True) -> dict[str, Any]:
+    """What identifies a task's examples: the settings that choose them, and the files.
+
+    Args:
+        seeded: whether the seed counts, which draws the examples from a file.
+    """
+    include = {"kind", "test", "prompt", "answer"} | ({"seed"} if seeded else set())
+    include |= {"passage_words"} if task.kind == "text" else set()
+    files = sha256_tree(Path(task.path).expanduser()) if task.path else []
+    return present({"settings": identity(task, include), "files": files})

@@ -11,17 +11,19 @@ from moltlm.adapters.training import TrainingResult
 from moltlm.data import coherence, teacher
 from moltlm.data.state import Adapter
 from moltlm.data.types import Message
-from moltlm.pipeline.run import Artifact, Run
+from moltlm.pipeline.identity import identity
+from moltlm.pipeline.run import Artifact, Run, once_per_config
 from moltlm.pipeline.stages.pairs import classifier, load_exchanges, load_pairs, load_persona, pairs
 
 
+@once_per_config
 def personality(run: Run) -> Artifact:
     """Train the personality adapter: DPO with NLL and explicit KL, or SFT. `molt train personality CONFIG`"""
     config, data = run.config, pairs(run)
     inputs = {
         "pairs": data.fingerprint,
         "seed": config.run.seed,
-        **{name: getattr(config, name).model_dump() for name in ("lora", "train", "personality", "dpo")},
+        **{name: identity(getattr(config, name)) for name in ("lora", "train", "personality", "dpo")},
     }
 
     def make(folder: Path) -> dict[str, Any]:

@@ -13,16 +13,18 @@ from moltlm.data.errors import BadInput
 from moltlm.data.rows import fingerprint_rows
 from moltlm.data.state import PERSONALITY, PERSONALITY_ADAPTER
 from moltlm.data.types import Exchange
-from moltlm.pipeline.run import Artifact, Run
+from moltlm.pipeline.identity import identity
+from moltlm.pipeline.run import Artifact, Run, once_per_config
 from moltlm.pipeline.stages import buffer as building
 from moltlm.pipeline.stages.pairs import load_pairs, pairs
 from moltlm.pipeline.stages.personality import load_adapters, personality
 
 
+@once_per_config
 def buffer(run: Run) -> Artifact:
     """Choose the exchanges that carry the personality, under a token budget. `molt replay build CONFIG`"""
     config, data, adapter = run.config, pairs(run), personality(run)
-    inputs = {"personality": adapter.fingerprint, "replay": config.replay.model_dump(), "seed": config.run.seed}
+    inputs = {"personality": adapter.fingerprint, "replay": identity(config.replay), "seed": config.run.seed}
 
     def make(folder: Path) -> dict[str, Any]:
         model = load_adapters(run, {PERSONALITY_ADAPTER: adapter})
@@ -47,11 +49,13 @@ def _own_answers(run: Run, exchanges: list[Exchange]) -> list[Exchange]:
 
 def updated_buffer(run: Run, paths: list[Path]) -> Artifact:
     """Choose the next buffer from the present one and new conversations. `molt replay update CONFIG PATH...`"""
-    config, current = run.config, buffer(run)
-    report = importers.ImportReport()
+    config, report = run.config, importers.ImportReport()
+    if not paths:
+        raise BadInput("No new conversations are named.", "Name some: molt replay update CONFIG conversations.jsonl")
     exchanges = list(importers.read(paths, config.conversations, report))
     if not exchanges:
-        raise BadInput("There is no exchange in these conversations.", f"Look why: molt data import {paths[0]}")
+        raise BadInput("These conversations contain no exchange.", f"See why: molt data import {paths[0]}")
+    current = buffer(run)
     inputs = {"replay": current.fingerprint, "new": fingerprint_rows(exchanges)}
 
     def make(folder: Path) -> dict[str, Any]:

@@ -17,7 +17,8 @@ from moltlm.data import tasks as task_data
 from moltlm.data.state import PERSONALITY_ADAPTER, Adapter
 from moltlm.data.types import Exchange
 from moltlm.pipeline import layout
-from moltlm.pipeline.run import Artifact, Run
+from moltlm.pipeline.identity import identity
+from moltlm.pipeline.run import Artifact, Run, once_per_config
 from moltlm.pipeline.stages.pairs import load_exchanges, load_pairs, pairs, source_of
 from moltlm.pipeline.stages.personality import load_adapters, personality, training_facts
 from moltlm.pipeline.stages.replay import buffer
@@ -26,6 +27,7 @@ from moltlm.pipeline.stages.tasks import trained, training_examples
 GATES_BATCH = 8
 
 
+@once_per_config
 def router(run: Run, adapters: tuple[Adapter, ...]) -> Artifact:
     """Train the router that sends each request to one of these adapters, or to the personality alone, and measure it on
     test examples and held-out prompts; or, by `router.method`, token-level gates over all of them. Part of
@@ -36,7 +38,7 @@ def router(run: Run, adapters: tuple[Adapter, ...]) -> Artifact:
     settings = [(adapter.name, layout.task_settings(run, adapter)) for adapter in adapters]
     inputs = {
         "pairs": data.fingerprint,
-        "router": config.router.model_dump(),
+        "router": identity(config.router),
         "tasks": {name: [source_of(task), task.train, layout.seed_of(run, task)] for name, task in settings},
     }
 
@@ -65,8 +67,8 @@ def _gates(run: Run, adapters: tuple[Adapter, ...]) -> Artifact:
     inputs: dict[str, Any] = {
         "beneath": {str(label): artifact.fingerprint for label, artifact in below.items()},
         "experts": {str(label): artifact.fingerprint for label, artifact in parts.items()},
-        "router": config.router.model_dump(),
-        "train": config.train.model_dump(),
+        "router": identity(config.router),
+        "train": identity(config.train),
         "seed": seed,
     }
     replay = None

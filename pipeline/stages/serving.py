@@ -6,21 +6,28 @@ from typing import Any
 
 from moltlm.adapters import router as routers
 from moltlm.data.state import State
-from moltlm.pipeline.run import Run
+from moltlm.pipeline import layout
+from moltlm.pipeline.identity import present
+from moltlm.pipeline.run import Run, once_per_config
 from moltlm.pipeline.stages.pairs import pairs
 from moltlm.pipeline.stages.personality import load_adapters
 from moltlm.pipeline.stages.routing import router
 from moltlm.pipeline.stages.tasks import trained
 
 
+@once_per_config
 def lineage(run: Run, state: State) -> dict[str, Any]:
-    """What a state is made of: the pairs' fingerprint (which names the base) and those of its adapters."""
-    parts = {"pairs": pairs(run).fingerprint}
-    for adapter in state.members:
-        parts[adapter.name] = trained(run, adapter).fingerprint
-    if state.routes:
-        parts["router"] = router(run, state.routes).fingerprint
-    return parts
+    """What a state is made of: the fingerprints of the pairs (which identify the base), its adapters and its router.
+    Raises BadInput for a state that the config cannot have, before anything is made."""
+    layout.check_state(run, state)
+    return present(
+        {
+            "pairs": pairs(run).fingerprint,
+            "adapters": {str(adapter): trained(run, adapter).fingerprint for adapter in state.adapters},
+            "routes": {str(adapter): trained(run, adapter).fingerprint for adapter in state.routes},
+            "router": router(run, state.routes).fingerprint if state.routes else None,
+        }
+    )
 
 
 def serve(run: Run, state: State) -> Any:

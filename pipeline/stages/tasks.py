@@ -15,7 +15,8 @@ from moltlm.data.rows import fingerprint_rows
 from moltlm.data.state import PERSONALITY_ADAPTER, Adapter
 from moltlm.data.types import Exchange
 from moltlm.pipeline import layout
-from moltlm.pipeline.run import Artifact, Run
+from moltlm.pipeline.identity import identity
+from moltlm.pipeline.run import Artifact, Run, once_per_config
 from moltlm.pipeline.stages import teaching
 from moltlm.pipeline.stages.pairs import load_exchanges, pairs, source_of
 from moltlm.pipeline.stages.personality import personality, training_facts
@@ -30,10 +31,13 @@ NOT_TRAINED = {
 """Settings of a task that its first training does not depend on."""
 
 
+@once_per_config
 def task(run: Run, adapter: Adapter) -> Artifact:
     """Train a task adapter above the frozen personality, with replay mixed in; its control is trained without replay.
     `molt train task NAME CONFIG`"""
     config, settings = run.config, layout.task_settings(run, adapter)
+    check(run, adapter)
+    instructions = _instructions(run)
     below = {label: trained(run, label) for label in layout.adapters_below(run, adapter)}
     previous = layout.continued_from(run, adapter)
     start = trained(run, previous) if previous else None
@@ -43,16 +47,16 @@ def task(run: Run, adapter: Adapter) -> Artifact:
     inputs: dict[str, Any] = {
         "beneath": {str(label): artifact.fingerprint for label, artifact in below.items()},
         "start": start.fingerprint if start else None,
-        "task": {key: value for key, value in settings.model_dump().items() if key not in NOT_TRAINED},
+        "task": identity(settings, exclude=NOT_TRAINED),
         "examples": source_of(settings),
         "replay": replay.fingerprint if replay else None,
-        "instructions": fingerprint_rows(_instructions(run)),
+        "instructions": fingerprint_rows(instructions) if instructions else None,
         "memory": [[label, source_of(config.tasks[label])] for label in remembered],
         "seed": layout.seed_of(run, settings),
-        # all of it is off by default, and what the layout comes to is in `beneath` and `start`, but for a mixture
-        "protect": protect.model_dump(exclude={"layout"}, exclude_defaults=True),
-        "mixture": protect.layout == "mixture",
-        **{section: getattr(config, section).model_dump() for section in ("lora", "train")},
+        # the layout shows in `beneath` and `start`, except that of a mixture
+        "protect": identity(protect, exclude={"layout"}),
+        "mixture": protect.layout == "mixture" or None,
+        **{name: identity(getattr(config, name)) for name in ("lora", "train")},
     }
 
     def make(folder: Path) -> dict[str, Any]:
@@ -68,21 +72,28 @@ def task(run: Run, adapter: Adapter) -> Artifact:
             "strength": result.strength,
         }
 
-    return run.do(f"task-{adapter}", inputs, make)
+    return run.do("task", inputs, make, subject=str(adapter))
 
 
+def check(run: Run, adapter: Adapter) -> None:
+    """Raises BadInput if a task or its files cannot be used."""
+    settings = layout.task_settings(run, adapter)
+    for split in ("train", "test"):
+        task_data.examples(settings, split, layout.seed_of(run, settings))
+
+
+@once_per_config
 def practice(run: Run, adapter: Adapter) -> Artifact:
     """Train the task's adapter further on the model's own samples (`tasks.NAME.on_policy`). Part of
     `molt run CONFIG`"""
     settings, start = layout.task_settings(run, adapter), task(run, adapter)
-    on_policy = {
-        key: value for key, value in settings.model_dump().items() if key in ON_POLICY or key.startswith("on_policy")
-    }
+    on_policy = {name for name in type(settings).model_fields if name in ON_POLICY or name.startswith("on_policy")}
+    inputs = {"start": start.fingerprint, "on_policy": identity(settings, on_policy)}
 
     def make(folder: Path) -> dict[str, Any]:
         return teaching.practise(run, lesson_of(run, adapter, start), folder)
 
-    return run.do(f"practice-{adapter}", {"task": start.fingerprint, **on_policy}, make)
+    return run.do("practice", inputs, make, subject=str(adapter))
 
 
 def trained(run: Run, adapter: Adapter) -> Artifact:

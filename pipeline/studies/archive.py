@@ -11,7 +11,8 @@ import tarfile
 from pathlib import Path
 
 from moltlm.data.errors import BadInput
-from moltlm.pipeline.run import Run, key_of
+from moltlm.pipeline.identity import key_of
+from moltlm.pipeline.run import Run
 
 ALL = ("artifact.json", "inputs.json")
 FILES = {
@@ -28,7 +29,7 @@ def export(run: Run, folder: Path) -> list[Path]:
     """Write what `folder` lacks of the run's pairs, bases and trainings, a file each: STAGE-FINGERPRINT.tar.xz. What is
     there is left alone. Raises BadInput when nothing has been trained.
     `molt hypothesis export FOLDER CONFIG`"""
-    there = [path.parent for stage in FILES for path in sorted(run.folder.glob(f"{stage}/*/artifact.json"))]
+    there = [folder for stage in FILES for folder in run.stored(stage)]
     if not any(path.parent.name in ("job", "knowledge-job") for path in there):
         raise BadInput(f"No training of a study is in {run.folder}.", "Run one: molt hypothesis run H014 CONFIG")
     folder.mkdir(parents=True, exist_ok=True)

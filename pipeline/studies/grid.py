@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import random
 from dataclasses import asdict, dataclass
 from itertools import product
@@ -21,6 +22,7 @@ from moltlm.evals import hypotheses as judge
 from moltlm.evals import threshold
 from moltlm.evals.config import Arm, HypothesisConfig
 from moltlm.pipeline.config import Config, load_hypothesis
+from moltlm.pipeline.identity import identity
 from moltlm.pipeline.run import Artifact, Run
 from moltlm.pipeline.setup import estimate
 from moltlm.pipeline.stages import pairs
@@ -70,7 +72,7 @@ def _plan(run: Run, hypothesis: HypothesisConfig) -> Plan:
         settings = _arm_config(run.config, hypothesis, candidates[arm][0])
         changed = {"model": settings.model, "personality": settings.personality}
         needs.append(estimate.training_memory(run.config.model_copy(update=changed)).total)
-    took = [read_json(path)["seconds"] for path in run.folder.glob("job/*/artifact.json")]
+    took = [read_json(folder / "artifact.json")["seconds"] for folder in run.stored("job")]
     return Plan(
         hypothesis.id,
         sum(len(rows) * seeds for rows in candidates.values() if len(rows) > 1),
@@ -90,7 +92,7 @@ def verdict(run: Run, name: str) -> Artifact:
     arms, tuning = tuned(run, hypothesis, compared(hypothesis))
     jobs = {(arm, seed): job(run, hypothesis, arm, arms[arm], seed) for seed in hypothesis.seeds for arm in arms}
     inputs = {
-        "hypothesis": hypothesis.model_dump(),
+        "hypothesis": identity(hypothesis),
         "jobs": {f"{arm}-{seed}": artifact.fingerprint for (arm, seed), artifact in jobs.items()},
     }
 
@@ -102,15 +104,16 @@ def verdict(run: Run, name: str) -> Artifact:
         write_json(folder / "verdict.json", found)
         return {"id": hypothesis.id, "outcome": found["outcome"], "reasons": found["reasons"]}
 
-    return run.do(f"hypothesis-{hypothesis.id.lower()}", inputs, make)
+    return run.do("hypothesis", inputs, make, subject=hypothesis.id.lower())
 
 
 def trained(run: Run, name: str, arm: str) -> list[Artifact]:
     """One arm's part of a grid, what is tuned first: for a folder or a machine of its own. No verdict.
     `molt hypothesis run H014 CONFIG --arm full`"""
-    hypothesis = check(run, name)
+    hypothesis = load_hypothesis(name)
     if arm not in hypothesis.arms:
         raise BadInput(f"{hypothesis.id} has no arm {arm}.", f"Its arms: {', '.join(hypothesis.arms)}.")
+    check(run, name)
     arms, _ = tuned(run, hypothesis, [arm])
     return [job(run, hypothesis, arm, arms[arm], seed) for seed in hypothesis.seeds]
 
@@ -119,7 +122,7 @@ def explored(run: Run) -> Artifact:
     """Questions that no hypothesis asks, to all trainings of the grids in this folder: whether forgetting could be seen
     early, and whether there is a threshold of KL to the base from which capability falls. `molt hypothesis explore
     CONFIG`"""
-    folders = [path.parent for path in sorted(run.folder.glob("job/*/artifact.json"))]
+    folders = sorted(run.stored("job"), key=_content)  # so that resampling does not depend on fingerprints
     if not folders:
         raise BadInput(f"No training of a hypothesis is in {run.folder}.", "Run one: molt hypothesis run H014 CONFIG")
 
@@ -133,6 +136,12 @@ def explored(run: Run) -> Artifact:
         return {**seen, "threshold": limit.at if limit and limit.shown else None}
 
     return run.do("explored", {"jobs": [one.name for one in folders]}, make)
+
+
+def _content(folder: Path) -> str:
+    """What a training is, for an order that stays the same when fingerprints change."""
+    inputs = read_json(folder / "inputs.json")
+    return json.dumps([f"{inputs['seed']:09}", inputs["arm"], inputs["hypothesis"]], sort_keys=True) + folder.name
 
 
 def _learned(folder: Path) -> tuple[early_eval.Early, list[threshold.Dose]]:
@@ -227,13 +236,13 @@ def job(run: Run, hypothesis: HypothesisConfig, name: str, arm: Arm, seed: int) 
     data, start = pairs.pairs(run), _base_point(run, hypothesis, seed)
     measured = {"steps", "batch_size", "checkpoints", "pairs", "precision", "axis", "gain_levels", "composite"}
     inputs = {
-        "arm": arm.model_dump(exclude={"precision"}),
+        "arm": identity(arm, exclude={"precision"}),
         "seed": seed,
         "pairs": data.fingerprint,
         "base": start.fingerprint,
-        **hypothesis.model_dump(include=measured),
-        **{section: getattr(run.config, section).model_dump() for section in ("lora", "train")},
-        "dpo": run.config.dpo.model_dump(include={"beta", "nll_weight", "kl_batch"}),
+        "hypothesis": identity(hypothesis, measured),
+        **{section: identity(getattr(run.config, section)) for section in ("lora", "train")},
+        "dpo": identity(run.config.dpo, include={"beta", "nll_weight", "kl_batch"}),
     }
 
     def make(folder: Path) -> dict[str, Any]:
@@ -287,8 +296,8 @@ def _moved(hypothesis: HypothesisConfig, point: Row, origin: Row) -> Row:
 def _base_point(run: Run, hypothesis: HypothesisConfig, seed: int) -> Artifact:
     """The untrained model on this seed's items: step 0 of every arm."""
     data = pairs.pairs(run)
-    looked = hypothesis.model_dump(include={"items", "precision", "prompts", "neutral"})
-    inputs = {"pairs": data.fingerprint, "skip": checkpoint.skip(hypothesis, seed), **looked}
+    measured = identity(hypothesis, include={"items", "precision", "prompts", "neutral"})
+    inputs = {"pairs": data.fingerprint, "skip": checkpoint.skip(hypothesis, seed), "hypothesis": measured}
 
     def make(folder: Path) -> dict[str, Any]:
         run.release()

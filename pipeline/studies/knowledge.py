@@ -18,6 +18,7 @@ from moltlm.data.io import write_json
 from moltlm.data.types import Exchange, Pair
 from moltlm.evals import capability
 from moltlm.evals import knowledge as judge
+from moltlm.pipeline.identity import identity
 from moltlm.pipeline.run import Artifact, Run
 from moltlm.pipeline.stages import pairs
 from moltlm.pipeline.studies.checkpoint import BATCH, BENCHMARK
@@ -84,9 +85,9 @@ def _taught(run: Run, rank: int, count: int, seed: int, control: bool) -> Artifa
         "facts": count,
         "control": data.fingerprint if control else None,
         "rank": rank,
-        "lora": run.config.lora.model_dump(exclude={"r", "alpha"}),
-        "train": run.config.train.model_dump(),
-        **asked.model_dump(include={"exposures", "batch_size", "learning_rate"}),
+        "lora": identity(run.config.lora, exclude={"r", "alpha"}),
+        "train": identity(run.config.train),
+        "knowledge": identity(asked, include={"exposures", "batch_size", "learning_rate"}),
         **_measured(run, seed),
     }
 
@@ -132,7 +133,8 @@ def _measured(run: Run, seed: int) -> dict[str, Any]:
     """What every measurement depends on. Each seed has benchmark items of its own."""
     asked = run.config.knowledge
     skip = asked.items * asked.seeds.index(seed)
-    return {"model": run.config.model.model_dump(exclude={"shape"}), "seed": seed, "items": asked.items, "skip": skip}
+    model = identity(run.config.model, exclude={"shape"})
+    return {"model": model, "seed": seed, "items": asked.items, "skip": skip}
 
 
 def _accuracy(run: Run, text: TextModel, seed: int) -> float:

@@ -1,0 +1,72 @@
+"""The identity of artifacts: which inputs make an artifact what it is, and the version of each stage's behaviour.
+
+A setting at its default is the same as an absent one, so a new setting with a default leaves every artifact as it was.
+What a stage does with the same inputs is versioned in `STAGES`, not by the version of the package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from moltlm.data.config import Section
+from moltlm.data.io import fingerprint
+
+STAGES = {
+    "pairs": 1,
+    "personality": 1,
+    "replay": 1,
+    "replay-update": 1,
+    "task": 1,
+    "practice": 1,
+    "router": 1,
+    "gates": 1,
+    "capability": 1,
+    "persona": 1,
+    "pressure": 1,
+    "profile": 1,
+    "judge": 1,
+    "judge-labels": 1,
+    "noise": 1,
+    "drift": 1,
+    "task-score": 1,
+    "job-base": 1,
+    "job": 1,
+    "hypothesis": 1,
+    "explored": 1,
+    "knowledge-base": 1,
+    "knowledge-job": 1,
+    "knowledge": 1,
+    "sequence": 1,
+    "retrain": 1,
+}
+"""Raise a stage's number when it would make something else from the same inputs, or when the default of a setting that
+it reads changes. Its artifacts, and those made from them, are then made anew."""
+
+
+def identity(
+    section: Section, include: Collection[str] | None = None, exclude: Collection[str] | None = None
+) -> dict[str, Any]:
+    """The settings of a section that differ from their defaults, and those that have none; nested sections likewise.
+
+    Args:
+        include: the only settings to consider.
+        exclude: settings to leave out.
+    """
+    return section.model_dump(
+        mode="json",
+        include=None if include is None else set(include),
+        exclude=None if exclude is None else set(exclude),
+        exclude_defaults=True,
+    )
+
+
+def present(inputs: dict[str, Any]) -> dict[str, Any]:
+    """The inputs that are there: no None, and no empty text or collection. Nested ones stay as they are."""
+    return {name: value for name, value in inputs.items() if value is not None and value not in ("", [], {}, ())}
+
+
+def key_of(stage: str, inputs: dict[str, Any], subject: str = "") -> str:
+    """The fingerprint of an artifact, which is the name of its folder."""
+    parts = {"stage": stage, "version": STAGES[stage], "subject": subject, "inputs": present(inputs)}
+    return fingerprint(present(parts))
