@@ -30,7 +30,7 @@ TRAININGS = ROOT / "docs" / "results" / "evidence"
 def brought(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, list[Path]]]:
     """A run with the committed trainings, and the folders where they lie in it."""
     run = Run(config.load("evidence-135m", [f"run.folder={tmp_path_factory.mktemp('evidence')}"]), Console())
-    yield run, records.bring(run, TRAININGS)
+    yield run, records.import_trainings(run, TRAININGS)
     run.close()
 
 
@@ -67,5 +67,5 @@ def test_every_command_in_the_readme_exists() -> None:
 
 def test_the_committed_trainings_are_those_that_their_names_say(brought: tuple[Run, list[Path]]) -> None:
     _, folders = brought
-    assert len(folders) == len(list(TRAININGS.glob(f"*{records.END}"))) > 0
+    assert len(folders) == len(list(TRAININGS.glob(f"*{records.SUFFIX}"))) > 0
     assert {folder.parent.name for folder in folders} == set(records.FILES)

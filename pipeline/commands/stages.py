@@ -68,7 +68,7 @@ def _whole_job(name: str, overrides: list[str] | None, json_output: bool) -> Non
     with running(loaded(name, overrides), console) as current:
         from moltlm.pipeline import job
 
-        found = job.everything(current)
+        found = job.run_all(current)
         console.result(
             {"report": str(found.report), "results": str(found.results), "summary": found.summary},
             "\n".join([*found.summary, f"report: {found.report}", f"next: molt report {same} --open"]),
@@ -299,7 +299,7 @@ def hypothesis_run(
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline.studies import grid
 
-        found = grid.trained(current, name, arm) if arm else [grid.verdict(current, name)]
+        found = grid.train_arm(current, name, arm) if arm else [grid.verdict(current, name)]
         told(console, found, f"molt report {again(config, overrides)}")
 
 
@@ -326,7 +326,7 @@ def hypothesis_explore(config: ConfigArg, overrides: Overrides = None, json_outp
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline.studies import grid
 
-        told(console, [grid.explored(current)], f"molt report {again(config, overrides)}")
+        told(console, [grid.explore(current)], f"molt report {again(config, overrides)}")
 
 
 @hypothesis_app.command("knowledge")
@@ -351,7 +351,7 @@ def hypothesis_export(
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline.studies import archive as records
 
-        _moved(console, "written", records.export(current, folder), f"molt hypothesis import {folder} CONFIG")
+        _moved(console, "written", records.export_trainings(current, folder), f"molt hypothesis import {folder} CONFIG")
 
 
 @hypothesis_app.command("import")
@@ -363,7 +363,7 @@ def hypothesis_import(
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline.studies import archive as records
 
-        found = records.bring(current, folder)
+        found = records.import_trainings(current, folder)
         _moved(console, "brought", found, f"molt hypothesis run H014 {again(config, overrides)}")
 
 
