@@ -55,12 +55,18 @@ def compare_methods(
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline.reporting import methods as methods_report
         from moltlm.pipeline.studies import sequence
+        from moltlm.pipeline.studies.methods import MethodRow
+        from moltlm.pipeline.typed_json import to_plain
 
         wanted = [name.strip() for name in only.split(",") if name.strip()]
-        found = sequence.compare(current, wanted, best, beside or [])
-        table = methods_report.table(found, current.config.sequence.reference)
-        files = ", ".join(str(current.folder / f"methods.{end}") for end in ("md", "svg", "json"))
-        console.result(found, f"{table}\n{files}")
+        reference, files = current.config.sequence.reference, list[Path]()
+
+        def write(rows: list[MethodRow]) -> None:
+            files[:] = methods_report.write(current.folder, rows, reference)
+
+        rows = sequence.compare(current, wanted, best, beside or [], write)
+        table = methods_report.table(rows, reference)
+        console.result(to_plain(rows), f"{table}\n{', '.join(map(str, files))}")
 
 
 def _whole_job(name: str, overrides: list[str] | None, json_output: bool) -> None:
