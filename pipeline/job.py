@@ -10,7 +10,7 @@ from moltlm.data.errors import BadInput
 from moltlm.data.io import write_json, write_text
 from moltlm.data.state import BASE, PERSONALITY
 from moltlm.pipeline import layout
-from moltlm.pipeline.reporting import report, results
+from moltlm.pipeline.reporting import collect, report
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.service import gate as gates
 from moltlm.pipeline.stages import measures, pairs, personality, replay, tasks
@@ -24,7 +24,7 @@ class Outcome:
     summary: list[str]
 
 
-def everything(run: Run) -> Outcome:
+def run_all(run: Run) -> Outcome:
     """Train first, so that the base is loaded once for all measuring; then measure, judge, and write it down."""
     config = run.config
     if not all(state.present for state in assets.status()):
@@ -67,7 +67,7 @@ def everything(run: Run) -> Outcome:
 
 def write_report(run: Run) -> Outcome:
     """results.json, report.html and report.md from the records that are there. Raises BadInput where there are none."""
-    found = results.collect(run)
+    found = collect.collect(run)
     if not any(found.get(part) for part in ("states", "hypotheses", "explored", "knowledge")):
         raise BadInput(
             f"Nothing has been measured in {run.folder} with these settings.",

@@ -47,7 +47,7 @@ TRAININGS = ROOT / "docs" / "results" / "evidence"
 def imported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, list[Path]]]:
     """A run with the committed trainings, and the folders where they lie in it."""
     run = Run(config.load("evidence-135m", [f"run.folder={tmp_path_factory.mktemp('evidence')}"]), Console())
-    yield run, records.bring(run, TRAININGS)
+    yield run, records.import_trainings(run, TRAININGS)
     run.close()
 
 
@@ -202,5 +202,5 @@ def test_the_skill_says_what_it_is_for() -> None:
 
 def test_the_committed_trainings_are_those_that_their_names_say(imported: tuple[Run, list[Path]]) -> None:
     _, folders = imported
-    assert len(folders) == len(list(TRAININGS.glob(f"*{records.END}"))) > 0
+    assert len(folders) == len(list(TRAININGS.glob(f"*{records.SUFFIX}"))) > 0
     assert {folder.parent.name for folder in folders} == set(records.FILES)

@@ -13,7 +13,7 @@ from moltlm.evals import capability
 from moltlm.pipeline import cli
 from moltlm.pipeline.config import load
 from moltlm.pipeline.console import Console
-from moltlm.pipeline.reporting import results
+from moltlm.pipeline.reporting import collect
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.service.registry import Registry
 
@@ -80,7 +80,7 @@ def test_a_second_run_trains_nothing(done: Path) -> None:
 def test_the_report_is_recomputed_from_records(done: Path) -> None:
     """A changed record changes the number: nothing is remembered from the run."""
     run = Run(load("smoke", overrides(done)), Console())
-    first = results.collect(run)
+    first = collect.collect(run)
     run.close()
     path = next(
         path
@@ -91,7 +91,7 @@ def test_the_report_is_recomputed_from_records(done: Path) -> None:
     original = path.read_text()
     path.write_text("".join(json.dumps({**row, "score": 1.0}) + "\n" for row in rows))
     run = Run(load("smoke", overrides(done)), Console())
-    second = results.collect(run)
+    second = collect.collect(run)
     run.close()
     path.write_text(original)
     score = {found["states"][0]["persona"]["score"]["mean"] for found in (first, second)}

@@ -62,14 +62,16 @@ def test_what_is_open_is_tuned_on_other_seeds_and_the_rest_confirmed(run: Run, t
     assert arms["lora"]["learning_rate"] in (1e-3 / 4, 1e-3, 4e-3, 1.6e-2)
     assert arms["kl"]["learning_rate"] == arms["lora"]["learning_rate"] and arms["kl"]["kl_weight"] in (0.1, 1.0)
     jobs = [json.loads(path.read_text()) for path in run.folder.glob("job/*/inputs.json")]
-    seeds = {name: {job["seed"] for job in jobs if job["arm"].get("parameters", "lora") == name} for name in ("lora", "full")}
+    seeds = {
+        name: {job["seed"] for job in jobs if job["arm"].get("parameters", "lora") == name} for name in ("lora", "full")
+    }
     assert seeds == {"lora": {1, 2, 11}, "full": {1, 2}}
     rows = [json.loads(line) for line in next(run.folder.glob("job/*/records.jsonl")).read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 3]
     assert {"gain", "second", "likelihood", "persona", "coherent", "cross_entropy", "kl", "items"} <= rows[0].keys()
     assert sum("composite" in row for row in rows) == 1
     assert len(told["comparisons"]) == 1 and told["outcome"] in ("supported", "refuted", "inconclusive")
-    seen = grid.explored(run).facts
+    seen = grid.explore(run).facts
     assert seen["trainings"] == len(jobs) and seen["early sign"] is seen["threshold"] is None
     before = sorted(run.folder.glob("job/*"))
     assert grid.verdict(run, str(file)).fingerprint == found.fingerprint
@@ -94,12 +96,14 @@ def test_trainings_are_exported_without_weights_and_judged_alike_elsewhere(run: 
     file, there = tmp_path / "h1.yaml", tmp_path / "records"
     file.write_text(yaml.safe_dump(FILE))
     found = grid.verdict(run, str(file))
-    written = records.export(run, there)
+    written = records.export_trainings(run, there)
     assert {path.name.rpartition("-")[0] for path in written} >= {"pairs", "job-base", "job"}
-    assert records.export(run, there) == []
+    assert records.export_trainings(run, there) == []
     other = _elsewhere(run, tmp_path / "other")
     try:
-        assert len(records.bring(other, there)) == len(written) and records.bring(other, there) == []
+        assert (
+            len(records.import_trainings(other, there)) == len(written) and records.import_trainings(other, there) == []
+        )
         again = grid.verdict(other, str(file))
     finally:
         other.close()
@@ -121,15 +125,15 @@ def test_a_study_alone_has_a_report_without_what_it_has_not_measured(run: Run, t
     file = tmp_path / "h1.yaml"
     file.write_text(yaml.safe_dump(FILE))
     grid.verdict(run, str(file))
-    records.export(run, tmp_path / "records")
+    records.export_trainings(run, tmp_path / "records")
     other = _elsewhere(run, tmp_path / "other", hypotheses=[str(file)])
     try:
-        records.bring(other, tmp_path / "records")
+        records.import_trainings(other, tmp_path / "records")
         with pytest.raises(BadInput, match="Nothing has been measured"):
             job.write_report(other)
         other.only_read = False
         grid.verdict(other, str(file))
-        grid.explored(other)
+        grid.explore(other)
         written = job.write_report(other)
     finally:
         other.close()
@@ -144,20 +148,20 @@ def test_records_that_are_not_whole_or_of_another_name_are_refused(run: Run, tmp
     file, there = tmp_path / "h1.yaml", tmp_path / "records"
     file.write_text(yaml.safe_dump(FILE))
     grid.verdict(run, str(file))
-    written = {path.name.rpartition("-")[0]: path for path in records.export(run, there)}
+    written = {path.name.rpartition("-")[0]: path for path in records.export_trainings(run, there)}
     whole = written["job"].read_bytes()
     other = _elsewhere(run, tmp_path / "other")
     try:
         with pytest.raises(BadInput, match="No training of a study"):
-            records.export(other, there)
-        with pytest.raises(BadInput, match=f"No {records.END} file"):
-            records.bring(other, tmp_path)
-        bad = tmp_path / "bad" / f"job-123456789abc{records.END}"
+            records.export_trainings(other, there)
+        with pytest.raises(BadInput, match=f"No {records.SUFFIX} file"):
+            records.import_trainings(other, tmp_path)
+        bad = tmp_path / "bad" / f"job-123456789abc{records.SUFFIX}"
         bad.parent.mkdir()
         for content, message in ((whole, "altered"), (whole[:-40], "not whole"), (b"", "not whole")):
             bad.write_bytes(content)
             with pytest.raises(BadInput, match=message):
-                records.bring(other, bad.parent)
+                records.import_trainings(other, bad.parent)
         assert not list(other.folder.glob("job*/*"))
     finally:
         other.close()

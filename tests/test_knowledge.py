@@ -14,7 +14,7 @@ from moltlm.data import facts
 from moltlm.evals import knowledge as judge
 from moltlm.pipeline import config
 from moltlm.pipeline.console import Console
-from moltlm.pipeline.reporting import report, results
+from moltlm.pipeline.reporting import collect, report
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.studies import archive as records
 from moltlm.pipeline.studies import knowledge
@@ -86,14 +86,14 @@ def test_a_small_model_learns_facts_and_its_control_does_not(run: Run, tmp_path:
     taught, control = ([job["bits"] for job in jobs if bool(job.get("control")) is own] for own in (False, True))
     assert sum(taught) > sum(control)
     assert not list(run.folder.glob("knowledge-job/*/*.safetensors"))
-    collected = results.collect(run)
+    collected = collect.collect(run)
     assert collected["knowledge"] == [found]
     assert any(line.startswith("new knowledge, rank 4, stored where 3 points") for line in report.summary(collected))
-    records.export(run, tmp_path / "records")
+    records.export_trainings(run, tmp_path / "records")
     elsewhere = {"run": run.config.run.model_copy(update={"folder": tmp_path / "other"})}
     other = Run(run.config.model_copy(update=elsewhere), Console())
     try:
-        records.bring(other, tmp_path / "records")
+        records.import_trainings(other, tmp_path / "records")
         brought = {path: path.stat().st_mtime_ns for path in other.folder.glob("knowledge-*/*/artifact.json")}
         assert len(brought) == 10 and knowledge.answer(other).facts == artifact.facts
         assert all(path.stat().st_mtime_ns == written for path, written in brought.items())

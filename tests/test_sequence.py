@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ from moltlm.pipeline import cli, config
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.reporting import methods as methods_report
 from moltlm.pipeline.run import Run
-from moltlm.pipeline.studies import sequence
+from moltlm.pipeline.studies import methods, sequence
+from moltlm.pipeline.studies.methods import CapabilityChange, MethodRow
 
+COMMITTED = Path(__file__).resolve().parent.parent / "docs" / "results"
 METHODS = ["plain", "stacked", "routed", "mixture", "arrow", "gates", "held"]
 
 
@@ -46,7 +49,7 @@ def test_every_method_is_measured_in_the_state_it_is_served_in(tiny_project: Pat
     assert max(router["accuracy"] for router in routers) > 0.8
     table = (tiny_project / "run" / "methods.md").read_text()
     assert all(f"| {name} |" in table for name in METHODS)
-    assert "if told which task each request is: routed " in table
+    assert "an oracle router, which knows the task of each request, would gain: routed " in table
     assert "<svg" in (tiny_project / "run" / "methods.svg").read_text()
     made = {path.name for path in (tiny_project / "run" / "personality").iterdir()}
     assert len(made) == 1  # one for all methods and seeds
@@ -105,51 +108,60 @@ def test_a_star_reaches_all_tasks_and_name_stands_for_each() -> None:
     assert {task.steps for task in found.tasks.values()} == {7}
 
 
-def record(method: str, seed: int, final: float, kept: float, capability: float) -> dict[str, Any]:
-    shared = {
-        "told": None,
-        "learned": 0.5,
-        "backward": -0.1,
-        "forward": None,
-        "forgetting": 0.1,
-        "coherent": 1.0,
-        "kl": 0.1,
-    }
-    return {
-        "method": method, "seed": seed, "layout": "shared", "final": final, "persona_kept": kept, "seconds": 1.0,
-        "peak_gib": 1.0, "capability": {"difference": capability, "low": -9.0, "high": 9.0}, **shared,
-    }  # fmt: skip
+def row(method: str, seed: int, final: float, kept: float, capability: float) -> MethodRow:
+    return MethodRow(
+        method=method, seed=seed, layout="shared", tasks=["a", "b"], accuracy=[[0.5, None], [0.5, 0.5]],
+        before=[0.0, 0.0], final=final, learned=0.5, backward=-0.1, forward=None, forgetting=0.1, oracle=None,
+        persona=0.5, persona_kept=kept, coherent=1.0, capability=CapabilityChange(capability, -9.0, 9.0, 40), kl=0.1,
+        seconds=1.0, steps=[3, 3], peak_gib=1.0,
+    )  # fmt: skip
+
+
+def passing(rows: list[MethodRow]) -> list[str]:
+    return [one.method for one in methods.verdict(methods.means(rows, "plain"), "plain").passing]
+
+
+def sentence(rows: list[MethodRow]) -> str:
+    return methods_report.verdict(methods.means(rows, "plain"), "plain")
 
 
 def test_the_verdict_follows_the_three_demands() -> None:
-    plain = [record("plain", seed, 0.8, 0.2, -3.0) for seed in (0, 1)]
-    good = record("good", 0, 0.77, 0.96, -0.5)
-    assert methods_report.verdict(methods_report.means([*plain, good], "plain"), "plain").startswith("good:")
-    for bad in (record("bad", 0, 0.7, 0.96, 0.0), record("bad", 0, 0.8, 0.9, 0.0), record("bad", 0, 0.8, 1.0, -2.0)):
-        assert methods_report.verdict(methods_report.means([*plain, bad], "plain"), "plain").startswith("None:")
-    rows = methods_report.means([*plain, good, record("bad", 0, 0.8, 0.9, 0.0)], "plain")
-    assert methods_report.best(rows, 1, "plain") == ["good"]
-    assert [row["seeds"] for row in rows] == [2, 1, 1]
-    assert "has not been run" in methods_report.verdict(methods_report.means([good], "plain"), "plain")
+    plain = [row("plain", seed, 0.8, 0.2, -3.0) for seed in (0, 1)]
+    good = row("good", 0, 0.77, 0.96, -0.5)
+    assert passing([*plain, good]) == ["good"]
+    assert "by these means: good." in sentence([*plain, good])
+    for bad in (row("bad", 0, 0.7, 0.96, 0.0), row("bad", 0, 0.8, 0.9, 0.0), row("bad", 0, 0.8, 1.0, -2.0)):
+        assert passing([*plain, bad]) == []
+        assert sentence([*plain, bad]).endswith("by these means: none.")
+    means = methods.means([*plain, good, row("bad", 0, 0.8, 0.9, 0.0)], "plain")
+    assert methods.best(means, 1, "plain") == ["good"]
+    assert [one.seeds for one in means] == [2, 1, 1]
+    assert passing([good]) == [] and "has not been run" in sentence([good])
+    idle = [row("plain", 0, 0.0, 0.2, 0.0), good]
+    assert passing(idle) == [] and "learned nothing" in sentence(idle)
 
 
 def test_a_method_is_compared_with_the_reference_of_its_own_seeds() -> None:
-    plain = [record("plain", 0, 0.8, 0.2, 0.0), record("plain", 1, 0.4, 0.2, 0.0)]
-    first, second = (record("other", seed, 0.7, 1.0, 0.0) for seed in (0, 1))
-    shares = [
-        methods_report.means([*plain, *rows], "plain")[1]["share"] for rows in ([first], [second], [first, second])
-    ]
+    plain = [row("plain", 0, 0.8, 0.2, 0.0), row("plain", 1, 0.4, 0.2, 0.0)]
+    first, second = (row("other", seed, 0.7, 1.0, 0.0) for seed in (0, 1))
+    shares = [methods.means([*plain, *rows], "plain")[1].share for rows in ([first], [second], [first, second])]
     assert shares == pytest.approx([0.7 / 0.8, 0.7 / 0.4, 1.4 / 1.2])
-    assert methods_report.verdict(methods_report.means([*plain, first], "plain"), "plain").startswith("None:")
-    told = methods_report.table([*plain, first], "plain")
-    assert "before it forgot" not in told
-    passing = methods_report.table([*plain, second], "plain")
-    assert "had learned before it forgot, they can do at the end: other 140%." in passing  # 0.7 of 0.5
-    nothing = [{**row, "learned": 0.0} for row in plain]
-    rows = methods_report.means([*nothing, second], "plain")
-    assert methods_report.verdict(rows, "plain").endswith("by these means.")
-    assert "| plain | 1 | 40.0 | 50.0 | 10.0 | 20.0 | 100.0 | +0.0 (-9.0 to +9.0) |" in told
-    assert "| other | 0 |" not in told
+    assert passing([*plain, first]) == []
+    failing = methods_report.table([*plain, first], "plain")
+    assert "before it forgot" not in failing
+    good = methods_report.table([*plain, second], "plain")
+    assert "had learned before it forgot that they reach: other 140%." in good  # 0.7 of 0.5
+    nothing = [replace(one, learned=0.0) for one in plain]
+    assert sentence([*nothing, second]).endswith("by these means: other.")
+    assert "| plain | 1 | 40.0 | 50.0 | 10.0 | 20.0 | 100.0 | +0.0 (-9.0 to +9.0) |" in failing
+    assert "| other | 0 |" not in failing
+
+
+def test_the_committed_table_and_figure_are_those_of_the_committed_rows() -> None:
+    tasks = list(config.load("sequence-135m", ["tasks.*.path=/x"]).tasks)
+    rows = methods.read_rows(COMMITTED / "methods.json", tasks)
+    assert methods_report.table(rows, "unprotected") in (COMMITTED / "methods.md").read_text(encoding="utf-8")
+    assert methods_report.plot(rows) == (COMMITTED / "methods.svg").read_text(encoding="utf-8")
 
 
 def test_a_varied_configuration_is_the_same_but_for_what_it_changes(tiny_project: Path) -> None:

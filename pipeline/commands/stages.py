@@ -55,12 +55,18 @@ def compare_methods(
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline.reporting import methods as methods_report
         from moltlm.pipeline.studies import sequence
+        from moltlm.pipeline.studies.methods import MethodRow
+        from moltlm.pipeline.typed_json import to_plain
 
         wanted = [name.strip() for name in only.split(",") if name.strip()]
-        found = sequence.compare(current, wanted, best, beside or [])
-        table = methods_report.table(found, current.config.sequence.reference)
-        files = ", ".join(str(current.folder / f"methods.{end}") for end in ("md", "svg", "json"))
-        console.result(found, f"{table}\n{files}")
+        reference, files = current.config.sequence.reference, list[Path]()
+
+        def write(rows: list[MethodRow]) -> None:
+            files[:] = methods_report.write(current.folder, rows, reference)
+
+        rows = sequence.compare(current, wanted, best, beside or [], write)
+        table = methods_report.table(rows, reference)
+        console.result(to_plain(rows), f"{table}\n{', '.join(map(str, files))}")
 
 
 def _whole_job(name: str, overrides: list[str] | None, json_output: bool) -> None:
@@ -68,7 +74,7 @@ def _whole_job(name: str, overrides: list[str] | None, json_output: bool) -> Non
     with running(loaded(name, overrides), console) as current:
         from moltlm.pipeline import job
 
-        found = job.everything(current)
+        found = job.run_all(current)
         console.result(
             {"report": str(found.report), "results": str(found.results), "summary": found.summary},
             "\n".join([*found.summary, f"report: {found.report}", f"next: molt report {same} --open"]),
@@ -299,7 +305,7 @@ def hypothesis_run(
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline.studies import grid
 
-        found = grid.trained(current, name, arm) if arm else [grid.verdict(current, name)]
+        found = grid.train_arm(current, name, arm) if arm else [grid.verdict(current, name)]
         told(console, found, f"molt report {again(config, overrides)}")
 
 
@@ -326,7 +332,7 @@ def hypothesis_explore(config: ConfigArg, overrides: Overrides = None, json_outp
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline.studies import grid
 
-        told(console, [grid.explored(current)], f"molt report {again(config, overrides)}")
+        told(console, [grid.explore(current)], f"molt report {again(config, overrides)}")
 
 
 @hypothesis_app.command("knowledge")
@@ -351,7 +357,7 @@ def hypothesis_export(
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline.studies import archive as records
 
-        _moved(console, "written", records.export(current, folder), f"molt hypothesis import {folder} CONFIG")
+        _moved(console, "written", records.export_trainings(current, folder), f"molt hypothesis import {folder} CONFIG")
 
 
 @hypothesis_app.command("import")
@@ -363,7 +369,7 @@ def hypothesis_import(
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline.studies import archive as records
 
-        found = records.bring(current, folder)
+        found = records.import_trainings(current, folder)
         _moved(console, "brought", found, f"molt hypothesis run H014 {again(config, overrides)}")
 
 

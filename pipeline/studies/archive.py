@@ -22,10 +22,10 @@ FILES = {
     "knowledge-base": ALL,
     "knowledge-job": ALL,
 }
-END = ".tar.xz"
+SUFFIX = ".tar.xz"
 
 
-def export(run: Run, folder: Path) -> list[Path]:
+def export_trainings(run: Run, folder: Path) -> list[Path]:
     """Write what `folder` lacks of the run's pairs, bases and trainings, a file each: STAGE-FINGERPRINT.tar.xz. What is
     there is left alone. Raises BadInput when nothing has been trained.
     `molt hypothesis export FOLDER CONFIG`"""
@@ -35,7 +35,7 @@ def export(run: Run, folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     for artifact in there:
-        target = folder / f"{artifact.parent.name}-{artifact.name}{END}"
+        target = folder / f"{artifact.parent.name}-{artifact.name}{SUFFIX}"
         if not target.exists():
             partial = target.with_name(f"{target.name}.partial")
             partial.write_bytes(_packed(artifact, FILES[artifact.parent.name]))
@@ -43,16 +43,16 @@ def export(run: Run, folder: Path) -> list[Path]:
     return written
 
 
-def bring(run: Run, folder: Path) -> list[Path]:
+def import_trainings(run: Run, folder: Path) -> list[Path]:
     """Put what `folder` holds and the run lacks where the run looks for it. Raises BadInput for a file that is not
     whole, or whose name is not the fingerprint of its inputs: one of another version, or altered.
     `molt hypothesis import FOLDER CONFIG`"""
-    found = sorted(folder.glob(f"*{END}"))
+    found = sorted(folder.glob(f"*{SUFFIX}"))
     if not found:
-        raise BadInput(f"No {END} file is in {folder}.", "Write some: molt hypothesis export FOLDER CONFIG")
+        raise BadInput(f"No {SUFFIX} file is in {folder}.", "Write some: molt hypothesis export FOLDER CONFIG")
     brought = []
     for file in found:
-        stage, _, key = file.name.removesuffix(END).rpartition("-")
+        stage, _, key = file.name.removesuffix(SUFFIX).rpartition("-")
         target = run.folder / stage / key
         if stage not in FILES or target.exists():
             continue

@@ -23,7 +23,7 @@ BATCH = 16
 Row = dict[str, Any]
 
 
-def looker(run: Run, hypothesis: HypothesisConfig, seed: int) -> Callable[[TextModel], Row]:
+def probe(run: Run, hypothesis: HypothesisConfig, seed: int) -> Callable[[TextModel], Row]:
     """What is measured of a model at a checkpoint, beside a base of the same precision."""
     data, loaded = pairs.pairs(run), base.load(run.config.model, hypothesis.precision)
     original, judged = TextModel(loaded.model, loaded.tokenizer), pairs.classifier(run)

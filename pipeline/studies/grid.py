@@ -62,7 +62,7 @@ def plan(run: Run, name: str) -> Plan:
 
 
 def _plan(run: Run, hypothesis: HypothesisConfig) -> Plan:
-    names = _after_their_rates(hypothesis, compared(hypothesis))
+    names = _after_their_rates(hypothesis, arm_names(hypothesis))
     rates = dict.fromkeys(names, 0.0001)
     candidates = {name: _candidates(hypothesis.arms[name], rates) for name in names}
     seeds = len(hypothesis.tuning_seeds)
@@ -89,7 +89,7 @@ def verdict(run: Run, name: str) -> Artifact:
     hypothesis = check(run, name)
     if not run.only_read:
         run.console.say(str(_plan(run, hypothesis)))
-    arms, tuning = tuned(run, hypothesis, compared(hypothesis))
+    arms, tuning = tune(run, hypothesis, arm_names(hypothesis))
     jobs = {(arm, seed): job(run, hypothesis, arm, arms[arm], seed) for seed in hypothesis.seeds for arm in arms}
     inputs = {
         "hypothesis": identity(hypothesis),
@@ -107,18 +107,18 @@ def verdict(run: Run, name: str) -> Artifact:
     return run.do("hypothesis", inputs, make, subject=hypothesis.id.lower())
 
 
-def trained(run: Run, name: str, arm: str) -> list[Artifact]:
+def train_arm(run: Run, name: str, arm: str) -> list[Artifact]:
     """One arm's part of a grid, what is tuned first: for a folder or a machine of its own. No verdict.
     `molt hypothesis run H014 CONFIG --arm full`"""
     hypothesis = load_hypothesis(name)
     if arm not in hypothesis.arms:
         raise BadInput(f"{hypothesis.id} has no arm {arm}.", f"Its arms: {', '.join(hypothesis.arms)}.")
     check(run, name)
-    arms, _ = tuned(run, hypothesis, [arm])
+    arms, _ = tune(run, hypothesis, [arm])
     return [job(run, hypothesis, arm, arms[arm], seed) for seed in hypothesis.seeds]
 
 
-def explored(run: Run) -> Artifact:
+def explore(run: Run) -> Artifact:
     """Questions that no hypothesis asks, to all trainings of the grids in this folder: whether forgetting could be seen
     early, and whether there is a threshold of KL to the base from which capability falls. `molt hypothesis explore
     CONFIG`"""
@@ -155,7 +155,7 @@ def _learned(folder: Path) -> tuple[early_eval.Early, list[threshold.Dose]]:
 def check(run: Run, name: str) -> HypothesisConfig:
     """The hypothesis, if it can be run with this configuration and its pairs; BadInput if not. Trains nothing."""
     hypothesis = load_hypothesis(name)
-    for arm in compared(hypothesis):
+    for arm in arm_names(hypothesis):
         for candidate in _candidates(hypothesis.arms[arm], dict.fromkeys(hypothesis.arms, 0.0001)):
             _arm_config(run.config, hypothesis, candidate)
     there = pairs.pairs(run).facts["pairs"]
@@ -167,7 +167,7 @@ def check(run: Run, name: str) -> HypothesisConfig:
     return hypothesis
 
 
-def compared(hypothesis: HypothesisConfig) -> list[str]:
+def arm_names(hypothesis: HypothesisConfig) -> list[str]:
     """The arms of the verdict, and those beside them."""
     return [*hypothesis.deciding, *hypothesis.beside]
 
@@ -178,7 +178,7 @@ def _after_their_rates(hypothesis: HypothesisConfig, names: list[str]) -> list[s
     return list(dict.fromkeys(one for name in names for one in (rates[name], name) if isinstance(one, str)))
 
 
-def tuned(run: Run, hypothesis: HypothesisConfig, names: list[str]) -> tuple[dict[str, Arm], dict[str, list[Row]]]:
+def tune(run: Run, hypothesis: HypothesisConfig, names: list[str]) -> tuple[dict[str, Arm], dict[str, list[Row]]]:
     """The arms, and those whose learning rate they take, with what was left open chosen on the tuning seeds: the most
     capable at equal gain; and all that was tried for it. Where the best learning rate is the first or last of several,
     one more beyond it is tried."""
@@ -250,7 +250,7 @@ def job(run: Run, hypothesis: HypothesisConfig, name: str, arm: Arm, seed: int) 
         config = _arm_config(run.config, hypothesis, arm)
         drawn = random.Random(seed).sample(pairs.load_pairs(data, "train"), hypothesis.pairs)
         origin = read_jsonl(start.folder / "records.jsonl")[0]
-        look = checkpoint.looker(run, hypothesis, seed)
+        look = checkpoint.probe(run, hypothesis, seed)
         records: list[Row] = []
 
         def measure(step: int, text: TextModel) -> None:
@@ -302,7 +302,7 @@ def _base_point(run: Run, hypothesis: HypothesisConfig, seed: int) -> Artifact:
     def make(folder: Path) -> dict[str, Any]:
         run.release()
         loaded = base.load(run.config.model, hypothesis.precision)
-        point = checkpoint.looker(run, hypothesis, seed)(TextModel(loaded.model, loaded.tokenizer))
+        point = checkpoint.probe(run, hypothesis, seed)(TextModel(loaded.model, loaded.tokenizer))
         write_jsonl(folder / "records.jsonl", [point])
         return {key: point[key] for key in ("likelihood", "persona", "coherent")}
 

@@ -78,7 +78,7 @@ def collect(run: Run) -> dict[str, Any]:
     if not found["states"]:
         missing.clear()
     found["hypotheses"] = _hypotheses(run, there)
-    found["explored"] = _asked(lambda: grid.explored(run).folder / "explored.json") or {}
+    found["explored"] = _asked(lambda: grid.explore(run).folder / "explored.json") or {}
     found["knowledge"] = _asked(lambda: knowledge.answer(run).folder / "knowledge.json") or []
     return {**found, "missing": missing}
 

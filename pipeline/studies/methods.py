@@ -1,0 +1,214 @@
+"""The comparison of methods against forgetting in numbers: a row for each method and seed, their means, the verdict."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from pydantic import ValidationError
+
+from moltlm.data.errors import BadInput
+from moltlm.data.io import read_json
+from moltlm.pipeline.typed_json import first_problem, from_plain
+
+PERSONA_KEPT, CAPABILITY_COST, ACCURACY_SHARE = 0.95, 1.0, 0.95
+"""What a method has to do to pass: keep this share of the personality's gain, cost at most so many points of
+capability, and reach this share of the reference's final accuracy."""
+
+
+@dataclass(frozen=True)
+class CapabilityChange:
+    """Points of accuracy over all benchmark items pooled, paired by item: after the sequence minus the personality
+    alone, with its 95% interval."""
+
+    difference: float
+    low: float
+    high: float
+    n: int
+
+
+@dataclass(frozen=True)
+class SequenceMeasures:
+    """One method with one seed, after the whole sequence of tasks. Accuracies are 0..1.
+
+    Attributes:
+        layout: `protect.layout` of the method.
+        tasks: the tasks in the order of training.
+        accuracy: (tasks, tasks): row k is measured after training task k; None where it was not measured.
+        before: (tasks,): accuracy before any task was trained.
+        final: mean accuracy after the last task.
+        learned: mean accuracy of each task right after its own training.
+        backward: backward transfer; None for one task, as the next two.
+        forward: forward transfer.
+        forgetting: mean loss from each task's best accuracy.
+        oracle: final accuracy where an oracle names the task of each request; None where no router is involved.
+        persona: mean persona score, 0..1.
+        persona_kept: share of the personality's gain in persona score over the base that is kept.
+        coherent: share of coherent answers.
+        capability: change of capability since the personality.
+        kl: KL to the base on neutral answers, nats a token.
+        seconds: training time of the tasks, gates and routers not counted.
+        steps: optimizer steps of each task.
+        peak_gib: the largest memory of any training.
+    """
+
+    layout: str
+    tasks: list[str]
+    accuracy: list[list[float | None]]
+    before: list[float]
+    final: float
+    learned: float
+    backward: float | None
+    forward: float | None
+    forgetting: float | None
+    oracle: float | None
+    persona: float
+    persona_kept: float | None
+    coherent: float
+    capability: CapabilityChange
+    kl: float
+    seconds: float
+    steps: list[int]
+    peak_gib: float
+
+
+@dataclass(frozen=True)
+class _Trial:
+    method: str
+    seed: int
+
+
+@dataclass(frozen=True)
+class MethodRow(SequenceMeasures, _Trial):
+    """A row of methods.json: the measures of one method (its name in the config) with one seed."""
+
+
+@dataclass(frozen=True)
+class MethodMeans:
+    """The means of one method over its seeds; None where nothing is known.
+
+    `share` is the part of the reference's final accuracy that is reached with the same seeds, and `share_of_learned`
+    that of what the reference could do before it forgot any of it; None without a reference to compare with.
+    `peak_gib` is the largest of all seeds.
+    """
+
+    method: str
+    layout: str
+    seeds: int
+    final: float
+    learned: float
+    backward: float | None
+    forward: float | None
+    forgetting: float | None
+    oracle: float | None
+    persona_kept: float | None
+    coherent: float
+    capability: float
+    kl: float
+    seconds: float
+    peak_gib: float
+    share: float | None
+    share_of_learned: float | None
+
+
+@dataclass(frozen=True)
+class MethodsVerdict:
+    """The methods that meet all three demands; none can where the reference was not run or learned nothing."""
+
+    reference: Literal["compared", "not run", "learned nothing"]
+    passing: list[MethodMeans]
+
+
+def read_rows(file: Path, tasks: Sequence[str]) -> list[MethodRow]:
+    """Read a methods.json.
+
+    Raises:
+        BadInput: if it is none, or one of other tasks than these.
+    """
+    try:
+        rows = from_plain(read_json(file), list[MethodRow])
+    except ValidationError as error:
+        raise BadInput(
+            f"{file} is no methods.json: {first_problem(error)}.", "Name the file that molt compare-methods wrote."
+        ) from None
+    if any(row.tasks != list(tasks) for row in rows):
+        raise BadInput(f"{file} is of other tasks than {', '.join(tasks)}.", "Name one of the same tasks.")
+    return rows
+
+
+def means(rows: Sequence[MethodRow], reference: str | None = None) -> list[MethodMeans]:
+    """The means of each method, in the order in which the methods first occur."""
+    plain = {row.seed: row for row in rows if row.method == reference}
+    names = dict.fromkeys(row.method for row in rows)
+    return [_means_of([row for row in rows if row.method == name], plain) for name in names]
+
+
+def _means_of(rows: Sequence[MethodRow], plain: dict[int, MethodRow]) -> MethodMeans:
+    pairs = [(row, plain[row.seed]) for row in rows if row.seed in plain]
+    reached = sum(row.final for row, _ in pairs)
+    return MethodMeans(
+        method=rows[0].method,
+        layout=rows[0].layout,
+        seeds=len(rows),
+        final=_mean([row.final for row in rows]),
+        learned=_mean([row.learned for row in rows]),
+        backward=_mean_of_known([row.backward for row in rows]),
+        forward=_mean_of_known([row.forward for row in rows]),
+        forgetting=_mean_of_known([row.forgetting for row in rows]),
+        oracle=_mean_of_known([row.oracle for row in rows]),
+        persona_kept=_mean_of_known([row.persona_kept for row in rows]),
+        coherent=_mean([row.coherent for row in rows]),
+        capability=_mean([row.capability.difference for row in rows]),
+        kl=_mean([row.kl for row in rows]),
+        seconds=_mean([row.seconds for row in rows]),
+        peak_gib=max(row.peak_gib for row in rows),
+        share=_share(reached, sum(other.final for _, other in pairs)),
+        share_of_learned=_share(reached, sum(other.learned for _, other in pairs)),
+    )
+
+
+def best(rows: Sequence[MethodMeans], n: int, reference: str) -> list[str]:
+    """The names of the `n` methods besides the reference with the best balance of learning and keeping: by the smaller
+    of the share of the personality that is kept and the share of the reference's accuracy that is reached."""
+    others = [row for row in rows if row.method != reference]
+    others.sort(key=lambda row: -min(_or_last(row.persona_kept), _or_last(row.share)))
+    return [row.method for row in others[:n]]
+
+
+def verdict(rows: Sequence[MethodMeans], reference: str) -> MethodsVerdict:
+    """Which methods keep the personality, cost no capability and learn as much as the reference does."""
+    plain = next((row for row in rows if row.method == reference), None)
+    if plain is None:
+        return MethodsVerdict("not run", [])
+    if not plain.final:
+        return MethodsVerdict("learned nothing", [])
+    return MethodsVerdict("compared", [row for row in rows if row.method != reference and _passes(row)])
+
+
+def _passes(row: MethodMeans) -> bool:
+    return (
+        _or_last(row.persona_kept) >= PERSONA_KEPT
+        and row.capability >= -CAPABILITY_COST
+        and _or_last(row.share) >= ACCURACY_SHARE
+    )
+
+
+def _or_last(share: float | None) -> float:
+    """A share of nothing is unknown, and comes last."""
+    return -np.inf if share is None else share
+
+
+def _share(part: float, whole: float) -> float | None:
+    return part / whole if whole else None
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values))
+
+
+def _mean_of_known(values: Sequence[float | None]) -> float | None:
+    known_values = [value for value in values if value is not None]
+    return _mean(known_values) if known_values else None
