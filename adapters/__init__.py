@@ -1,9 +1,9 @@
-"""The model and its adapters: loading, training, composing, generating, keeping."""
+"""The model and its adapters: loading, training, protecting, composing, generating, exporting."""
 
 import logging
 import os
 
-# on import it says that an optional hub kernel is missing; nothing here needs it
+# on import it warns that an optional hub kernel is missing, which is not needed
 logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
-# ORPO lives among TRL's experimental trainers, which say so at every import
+# ORPO is one of TRL's experimental trainers, which warn at every import
 os.environ.setdefault("TRL_EXPERIMENTAL_SILENCE", "1")

@@ -21,7 +21,7 @@ from moltlm.data.errors import BadInput
 
 @dataclass(frozen=True)
 class Base:
-    """A frozen base model on its device, its tokenizer, and a digest that tells it from other bases."""
+    """A frozen base model on its device, its tokenizer, and a digest that identifies it."""
 
     model: Any
     tokenizer: Any
@@ -29,9 +29,13 @@ class Base:
 
 
 def load(config: ModelConfig, precision: str | None = None) -> Base:
-    """Load with frozen weights. `precision` overrides the config's (`nf4`, `bf16`, `fp32`).
+    """Load a base with frozen weights.
 
-    Raises BadInput when the model does not exist or has no chat template.
+    Args:
+        precision: in place of the config's: `nf4`, `bf16` or `fp32`.
+
+    Raises:
+        BadInput: the model does not exist or has no chat template.
     """
     quiet_libraries()
     precision = precision or config.precision
@@ -62,7 +66,11 @@ def load(config: ModelConfig, precision: str | None = None) -> Base:
 
 
 def load_tokenizer(config: ModelConfig) -> Any:
-    """Raises BadInput when the model does not exist or has no chat template."""
+    """Load the tokenizer of a base.
+
+    Raises:
+        BadInput: the model does not exist or has no chat template.
+    """
     quiet_libraries()
     source, kwargs = _source(config)
     try:
@@ -79,7 +87,7 @@ def load_tokenizer(config: ModelConfig) -> Any:
 
 
 def digest(model: Any) -> str:
-    """Of the architecture and the input embeddings, which no precision here quantises: the same base gives the same
+    """A digest of the architecture and the input embeddings. No precision quantises those, so a base has the same
     digest as NF4 and as bf16."""
     config = model.config
     shape = (config.model_type, config.hidden_size, config.num_hidden_layers, config.vocab_size)
@@ -88,21 +96,22 @@ def digest(model: Any) -> str:
 
 
 def _keep_trainable(model: Any) -> None:
-    """Where the CPU has AVX512-BF16, the first forward in eval mode repacks 4-bit weights for inference, and from then
-    on no gradient passes through them, silently (bitsandbytes 0.50): all but the top layers would hardly learn."""
+    """Stop bitsandbytes (0.50) from repacking 4-bit weights for inference at the first forward in eval mode on CPUs
+    with AVX512-BF16. No gradient passes through repacked weights, so all but the top layers would hardly learn, without
+    a warning."""
     for module in model.modules():
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
 
 
 def _contiguous(module: Any, inputs: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
-    """With `logits_to_keep` the hidden states are a slice, and for one that is not contiguous torch multiplies each
-    sequence by a copy of the whole vocabulary matrix: a second and gigabytes for a batch of 32."""
+    """Copy the hidden states into one block. With `logits_to_keep` they are a slice, and torch multiplies each sequence
+    of one that is not contiguous by a copy of the vocabulary matrix: a second and gigabytes for a batch of 32."""
     return (inputs[0].contiguous(),)
 
 
 def quiet_libraries() -> None:
-    """Progress and warnings of the libraries give way to our own; errors still show."""
+    """Silence progress bars and warnings of the libraries; their errors still show."""
     import warnings
 
     import datasets

@@ -1,4 +1,4 @@
-"""What an adapter folder says of itself: which base, which adapters beneath it, how it was trained."""
+"""An adapter folder's manifest and model card: which base, which adapters below it, how it was trained."""
 
 from __future__ import annotations
 
@@ -11,24 +11,32 @@ from moltlm.data.io import read_json, sha256_file, write_json, write_text
 
 MANIFEST = "molting.json"
 MIXTURE = "mixture.json"
-"""Beside the weights of a mixture of experts (`adapters.mixture`)."""
+"""File beside the weights of a mixture of experts (`adapters.mixture`)."""
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """`beneath` names the adapters that were active and frozen below this one, lowest first, with their hashes."""
+    """Attributes:
+    base_digest: identifies the base's architecture and embeddings (`adapters.base.digest`).
+    adapters_below: the adapters that were active and frozen below this one, lowest first, with their weights' hashes.
+    training: the settings and results of the training.
+    """
 
     name: str
     base: str
     base_digest: str
     precision: str
-    beneath: dict[str, str] = field(default_factory=dict)
+    adapters_below: dict[str, str] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     weights_sha256: str = ""
 
 
 def write(folder: Path, manifest: Manifest) -> Manifest:
-    """Write the manifest and a model card beside the weights; drop the pickle that trainers leave."""
+    """Write the manifest and a model card beside the weights, and delete the pickle that trainers leave.
+
+    Returns:
+        The manifest with the hash of the weights.
+    """
     (folder / "training_args.bin").unlink(missing_ok=True)
     full = Manifest(**{**asdict(manifest), "weights_sha256": weights_hash(folder)})
     write_json(folder / MANIFEST, asdict(full))
@@ -37,20 +45,28 @@ def write(folder: Path, manifest: Manifest) -> Manifest:
 
 
 def read(folder: Path) -> Manifest:
-    """Raises BadInput when the folder holds no adapter of ours, or its weights are not those it was written with."""
+    """The manifest of an adapter folder.
+
+    Raises:
+        BadInput: The folder has no manifest, or its weights have changed since it was written.
+    """
     if not (folder / MANIFEST).is_file():
         raise BadInput(f"{folder} holds no adapter trained by molting.", "Look for one: molt registry list")
     manifest = Manifest(**read_json(folder / MANIFEST))
     if weights_hash(folder) != manifest.weights_sha256:
         raise BadInput(
             f"The weights in {folder} are not those that were written there.",
-            f"Train them again: remove {folder} and rerun the command that made it.",
+            f"Train them again: remove {folder} and rerun the command that wrote it.",
         )
     return manifest
 
 
 def check_base(folder: Path, base_digest: str) -> Manifest:
-    """The manifest of an adapter for this base. Raises BadInput when it was trained on another."""
+    """The manifest of an adapter for this base.
+
+    Raises:
+        BadInput: The adapter was trained on another base.
+    """
     manifest = read(folder)
     if manifest.base_digest != base_digest:
         raise BadInput(
@@ -61,6 +77,7 @@ def check_base(folder: Path, base_digest: str) -> Manifest:
 
 
 def weights_hash(folder: Path) -> str:
+    """The SHA-256 of the adapter's weights, or of the model's after full fine-tuning."""
     weights = folder / "adapter_model.safetensors"
     if not weights.is_file():
         weights = folder / "model.safetensors"  # full fine-tuning
@@ -70,13 +87,13 @@ def weights_hash(folder: Path) -> str:
 
 
 def _card(manifest: Manifest, mixed: bool) -> str:
-    beneath = ", ".join(manifest.beneath) or "nothing"
+    below = ", ".join(manifest.adapters_below) or "none"
     rows = "\n".join(f"| {key} | {value} |" for key, value in manifest.training.items())
-    whole = "A mixture of LoRA experts, whose gates only molting knows," if mixed else "A LoRA adapter"
+    kind = "A mixture of LoRA experts, which only molting can load," if mixed else "A LoRA adapter"
     return (
         f"---\nbase_model: {manifest.base}\nlibrary_name: peft\ntags: [lora, molting]\n---\n\n"
-        f"# {manifest.name}\n\n{whole} for `{manifest.base}` ({manifest.precision} base, digest "
-        f"`{manifest.base_digest}`), trained with molting. Beneath it while it was trained: {beneath}.\n\n"
+        f"# {manifest.name}\n\n{kind} for `{manifest.base}` ({manifest.precision} base, digest "
+        f"`{manifest.base_digest}`), trained with molting. Frozen adapters below it during training: {below}.\n\n"
         f"| setting | value |\n|---|---|\n{rows}\n" + ("" if mixed else _loading(manifest.base))
     )
 

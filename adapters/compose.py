@@ -1,4 +1,4 @@
-"""One adapter made of several trained ones: exactly, or approximately with the error measured."""
+"""Compose several trained adapters into one, exactly, or approximately with the error measured."""
 
 from __future__ import annotations
 
@@ -25,9 +25,8 @@ PEFTS: dict[str, str] = {
     "dare_linear": "dare_linear_svd",
     "dare_ties": "dare_ties_svd",
 }
-"""PEFT's names. Its `ties` and `dare` work on A and B apart, which is neither method: those of the papers work on the
-change of the weights, as its `_svd` variants do before they factorise it again."""
-
+"""PEFT's names. Its `ties` and `dare` work on A and B separately, which neither paper does: both methods work on the
+change of the weights, as PEFT's `_svd` variants do before they factorise it again."""
 
 ROUNDING = 1e-4
 WHOLE = "experts"
@@ -35,8 +34,12 @@ WHOLE = "experts"
 
 @dataclass(frozen=True)
 class Composition:
-    """`error` is how far the change of all weights is from the stack's, as a share of the stack's: the square root of
-    sum |D' - D|^2 / sum |D|^2 over the layers, D being the sum of the weighted changes. 0 for cat."""
+    """How an adapter was composed.
+
+    Attributes:
+        error: relative distance of the change of all weights from that of the stacked adapters: the square root of
+            sum |D' - D|^2 / sum |D|^2 over the layers, where D is the sum of the weighted changes. 0 for cat.
+    """
 
     method: str
     names: list[str]
@@ -59,22 +62,30 @@ def compose(
     rank: int | None = None,
     seed: int = 0,
 ) -> Composition:
-    """Add to `served` an adapter `name` made of loaded ones, each times its weight (1, or 1/n for average).
+    """Add to `served` an adapter that is composed of loaded ones.
 
-    cat: the sum, exactly, ranks adding up; average: the mean, exactly. linear: sums A and B apart, which leaves cross
-    terms. svd: the sum, cut to `rank` (default: the sum of ranks, which loses nothing). ties (Yadav et al. 2023) and
-    dare (Yu et al. 2024) keep a share `density` of each change's entries, then cut to `rank`. Raises BadInput for
-    adapters that are not loaded, for mixtures, or for linear of different ranks.
+    Args:
+        names: the adapters to compose.
+        name: of the new adapter.
+        method: cat: the exact sum, whose rank is the sum of the ranks. average: the exact mean. linear: sums A and B
+            separately, which leaves cross terms. svd: the sum, truncated to `rank`. ties (Yadav et al. 2023,
+            arXiv:2306.01708) and dare (Yu et al. 2024, arXiv:2311.03099) keep a share `density` of each change's
+            entries, and truncate to `rank`.
+        weights: factor of each adapter; by default 1, or 1/n for average.
+        rank: by default the sum of the ranks, with which svd is exact.
+
+    Raises:
+        BadInput: an adapter is not loaded or is a mixture, or linear has adapters of different ranks.
     """
     missing = [one for one in names if one not in served.adapters]
     if missing or name in served.adapters or len(names) < 2:
-        known = f"Loaded: {', '.join(served.adapters) or 'none'}."
         raise BadInput(
-            f"{', '.join(names)} cannot be composed as {name}: two or more that are loaded, a new name.", known
+            f"{', '.join(names)} cannot be composed as {name}: that takes two or more loaded adapters and a new name.",
+            f"Loaded: {', '.join(served.adapters) or 'none'}.",
         )
     model: Any = served.model
     if any(mixture.gated(model, one) for one in names):
-        raise BadInput("A mixture of experts cannot be composed: its gates would be lost.", "Name others.")
+        raise BadInput("A mixture of experts cannot be composed: its gates would be lost.", "Name other adapters.")
     share = 1 / len(names) if method == "average" else 1.0
     factors = weights or [share] * len(names)
     ranks = [rank_of(model, one) for one in names]
@@ -82,9 +93,9 @@ def compose(
         raise BadInput(f"linear needs adapters of one rank, not of {ranks}.", "Use cat or svd.")
     options: dict[str, Any] = {}
     if PEFTS[method].endswith("svd"):
-        # PEFT makes factors that do not fit together where the rank is above a layer's own
-        most = min(min(layer.in_features, layer.out_features) for layer in layers(model))
-        options["svd_rank"] = min(rank or sum(ranks), most)
+        # PEFT's factors do not fit together where the rank is above a layer's smaller dimension
+        limit = min(min(layer.in_features, layer.out_features) for layer in layers(model))
+        options["svd_rank"] = min(rank or sum(ranks), limit)
     if method in ("ties", "dare_linear", "dare_ties"):
         options["density"] = density
     with torch.random.fork_rng():
@@ -93,73 +104,78 @@ def compose(
     if PEFTS[method] == "cat":
         _in_fp32(model, names, name, factors)
     served.manifests[name] = served.manifests[names[-1]]
-    with served.state(served.current):  # PEFT makes the new one active
+    with served.state(served.current):  # PEFT activates the new adapter
         pass
     return Composition(method, names, factors, rank_of(model, name), error(model, name, names, factors))
 
 
 def experts(served: Served, names: list[str], folder: Path, top: int | None = None) -> list[int]:
-    """Write to `folder` the adapters as one, their exact sum, and return the rank of each, in order. With `top`, it is
-    an Arrow mixture of them."""
+    """Write the adapters to `folder` as one, their exact sum; with `top`, as an Arrow mixture of them.
+
+    Returns:
+        The rank of each, in order.
+    """
     ranks = [rank_of(served.model, name) for name in names]
-    made = compose(served, names, WHOLE, "cat") if len(names) > 1 else None
-    whole = WHOLE if made else names[0]
+    composition = compose(served, names, WHOLE, "cat") if len(names) > 1 else None
+    whole = WHOLE if composition else names[0]
     if top is not None and isinstance(served.model, PeftModel):
         mix = mixture.Mixture("arrow", ranks, top)
         mixture.attach(served.model, whole, mix)
         mixture.save(folder, mix)
-    save(served, whole, made or Composition("cat", names, [1.0], ranks[0], 0.0), folder)
+    save(served, whole, composition or Composition("cat", names, [1.0], ranks[0], 0.0), folder)
     return ranks
 
 
 @torch.no_grad()
 def _in_fp32(model: Any, names: list[str], name: str, weights: list[float]) -> None:
-    """PEFT concatenates in the base's type, and rounds where that has 16 bits."""
+    """Concatenate in fp32: PEFT does so in the base's type, and rounds where that has 16 bits."""
     for layer in layers(model):
-        there = [(one, weight) for one, weight in zip(names, weights, strict=True) if one in layer.lora_A]
-        reads = [weight * layer.scaling[one] * layer.lora_A[one].weight.float() for one, weight in there]
+        parts = [(one, weight) for one, weight in zip(names, weights, strict=True) if one in layer.lora_A]
+        reads = [weight * layer.scaling[one] * layer.lora_A[one].weight.float() for one, weight in parts]
         layer.lora_A[name].weight.data = torch.cat(reads, 0)
-        layer.lora_B[name].weight.data = torch.cat([layer.lora_B[one].weight.float() for one, _ in there], 1)
+        layer.lora_B[name].weight.data = torch.cat([layer.lora_B[one].weight.float() for one, _ in parts], 1)
         layer.scaling[name] = 1.0
 
 
 @torch.no_grad()
 def error(model: PeftModel, name: str, names: list[str], weights: list[float]) -> float:
     """See `Composition.error`. One layer at a time, in fp32."""
-    off = whole = 0.0
+    difference = total = 0.0
     for layer in layers(model):
         exact = sum(
             weight * delta(layer, one) for one, weight in zip(names, weights, strict=True) if one in layer.lora_A
         )
         if isinstance(exact, torch.Tensor):
-            made = delta(layer, name) if name in layer.lora_A else torch.zeros_like(exact)
-            off += float((made - exact).square().sum())
-            whole += float(exact.square().sum())
-    return (off / whole) ** 0.5 if whole else 0.0
+            actual = delta(layer, name) if name in layer.lora_A else torch.zeros_like(exact)
+            difference += float((actual - exact).square().sum())
+            total += float(exact.square().sum())
+    return (difference / total) ** 0.5 if total else 0.0
 
 
 def rank_of(model: Any, name: str) -> int:
+    """The rank of a loaded adapter."""
     return model.peft_config[name].r
 
 
 def layers(model: Any) -> Iterator[Any]:
+    """All LoRA layers."""
     return (module for module in model.modules() if isinstance(module, LoraLayer))
 
 
 def delta(layer: Any, name: str) -> torch.Tensor:
-    """(out, in): what an adapter adds to a layer's weight as it is scaled now."""
+    """(out, in): what an adapter adds to a layer's weight at its current scale."""
     return layer.scaling[name] * (layer.lora_B[name].weight.float() @ layer.lora_A[name].weight.float())
 
 
 def save(served: Served, name: str, composition: Composition, folder: Path) -> None:
-    """As an ordinary adapter folder, which says what it is made of."""
+    """Write the composed adapter as an ordinary adapter folder, whose manifest names its parts."""
     if not isinstance(served.model, PeftModel):
         raise BadInput("No adapter is loaded.", "Load some first.")
     training.save_adapter(served.model, folder, name)
     parts = [served.manifests[one] for one in composition.names]
-    beneath = {label: value for part in parts for label, value in part.beneath.items()}
-    beneath = {label: value for label, value in beneath.items() if label not in composition.names}
+    below = {label: value for part in parts for label, value in part.adapters_below.items()}
+    below = {label: value for label, value in below.items() if label not in composition.names}
     of = {part.name: part.weights_sha256 for part in parts}
     record = {**asdict(composition), "of": of}
     last = parts[-1]
-    card.write(folder, card.Manifest(name, last.base, last.base_digest, last.precision, beneath, record))
+    card.write(folder, card.Manifest(name, last.base, last.base_digest, last.precision, below, record))

@@ -1,5 +1,5 @@
-"""bf16 on CPUs without instructions for it, where torch emulates each product: 4 times slower than fp32 with AVX512,
-40 and more with AVX2 (pytorch issue 146508)."""
+"""bf16 on CPUs that have no instructions for it. Torch emulates each product there: 4 times slower than fp32 with
+AVX512, 40 times and more with AVX2 (pytorch issue 146508)."""
 
 from __future__ import annotations
 
@@ -23,8 +23,12 @@ ROOM_GIB = 2.0
 
 @cache
 def speed_bf16() -> bool:
-    """Whether products of bf16 go through fp32 here, from now on, in forward and backward: if that is `WORTH` times as
-    fast or more, which is measured. They are products of the same bf16 numbers, summed in fp32 and rounded to bf16."""
+    """Compute products of bf16 matrices through fp32 from now on, forward and backward, if a measurement shows that to
+    be at least `WORTH` times as fast. They are products of the same bf16 numbers, summed in fp32 and rounded to bf16.
+
+    Returns:
+        Whether they are computed so.
+    """
     left, right = torch.ones(256, 512, dtype=torch.bfloat16), torch.ones(512, 512, dtype=torch.bfloat16)
     slow = _seconds(torch.mm, left, right) >= WORTH * _seconds(through_fp32(torch.mm), left, right)
     if slow:
@@ -34,31 +38,35 @@ def speed_bf16() -> bool:
 
 @cache
 def install() -> torch.library.Library:
-    """Put every product of bf16 matrices on the CPU through fp32, until what is returned is destroyed."""
+    """Compute every product of bf16 matrices on the CPU through fp32, until the returned library is destroyed."""
     library = torch.library.Library("aten", "IMPL")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # that a kernel is replaced is what we want
+        warnings.simplefilter("ignore")  # torch warns that a kernel is replaced, as intended
         for product in PRODUCTS:
             library.impl(product.__name__, through_fp32(product), "CPU")
     return library
 
 
 def through_fp32(product: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A kernel for `product`; of other types than bf16 it is the product itself. Both go by its variant with `out`,
-    which is not replaced."""
+    """A kernel for `product` that computes bf16 through fp32 and other types as usual. It calls the product's variant
+    with `out`, which is not replaced."""
 
-    def kernel(*given: Tensor, **scalars: float) -> Tensor:
-        dtype = given[0].dtype
-        matrices = [one.float() for one in given] if dtype == torch.bfloat16 else given
+    def kernel(*operands: Tensor, **scalars: float) -> Tensor:
+        dtype = operands[0].dtype
+        matrices = [operand.float() for operand in operands] if dtype == torch.bfloat16 else operands
         return product(*matrices, **scalars, out=matrices[0].new_empty(0)).to(dtype)
 
     return kernel
 
 
 def keep_dequantised(model: Any) -> bool:
-    """Have the 4-bit layers multiply by their weights as fp32, made once and not at each call, if all of them fit in
-    `ROOM_GIB`. Where products of bf16 go through fp32 the outputs and gradients are the same to the bit; the 4-bit
-    weights stay what is saved, hashed and merged."""
+    """Let the 4-bit layers multiply by fp32 weights that are dequantised once and not at each call, if all of them fit
+    in `ROOM_GIB`. Where products of bf16 go through fp32, outputs and gradients are identical to the bit. Saving,
+    hashing and merging still use the 4-bit weights.
+
+    Returns:
+        Whether they fit.
+    """
     layers: list[Any] = [module for module in model.modules() if isinstance(module, Linear4bit)]
     fits = sum(layer.in_features * layer.out_features * 4 for layer in layers) <= ROOM_GIB * 2**30
     for layer in layers if fits else []:
@@ -67,9 +75,9 @@ def keep_dequantised(model: Any) -> bool:
 
 
 def _dequantised(layer: Linear4bit) -> Callable[[Tensor], Tensor]:
-    given: Any = layer.weight
-    compute = layer.compute_dtype or given.quant_state.dtype
-    weight = dequantize_4bit(given.data, given.quant_state).to(compute).float()
+    quantised: Any = layer.weight
+    compute = layer.compute_dtype or quantised.quant_state.dtype
+    weight = dequantize_4bit(quantised.data, quantised.quant_state).to(compute).float()
     bias = None if layer.bias is None else layer.bias.to(compute).float()
 
     def forward(x: Tensor) -> Tensor:
@@ -81,11 +89,11 @@ def _dequantised(layer: Linear4bit) -> Callable[[Tensor], Tensor]:
 
 @contextmanager
 def answering(model: Any) -> Iterator[None]:
-    """SDPA in place of eager attention where products of bf16 go through fp32: eager copies all keys and values to fp32
-    for each new token. For training it is the slower one."""
+    """Use SDPA in place of eager attention where products of bf16 go through fp32: eager attention copies all keys and
+    values to fp32 for each new token. For training SDPA is the slower one."""
     config = model.config.get_text_config()
-    able = model._supports_sdpa and getattr(config, "attn_logit_softcapping", None) is None
-    if torch.cuda.is_available() or config._attn_implementation != "eager" or not able or not speed_bf16():
+    supported = model._supports_sdpa and getattr(config, "attn_logit_softcapping", None) is None
+    if torch.cuda.is_available() or config._attn_implementation != "eager" or not supported or not speed_bf16():
         yield
         return
     config._attn_implementation = "sdpa"
@@ -96,10 +104,10 @@ def answering(model: Any) -> Iterator[None]:
 
 
 def _seconds(product: Callable[..., Tensor], left: Tensor, right: Tensor) -> float:
-    """Of the processor, not of the clock, and the least of several: other processes can only add."""
-    found = []
+    """Processor time, and the minimum of several: other processes can only add to it."""
+    seconds = []
     for _ in range(7):
         start = time.process_time()
         product(left, right)
-        found.append(time.process_time() - start)
-    return min(found)
+        seconds.append(time.process_time() - start)
+    return min(seconds)

@@ -1,4 +1,4 @@
-"""Text embeddings from the base's own token embeddings: no second model, no forward pass.
+"""Text embeddings from the base's token embeddings: no second model, no forward pass.
 
 A text is the mean of its tokens' rows, weighted by log(1 + token id), less the directions that all texts share. A
 byte-pair vocabulary is in the order of merges, so a token's id stands for the rank of its frequency (the Zipf
@@ -17,7 +17,7 @@ SHARED_DIRECTIONS = 3
 
 
 class StaticEmbedding:
-    """Fixed by the base alone: the same text has the same embedding whatever else is embedded, now and next year."""
+    """An embedding that the base alone determines: a text's vector does not depend on any other text."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self._tokenizer = tokenizer
@@ -35,11 +35,11 @@ class StaticEmbedding:
 
     def __call__(self, texts: list[str]) -> np.ndarray:
         """(n, hidden size) float32 of unit length; zeros for a text without tokens."""
-        found = np.zeros((len(texts), self._rows.shape[1]), dtype=np.float32)
+        vectors = np.zeros((len(texts), self._rows.shape[1]), dtype=np.float32)
         if not texts:
-            return found
+            return vectors
         for index, ids in enumerate(self._tokenizer(texts, add_special_tokens=False)["input_ids"]):
             if ids:
-                found[index] = self._rows[ids].mean(0)
-        length = np.linalg.norm(found, axis=1, keepdims=True)
-        return found / np.where(length > 0, length, 1)
+                vectors[index] = self._rows[ids].mean(0)
+        length = np.linalg.norm(vectors, axis=1, keepdims=True)
+        return vectors / np.where(length > 0, length, 1)

@@ -1,5 +1,5 @@
-"""How much of the personality hangs on an exchange: how far it departs from the base there, or how well learning it
-serves the personality as a whole."""
+"""How important an exchange is for the personality: how far the personality departs from the base there, or how well
+learning the exchange serves the personality as a whole."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LAYERS = 0.25
 def measure(
     model: Served, kind: str, exchanges: list[Exchange], batch_size: int, progress: Progress = silent
 ) -> np.ndarray:
-    """(n,) for the adapter `personality`. `kind` is one of
+    """The importance (n,) of each exchange for the adapter `personality`. `kind` is one of
 
     - `kl`: KL(personality || base) over the answer, in nats a token;
     - `margin`: log-likelihood of the answer under the personality less that under the base, in nats a token;
@@ -33,10 +33,10 @@ def measure(
         with model.state(BASE):
             return np.array(model.kl_from(PERSONALITY, prompts, answers, batch_size, progress))
     with model.state(PERSONALITY):
-        ours = model.score(prompts, answers, batch_size, progress)
+        adapted = model.score(prompts, answers, batch_size, progress)
     with model.state(BASE):
-        theirs = model.score(prompts, answers, batch_size, progress)
-    return np.array([a.per_token - b.per_token for a, b in zip(ours, theirs, strict=True)])
+        bare = model.score(prompts, answers, batch_size, progress)
+    return np.array([a.per_token - b.per_token for a, b in zip(adapted, bare, strict=True)])
 
 
 def gradient_alignment(model: Served, exchanges: list[Exchange], progress: Progress = silent) -> np.ndarray:
@@ -70,7 +70,7 @@ def gradient_alignment(model: Served, exchanges: list[Exchange], progress: Progr
 
 
 def leave_one_out_cosine(rows: np.ndarray) -> np.ndarray:
-    """(n,) for (n, d): each row's cosine with the sum of all others; 0 where either is nothing."""
+    """(n,) from (n, d): each row's cosine with the sum of all others; 0 where either is zero."""
     others = rows.sum(0) - rows
     length = np.linalg.norm(rows, axis=1) * np.linalg.norm(others, axis=1)
     return (rows * others).sum(1) / np.where(length > 0, length, 1)
@@ -79,6 +79,6 @@ def leave_one_out_cosine(rows: np.ndarray) -> np.ndarray:
 def _top_weights(model: Any) -> list[Any]:
     """The personality's LoRA weights in the last quarter of the layers, one at least."""
     named = [(name, weight) for name, weight in model.named_parameters() if ".personality." in name]
-    depth = {name: int(found.group(1)) for name, _ in named if (found := re.search(r"\.layers\.(\d+)\.", name))}
+    depth = {name: int(match.group(1)) for name, _ in named if (match := re.search(r"\.layers\.(\d+)\.", name))}
     first = max(depth.values()) + 1 - max(1, round(LAYERS * (max(depth.values()) + 1)))
     return [weight for name, weight in named if depth.get(name, -1) >= first]

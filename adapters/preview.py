@@ -1,4 +1,4 @@
-"""Pairs as the trainer will see them: which tokens it reads, and which it learns from."""
+"""Pairs as the trainer gets them: which tokens it reads, and which it learns from."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Token:
 
 
 @dataclass(frozen=True)
-class Seen:
+class TokenizedPair:
     """Both sides of a pair with prompt and template, after truncation to `model.max_length`."""
 
     pair: Pair
@@ -31,9 +31,9 @@ class Seen:
     rejected: list[Token]
 
 
-def seen(config: AdaptersConfig, tokenizer: Any, pair: Pair) -> Seen:
-    """Through the real trainer and its collator, on a model of one tiny layer: what comes out depends on the tokenizer,
-    the template and the settings alone. Both sides are empty where truncation leaves nothing to learn."""
+def tokenized(config: AdaptersConfig, tokenizer: Any, pair: Pair) -> TokenizedPair:
+    """Tokenize a pair with the real trainer and its collator, on a model of one tiny layer: the result depends on the
+    tokenizer, the template and the settings alone. Both sides are empty where truncation leaves nothing to learn."""
     tiny = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=8,
@@ -60,17 +60,17 @@ def seen(config: AdaptersConfig, tokenizer: Any, pair: Pair) -> Seen:
         )
     dataset: Any = trainer.train_dataset
     if not len(dataset):
-        return Seen(pair, [], [])
+        return TokenizedPair(pair, [], [])
     batch = trainer.data_collator([dataset[0]])
     chosen, rejected = (
         [
             Token(tokenizer.decode([token]), bool(learned))
-            for token, learned, there in zip(*(batch[key][side].tolist() for key in _KEYS), strict=True)
-            if there
+            for token, learned, attended in zip(*(batch[key][side].tolist() for key in _KEYS), strict=True)
+            if attended
         ]
         for side in (0, 1)
     )
-    return Seen(pair, chosen, rejected)
+    return TokenizedPair(pair, chosen, rejected)
 
 
 _KEYS = ("input_ids", "completion_mask", "attention_mask")

@@ -1,5 +1,5 @@
-"""Which task adapter a request is for, by what it says; the personality is always on, and what is for no task goes to
-it alone."""
+"""A router picks the task adapter for a request from its text. The personality is always active, and a request that is
+for no task goes to the personality alone."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from moltlm.data.state import Adapter, State
 from moltlm.data.types import Message, Progress, TokenScore, silent
 
 Embed = Callable[[list[str]], np.ndarray]
-NOBODY = ""
+NO_TASK = ""
 """The name that stands for no task: the personality alone."""
 ARRAYS, MANIFEST = "router.safetensors", "router.json"
 FOLDS = 5
@@ -41,30 +41,35 @@ class Router:
 
     def scores(self, rows: np.ndarray) -> np.ndarray:
         """(n, k) from embeddings (n, d) of unit length: cosines, or probabilities."""
-        found = rows @ self.weights.T + self.bias
+        scores = rows @ self.weights.T + self.bias
         if self.method == "centroid":
-            return found
-        found = np.exp(found - found.max(1, keepdims=True))
-        return found / found.sum(1, keepdims=True)
+            return scores
+        scores = np.exp(scores - scores.max(1, keepdims=True))
+        return scores / scores.sum(1, keepdims=True)
 
     def route(self, rows: np.ndarray) -> list[str]:
-        """A task's name for each embedding, or NOBODY."""
+        """A task's name for each embedding, or NO_TASK."""
         scores = self.scores(rows)
         best = scores.argmax(1)
         sure = scores[np.arange(len(rows)), best] >= self.thresholds[best]
-        return [self.names[place] if ok else NOBODY for place, ok in zip(best, sure, strict=True)]
+        return [self.names[place] if ok else NO_TASK for place, ok in zip(best, sure, strict=True)]
 
 
 @dataclass(frozen=True)
 class Routing:
-    """How a router did on texts of known owners. `intruded`: share of ordinary chat sent to a task; `missed`: share of
-    tasks' texts sent to nobody; `sent` counts texts by owner and where they went."""
+    """How a router performs on texts whose owners are known.
+
+    Attributes:
+        intruded: share of ordinary chat that is routed to a task.
+        missed: share of the tasks' texts that are routed to no task.
+        counts: number of texts by owner and by route.
+    """
 
     n: int
     accuracy: float
     intruded: float
     missed: float
-    sent: dict[str, dict[str, int]]
+    counts: dict[str, dict[str, int]]
 
 
 def fit(
@@ -74,23 +79,28 @@ def fit(
     quantile: float = 0.02,
     seed: int = 0,
 ) -> Router:
-    """From texts by owner; those of NOBODY, ordinary chat, are a class of their own. Each threshold is the `quantile`
-    of what the owner's texts score where they were not fitted on (cross-validation), so about so many are turned away.
+    """Fit a router on texts by owner; ordinary chat, whose owner is NO_TASK, is a class like any other.
 
-    Raises BadInput when there are fewer than two owners, or one with fewer than five texts.
+    Args:
+        quantile: each owner's threshold is this quantile of its texts' cross-validated scores, so about this share of
+            them is routed to no task.
+
+    Raises:
+        BadInput: there are fewer than two owners, or one has fewer than five texts.
     """
     names = sorted(examples)
     if len(names) < 2 or min(map(len, examples.values())) < FOLDS:
         raise BadInput(
-            "A router needs two owners with five texts each, ordinary chat being one.", "Give it more examples."
+            "A router needs at least two owners with five texts each, ordinary chat among them.",
+            "Give it more examples.",
         )
     rows = np.concatenate([embed(examples[name]) for name in names])
     owners = np.repeat(np.arange(len(names)), [len(examples[name]) for name in names])
-    own = np.empty(len(rows))
+    held_out = np.empty(len(rows))
     for inside, outside in KFold(FOLDS, shuffle=True, random_state=seed).split(rows):
         part = _fitted(names, method, rows[inside], owners[inside])
-        own[outside] = part.scores(rows[outside])[np.arange(len(outside)), owners[outside]]
-    thresholds = np.array([np.quantile(own[owners == place], quantile) for place in range(len(names))])
+        held_out[outside] = part.scores(rows[outside])[np.arange(len(outside)), owners[outside]]
+    thresholds = np.array([np.quantile(held_out[owners == place], quantile) for place in range(len(names))])
     whole = _fitted(names, method, rows, owners)
     return Router(names, method, whole.weights, whole.bias, thresholds.astype(np.float32))
 
@@ -108,23 +118,27 @@ def _fitted(names: list[str], method: str, rows: np.ndarray, owners: np.ndarray)
     return Router(names, method, weights.astype(np.float32), bias.astype(np.float32), free)
 
 
-def judge(router: Router, embed: Embed, examples: dict[str, list[str]]) -> Routing:
-    """On texts that it was not fitted on, by owner."""
-    sent = {owner: dict(Counter(router.route(embed(texts)))) for owner, texts in examples.items() if texts}
+def evaluate(router: Router, embed: Embed, examples: dict[str, list[str]]) -> Routing:
+    """Evaluate a router on texts by owner that it was not fitted on."""
+    counts_by_owner = {owner: dict(Counter(router.route(embed(texts)))) for owner, texts in examples.items() if texts}
     n = sum(map(len, examples.values()))
-    strangers = sent.get(NOBODY, {})
-    tasks = {owner: counts for owner, counts in sent.items() if owner != NOBODY}
+    chat = counts_by_owner.get(NO_TASK, {})
+    tasks = {owner: counts for owner, counts in counts_by_owner.items() if owner != NO_TASK}
     return Routing(
         n=n,
-        accuracy=sum(counts.get(owner, 0) for owner, counts in sent.items()) / n,
-        intruded=1 - strangers.get(NOBODY, 0) / sum(strangers.values()) if strangers else 0.0,
-        missed=sum(counts.get(NOBODY, 0) for counts in tasks.values())
+        accuracy=sum(counts.get(owner, 0) for owner, counts in counts_by_owner.items()) / n,
+        intruded=1 - chat.get(NO_TASK, 0) / sum(chat.values()) if chat else 0.0,
+        missed=sum(counts.get(NO_TASK, 0) for counts in tasks.values())
         / max(sum(sum(counts.values()) for counts in tasks.values()), 1),
-        sent={owner or "nobody": {name or "nobody": k for name, k in counts.items()} for owner, counts in sent.items()},
+        counts={
+            owner or "no task": {name or "no task": k for name, k in counts.items()}
+            for owner, counts in counts_by_owner.items()
+        },
     )
 
 
 def save(router: Router, folder: Path) -> None:
+    """Write the router's arrays and its manifest."""
     folder.mkdir(parents=True, exist_ok=True)
     arrays = {"weights": router.weights, "bias": router.bias, "thresholds": router.thresholds}
     save_file({name: np.ascontiguousarray(value) for name, value in arrays.items()}, folder / ARRAYS)
@@ -133,7 +147,11 @@ def save(router: Router, folder: Path) -> None:
 
 
 def load(folder: Path) -> Router:
-    """Raises BadInput when the arrays are not those that were written."""
+    """The router in this folder.
+
+    Raises:
+        BadInput: its arrays have changed since they were written.
+    """
     manifest = read_json(folder / MANIFEST)
     if sha256_file(folder / ARRAYS) != manifest["sha256"]:
         raise BadInput(f"{folder / ARRAYS} is not what was written there.", f"Remove {folder} and run again.")
@@ -211,14 +229,14 @@ class Routed:
         )
 
     def _spread(self, prompts: list[list[Message]], call: Callable[[list[int]], Sequence[Any]]) -> list[Any]:
-        """The answers in order, each route's together."""
+        """Call once for each route with the indices of its prompts, and return the results in the prompts' order."""
         if not self._routing or not prompts:
             return list(call(list(range(len(prompts)))))
         first = self._served.current
         routes = self._router.route(self._served.embed([prompt[-1]["content"] for prompt in prompts]))
-        found: dict[int, Any] = {}
+        results: dict[int, Any] = {}
         for name in dict.fromkeys(routes):
             rows = [place for place, route in enumerate(routes) if route == name]
             with self._served.state(first.above(Adapter(name)) if name else first):
-                found.update(zip(rows, call(rows), strict=True))
-        return [found[place] for place in range(len(prompts))]
+                results.update(zip(rows, call(rows), strict=True))
+        return [results[place] for place in range(len(prompts))]

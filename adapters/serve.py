@@ -1,4 +1,4 @@
-"""A base with named adapters in memory, served in one state or another: text, log-probabilities, KL."""
+"""A base with named adapters in memory, served in any state: text, log-probabilities, KL."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from moltlm.data.types import RAW, Exchange, Message, Progress, TokenScore, sile
 
 
 class TextModel:
-    """A model as it is now, with its tokenizer: greedy answers and the log-probability of given ones."""
+    """A model as it is now, with its tokenizer: generated answers, and the log-probabilities of given answers."""
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
         self.model = model
@@ -42,7 +42,8 @@ class TextModel:
         temperature: float = 0.0,
         seed: int = 0,
     ) -> list[str]:
-        """Greedy at temperature 0; above it sampled, the same for a seed and batch size, from all tokens."""
+        """Answers to the prompts: greedy at temperature 0, above it sampled from all tokens. Samples depend on the seed
+        and the batch size alone."""
         if temperature:
             sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
             with torch.random.fork_rng():
@@ -79,15 +80,16 @@ class TextModel:
     def score(
         self, prompts: list[list[Message]], completions: list[str], batch_size: int, progress: Progress = silent
     ) -> list[TokenScore]:
+        """The log-probability of each completion."""
         rows = self.encode(prompts, completions)
-        found: dict[int, TokenScore] = {}
+        scores: dict[int, TokenScore] = {}
         for group in _by_length(rows, batch_size):
             for i, logits in zip(group, self.completion_logits([rows[i] for i in group]), strict=True):
                 target = torch.tensor(rows[i][1], device=logits.device)
                 picked = torch.log_softmax(logits.float(), -1).gather(1, target[:, None])
-                found[i] = TokenScore(float(picked.sum()), len(target))
-            progress(len(found), len(rows), "scores")
-        return [found[i] for i in range(len(rows))]
+                scores[i] = TokenScore(float(picked.sum()), len(target))
+            progress(len(scores), len(rows), "scores")
+        return [scores[i] for i in range(len(rows))]
 
     def encode(self, prompts: list[list[Message]], completions: list[str]) -> list[tuple[list[int], list[int]]]:
         """Prompt and completion tokens; an empty completion counts as one end-of-turn token."""
@@ -106,14 +108,15 @@ class TextModel:
     def forward(self, rows: list[tuple[list[int], list[int]]], **kwargs: Any) -> Any:
         """The model's output for prompts and completions, padded on the left, so that completions end together."""
         tokens, mask = self.left_padded([prompt + answer for prompt, answer in rows])
-        asked = mask.clone()
+        prompt_mask = mask.clone()
         for i, (_, answer) in enumerate(rows):
-            asked[i, tokens.shape[1] - len(answer) :] = 0
+            prompt_mask[i, tokens.shape[1] - len(answer) :] = 0
         positions = (mask.cumsum(1) - 1).clamp(min=0)
-        with prompted(asked):
+        with prompted(prompt_mask):
             return self.model(input_ids=tokens, attention_mask=mask, position_ids=positions, use_cache=False, **kwargs)
 
     def left_padded(self, rows: list[list[int]]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Tokens and attention mask, (rows, longest row)."""
         width = max(len(row) for row in rows)
         pad = self.tokenizer.pad_token_id
         device = self.model.device
@@ -124,9 +127,10 @@ class TextModel:
 
 @dataclass(frozen=True)
 class TopRow:
-    """What is kept of one answer's distribution, and the sum of p log p (t,) over what is not, to know the cost."""
+    """The likeliest tokens of one answer's distribution, and the sum of p log p (t,) over all others, from which the
+    loss by leaving them out is computed."""
 
-    kept: TopK
+    top: TopK
     tail_plogp: np.ndarray
 
 
@@ -147,7 +151,7 @@ class Served(TextModel):
         """Add an adapter under a name. Raises BadInput if it was trained on another base."""
         manifest = card.check_base(folder, self.digest)
         if name in self.adapters:
-            raise BadInput(f"An adapter named {name} is loaded already.", "Give it another name.")
+            raise BadInput(f"An adapter named {name} is already loaded.", "Give it another name.")
         if isinstance(self.model, PeftModel):
             self.model.load_adapter(str(folder), adapter_name=name)
         else:
@@ -157,7 +161,8 @@ class Served(TextModel):
         self.activate(self.current)
 
     def scale(self, name: str, factor: float) -> None:
-        """Turn a loaded adapter up or down, in every state: 0 is off, 1 as it was trained. Two calls do not add up."""
+        """Serve a loaded adapter at this strength in every state: 0 is off, 1 as it was trained. Two calls do not add
+        up."""
         if name not in self.adapters:
             raise BadInput(f"No adapter {name} is loaded.", f"Loaded: {', '.join(self.adapters) or 'none'}.")
         for module in self.model.modules():
@@ -202,14 +207,14 @@ class Served(TextModel):
 
     @torch.no_grad()
     def top_k(self, exchanges: list[Exchange], k: int, batch_size: int, progress: Progress = silent) -> list[TopRow]:
-        """The current state's distribution over each answer, its `k` likeliest tokens one by one."""
+        """The current state's distribution over each answer: its `k` likeliest tokens, and the mass of the rest."""
         rows = self.encode([item.prompt for item in exchanges], [item.answer for item in exchanges])
-        found: dict[int, TopRow] = {}
+        distributions: dict[int, TopRow] = {}
         for group in _by_length(rows, batch_size):
             for i, logits in zip(group, self.completion_logits([rows[i] for i in group]), strict=True):
-                found[i] = _top_row(torch.log_softmax(logits.float(), -1), k)
-            progress(len(found), len(rows), "distributions")
-        return [found[i] for i in range(len(rows))]
+                distributions[i] = _top_row(torch.log_softmax(logits.float(), -1), k)
+            progress(len(distributions), len(rows), "distributions")
+        return [distributions[i] for i in range(len(rows))]
 
     @torch.no_grad()
     def kl_from(
@@ -221,19 +226,19 @@ class Served(TextModel):
         progress: Progress = silent,
     ) -> list[float]:
         rows = self.encode(prompts, completions)
-        here = self.current
-        found: dict[int, float] = {}
+        current = self.current
+        kl: dict[int, float] = {}
         for group in _by_length(rows, batch_size):
             chunk = [rows[i] for i in group]
             with self.state(reference):
-                theirs = self.completion_logits(chunk)
-            with self.state(here):
-                ours = self.completion_logits(chunk)
-            for i, p, q in zip(group, theirs, ours, strict=True):
+                reference_logits = self.completion_logits(chunk)
+            with self.state(current):
+                logits = self.completion_logits(chunk)
+            for i, p, q in zip(group, reference_logits, logits, strict=True):
                 log_p, log_q = torch.log_softmax(p.float(), -1), torch.log_softmax(q.float(), -1)
-                found[i] = float((log_p.exp() * (log_p - log_q)).sum(-1).mean())
-            progress(len(found), len(rows), "KL")
-        return [found[i] for i in range(len(rows))]
+                kl[i] = float((log_p.exp() * (log_p - log_q)).sum(-1).mean())
+            progress(len(kl), len(rows), "KL")
+        return [kl[i] for i in range(len(rows))]
 
 
 def _top_row(logprobs: torch.Tensor, k: int) -> TopRow:
@@ -246,15 +251,15 @@ def _top_row(logprobs: torch.Tensor, k: int) -> TopRow:
 
 
 def encode_prompt(tokenizer: Any, prompt: list[Message]) -> list[int]:
-    """Tokens up to where the assistant begins to answer, by the tokenizer's own chat template, or has to go on, if its
-    turn has begun; of a plain text's beginning, its tokens."""
+    """Tokens of a prompt by the tokenizer's chat template, up to where the assistant begins to answer, or goes on
+    if its turn has begun. For the beginning of a plain text, its tokens."""
     if prompt[0]["role"] == RAW:
         return tokenizer(prompt[0]["content"])["input_ids"]
     begun = prompt[-1]["role"] == "assistant"
-    how = {"continue_final_message": True} if begun else {"add_generation_prompt": True}
-    return tokenizer.apply_chat_template(prompt, tokenize=True, return_dict=True, **how)["input_ids"]
+    options = {"continue_final_message": True} if begun else {"add_generation_prompt": True}
+    return tokenizer.apply_chat_template(prompt, tokenize=True, return_dict=True, **options)["input_ids"]
 
 
 def _by_length(rows: list[tuple[list[int], list[int]]], size: int) -> Iterator[list[int]]:
-    """Indices in batches of similar length, so that little is spent on padding."""
+    """Indices in batches of similar length, which need little padding."""
     return batches(sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1])), size)

@@ -63,14 +63,14 @@ def test_anyone_can_load_the_adapter_with_peft_alone(tiny: Path, tmp_path: Path,
     found = PeftModel.from_pretrained(AutoModelForCausalLM.from_pretrained(tiny), str(tmp_path / "adapter"))
     with torch.no_grad():
         assert torch.allclose(found(input_ids=ids).logits, wanted, atol=1e-4)
-    assert card.read(tmp_path / "adapter").beneath == {}
+    assert card.read(tmp_path / "adapter").adapters_below == {}
 
 
 def test_an_export_that_is_something_else_is_refused(tiny: Path, tmp_path: Path, folders: list[Path]) -> None:
     config = model(tiny, "fp32")
     loud = trained(tiny, tmp_path / "loud", "loud", 2, std=0.5)
     export.adapter(config, folders[:1], tmp_path / "adapter")
-    with pytest.raises(MoltError, match="does not give what was trained"):
+    with pytest.raises(MoltError, match="does not answer as the trained model"):
         export.check(config, [folders[0], loud], tmp_path / "adapter", PROMPTS, ANSWERS)
 
 

@@ -103,10 +103,10 @@ def test_stored_distributions_are_those_of_the_state(served: Served) -> None:
             exact = [torch.log_softmax(served.completion_logits([row])[0].float(), -1).cpu() for row in rows]
     for row, logp in zip(found, exact, strict=True):
         top = logp.topk(5)
-        assert np.allclose(row.kept.logprobs, top.values.numpy(), atol=1e-4)
-        mass = np.exp(row.kept.logprobs).sum(1) + np.exp(row.kept.log_tail)
+        assert np.allclose(row.top.logprobs, top.values.numpy(), atol=1e-4)
+        mass = np.exp(row.top.logprobs).sum(1) + np.exp(row.top.log_tail)
         assert np.allclose(mass, 1, atol=1e-4)
-        entropy = -(np.exp(row.kept.logprobs) * row.kept.logprobs).sum(1) - row.tail_plogp
+        entropy = -(np.exp(row.top.logprobs) * row.top.logprobs).sum(1) - row.tail_plogp
         assert np.allclose(entropy, torch.special.entr(logp.exp()).sum(-1).numpy(), atol=1e-3)
 
 

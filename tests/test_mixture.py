@@ -124,10 +124,10 @@ def test_equal_gates_are_the_plain_adapter(tiny: Path, beneath: dict[str, Path],
 
 
 def test_the_gates_are_by_what_is_asked_and_where_the_answer_begins() -> None:
-    seen, rng = mixture.Prompts(), np.random.default_rng(0)
-    gate = mixture.Gate(Mixture("separable", [1, 2, 1, 2], 1), 6, seen)
+    prompts, rng = mixture.PromptMask(), np.random.default_rng(0)
+    gate = mixture.Gate(Mixture("separable", [1, 2, 1, 2], 1), 6, prompts)
     x = rng.normal(size=(2, 5, 6))
-    seen.mask = torch.tensor([[0, 1, 1, 1, 0], [1, 1, 0, 0, 0]])
+    prompts.mask = torch.tensor([[0, 1, 1, 1, 0], [1, 1, 0, 0, 0]])
     found = gate(torch.from_numpy(x).float()).detach().numpy()
     level = x / np.sqrt((x**2).mean(-1, keepdims=True))
     weight = gate.weight.detach().double().numpy()
@@ -137,7 +137,7 @@ def test_the_gates_are_by_what_is_asked_and_where_the_answer_begins() -> None:
         shares = [share / share.sum() for share in shares]
         expected = np.concatenate([np.repeat(2 * share * (share == share.max()), [1, 2]) for share in shares])
         assert np.allclose(found[row, 0], expected, atol=1e-5)
-    seen.fresh = False
+    prompts.begins_text = False
     assert np.allclose(gate(torch.from_numpy(x[:, :1]).float()).detach().numpy(), found)
 
 
@@ -184,7 +184,7 @@ def test_a_mixture_is_trained_stored_and_trained_further(
     tiny: Path, tmp_path: Path, beneath: dict[str, Path], mixed: Path
 ) -> None:
     assert mixture.load(mixed) == Mixture("separable", [2, 2, 2, 2], 1) and mixture.load(beneath["personality"]) is None
-    assert "only molting knows" in (mixed / "README.md").read_text()
+    assert "only molting can load" in (mixed / "README.md").read_text()
     before = served(tiny, beneath, shell=mixed)
     again = task(settings(tiny, kl_weight=0.5), tiny, beneath, tmp_path, start=mixed, material=Material(MIX[:2]))
     assert again.changed_tensors == 42  # A, B and a gate of 14 layers

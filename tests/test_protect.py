@@ -73,7 +73,7 @@ def stored(tiny: Path, beneath: dict[str, Path]) -> list[topk.TopK]:
     served = serve.Served(base.load(ModelConfig(id=str(tiny), precision="fp32")))
     served.load("personality", beneath["personality"])
     with served.state(PERSONALITY):
-        return [row.kept for row in served.top_k(REPLAY, 8, 2)]
+        return [row.top for row in served.top_k(REPLAY, 8, 2)]
 
 
 def task(
@@ -427,7 +427,7 @@ def test_stacked_tasks_train_above_earlier_ones_that_stay(tiny: Path, tmp_path: 
     layers = {**beneath, "first": tmp_path / "first"}
     trained = task(settings(tiny), layers, tmp_path / "second", name="second")
     assert trained.changed_tensors == 28 and trained.frozen_tensors >= 56
-    assert list(card.read(tmp_path / "second").beneath) == ["personality", "first"]
+    assert list(card.read(tmp_path / "second").adapters_below) == ["personality", "first"]
     assert all(torch.equal(before[name], value) for name, value in weights(tmp_path / "first").items())
 
 
@@ -500,6 +500,6 @@ def test_grpo_moves_the_task_alone_towards_what_is_rewarded(
         )
     )
     assert trained.changed_tensors == 28 and trained.frozen_tensors >= 28
-    assert card.read(tmp_path / "grpo").beneath == card.read(tmp_path / "sft").beneath
+    assert card.read(tmp_path / "grpo").adapters_below == card.read(tmp_path / "sft").adapters_below
     assert not same(tmp_path / "sft", tmp_path / "grpo")
     assert seen[0] < 0.7 and sum(seen[-5:]) > 4.5

@@ -125,7 +125,7 @@ def world(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
     served = serve.Served(base.load(config.model))
     served.load("personality", folder / "p")
     with served.state(PERSONALITY):
-        stored = [row.kept for row in served.top_k(REPLAY, 8, 2)]
+        stored = [row.top for row in served.top_k(REPLAY, 8, 2)]
     return World(empty.model, empty.below, Material(NEUTRAL, REPLAY, stored, trial=lambda text, progress: 1.0))
 
 

@@ -272,7 +272,7 @@ def test_a_task_trains_above_a_personality_that_stays_bit_identical(tiny: Path, 
     trained = task(config, shell, mix, tmp_path / "p", tmp_path / "t")
     assert trained.changed_tensors == 28
     assert trained.frozen_tensors >= 28  # the personality's own tensors among them
-    below = card.read(tmp_path / "t").beneath["personality"]
+    below = card.read(tmp_path / "t").adapters_below["personality"]
     assert below == card.weights_hash(tmp_path / "p")
     found = losses(tmp_path / "t")
     assert found[-1] < found[0]

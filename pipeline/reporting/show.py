@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from moltlm.adapters import base, preview
-from moltlm.adapters.preview import Seen, Token
+from moltlm.adapters.preview import Token, TokenizedPair
 from moltlm.data.types import Pair
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.stages import pairs
@@ -34,11 +34,11 @@ def distributions(pairs: list[Pair]) -> dict[str, Any]:
     }
 
 
-def examples(run: Run, pairs: list[Pair], n: int) -> list[Seen]:
+def examples(run: Run, pairs: list[Pair], n: int) -> list[TokenizedPair]:
     """`n` drawn with the run's seed."""
     tokenizer = base.load_tokenizer(run.config.model)
     drawn = random.Random(run.config.run.seed).sample(pairs, min(n, len(pairs)))
-    return [preview.seen(run.config.adapters(), tokenizer, pair) for pair in drawn]
+    return [preview.tokenized(run.config.adapters(), tokenizer, pair) for pair in drawn]
 
 
 def lines(run: Run, split: str, n: int) -> tuple[dict[str, Any], list[str]]:

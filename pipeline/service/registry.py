@@ -41,7 +41,7 @@ class Registry:
         manifest = card.read(adapter)
         identity = f"{manifest.name}-{manifest.weights_sha256[:10]}"
         target = self.folder / "entries" / identity
-        entry = Entry(identity, manifest.name, manifest.base, manifest.beneath, _now(), verdict)
+        entry = Entry(identity, manifest.name, manifest.base, manifest.adapters_below, _now(), verdict)
         if target.is_dir():
             entry = replace(entry, added=self.entry(identity).added)
             write_json(target / "entry.json", asdict(entry))

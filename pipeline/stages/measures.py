@@ -40,7 +40,7 @@ def capability(run: Run, state: State) -> Artifact:
     }
     routes = () if run.config.router.gated else state.routes
     parts = (
-        {str(route or routers.NOBODY): capability(run, state.routed_to(route)) for route in (*routes, None)}
+        {str(route or routers.NO_TASK): capability(run, state.routed_to(route)) for route in (*routes, None)}
         if routes
         else {}
     )
@@ -64,7 +64,7 @@ def _routed_records(run: Run, routes: tuple[Adapter, ...], parts: dict[str, Arti
     rows = {name: read_jsonl(part.folder / "records.jsonl") for name, part in parts.items()}
     chooser = routers.load(routing.router(run, routes).folder)
     texts = {capability_eval.label(name): capability_eval.texts(name) for name in run.config.capability.items}
-    asked = [texts[row["benchmark"]][row["item"]] for row in rows[routers.NOBODY]]
+    asked = [texts[row["benchmark"]][row["item"]] for row in rows[routers.NO_TASK]]
     sent = chooser.route(run.base.embed(asked))
     return [rows[name][place] for place, name in enumerate(sent)]
 

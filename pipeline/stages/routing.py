@@ -50,11 +50,11 @@ def router(run: Run, adapters: tuple[Adapter, ...]) -> Artifact:
                 by_owner[name] = [item.prompt[-1]["content"] for item in examples]
         for split, persona, neutral in (("train", "train", "neutral_train"), ("test", "heldout", "neutral_eval")):
             chat = [*load_pairs(data, persona), *load_exchanges(data, neutral)]
-            texts[split][routers.NOBODY] = [item.question for item in chat]
+            texts[split][routers.NO_TASK] = [item.question for item in chat]
         embed, method, quantile = run.base.embed, config.router.method, config.router.quantile
         fitted = routers.fit(embed, texts["train"], method, quantile, config.run.seed)
         routers.save(fitted, folder)
-        return asdict(routers.judge(fitted, embed, texts["test"]))
+        return asdict(routers.evaluate(fitted, embed, texts["test"]))
 
     return run.do("router", inputs, make, f"router of {', '.join(map(str, adapters))}")
 
