@@ -27,6 +27,8 @@ class ShapeConfig(Section):
 
 
 class ModelConfig(Section):
+    """The base model, and how it is loaded."""
+
     id: str = Field(
         default="smollm2-135m-instruct",
         description="the base model: the name of the embedded one, a hub id, or a local folder",
@@ -53,6 +55,8 @@ class ModelConfig(Section):
 
 
 class LoraSettings(Section):
+    """The size of the adapters."""
+
     r: int = Field(default=16, ge=1, description="rank of each adapter")
     alpha: float = Field(default=32, gt=0, description="scale of the adapter's output, as alpha / r")
     dropout: float = Field(
