@@ -37,7 +37,7 @@ RESULTS, EVIDENCE = (
     for name in ("demo.json", "evidence.json")
 )
 FILE_ENDINGS = {"md", "py", "json", "jsonl", "yaml", "toml", "txt", "html", "sh", "bin"}
-PENDING = {"config explain", "protect.agem"}
+PENDING = {"config explain"}
 """Commands, options and settings that the documents name and that are about to be merged. Empty it then."""
 GATE = "molt gate small.yaml || test $? -eq 3"
 TRAININGS = ROOT / "docs" / "results" / "evidence"
