@@ -131,6 +131,10 @@ class Config(Section):
             raise ValueError("personality.parameters=full is for the arms of hypotheses; tasks need an adapter beneath")
         if self.sequence.methods and self.sequence.reference not in self.sequence.methods:
             raise ValueError(f"sequence.reference={self.sequence.reference} is none of sequence.methods")
+        for name, section in (("teacher", self.teacher), ("judge", self.judge)):
+            for key in ("url", "model"):
+                if section.kind == "endpoint" and not getattr(section, key):
+                    raise ValueError(f"{name}.kind=endpoint needs {name}.{key}")
         for name, task in self.tasks.items():
             if not name.isidentifier() or name in ("base", "personality", "default", "ref"):
                 raise ValueError(f"tasks.{name}: a task needs a plain name other than base, personality, default, ref")
@@ -198,7 +202,7 @@ def vary(config: Config, changes: dict[str, Any], what: str) -> Config:
     raw = config.model_dump(mode="json")
     for key, value in changes.items():
         _set(raw, key, value)
-    return _validate(Config, raw, Path(what))
+    return _validate(type(config), raw, Path(what))
 
 
 def _apply(raw: dict[str, Any], override: str) -> None:

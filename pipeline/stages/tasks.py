@@ -56,6 +56,8 @@ def task(run: Run, adapter: Adapter) -> Artifact:
         # the layout shows in `beneath` and `start`, except that of a mixture
         "protect": identity(protect, exclude={"layout"}),
         "mixture": protect.layout == "mixture" or None,
+        # the strength is chosen by answers to training examples
+        "answers": identity(settings, {"metric", "max_new_tokens"}) if protect.scales else None,
         **{name: identity(getattr(config, name)) for name in ("lora", "train")},
     }
 
