@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
-import types
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
-from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from moltlm.data.errors import BadInput
 from moltlm.pipeline.config import Config
+from moltlm.pipeline.fields import choices_of, default_of, known_keys, settings_of, type_text
 
 DATA = ("pairs", "router", "task", "task-score", "drift")
 """Stages that read the examples of tasks."""
@@ -106,15 +103,6 @@ COMMANDS = {
     "schedule": "molt schedule install",
 }
 """The commands that read a setting which enters no key."""
-TYPES = {
-    "int": "integer",
-    "float": "number",
-    "str": "text",
-    "bool": "true or false",
-    "Path": "path",
-    "Any": "any value",
-}
-BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 
 
 @dataclass(frozen=True)
@@ -178,31 +166,6 @@ def _pattern(key: str, config: Config) -> str:
     return ".".join(parts)
 
 
-def settings_of(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
-    """The settings of a section and the sections in it, by dotted key, in order."""
-    for name, field in kind.model_fields.items():
-        section, by_name = section_of(field.annotation)
-        if section is None:
-            yield prefix + name, field
-        else:
-            yield from settings_of(section, f"{prefix}{name}.*." if by_name else f"{prefix}{name}.")
-
-
-def section_of(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
-    """The class of a nested section, if a field is one; and whether it is one of several, by name."""
-    if isinstance(annotation, type) and not get_args(annotation) and issubclass(annotation, BaseModel):
-        return annotation, False
-    if get_origin(annotation) is dict and (section := section_of(get_args(annotation)[1])[0]):
-        return section, True
-    return None, False
-
-
-def known_keys(kind: type[BaseModel]) -> list[str]:
-    """The dotted keys of all settings and sections."""
-    keys = [name for name, _ in settings_of(kind)]
-    return list(dict.fromkeys([*kind.model_fields, *keys]))
-
-
 def stages_of(key: str) -> tuple[str, ...]:
     """The stages whose key a setting enters, by its dotted key with `*` for the name of a task."""
     return USED_BY[_longest(key, USED_BY)]
@@ -216,13 +179,12 @@ def _longest(key: str, table: dict[str, Any]) -> str:
 
 
 def _explanation(key: str, field: FieldInfo, config: Config, name: str) -> Explanation:
-    default = None if field.is_required() else field.get_default(call_default_factory=True)
     return Explanation(
         key=key,
         description=field.description or "",
         type=type_text(field),
-        choices=list(get_args(field.annotation)) if get_origin(field.annotation) is Literal else [],
-        default=str(default) if isinstance(default, Path) else default,
+        choices=choices_of(field),
+        default=default_of(field),
         required=field.is_required(),
         value=_value(config, key, name),
         stages=list(stages_of(key)),
@@ -240,29 +202,3 @@ def _value(config: Config, key: str, name: str) -> Any:
     for part in parts:
         node = node[part]
     return node
-
-
-def type_text(field: FieldInfo) -> str:
-    """The type of a setting with its bounds, in words: `number, above 0`."""
-    bounds = [
-        f"{word} {getattr(rule, name):g}"
-        for rule in field.metadata
-        for name, word in BOUNDS.items()
-        if getattr(rule, name, None) is not None
-    ]
-    return ", ".join([_type_name(field.annotation), *bounds])
-
-
-def _type_name(annotation: Any) -> str:
-    origin, inner = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return "one of " + ", ".join(map(str, inner))
-    if origin in (Union, types.UnionType):
-        return " or ".join("null" if one is type(None) else _type_name(one) for one in inner)
-    if origin is list:
-        return f"list of {_type_name(inner[0])}"
-    if origin is dict:
-        return f"{_type_name(inner[0])} to {_type_name(inner[1])}"
-    if origin is not None:  # Annotated
-        return _type_name(inner[0])
-    return TYPES.get(getattr(annotation, "__name__", ""), str(annotation))

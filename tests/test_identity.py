@@ -21,7 +21,7 @@ from moltlm.data.state import BASE, PERSONALITY, Adapter, State
 from moltlm.data.types import Exchange
 from moltlm.evals.config import HypothesisConfig
 from moltlm.pipeline import config as configs
-from moltlm.pipeline import explain, identity
+from moltlm.pipeline import explain, fields, identity
 from moltlm.pipeline.config import Config, vary
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Artifact, Make, Run
@@ -142,17 +142,17 @@ def record(config: Config) -> Recorded:
 
 def extended(kind: type[BaseModel]) -> Any:
     """The class of a section with one more setting, which has a default; its nested sections likewise."""
-    fields: dict[str, Any] = {"added_setting": (int, 7)}
+    added: dict[str, Any] = {"added_setting": (int, 7)}
     for name, item in kind.model_fields.items():
         annotation, arguments = item.annotation, get_args(item.annotation)
         if isinstance(annotation, type) and not arguments and issubclass(annotation, BaseModel):
             nested = extended(annotation)
-            fields[name] = (nested, nested())
+            added[name] = (nested, nested())
         elif get_origin(annotation) is dict and issubclass(
             arguments[1] if isinstance(arguments[1], type) else int, BaseModel
         ):
-            fields[name] = (GenericAlias(dict, (str, extended(arguments[1]))), ... if item.is_required() else {})
-    return create_model(kind.__name__, __base__=kind, **fields)
+            added[name] = (GenericAlias(dict, (str, extended(arguments[1]))), ... if item.is_required() else {})
+    return create_model(kind.__name__, __base__=kind, **added)
 
 
 def test_a_new_setting_with_a_default_changes_no_key(raw: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,7 +200,7 @@ def test_each_setting_changes_the_keys_that_it_is_said_to_change(raw: dict[str, 
     base = {**raw, "protect": {"scales": [0.5]}}
     before = _own_inputs(record(Config.model_validate(base)))
     wrong = []
-    for key, item in explain.settings_of(Config):
+    for key, item in fields.settings_of(Config):
         if key in NOT_VARIED:
             continue
         config = Config.model_validate(base)

@@ -150,7 +150,6 @@ EARLY = [
     (["eval", "capability", "demo", RUN, "--state", "personality+nosuch"], "no task nosuch"),
     (["eval", "drift", "demo", RUN, "--state", "personality+nosuch"], "no task nosuch"),
     (["eval", "persona", "demo", RUN, "--state", "+"], "There is no state"),
-    (["eval", "capability", "demo", RUN, "capability.items={nosuch: 3}"], "nosuch"),
     (["eval", "noise", "demo", RUN], "gate.noise_runs=3"),
     (["eval", "pressure", "demo", RUN, "pressure.attacks=0", "pressure.conversations=0"], "are both 0"),
     (["eval", "profile", "demo", RUN, "profile.preferences=false"], "profile.preferences=true"),
