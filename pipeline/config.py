@@ -1,4 +1,4 @@
-"""The whole configuration, how it is read from YAML, and overrides as KEY=VALUE. Imports no torch."""
+"""The whole configuration, read from YAML and overrides as KEY=VALUE. Imports no torch."""
 
 from __future__ import annotations
 
@@ -42,6 +42,10 @@ from moltlm.evals.config import (
     PressureConfig,
     ProfileConfig,
 )
+from moltlm.pipeline.problems import Problem, attributed, inconsistent, problems_of, raise_for
+
+RESERVED = ("base", "personality", "default", "ref")
+"""Names that no task can have: states and PEFT's own adapters."""
 
 
 class RunConfig(Section):
@@ -126,22 +130,43 @@ class Config(Section):
 
     @model_validator(mode="after")
     def consistent(self) -> Config:
-        self.adapters()
-        if self.personality.parameters == "full":
-            raise ValueError("personality.parameters=full is for the arms of hypotheses; tasks need an adapter beneath")
-        if self.sequence.methods and self.sequence.reference not in self.sequence.methods:
-            raise ValueError(f"sequence.reference={self.sequence.reference} is none of sequence.methods")
-        for name, task in self.tasks.items():
-            if not name.isidentifier() or name in ("base", "personality", "default", "ref"):
-                raise ValueError(f"tasks.{name}: a task needs a plain name other than base, personality, default, ref")
-            if task.batch_size % self.train.gradient_accumulation:
-                raise ValueError(
-                    f"tasks.{name}.batch_size={task.batch_size} must be a multiple of "
-                    f"train.gradient_accumulation={self.train.gradient_accumulation}"
-                )
+        if problems := [*self._sections_together(), *self._each_task()]:
+            raise inconsistent(problems)
         return self
 
+    def _sections_together(self) -> list[tuple[str, str]]:
+        """Key and reason of what does not go together."""
+        problems = []
+        try:
+            self.adapters()
+        except ValidationError as error:
+            problems += [("", each["msg"].removeprefix("Value error, ")) for each in error.errors()]
+        if not problems and self.personality.parameters == "full":
+            reason = "personality.parameters=full is for the arms of hypotheses; tasks need an adapter beneath"
+            problems.append(("personality.parameters", reason))
+        if self.sequence.methods and self.sequence.reference not in self.sequence.methods:
+            reason = f"sequence.reference={self.sequence.reference} is none of sequence.methods"
+            problems.append(("sequence.reference", reason))
+        for name, section in (("teacher", self.teacher), ("judge", self.judge)):
+            missing = [key for key in ("url", "model") if section.kind == "endpoint" and not getattr(section, key)]
+            problems += [(f"{name}.{key}", f"{name}.kind=endpoint needs {name}.{key}") for key in missing]
+        return problems
+
+    def _each_task(self) -> list[tuple[str, str]]:
+        """Key and reason of what is wrong with tasks."""
+        problems, accumulation = [], self.train.gradient_accumulation
+        for name, task in self.tasks.items():
+            if not name.isidentifier() or name in RESERVED:
+                reason = f"tasks.{name}: a task needs a plain name other than {', '.join(RESERVED)}"
+                problems.append((f"tasks.{name}", reason))
+            if task.batch_size % accumulation:
+                batch = f"tasks.{name}.batch_size={task.batch_size}"
+                reason = f"{batch} must be a multiple of train.gradient_accumulation={accumulation}"
+                problems.append((f"tasks.{name}.batch_size", reason))
+        return problems
+
     def adapters(self) -> AdaptersConfig:
+        """The sections that training reads. Raises ValidationError if they do not go together."""
         return AdaptersConfig(
             model=self.model,
             lora=self.lora,
@@ -159,31 +184,42 @@ def shipped(*parts: str) -> Path:
 
 
 def find(name: str, folder: str = "") -> Path:
-    """`name` as a path, or else as a shipped file (`demo`, `h014`). Raises BadInput naming what is there."""
+    """The file of a config: a path, or the name of a shipped one (`demo`, `h014`).
+
+    Raises:
+        BadInput: if there is none, naming the shipped ones.
+    """
     path = Path(name)
     if path.suffix in (".yaml", ".yml") or "/" in name or path.is_file():
         if path.is_file():
             return path
     elif (candidate := shipped(folder, f"{name.lower()}.yaml")).is_file():
         return candidate
-    there = sorted(file.stem for file in shipped(folder).glob("*.yaml"))
-    close = difflib.get_close_matches(path.stem, there, n=1)
+    available = sorted(file.stem for file in shipped(folder).glob("*.yaml"))
+    close = difflib.get_close_matches(path.stem, available, n=1)
     hint = f"Did you mean {close[0]}? " if close else ""
-    raise BadInput(f"No config {name}.", f"{hint}Give a path to a YAML file, or one of: {', '.join(there)}.")
+    raise BadInput(f"No config {name}.", f"{hint}Give a path to a YAML file, or one of: {', '.join(available)}.")
 
 
 def load(name: str, overrides: list[str] | None = None) -> Config:
-    """Read a config file and apply overrides such as `dpo.beta=0.2`. Raises BadInput for anything that cannot be."""
-    path = find(name)
-    raw = _parse(path)
-    for override in overrides or []:
-        _apply(raw, override)
-    return _validate(Config, raw, path)
+    """Read a config file and apply overrides such as `dpo.beta=0.2`.
+
+    Raises:
+        BadInput: naming everything that is wrong, with the override or the file that it comes from.
+    """
+    in_file, raw = _parse(find(name)), _parse(find(name))
+    problems = [problem for override in overrides or [] if (problem := _apply(raw, override))]
+    unread = [problem.source for problem in problems]
+    applied = [override for override in overrides or [] if override not in unread]
+    if invalid := problems_of(Config, raw):
+        problems += attributed(invalid, problems_of(Config, in_file) if applied else invalid, name, applied)
+    raise_for(problems)
+    return Config.model_validate(raw)
 
 
 def load_hypothesis(name: str) -> HypothesisConfig:
-    path = find(name, "hypotheses")
-    return _validate(HypothesisConfig, _parse(path), path)
+    """Read a hypothesis file. Raises BadInput naming everything that is wrong with it."""
+    return _validate(HypothesisConfig, _parse(find(name, "hypotheses")), name)
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -193,27 +229,35 @@ def _parse(path: Path) -> dict[str, Any]:
     return raw
 
 
-def vary(config: Config, changes: dict[str, Any], what: str) -> Config:
-    """The configuration with settings changed, by dotted key. Raises BadInput, naming `what` asks for it."""
+def vary(config: Config, changes: dict[str, Any], source: str) -> Config:
+    """The configuration with settings changed, by dotted key. Raises BadInput, naming `source`, which changes them."""
     raw = config.model_dump(mode="json")
     for key, value in changes.items():
-        _set(raw, key, value)
-    return _validate(Config, raw, Path(what))
+        if reason := _set(raw, key, value):
+            raise BadInput(f"{source}: {reason}.", "See: molt config show demo")
+    return _validate(type(config), raw, source)
 
 
-def _apply(raw: dict[str, Any], override: str) -> None:
+def _validate(kind: type[BaseModel], raw: dict[str, Any], source: str) -> Any:
+    raise_for(attributed(problems_of(kind, raw), [], source, []))
+    return kind.model_validate(raw)
+
+
+def _apply(raw: dict[str, Any], override: str) -> Problem | None:
+    """Set what an override says, or say what is wrong with it."""
     key, equals, text = override.partition("=")
     if not equals or not key:
-        raise BadInput(f"{override!r} is not an override.", "Write KEY=VALUE, for example dpo.beta=0.2")
+        return Problem("", "is not an override. Write KEY=VALUE, for example dpo.beta=0.2", source=override)
     try:
-        value = parse_yaml(text)
+        reason = _set(raw, key, parse_yaml(text))
     except yaml.YAMLError:
-        raise BadInput(f"{override!r}: the value is not valid YAML.", f"Quote it: '{key}=\"...\"'") from None
-    _set(raw, key, value)
+        reason = f"the value is not valid YAML. Quote it: '{key}=\"...\"'"
+    return Problem(key, reason, source=override) if reason else None
 
 
-def _set(raw: dict[str, Any], key: str, value: Any) -> None:
-    """`a.b.c`; a `*` stands for everything that is there, and `{name}` in the value for the name of each."""
+def _set(raw: dict[str, Any], key: str, value: Any) -> str:
+    """Set the value of a dotted key; `*` stands for every name in a section, and `{name}` in the value for that name.
+    Returns what hinders it, if anything does."""
     *parents, last = key.split(".")
     nodes = {"": raw}
     for part in parents:
@@ -223,37 +267,11 @@ def _set(raw: dict[str, Any], key: str, value: Any) -> None:
             for name in (list(node) if part == "*" else [part])
         }
         if not all(isinstance(node, dict) for node in below.values()):
-            raise BadInput(f"{key}: {part} is a value, not a section.", "Look at the sections: molt config show demo")
+            return f"{key}: {part} is a value, not a section"
         nodes = below
     for name, node in nodes.items():
         node[last] = value.replace("{name}", name) if name and isinstance(value, str) else value
-
-
-def _validate(kind: type[BaseModel], raw: dict[str, Any], path: Path) -> Any:
-    try:
-        return kind.model_validate(raw)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = [str(part) for part in first["loc"]]
-        key = ".".join(where)
-        if first["type"] == "extra_forbidden":
-            known = _keys(kind)
-            close = difflib.get_close_matches(key, known, n=1, cutoff=0.5) or difflib.get_close_matches(
-                where[-1], [name.rsplit(".", 1)[-1] for name in known], n=1
-            )
-            hint = f"Did you mean {close[0]}? " if close else ""
-            raise BadInput(f"{path}: unknown setting {key}.", f"{hint}See: molt config show demo") from None
-        message = first["msg"].removeprefix("Value error, ")
-        raise BadInput(f"{path}: {key + ': ' if key else ''}{message}.", "See: molt config show demo") from None
-
-
-def _keys(kind: type[BaseModel], prefix: str = "") -> list[str]:
-    names = []
-    for name, field in kind.model_fields.items():
-        names.append(prefix + name)
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            names += _keys(field.annotation, f"{prefix}{name}.")
-    return names
+    return ""
 
 
 def dump(config: Config) -> str:

@@ -77,6 +77,7 @@ def test_show_gives_a_config_that_loads_again(tmp_path: Path) -> None:
     assert config.load(str(path)) == config.load("demo")
 
 
+OWN = "tasks={own: {kind: jsonl, path: '{tmp}/nowhere'}}"
 TINY = [
     *("data", "build", "smoke", "run.folder={tmp}/run", "model.id={tiny}", "model.precision=fp32"),
     *("pairs.max_new_tokens=8", "pairs.temperature=0", "filters.min_length_ratio=0.01", "retrain.min_new=1"),
@@ -140,6 +141,44 @@ BAD = [
     ),
 ]
 
+RUN = "run.folder={tmp}/run"
+EARLY = [
+    (["eval", "judge", "smoke", RUN], "judge.kind=endpoint"),
+    (["eval", "judge", "smoke", RUN, "judge.kind=endpoint"], "judge.model"),
+    (["eval", "judge", "smoke", RUN, "judge.kind=endpoint", "judge.model=m", "--state", "nosuch"], "no task nosuch"),
+    (["eval", "persona", "demo", RUN, "--state", "personality+nosuch"], "no task nosuch"),
+    (["eval", "capability", "demo", RUN, "--state", "personality+nosuch"], "no task nosuch"),
+    (["eval", "drift", "demo", RUN, "--state", "personality+nosuch"], "no task nosuch"),
+    (["eval", "persona", "demo", RUN, "--state", "+"], "There is no state"),
+    (["eval", "noise", "demo", RUN], "gate.noise_runs=3"),
+    (["eval", "pressure", "demo", RUN, "pressure.attacks=0", "pressure.conversations=0"], "are both 0"),
+    (["eval", "profile", "demo", RUN, "profile.preferences=false"], "profile.preferences=true"),
+    (["eval", "profile", "demo", RUN, "profile.traits={tmp}/no.jsonl"], "no.jsonl does not exist"),
+    (["export", "demo", RUN, "--out", "{tmp}/out", "--state", "personality+nosuch"], "no task nosuch"),
+    (["export", "demo", RUN, "--out", "{tmp}/out", "--state", "base"], "nothing to export"),
+    (["export", "demo", RUN, "--out", "{tmp}/out", "--method", "glue"], "no method glue"),
+    (["chat", "demo", RUN, "--use", "personality+nosuch", "--message", "hi"], "no task nosuch"),
+    (["train", "task", "nosuch", "demo", RUN], "no task nosuch"),
+    (["train", "task", "own", "demo", RUN, OWN], "tasks.own.path: {tmp}/nowhere does not exist"),
+    (["train", "personality", "demo", RUN, OWN], "tasks.own.path: {tmp}/nowhere does not exist"),
+    (["train", "personality", "sequence-135m", RUN, "tasks.*.path={tmp}/nowhere"], "tasks.clinc150.path"),
+    (["train", "task", "shell", "demo", RUN, "replay.instructions={tmp}/no.jsonl"], "no.jsonl does not exist"),
+    (["hypothesis", "run", "nosuch", "demo", RUN], "No config nosuch"),
+    (["hypothesis", "run", "h014", "demo", RUN, "--arm", "nosuch"], "has no arm nosuch"),
+    (["replay", "update", "demo", "{tmp}/no.jsonl", RUN], "no.jsonl does not exist"),
+    (["replay", "update", "demo", RUN], "No new conversations"),
+    (["retrain", "demo", RUN, "registry.folder={tmp}/reg"], "No personality is"),
+    (
+        ["retrain", "demo", RUN, "registry.folder={tmp}/strange", "retrain.conversations={tmp}/no.jsonl"],
+        "no.jsonl does not exist",
+    ),
+    (["compare-methods", "demo", RUN], "names no methods"),
+    (["compare-methods", "sequence-135m", RUN, "--only", "nosuch"], "no method nosuch"),
+    (["data", "build", "demo", RUN, "teacher.kind=endpoint"], "teacher.model"),
+    (["data", "build", "demo", RUN, "teacher.kind=endpoint", "teacher.model=m", "teacher.url="], "teacher.url"),
+]
+"""Mistakes that are found before any stage runs."""
+
 
 @pytest.fixture(scope="module")
 def bad(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -178,6 +217,23 @@ def person(folder: Path, train: str | None, **changes: Any) -> None:
     (folder / "heldout.jsonl").write_text(json.dumps({"prompt": "and you?", "answer": "Fine, thanks. And the cat?"}))
     if train is not None:
         (folder / "train.jsonl").write_text(train)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"), EARLY, ids=lambda value: " ".join(value)[:70] if isinstance(value, list) else ""
+)
+def test_a_mistake_is_found_before_anything_is_made(
+    command: list[str], message: str, bad: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shutil.copytree(bad / "strange", tmp_path / "strange")
+    with pytest.raises(SystemExit) as stopped:
+        cli.main([part.replace("{tmp}", str(tmp_path)) for part in command])
+    output = capsys.readouterr().err
+    assert stopped.value.code == 2
+    assert message.replace("{tmp}", str(tmp_path)) in " ".join(output.split())
+    assert "Traceback" not in output
+    made = [path for path in (tmp_path / "run").glob("*") if path.is_dir() and path.name != "configs"]
+    assert not made and not (tmp_path / "out").exists()
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,8 @@ def chat(
         every = [state for state in layout.states(current) if not state.is_control]
         states = [State.parse(name) for name in use.split(",")] if use else every
         for state in states:
+            layout.check_state(current, state)
+        for state in states:
             serving.serve(current, state)
         session = chats.Chat(current.base, [], max_new_tokens)
         session.use(states)

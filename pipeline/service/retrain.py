@@ -58,16 +58,6 @@ def cycle(run: Run) -> Artifact | None:
         )
         return None
     data = pairs.pairs(run)
-    inputs = {
-        "current": current,
-        "new": fingerprint_rows(fresh),
-        "retrain": identity(config.retrain),
-        "pairs": data.fingerprint,
-        "replay": sha256_file(_buffer(run, current) / replay.MANIFEST),
-        "batch_size": config.personality.batch_size,
-        "seed": config.run.seed,
-        **{name: identity(getattr(config, name)) for name in ("train", "dpo", "persona_eval", "capability", "gate")},
-    }
 
     def make(folder: Path) -> dict[str, Any]:
         mixed = _training_pairs(run, replay.load(_buffer(run, current)).exchanges, fresh)
@@ -106,13 +96,28 @@ def cycle(run: Run) -> Artifact | None:
             _next_buffer(run, _buffer(run, current), fresh, candidate, folder / "replay")
         return {"current": current, "new_exchanges": len(fresh), "dropped": dropped, "verdict": verdict}
 
-    artifact = run.do("retrain", inputs, make)
+    artifact = run.do("retrain", inputs_of(run, current, fresh), make)
     entry = registry.add(artifact.folder / "candidate", artifact.facts["verdict"])
     if artifact.facts["verdict"]["promoted"]:
         for task in registry.promote(entry.id):
             run.console.say(f"{task} is not in use any more: it was trained above the former personality.")
     write_json(artifact.folder / FINISHED, {"candidate": entry.id})
     return artifact
+
+
+def inputs_of(run: Run, current: str, new: list[Exchange]) -> dict[str, Any]:
+    """What a cycle depends on: the id of the active personality, the new exchanges, settings and what is replayed."""
+    config = run.config
+    return {
+        "current": current,
+        "new": fingerprint_rows(new),
+        "retrain": identity(config.retrain),
+        "pairs": pairs.pairs(run).fingerprint,
+        "replay": sha256_file(_buffer(run, current) / replay.MANIFEST),
+        "batch_size": config.personality.batch_size,
+        "seed": config.run.seed,
+        **{name: identity(getattr(config, name)) for name in ("train", "dpo", "persona_eval", "capability", "gate")},
+    }
 
 
 def _usable(run: Run, fresh: list[Exchange], dropped: dict[str, int]) -> list[Exchange]:

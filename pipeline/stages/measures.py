@@ -282,6 +282,7 @@ def task_score(run: Run, name: str, state: State) -> Artifact:
     inputs = {
         "examples": pairs.source_of(settings),
         "metric": settings.metric,
+        "max_new_tokens": settings.max_new_tokens,
         "seed": config.run.seed,
         "state": serving.lineage(run, state),
     }

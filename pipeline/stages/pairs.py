@@ -28,7 +28,7 @@ def pairs(run: Run) -> Artifact:
     """Build preference pairs: answers in the personality's voice against the bare model's own.
     `molt data build CONFIG`"""
     config = run.config
-    _check_paths(run)
+    check_paths(run)
     persona = load_persona(run)
     inputs = {
         "model": identity(config.model, exclude={"shape"}),
@@ -74,7 +74,7 @@ def pairs(run: Run) -> Artifact:
     return run.do("pairs", inputs, make)
 
 
-def _check_paths(run: Run) -> None:
+def check_paths(run: Run) -> None:
     """Raises BadInput, naming the setting, for a path that does not exist."""
     paths = [("conversations.paths", path) for path in run.config.conversations.paths]
     paths += [(f"tasks.{name}.path", task.path) for name, task in run.config.tasks.items() if task.path]

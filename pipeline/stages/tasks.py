@@ -18,7 +18,7 @@ from moltlm.pipeline import layout
 from moltlm.pipeline.identity import identity
 from moltlm.pipeline.run import Artifact, Run, once_per_config
 from moltlm.pipeline.stages import teaching
-from moltlm.pipeline.stages.pairs import load_exchanges, pairs, source_of
+from moltlm.pipeline.stages.pairs import check_paths, load_exchanges, pairs, source_of
 from moltlm.pipeline.stages.personality import personality, training_facts
 from moltlm.pipeline.stages.replay import buffer
 
@@ -56,6 +56,8 @@ def task(run: Run, adapter: Adapter) -> Artifact:
         # the layout shows in `beneath` and `start`, except that of a mixture
         "protect": identity(protect, exclude={"layout"}),
         "mixture": protect.layout == "mixture" or None,
+        # the strength is chosen by answers to training examples
+        "answers": identity(settings, {"metric", "max_new_tokens"}) if protect.scales else None,
         **{name: identity(getattr(config, name)) for name in ("lora", "train")},
     }
 
@@ -78,6 +80,7 @@ def task(run: Run, adapter: Adapter) -> Artifact:
 def check(run: Run, adapter: Adapter) -> None:
     """Raises BadInput if a task or its files cannot be used."""
     settings = layout.task_settings(run, adapter)
+    check_paths(run)
     for split in ("train", "test"):
         task_data.examples(settings, split, layout.seed_of(run, settings))
 
