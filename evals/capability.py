@@ -1,8 +1,9 @@
-"""General ability, item by item, with lm-evaluation-harness as the engine and the model that is in memory."""
+"""General ability, item by item, by lm-evaluation-harness on the model that is in memory."""
 
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -21,9 +22,10 @@ from moltlm.data.errors import BadInput
 from moltlm.data.io import batches, read_yaml, sha256_tree
 from moltlm.data.prompted import prompted
 from moltlm.data.types import ChatModel, Progress, silent
+from moltlm.evals.records import ItemRecord
 
 BENCHMARKS = Path(__file__).with_name("benchmarks")
-OWN = """a task of lm-evaluation-harness:
+EXAMPLE = """a task of lm-evaluation-harness:
 task: my_quiz
 dataset_path: json
 dataset_kwargs: {data_files: {test: quiz.jsonl}}
@@ -34,15 +36,15 @@ doc_to_choice: "{{choices}}"
 doc_to_target: answer
 metric_list: [{metric: acc}]"""
 SHARING = ("llama",)
-"""Architectures that are known to take a mask of one row for each token."""
+"""Architectures that accept an attention mask with one row for each token."""
 
 
-# the decorator on it hides from type checkers what it is
+# its decorator hides its type from type checkers
 _HFLM: Any = HFLM
 
 
 class SharedContextLM(_HFLM):
-    """The harness's model, faster at likelihoods, which agree with its own to 1e-3 nats in fp32.
+    """The harness's model with faster likelihoods, which agree with the harness's to 1e-3 nats in fp32.
 
     The choices of a question go through the model in one row: the context once, then each choice, which sees the
     context and itself (tree attention, SpecInfer, arXiv:2305.09781). Only the positions that predict a choice are
@@ -56,24 +58,25 @@ class SharedContextLM(_HFLM):
     ) -> list[tuple[float, bool]]:
         rows = sorted(self._rows(requests), key=lambda row: -len(row.tokens))
         at_once = max(1, int(self.batch_size) // max(len(row.reads) for row in rows))
-        found: dict[int, tuple[float, bool]] = {}
+        scores: dict[int, tuple[float, bool]] = {}
         for group in batches(rows, at_once):
             first, logits = self._forward(group)
             for row, values in zip(group, logits, strict=True):
                 for i, columns in row.reads.items():
-                    found[i] = _score(values[[column - first for column in columns]], requests[i][2])
-            self.progress(len(found), len(requests), "")
-        return [found[i] for i in range(len(requests))]
+                    scores[i] = _score(values[[column - first for column in columns]], requests[i][2])
+            self.progress(len(scores), len(requests), "")
+        return [scores[i] for i in range(len(requests))]
 
     def _rows(self, requests: list[Any]) -> list[_Row]:
-        """Requests by context. One whose continuation is longer than its context gains nothing and stays alone."""
+        """Requests grouped by context. One whose continuation is longer than its context stays alone: it would gain
+        nothing."""
         config = self.model.config
         able = config.model_type in SHARING and config._attn_implementation in ("eager", "sdpa")
         groups: dict[tuple[tuple[int, ...], int], dict[int, list[int]]] = {}
         for i, (_, context, continuation) in enumerate(requests):
-            kept = tuple(context[-(self.max_length + 1 - len(continuation)) :])
-            alone = -1 if able and len(kept) > len(continuation) else i
-            groups.setdefault((kept, alone), {})[i] = continuation
+            truncated = tuple(context[-(self.max_length + 1 - len(continuation)) :])
+            group = -1 if able and len(truncated) > len(continuation) else i
+            groups.setdefault((truncated, group), {})[i] = continuation
         return [_pack(list(context), continuations) for (context, _), continuations in groups.items()]
 
     @torch.no_grad()
@@ -85,24 +88,30 @@ class SharedContextLM(_HFLM):
         if any(len(row.reads) > 1 for row in rows):
             branch = self._padded([row.branch for row in rows], width)
             inputs["position_ids"] = self._padded([row.positions for row in rows], width)
-            seen = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
-            hidden = ~seen.tril()[:, None]
+            visible = (branch[:, None, :] == 0) | (branch[:, None, :] == branch[:, :, None])
+            hidden = ~visible.tril()[:, None]
             dtype = self.model.get_input_embeddings().weight.dtype
             mask = torch.zeros(hidden.shape, dtype=dtype, device=self.device)
             inputs["attention_mask"] = mask.masked_fill(hidden, torch.finfo(dtype).min)
-        asked = self._padded([[1] * row.branch.count(0) for row in rows], width)
-        with prompted(asked):
+        prompt_mask = self._padded([[1] * row.branch.count(0) for row in rows], width)
+        with prompted(prompt_mask):
             return first, self.model(**inputs, use_cache=False, logits_to_keep=width - first).logits
 
     def _padded(self, values: list[list[int]], width: int) -> torch.Tensor:
-        """On the right, where causal attention lets nobody look."""
+        """Padded on the right, which causal attention never reads."""
         return torch.tensor([row + [0] * (width - len(row)) for row in values], device=self.device)
 
 
 @dataclass(frozen=True)
 class _Row:
-    """A context (branch 0) and the continuations after it (branches 1, 2, ...), each at the positions that it would
-    have alone. `reads` names the columns whose logits predict a continuation, by the number of its request."""
+    """A context and the continuations after it.
+
+    Attributes:
+        tokens: of the context, then of each continuation.
+        positions: each continuation has the positions that it would have alone.
+        branch: 0 for the context, 1, 2, ... for the continuations.
+        reads: by the number of the request, the columns whose logits predict its continuation.
+    """
 
     tokens: list[int]
     positions: list[int]
@@ -131,38 +140,39 @@ def _score(logits: torch.Tensor, target: list[int]) -> tuple[float, bool]:
 
 
 def embedded() -> list[str]:
+    """The names of the benchmarks that are installed with molting."""
     return sorted(path.stem for path in BENCHMARKS.glob("*.yaml"))
 
 
 def label(name: str) -> str:
-    """What records call a benchmark: a file by its stem."""
-    return Path(name).stem if _own(name) else name
+    """The name of a benchmark in records: of a file, its stem."""
+    return Path(name).stem if _is_file(name) else name
 
 
 def files(name: str) -> list[list[str]]:
-    """Name and hash of a benchmark of one's own and of the data it names; nothing for any other."""
-    if not _own(name):
+    """Name and hash of a benchmark file and of its data files; empty for any other benchmark."""
+    if not _is_file(name):
         return []
     return [row for path in [Path(name).expanduser(), *_data(_read(name))] for row in sha256_tree(path)]
 
 
-def _own(name: str) -> bool:
+def _is_file(name: str) -> bool:
     return name.endswith((".yaml", ".yml"))
 
 
 def _read(name: str) -> dict[str, Any]:
-    """A task of the harness, its data files found beside it."""
+    """A task of the harness from a file; the paths of its data files are relative to that file."""
     path = Path(name).expanduser()
     task = read_yaml(path, "benchmark")
     kwargs: Any = task.get("dataset_kwargs") if isinstance(task, dict) else None
     data = kwargs.get("data_files") if isinstance(kwargs, dict) else None
     if not isinstance(data, dict) or not data:
-        raise BadInput(f"benchmark {path}: dataset_kwargs names no data_files.", f"Write them as in {OWN}")
-    found = {split: _beside(path, names) for split, names in data.items()}
-    return {"task": path.stem, **task, "dataset_kwargs": {**kwargs, "data_files": found}}
+        raise BadInput(f"benchmark {path}: dataset_kwargs names no data_files.", f"Write them as in {EXAMPLE}")
+    paths = {split: _relative_to(path, names) for split, names in data.items()}
+    return {"task": path.stem, **task, "dataset_kwargs": {**kwargs, "data_files": paths}}
 
 
-def _beside(path: Path, names: Any) -> list[str]:
+def _relative_to(path: Path, names: Any) -> list[str]:
     each = names if isinstance(names, list) else [names]
     return [str(path.parent / Path(str(name)).expanduser()) for name in each]
 
@@ -179,22 +189,24 @@ def evaluate(
     progress: Progress = silent,
     skip: int = 0,
     engine: Any = SharedContextLM,
-) -> list[dict[str, Any]]:
-    """One record for each item, in the model's current state.
+) -> list[ItemRecord]:
+    """Measure the model in its current state, one record for each item.
 
-    `items` maps a benchmark to the number of items, 0 for all. They are drawn by `seed`, and the same for every state;
-    `skip` passes over the first of the draw, for a sample that shares no item with an earlier one. A name that is not
-    embedded is a YAML file of one's own, as the harness has them, over JSONL beside it; or one of the harness's own
-    tasks, which needs a hub. BadInput if it cannot be loaded.
+    Args:
+        items: the number of items by benchmark, 0 for all. A benchmark is an embedded one; a YAML file with a task of
+            lm-evaluation-harness; or the name of one of the harness's own tasks, which needs a hub.
+        seed: samples the items; they are the same for every state.
+        skip: leaves out that many of the sample's first items, so that it shares none with an earlier one.
+        engine: HFLM measures without shared contexts, for comparison.
 
-    A record's `correct` is the harness's `acc`, `logprob` the log-likelihood in nats of the right continuation (None
-    where there is none), `chance` the accuracy of guessing (0 for LAMBADA). `engine` may be HFLM itself, to compare.
+    Raises:
+        BadInput: if a benchmark cannot be loaded.
     """
     with tempfile.TemporaryDirectory() as folder, assets.quiet():
-        drawn = [_draw(name, count, seed, skip, Path(folder)) for name, count in items.items()]
+        samples = [_sample(name, count, seed, skip, Path(folder)) for name, count in items.items()]
         lm = engine(pretrained=model.model, tokenizer=model.tokenizer, batch_size=batch_size)
-        total, records = sum(sample.size for sample in drawn), []
-        for sample in drawn:
+        total, records = sum(sample.size for sample in samples), []
+        for sample in samples:
             progress(len(records), total, sample.name)
             lm.progress = _within(progress, len(records), total, sample)
             records += _run(lm, sample)
@@ -203,32 +215,56 @@ def evaluate(
 
 
 def texts(name: str) -> list[str]:
-    """All that the items of a benchmark ask and offer, one text an item: what must not be trained on. Raises BadInput
-    for a benchmark that cannot be loaded."""
+    """The questions and choices of a benchmark, one text an item: what must not be trained on.
+
+    Raises:
+        BadInput: if the benchmark cannot be loaded.
+    """
     with tempfile.TemporaryDirectory() as folder, assets.quiet():
         docs = [doc for task in _tasks(name, Path(folder)).values() for doc in task.eval_docs]
         return [" ".join(value for value in doc.values() if isinstance(value, str) and " " in value) for doc in docs]
 
 
-def summarise(records: list[dict[str, Any]]) -> dict[str, dict[str, float]]:
-    """By benchmark: n, accuracy, chance, perplexity of LAMBADA's last word; and the plain mean of accuracies."""
-    found: dict[str, dict[str, float]] = {}
-    for name in dict.fromkeys(record["benchmark"] for record in records):
-        rows = [record for record in records if record["benchmark"] == name]
-        found[name] = {
-            "n": len(rows),
-            "accuracy": float(np.mean([row["correct"] for row in rows])),
-            "chance": float(np.mean([row["chance"] for row in rows])),
-        }
-        if name.startswith("lambada"):
-            found[name]["perplexity"] = float(np.exp(-np.mean([row["logprob"] for row in rows])))
-    found["mean"] = {"accuracy": float(np.mean([row["accuracy"] for row in found.values()]))}
-    return found
+@dataclass(frozen=True)
+class BenchmarkSummary:
+    """One benchmark: items, accuracy and chance (0..1), and perplexity of the last word (of LAMBADA, else None)."""
+
+    n: int
+    accuracy: float
+    chance: float
+    perplexity: float | None = None
 
 
 @dataclass(frozen=True)
-class _Draw:
-    """A benchmark's tasks (several for a group such as mmlu), and by task the items of the sample."""
+class CapabilitySummary:
+    """Each benchmark by name, and the plain mean of their accuracies."""
+
+    benchmarks: dict[str, BenchmarkSummary]
+    mean: float
+
+
+def summarise(records: Sequence[ItemRecord]) -> CapabilitySummary:
+    """Summarise the items of one state."""
+    groups: dict[str, list[ItemRecord]] = {}
+    for record in records:
+        groups.setdefault(record.benchmark, []).append(record)
+    benchmarks = {name: _summary(name, group) for name, group in groups.items()}
+    return CapabilitySummary(benchmarks, float(np.mean([summary.accuracy for summary in benchmarks.values()])))
+
+
+def _summary(name: str, records: list[ItemRecord]) -> BenchmarkSummary:
+    logprobs = [record.logprob for record in records if record.logprob is not None]
+    return BenchmarkSummary(
+        n=len(records),
+        accuracy=float(np.mean([record.correct for record in records])),
+        chance=float(np.mean([record.chance for record in records])),
+        perplexity=float(np.exp(-np.mean(logprobs))) if name.startswith("lambada") and logprobs else None,
+    )
+
+
+@dataclass(frozen=True)
+class _Sample:
+    """A benchmark's tasks (several for a group such as mmlu), and the sampled items of each."""
 
     name: str
     tasks: dict[str, Any]
@@ -239,7 +275,7 @@ class _Draw:
         return sum(map(len, self.items.values()))
 
 
-def _draw(name: str, count: int, seed: int, skip: int, folder: Path) -> _Draw:
+def _sample(name: str, count: int, seed: int, skip: int, folder: Path) -> _Sample:
     tasks = _tasks(name, folder)
     every = [(task, i) for task, loaded in tasks.items() for i in range(len(loaded.eval_docs))]
     order = np.random.default_rng(seed).permutation(len(every))[skip : skip + count if count else None]
@@ -249,7 +285,7 @@ def _draw(name: str, count: int, seed: int, skip: int, folder: Path) -> _Draw:
     # the harness takes them in the order of its file, so a sorted list is the one whose numbers it gets right
     for task, i in sorted(every[k] for k in order):
         items.setdefault(task, []).append(i)
-    return _Draw(label(name), {task: tasks[task] for task in items}, items)
+    return _Sample(label(name), {task: tasks[task] for task in items}, items)
 
 
 def _tasks(name: str, folder: Path) -> dict[str, Any]:
@@ -261,14 +297,14 @@ def _tasks(name: str, folder: Path) -> dict[str, Any]:
         task["dataset_kwargs"] = {"data_files": data, "cache_dir": str(folder)}
         return dict(TaskManager(include_defaults=False).load([task])["tasks"])
     others = f"Embedded are: {', '.join(embedded())}. Any other is a task of lm-evaluation-harness and needs a hub."
-    wanted: str | dict[str, Any] = name
-    if _own(name):
-        files(name)  # that they are there
-        wanted, others = _read(name), f"Compare it with {OWN}"
-        wanted["dataset_kwargs"]["cache_dir"] = str(folder)
+    task_or_name: str | dict[str, Any] = name
+    if _is_file(name):
+        files(name)  # raises for a file that does not exist
+        task_or_name, others = _read(name), f"Compare it with {EXAMPLE}"
+        task_or_name["dataset_kwargs"]["cache_dir"] = str(folder)
     try:
-        manager = TaskManager(include_defaults=False) if _own(name) else _harness()
-        tasks: dict[str, Any] = dict(manager.load([wanted])["tasks"])
+        manager = TaskManager(include_defaults=False) if _is_file(name) else _harness()
+        tasks: dict[str, Any] = dict(manager.load([task_or_name])["tasks"])
     except Exception as error:  # whatever a task's own code, the hub or a missing package raise
         why = str(error).strip().splitlines() or [type(error).__name__]
         raise BadInput(f"The benchmark {name} cannot be loaded: {why[0]}", others) from error
@@ -281,21 +317,21 @@ def _tasks(name: str, folder: Path) -> dict[str, Any]:
 
 @cache
 def _harness() -> TaskManager:
-    """All of the harness's own tasks. Their index takes seconds to make."""
+    """All of the harness's own tasks. Building their index takes seconds."""
     return TaskManager()
 
 
-def _within(progress: Progress, before: int, total: int, sample: _Draw) -> Progress:
+def _within(progress: Progress, before: int, total: int, sample: _Sample) -> Progress:
     """Progress over the requests of one benchmark, in items of all."""
-    return lambda done, of, note: progress(before + sample.size * done // of, total, sample.name)
+    return lambda finished, of, note: progress(before + sample.size * finished // of, total, sample.name)
 
 
-def _run(lm: Any, sample: _Draw) -> list[dict[str, Any]]:
+def _run(lm: Any, sample: _Sample) -> list[ItemRecord]:
     # not `simple_evaluate`, which seeds the global random state and asks git and pip about the machine
-    found: Any = run_harness(lm, {"tasks": sample.tasks}, samples=sample.items, bootstrap_iters=0)
+    results: Any = run_harness(lm, {"tasks": sample.tasks}, samples=sample.items, bootstrap_iters=0)
     records = []
     for name, task in sample.tasks.items():
-        rows = found["samples"][name]
+        rows = results["samples"][name]
         # a task that reads an answer in several ways logs each item several times; the first way counts
         for row in (row for row in rows if row["filter"] == rows[0]["filter"]):
             item = row["doc_id"] if len(sample.tasks) == 1 else f"{name}:{row['doc_id']}"
@@ -303,16 +339,16 @@ def _run(lm: Any, sample: _Draw) -> list[dict[str, Any]]:
     return records
 
 
-def _record(benchmark: str, item: str | int, task: Any, row: dict[str, Any]) -> dict[str, Any]:
+def _record(benchmark: str, item: str | int, task: Any, row: dict[str, Any]) -> ItemRecord:
     answers = row["filtered_resps"]
     choices = task.OUTPUT_TYPE == "multiple_choice"
     gold = (task.doc_to_text(row["doc"]) if task.multiple_input else row["target"]) if choices else 0
     scored = isinstance(gold, int) and isinstance(answers[0], tuple | list)
-    return {
-        "benchmark": benchmark,
-        "item": item,
-        "correct": int(row["acc"] if "acc" in row else row["exact_match"]),
-        "correct_norm": int(row["acc_norm"]) if "acc_norm" in row else None,
-        "logprob": float(answers[gold][0]) if scored else None,
-        "chance": 1 / len(answers) if choices else 0.0,
-    }
+    return ItemRecord(
+        benchmark=benchmark,
+        item=item,
+        correct=int(row["acc"] if "acc" in row else row["exact_match"]),
+        correct_norm=int(row["acc_norm"]) if "acc_norm" in row else None,
+        logprob=float(answers[gold][0]) if scored else None,
+        chance=1 / len(answers) if choices else 0.0,
+    )

@@ -1,4 +1,4 @@
-"""What a sequence of tasks left of each, from the matrix of accuracies: the signs are fixed here, and nowhere else.
+"""Transfer and forgetting over a sequence of tasks, from the matrix of accuracies. Their signs are fixed here only.
 
 R is (T, T): R[k][j] is the accuracy on task j after training task k, both in the order of training; NaN where it was
 not measured, which does no harm where j > k + 1. Positive is good for every measure but `forgetting`.
@@ -14,9 +14,15 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Transfer:
-    """`final`: mean accuracy after the last task. `learned`: mean of each right after its own training. `backward` and
-    `forward` transfer after Lopez-Paz and Ranzato (2017, arXiv:1706.08840), `forgetting` after Chaudhry et al. (2018,
-    arXiv:1801.10112), from each task's best accuracy before the last training. The last three are None for one task."""
+    """Accuracies 0..1 and their differences.
+
+    Attributes:
+        final: mean accuracy after the last task.
+        learned: mean accuracy of each task right after its own training.
+        backward: backward transfer (Lopez-Paz and Ranzato 2017, arXiv:1706.08840); None for one task, as the next two.
+        forward: forward transfer, ibid.
+        forgetting: from each task's best accuracy before the last training (Chaudhry et al. 2018, arXiv:1801.10112).
+    """
 
     final: float
     learned: float
@@ -26,18 +32,26 @@ class Transfer:
 
 
 def transfer(matrix: Sequence[Sequence[float]], before: Sequence[float]) -> Transfer:
-    """From R and the accuracies (T,) before any task was trained. Raises ValueError where the shapes do not agree."""
+    """Transfer by the matrix R.
+
+    Args:
+        matrix: R, (T, T).
+        before: accuracies (T,) before any task was trained.
+
+    Raises:
+        ValueError: if the shapes do not agree.
+    """
     r, start = np.asarray(matrix, dtype=float), np.asarray(before, dtype=float)
     n = len(start)
     if r.shape != (n, n):
         raise ValueError(f"accuracies of shape {r.shape} for {n} tasks")
-    last, own = r[-1], r.diagonal()
+    last, learned = r[-1], r.diagonal()
     if n == 1:
-        return Transfer(float(last.mean()), float(own.mean()), None, None, None)
+        return Transfer(float(last.mean()), float(learned.mean()), None, None, None)
     return Transfer(
         final=float(last.mean()),
-        learned=float(own.mean()),
-        backward=float((last - own)[:-1].mean()),
+        learned=float(learned.mean()),
+        backward=float((last - learned)[:-1].mean()),
         forward=float(np.mean([r[k - 1][k] - start[k] for k in range(1, n)])),
         forgetting=float((np.nanmax(r[:-1, :-1], axis=0) - last[:-1]).mean()),
     )

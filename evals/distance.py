@@ -1,4 +1,4 @@
-"""How far new data is from what the model has learned already: a risk to be told before training, not after."""
+"""How far new data is from what the model has learned already: a risk of forgetting, estimated before training."""
 
 from __future__ import annotations
 
@@ -10,35 +10,44 @@ from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_predict
 
 FAR, STRANGE = 1.5, 1.5
-"""Above these the texts can nearly always be told apart, and the answers are that much less likely than the old."""
+"""Above `FAR` a classifier nearly always distinguishes the prompts; `STRANGE` is a ratio of nats a token."""
 FOLDS = 5
 
 
 @dataclass(frozen=True)
 class Distance:
-    """`apart` is the proxy A-distance of the prompts, from 0 (cannot be told apart) to 2 (Ben-David et al. 2007).
-    `surprise` and `usual` are the model's nats a token on new and old answers before it is trained on the new."""
+    """How far the examples of a task are from the replayed ones.
 
-    apart: float
-    surprise: float
-    usual: float
+    Attributes:
+        prompts: proxy A-distance of the prompts, from 0 (indistinguishable) to 2 (Ben-David et al. 2007).
+        new_nll: the model's nats a token on the new answers before it is trained on them.
+        replayed_nll: the same on the replayed answers.
+    """
+
+    prompts: float
+    new_nll: float
+    replayed_nll: float
 
     @property
     def risk(self) -> str:
         """low: near in both; high: far in both; else medium."""
-        signs = (self.apart > FAR) + (self.surprise > STRANGE * self.usual)
+        signs = (self.prompts > FAR) + (self.new_nll > STRANGE * self.replayed_nll)
         return ("low", "medium", "high")[signs]
 
     def sentence(self, name: str) -> str:
         return (
-            f"{name}: {self.risk} risk of forgetting: prompts are {self.apart:.1f} of 2 away from what is replayed, "
-            f"answers cost {self.surprise:.1f} nats a token where those cost {self.usual:.1f}"
+            f"{name}: {self.risk} risk of forgetting: its prompts are {self.prompts:.1f} of 2 away from the replayed "
+            f"ones, and its answers cost {self.new_nll:.1f} nats a token against {self.replayed_nll:.1f}"
         )
 
 
-def apart(new: np.ndarray, old: np.ndarray, seed: int = 0) -> float:
-    """Proxy A-distance 2 (1 - 2 e), at least 0, of embeddings (n, d) and (m, d): e is the error, balanced over the two
-    sides, of a linear classifier by cross-validation. 0 where a side has fewer than two rows."""
+def proxy_a_distance(new: np.ndarray, old: np.ndarray, seed: int = 0) -> float:
+    """2 (1 - 2 e), at least 0: e is the error, balanced over the two sides, of a linear classifier by cross-validation.
+
+    Args:
+        new: embeddings (n, d).
+        old: embeddings (m, d). With fewer than two rows on a side the distance is 0.
+    """
     folds = min(FOLDS, len(new), len(old))
     if folds < 2:
         return 0.0

@@ -1,11 +1,10 @@
-"""Can forgetting be seen early? Which of what is known after a few steps tells how much a training will have cost."""
+"""Can forgetting be predicted early? Which measurements after a few steps predict what a training will cost."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from scipy.stats import rankdata
@@ -15,33 +14,51 @@ from sklearn.model_selection import LeaveOneGroupOut
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
+from moltlm.data.errors import MoltError
 from moltlm.evals import stats
+from moltlm.evals.records import CheckpointRecord
 
-Record = dict[str, Any]
 DROP = 5.0
-"""Points of accuracy whose loss at the end is the event; where too many lose as many, the median is."""
+"""A loss of this many points of accuracy at the end is the event; where too many trainings lose as much, the median
+loss is."""
 SHARE = 0.2
-"""Each class has to make up this much of the runs, or there is nothing to tell apart."""
+"""The smallest share of the runs that each class has to have, or nothing can be predicted."""
 PREDICTORS = ("kl", "cross_entropy", "incoherent", "likelihood", "persona", "drop")
 BASELINE = ("log_rate", "loss")
 RESAMPLES = 2000
 
 
 @dataclass(frozen=True)
-class Early:
-    """One training: what was known at an early step, and what it had cost in the end, in points of accuracy."""
+class EarlyRun:
+    """One training.
+
+    Attributes:
+        group: its arm and learning rate; groups are left out together.
+        seed: its seed.
+        signals: what was measured at the first checkpoint, by name.
+        cost: what it had cost at the end, in points of accuracy.
+        lead: steps from the first checkpoint to the end.
+    """
 
     group: str
     seed: int
-    known: dict[str, float]
+    signals: dict[str, float]
     cost: float
     lead: int
 
 
 @dataclass(frozen=True)
 class Detector:
-    """A predictor on runs of settings that it has not seen. `gain` is its AUROC above the baseline's, both with 95%
-    intervals over seeds; `sensitivity` and `specificity` at thresholds from the other settings."""
+    """A predictor on runs of settings that it was not fitted on.
+
+    Attributes:
+        predictor: its name.
+        auroc: with a 95% interval over seeds, `low` to `high`.
+        gain: AUROC above the baseline's, with its interval, `gain_low` to `gain_high`.
+        sensitivity: share of events that raise the alarm, at thresholds from the other settings.
+        specificity: share of other runs that do not.
+        roc: points (false positive rate, true positive rate).
+    """
 
     predictor: str
     auroc: float
@@ -57,8 +74,15 @@ class Detector:
 
 @dataclass(frozen=True)
 class Detection:
-    """`events` of `n` runs lost `drop` points or more. No detectors where a class is too rare. `best` beats the
-    baseline (log learning rate and training loss) by an interval above 0, or is None."""
+    """What predicts forgetting.
+
+    Attributes:
+        n: the runs, of which `events` lost `drop` points of accuracy or more.
+        lead: mean steps from the first checkpoint to the end.
+        baseline: log learning rate and training loss; None where a class is too rare.
+        detectors: the predictors, best first; none where a class is too rare.
+        best: the predictor whose gain over the baseline has an interval above 0; None if there is none.
+    """
 
     n: int
     events: int
@@ -69,25 +93,40 @@ class Detection:
     best: str | None
 
 
-def run(records: Sequence[Record], metrics: Sequence[Record], group: str, seed: int, rate: float) -> Early:
-    """Of one job: what its first checkpoint and the losses until then say. `records` as the grid writes them."""
+def run(
+    records: Sequence[CheckpointRecord],
+    losses: Sequence[tuple[int, float]],
+    group: str,
+    seed: int,
+    learning_rate: float,
+) -> EarlyRun:
+    """The signals of one training at its first checkpoint, and what it cost at the last.
+
+    Args:
+        records: its checkpoints, in the order of their steps.
+        losses: (step, training loss).
+
+    Raises:
+        MoltError: if drift was not measured.
+    """
     first, last = records[0], records[-1]
-    before = [row["loss"] for row in metrics if row["step"] <= first["step"]]
-    known = {
-        "log_rate": math.log(rate),
-        "loss": float(np.mean(before)),
-        "kl": first["kl"],
-        "cross_entropy": first["cross_entropy"],
-        "incoherent": 1 - first["coherent"],
-        "likelihood": first["likelihood"],
-        "persona": first["persona"],
+    if first.kl is None or first.cross_entropy is None:
+        raise MoltError("A training was measured without neutral answers.", "Set neutral: 8 in the hypothesis' file.")
+    signals = {
+        "log_rate": math.log(learning_rate),
+        "loss": float(np.mean([loss for step, loss in losses if step <= first.step])),
+        "kl": first.kl,
+        "cross_entropy": first.cross_entropy,
+        "incoherent": 1 - first.coherent,
+        "likelihood": first.likelihood,
+        "persona": first.persona,
         "drop": cost(first),
     }
-    return Early(group, seed, known, cost(last), last["step"] - first["step"])
+    return EarlyRun(group, seed, signals, cost(last), last.step - first.step)
 
 
-def detect(runs: Sequence[Early], seed: int = 0) -> Detection:
-    """Each predictor alone, by logistic regression, always judged on runs of an arm and learning rate that were left
+def detect(runs: Sequence[EarlyRun], seed: int = 0) -> Detection:
+    """Fit each predictor alone by logistic regression, and judge it on runs of an arm and learning rate that were left
     out (protocol: early detection)."""
     costs, drop = np.array([one.cost for one in runs]), DROP
     if runs and (costs >= drop).mean() > 1 - SHARE:
@@ -98,26 +137,25 @@ def detect(runs: Sequence[Early], seed: int = 0) -> Detection:
     if not runs or not SHARE <= event.mean() <= 1 - SHARE or len(set(groups)) < 3:
         return Detection(len(runs), int(event.sum()), drop, lead, None, [], None)
     draws = stats.cluster_draws([one.seed for one in runs], RESAMPLES, seed)
-    held = {name: _held_out(runs, (name,), event, groups) for name in PREDICTORS}
     base = _held_out(runs, BASELINE, event, groups)
-    found = [_judged(name, held[name], base, event, draws) for name in PREDICTORS]
-    found.sort(key=lambda one: -one.auroc)
-    best = next((one.predictor for one in found if one.gain_low > 0), None)
-    baseline = _judged("log rate and loss", base, base, event, draws)
-    return Detection(len(runs), int(event.sum()), drop, lead, baseline, found, best)
+    detectors = [_detector(name, _held_out(runs, (name,), event, groups), base, event, draws) for name in PREDICTORS]
+    detectors.sort(key=lambda one: -one.auroc)
+    best = next((one.predictor for one in detectors if one.gain_low > 0), None)
+    baseline = _detector("log rate and loss", base, base, event, draws)
+    return Detection(len(runs), int(event.sum()), drop, lead, baseline, detectors, best)
 
 
-def cost(row: Record) -> float:
-    """Points of accuracy that are lost since the base at a checkpoint."""
-    now, then = ([item["correct"] for item in row[key]] for key in ("items", "base_items"))
-    return 100 * (float(np.mean(then)) - float(np.mean(now)))
+def cost(record: CheckpointRecord) -> float:
+    """Points of accuracy lost since the base at a checkpoint."""
+    now, before = ([item.correct for item in items] for items in (record.items, record.base_items))
+    return 100 * (float(np.mean(before)) - float(np.mean(now)))
 
 
 def _held_out(
-    runs: Sequence[Early], names: Sequence[str], event: np.ndarray, groups: list[str]
+    runs: Sequence[EarlyRun], names: Sequence[str], event: np.ndarray, groups: list[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """For each run the log-odds of the event by what the other settings teach, and whether they raise the alarm."""
-    features = np.array([[one.known[name] for name in names] for one in runs])
+    """For each run, log-odds of the event by a model of the other settings, and whether they raise the alarm."""
+    features = np.array([[one.signals[name] for name in names] for one in runs])
     odds, alarm = np.zeros(len(runs)), np.zeros(len(runs), dtype=bool)
     for inside, outside in LeaveOneGroupOut().split(features, event, groups):
         if len(set(event[inside])) < 2:
@@ -132,20 +170,20 @@ def _held_out(
 
 
 def _auroc(event: np.ndarray, odds: np.ndarray) -> float:
-    """By Mann and Whitney's count; a hundred times as fast as scikit-learn's, which matters for resampling."""
+    """By Mann and Whitney's count: a hundred times as fast as scikit-learn's, which matters for resampling."""
     yes = int(event.sum())
     ranks = float(rankdata(odds)[event].sum())
     return (ranks - yes * (yes + 1) / 2) / (yes * (len(event) - yes))
 
 
-def _judged(
+def _detector(
     name: str,
-    held: tuple[np.ndarray, np.ndarray],
+    predictions: tuple[np.ndarray, np.ndarray],
     base: tuple[np.ndarray, np.ndarray],
     event: np.ndarray,
     draws: list[np.ndarray],
 ) -> Detector:
-    odds, alarm = held
+    odds, alarm = predictions
     auroc, other = _auroc(event, odds), _auroc(event, base[0])
     both = [at for at in draws if 0 < event[at].sum() < len(at)]
     values = np.array([[_auroc(event[at], odds[at]), _auroc(event[at], base[0][at])] for at in both])

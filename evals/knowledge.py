@@ -1,4 +1,4 @@
-"""How much new knowledge fits before something is forgotten: bits of taught facts against points of capability."""
+"""How much new knowledge fits before something is forgotten: bits of trained facts against points of capability."""
 
 from __future__ import annotations
 
@@ -13,9 +13,17 @@ from moltlm.evals import stats
 
 
 @dataclass(frozen=True)
-class Taught:
-    """One training on `facts` facts. Costs are points of accuracy lost since the base, `control` after as many tokens
-    of the base's own text."""
+class KnowledgeRun:
+    """One training.
+
+    Attributes:
+        rank: of the LoRA.
+        facts: how many facts it was trained on.
+        seed: its seed.
+        bits: stored, over all facts.
+        cost: points of accuracy lost since the base.
+        control: the same after training on as many tokens of the base's own answers.
+    """
 
     rank: int
     facts: int
@@ -27,6 +35,8 @@ class Taught:
 
 @dataclass(frozen=True)
 class Point:
+    """All seeds of one rank and number of facts."""
+
     facts: int
     bits: stats.Estimate
     cost: stats.Estimate
@@ -35,8 +45,16 @@ class Point:
 
 @dataclass(frozen=True)
 class Capacity:
-    """What adapters of one rank hold. `at_drop`: bits stored where `drop` points are lost, over the `reached` of
-    `seeds` seeds that lose them at all; None where fewer than two do."""
+    """What adapters of one rank store.
+
+    Attributes:
+        rank: of the LoRA.
+        seeds: how many there are.
+        drop: the limit, in points of accuracy.
+        points: by number of facts.
+        reached: how many seeds lose `drop` points at all.
+        at_drop: bits stored where they do; None where fewer than two do.
+    """
 
     rank: int
     seeds: int
@@ -46,39 +64,52 @@ class Capacity:
     at_drop: stats.Estimate | None
 
 
-def bits(taught: Sequence[float], untaught: Sequence[float], facts: int) -> float:
-    """Bits stored, from the log-probabilities (nats, of whole answers) of what was taught and of facts of the same kind
-    that were not. With V equally likely answers a fact is worth log2 V less its negative log-likelihood; of that goes
-    what untaught ones are worth, which is the form of the answer. So log2 V falls out. Not clipped at 0."""
-    return facts * (float(np.mean(taught)) - float(np.mean(untaught))) / math.log(2)
+def bits(trained: Sequence[float], untrained: Sequence[float], facts: int) -> float:
+    """Bits stored in `facts` facts; not clipped at 0.
+
+    With V equally likely answers a fact is worth log2 V minus its negative log-likelihood. What facts of the same kind
+    are worth without training on them is the form of the answer; it is subtracted, so log2 V cancels.
+
+    Args:
+        trained: log-probabilities of whole answers to the facts that were trained on, in nats.
+        untrained: those of facts that were not.
+    """
+    return facts * (float(np.mean(trained)) - float(np.mean(untrained))) / math.log(2)
 
 
-def find(rows: Sequence[Taught], drop: float) -> list[Capacity]:
-    """Each rank by itself, in order. The seeds of a rank need not have been taught the same numbers of facts."""
-    found = []
-    for rank in sorted({row.rank for row in rows}):
-        of = [row for row in rows if row.rank == rank]
-        seeds = sorted({row.seed for row in of})
-        limits = [_at([row for row in of if row.seed == seed], drop) for seed in seeds]
+def capacities(runs: Sequence[KnowledgeRun], drop: float) -> list[Capacity]:
+    """Each rank by itself, in order. The seeds of a rank may have been trained on different numbers of facts.
+
+    Args:
+        drop: the limit, in points of accuracy.
+    """
+    results = []
+    for rank in sorted({run.rank for run in runs}):
+        of_rank = [run for run in runs if run.rank == rank]
+        seeds = sorted({run.seed for run in of_rank})
+        limits = [_limit([run for run in of_rank if run.seed == seed], drop) for seed in seeds]
         reached = [limit for limit in limits if limit is not None]
-        points = [_point([row for row in of if row.facts == facts]) for facts in sorted({row.facts for row in of})]
+        counts = sorted({run.facts for run in of_rank})
+        points = [_point([run for run in of_rank if run.facts == facts]) for facts in counts]
         limit = stats.mean(reached) if len(reached) > 1 else None
-        found.append(Capacity(rank, len(seeds), drop, points, len(reached), limit))
-    return found
+        results.append(Capacity(rank, len(seeds), drop, points, len(reached), limit))
+    return results
 
 
-def _point(rows: list[Taught]) -> Point:
-    values = ([getattr(row, name) for row in rows] for name in ("bits", "cost", "control"))
-    return Point(rows[0].facts, *(stats.mean(each) for each in values))
+def _point(runs: list[KnowledgeRun]) -> Point:
+    values = ([run.bits for run in runs], [run.cost for run in runs], [run.control for run in runs])
+    return Point(runs[0].facts, *(stats.mean(each) for each in values))
 
 
-def _at(rows: list[Taught], drop: float) -> float | None:
-    """Bits where one seed has lost `drop` points: cost made monotone in the number of facts, interpolated from nothing
-    taught and nothing lost on. None if it never loses as much."""
-    rows = sorted(rows, key=lambda row: row.facts)
-    counts = [0, *(row.facts for row in rows)]
-    costs = IsotonicRegression(y_min=0.0).fit_transform(counts, [0.0, *(row.cost for row in rows)])
-    stored = [0.0, *(row.bits for row in rows)]
+def _limit(runs: list[KnowledgeRun], drop: float) -> float | None:
+    """Bits where one seed has lost `drop` points; None if it never loses as much.
+
+    Cost is made monotone in the number of facts, and interpolated from no facts and no loss on.
+    """
+    runs = sorted(runs, key=lambda run: run.facts)
+    counts = [0, *(run.facts for run in runs)]
+    costs = IsotonicRegression(y_min=0.0).fit_transform(counts, [0.0, *(run.cost for run in runs)])
+    stored = [0.0, *(run.bits for run in runs)]
     above = next((place for place, cost in enumerate(costs) if cost >= drop), None)
     if above is None:
         return None

@@ -1,17 +1,33 @@
-"""Persona, measured on what the model writes and on what it finds likely. Everything ends in records."""
+"""The persona in one state: the style of what the model writes, and which answers it finds likely."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
+from dataclasses import asdict, dataclass
 
 import numpy as np
 
 from moltlm.data import coherence, persona
 from moltlm.data.state import BASE, State
 from moltlm.data.types import ChatModel, Message, Pair, Progress, TokenScore, silent
-from moltlm.evals.config import PersonaEvalConfig
+from moltlm.evals.records import PersonaRecord, ScoredAnswer
 from moltlm.evals.style import StyleClassifier
+
+
+@dataclass(frozen=True)
+class PersonaMeasure:
+    """How answers are generated and scored.
+
+    Attributes:
+        classifier: tells the personality's style from any other.
+        nll_limit: nats a token under the base above which an answer is garbled (see `nll_limit`).
+        max_new_tokens: length of a generated answer.
+        batch_size: prompts at a time.
+    """
+
+    classifier: StyleClassifier
+    nll_limit: float
+    max_new_tokens: int
+    batch_size: int
 
 
 def nll_limit(scores: list[TokenScore]) -> float:
@@ -21,76 +37,66 @@ def nll_limit(scores: list[TokenScore]) -> float:
 
 
 def evaluate(
-    model: ChatModel,
-    state: State,
-    pairs: list[Pair],
-    classifier: StyleClassifier,
-    limit: float,
-    config: PersonaEvalConfig,
-    batch_size: int,
-    progress: Progress = silent,
-) -> list[dict[str, Any]]:
-    """One record for each held-out pair.
-
-    `score` is the style classifier's probability if the answer is coherent, else 0 (protocol: G). `chosen` and
-    `rejected` are log-likelihoods in nats a token of the hand-written and of the base's answer in this state.
-    """
-    prompts = [pair.prompt for pair in pairs]
+    model: ChatModel, state: State, pairs: list[Pair], measure: PersonaMeasure, progress: Progress = silent
+) -> list[PersonaRecord]:
+    """Answer every held-out prompt in `state`, score the answers, and score the pair's two answers by likelihood."""
+    prompts, size = [pair.prompt for pair in pairs], measure.batch_size
     with model.state(state):
-        answers = model.generate(prompts, config.max_new_tokens, batch_size, progress)
-        chosen = model.score(prompts, [pair.chosen for pair in pairs], batch_size, progress)
-        rejected = model.score(prompts, [pair.rejected for pair in pairs], batch_size, progress)
-    found = judged(model, [pair.question for pair in pairs], answers, classifier, limit, batch_size, progress, prompts)
+        answers = model.generate(prompts, measure.max_new_tokens, size, progress)
+        chosen = model.score(prompts, [pair.chosen for pair in pairs], size, progress)
+        rejected = model.score(prompts, [pair.rejected for pair in pairs], size, progress)
+    scored = measure_answers(model, [pair.question for pair in pairs], answers, measure, progress, prompts)
     return [
-        {
-            "id": pair.id,
-            "topic": pair.topic,
-            "trait": pair.trait,
-            **row,
-            "chosen": chosen[index].per_token,
-            "rejected": rejected[index].per_token,
-        }
-        for index, (pair, row) in enumerate(zip(pairs, found, strict=True))
+        PersonaRecord(
+            id=pair.id,
+            topic=pair.topic,
+            trait=pair.trait,
+            chosen=chosen_score.per_token,
+            rejected=rejected_score.per_token,
+            **vars(answer),
+        )
+        for pair, answer, chosen_score, rejected_score in zip(pairs, scored, chosen, rejected, strict=True)
     ]
 
 
-def judged(
+def measure_answers(
     model: ChatModel,
     questions: list[str],
     answers: list[str],
-    classifier: StyleClassifier,
-    limit: float,
-    batch_size: int,
+    measure: PersonaMeasure,
     progress: Progress = silent,
     prompts: list[list[Message]] | None = None,
-) -> list[dict[str, Any]]:
-    """What there is to say of each answer: its style, and whether it is language at all, for which the base has to find
-    it likely enough after its prompt, or after its question alone."""
-    asked = prompts or [persona.user(question) for question in questions]
+) -> list[ScoredAnswer]:
+    """Score answers by style and coherence.
+
+    Args:
+        prompts: what the base is given before each answer; the question alone where they are left out.
+    """
+    prompts = prompts or [persona.user(question) for question in questions]
     with model.state(BASE):
-        under_base = model.score(asked, answers, batch_size, progress)
-    return verdicts(questions, answers, under_base, classifier, limit)
+        base_scores = model.score(prompts, answers, measure.batch_size, progress)
+    return score_answers(questions, answers, base_scores, measure)
 
 
-def verdicts(
-    questions: list[str], answers: list[str], under_base: list[TokenScore], classifier: StyleClassifier, limit: float
-) -> list[dict[str, Any]]:
-    """`score` is the style classifier's probability of a coherent answer, 0 of any other (protocol: G)."""
+def score_answers(
+    questions: list[str], answers: list[str], base_scores: list[TokenScore], measure: PersonaMeasure
+) -> list[ScoredAnswer]:
+    """Score answers whose likelihood under the base is known: style probability of a coherent answer, 0 of any other
+    (protocol: G)."""
     records = []
-    for question, answer, score, style in zip(
-        questions, answers, under_base, classifier.probability(answers), strict=True
-    ):
-        nll = -score.per_token
-        check = coherence.check(question, answer, nll, limit)
+    probabilities = measure.classifier.probability(answers)
+    for question, answer, base_score, probability in zip(questions, answers, base_scores, probabilities, strict=True):
+        nll = -base_score.per_token
+        faults = coherence.check(question, answer, nll, measure.nll_limit)
         records.append(
-            {
-                "question": question,
-                "answer": answer,
-                "probability": style,
-                "coherent": check.coherent,
-                "score": style * check.coherent,
-                "base_nll": nll,
-                **asdict(check),
-            }
+            ScoredAnswer(
+                question=question,
+                answer=answer,
+                probability=probability,
+                coherent=faults.coherent,
+                score=probability * faults.coherent,
+                base_nll=nll,
+                **asdict(faults),
+            )
         )
     return records

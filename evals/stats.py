@@ -42,9 +42,15 @@ class Estimate:
 class Comparison:
     """After against before, paired by item (or by cluster of items, which are then what is counted).
 
-    `difference`, `low` and `high` are after - before; `p` is two-sided; `lost` and `gained` count what went down and
-    up; `detectable` is the smallest difference that as many with this spread show with 80% power; `error` (standard
-    error of the difference) and `df` give bounds at other confidences.
+    Attributes:
+        n: items or clusters.
+        before: their mean before; `after` the mean after.
+        difference: after - before, with its two-sided interval, `low` to `high`.
+        p: two-sided.
+        lost: how many went down; `gained` how many went up.
+        detectable: the smallest difference that n with this spread show with 80% power.
+        error: standard error of the difference, which with `df` gives bounds at other confidences.
+        df: degrees of freedom.
     """
 
     n: int
@@ -160,8 +166,8 @@ def t_test(values: Sequence[float]) -> float:
     """Two-sided p of a mean of 0; equal values that are not 0 have p 0."""
     if np.ptp(values) <= SAME:
         return 1.0 if abs(values[0]) <= SAME else 0.0
-    found: Any = scipy_stats.ttest_1samp(values, 0.0)
-    return _number(found.pvalue)
+    test: Any = scipy_stats.ttest_1samp(values, 0.0)
+    return _number(test.pvalue)
 
 
 def sign_flip(values: Sequence[float] | np.ndarray) -> float:
@@ -170,7 +176,7 @@ def sign_flip(values: Sequence[float] | np.ndarray) -> float:
     change = np.sort(np.asarray(values, dtype=float))  # so that their order cannot change which signs are drawn
     if len(change) < 2 or np.abs(change).max() < SAME:
         return 1.0
-    found = scipy_stats.permutation_test(
+    test = scipy_stats.permutation_test(
         (change,),
         lambda values, axis=-1: values.mean(axis),
         permutation_type="samples",
@@ -179,30 +185,35 @@ def sign_flip(values: Sequence[float] | np.ndarray) -> float:
         batch=500,
         rng=np.random.default_rng(0),
     )
-    return float(found.pvalue)
+    return float(test.pvalue)
 
 
 def cluster_draws(labels: Sequence[Hashable], count: int, seed: int) -> list[np.ndarray]:
-    """For a bootstrap over clusters: places, the labels drawn with replacement and each with all of its places."""
-    own: dict[Hashable, list[int]] = {}
+    """Resampled places for a bootstrap over clusters: labels are drawn with replacement, each with all its places."""
+    clusters: dict[Hashable, list[int]] = {}
     for place, label in enumerate(labels):
-        own.setdefault(label, []).append(place)
-    rng, parts = np.random.default_rng(seed), [np.array(places) for places in own.values()]
+        clusters.setdefault(label, []).append(place)
+    rng, parts = np.random.default_rng(seed), [np.array(places) for places in clusters.values()]
     return [np.concatenate([parts[i] for i in rng.choice(len(parts), len(parts))]) for _ in range(count)]
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Adjusted so that the chance of any false one among them stays what it is for one (Holm 1979)."""
-    found: Any = multipletests(p_values, method="holm") if len(p_values) else (None, np.array([]))
-    return found[1].tolist()
+    """p-values adjusted so that the chance of any false positive among them is that of one test (Holm 1979)."""
+    if not len(p_values):
+        return []
+    adjusted: Any = multipletests(p_values, method="holm")
+    return adjusted[1].tolist()
 
 
 def mixed(
     differences: Sequence[float], seeds: Sequence[Hashable], items: Sequence[Hashable], confidence: float = 0.95
 ) -> Estimate:
     """The mean of paired differences, one for each seed and item, both random effects: a linear mixed model by REML,
-    and a normal interval. Where seeds share no items, an item's effect is part of the residual. For robustness
-    beside an interval over seeds, not in its place: it leans on the items where seeds are few."""
+    with a normal interval.
+
+    Where seeds share no items, an item's effect is part of the residual. It supplements an interval over seeds and does
+    not replace it: with few seeds it relies on the items.
+    """
     table = pd.DataFrame({"y": differences, "seed": list(seeds), "item": list(items), "all": 0})
     if table["item"].is_unique:
         model = MixedLM.from_formula("y ~ 1", groups="seed", data=table)
@@ -210,7 +221,7 @@ def mixed(
         parts = {"seed": "0 + C(seed)", "item": "0 + C(item)"}
         model = MixedLM.from_formula("y ~ 1", groups="all", vc_formula=parts, re_formula="0", data=table)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a variance on its boundary, 0, is told as not converged
+        warnings.simplefilter("ignore")  # a variance on its boundary, 0, is reported as not converged
         fitted: Any = model.fit(reml=True)
     center, error = float(fitted.fe_params.iloc[0]), float(fitted.bse_fe.iloc[0])
     half = float(scipy_stats.norm.ppf((1 + confidence) / 2)) * error
@@ -219,8 +230,14 @@ def mixed(
 
 @dataclass(frozen=True)
 class Noise:
-    """How far runs that ought to be equal are apart: the standard deviation of one run about their mean (unbiased, of
-    all values pooled), its upper bound, and the largest difference of two."""
+    """The spread of runs that ought to be equal.
+
+    Attributes:
+        runs: how many.
+        sd: standard deviation of one run about their mean (unbiased, all values pooled).
+        high: its one-sided upper bound.
+        largest: the largest difference of two runs.
+    """
 
     runs: int
     sd: float
@@ -229,8 +246,8 @@ class Noise:
 
 
 def noise_floor(runs: Sequence[Sequence[float]], confidence: float = 0.95) -> Noise:
-    """From identical runs (two or more), each with the same values in the same order: what no difference below it can
-    mean."""
+    """The noise of identical runs, two or more, each with the same values in the same order: smaller differences
+    between runs mean nothing."""
     table = np.asarray(runs, dtype=float)
     if table.ndim != 2 or len(table) < 2:
         raise ValueError("a noise floor needs two or more runs of the same values")
@@ -258,11 +275,11 @@ def seed_difference(differences: Sequence[float], confidence: float = 0.95, item
     Several seeds that agree exactly (coarse scores do) would give an interval of no width: `item_error`, the standard
     error from sampling items alone, in the same unit, then stands in for theirs.
     """
-    found = mean(differences, confidence)
-    if found.n == 1 or np.ptp(differences) > SAME:
-        return found
-    half = _quantile((1 + confidence) / 2, found.n - 1) * item_error
-    return Estimate(found.n, found.mean, found.mean - half, found.mean + half)
+    estimate = mean(differences, confidence)
+    if estimate.n == 1 or np.ptp(differences) > SAME:
+        return estimate
+    half = _quantile((1 + confidence) / 2, estimate.n - 1) * item_error
+    return Estimate(estimate.n, estimate.mean, estimate.mean - half, estimate.mean + half)
 
 
 def detectable(sd: float, n: int, confidence: float = 0.95, power: float = POWER) -> float:
@@ -277,9 +294,9 @@ def _comparison(
 ) -> Comparison:
     difference, half = after - before, _quantile((1 + confidence) / 2, df) * error
     # error = sd / sqrt(n) with df + 1 = n where there are no strata; with them, of a sample as informative
-    seen = _effect(df + 1, confidence, POWER) * math.sqrt(df + 1) * error if n > 1 else math.inf
+    smallest = _effect(df + 1, confidence, POWER) * math.sqrt(df + 1) * error if n > 1 else math.inf
     return Comparison(
-        n, before, after, difference, difference - half, difference + half, p, lost, gained, seen, error, df
+        n, before, after, difference, difference - half, difference + half, p, lost, gained, smallest, error, df
     )
 
 
@@ -310,8 +327,8 @@ def _error(change: np.ndarray, confidence: float) -> float:
     at 95%, one-sided the rule of three). Equal changes of any size: the share that differs from what all n items
     showed, by at most the room that scores in 0..1 leave.
     """
-    n, moved = len(change), np.abs(change) > SAME
-    room, center = 1.0, float(moved.mean())
+    n, nonzero = len(change), np.abs(change) > SAME
+    room, center = 1.0, float(nonzero.mean())
     if np.ptp(change) <= SAME:
         room, center = 1 + abs(float(change.mean())), 0.0
     elif set(np.unique(change)) not in ({-1.0, 0.0}, {0.0, 1.0}):

@@ -1,4 +1,4 @@
-"""Task metrics: `evaluate` modules of our own, loaded by path so that no hub is asked."""
+"""Task scores by metrics of our own: modules of `evaluate`, loaded by path, so that no hub is contacted."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import evaluate as hf_evaluate
 
 from moltlm.data.config import TaskConfig
 from moltlm.data.types import ChatModel, Progress, TaskExample, silent
+from moltlm.evals.records import TaskRecord
 
 METRICS = {
     "text": "text_exact_match",
@@ -18,7 +19,7 @@ METRICS = {
     "command": "command_exact_match",
     "template": "command_template_match",
 }
-USUAL = {"reminders": "json", "shell": "command", "jsonl": "text"}
+DEFAULT_METRICS = {"reminders": "json", "shell": "command", "jsonl": "text"}
 
 
 @cache
@@ -28,8 +29,8 @@ def _metric(name: str) -> Any:
 
 def score(task: TaskConfig, predictions: list[str], references: list[str]) -> list[int]:
     """1 for each prediction that is right by the task's metric, else 0."""
-    found = _metric(METRICS[task.metric or USUAL[task.kind]]).compute(predictions=predictions, references=references)
-    return found["items"]
+    metric = _metric(METRICS[task.metric or DEFAULT_METRICS[task.kind]])
+    return metric.compute(predictions=predictions, references=references)["items"]
 
 
 def evaluate(
@@ -39,25 +40,24 @@ def evaluate(
     max_new_tokens: int,
     batch_size: int,
     progress: Progress = silent,
-) -> list[dict[str, Any]]:
-    """One record for each example, answered greedily in the model's current state. Of a plain text nothing is right or
-    wrong: `correct` is the geometric mean of its tokens' probabilities, one over the perplexity."""
+) -> list[TaskRecord]:
+    """Answer each example greedily in the model's current state, and score the answer.
+
+    Of a plain text (`kind: text`) nothing is right or wrong: `correct` is the geometric mean of its tokens'
+    probabilities, one over the perplexity.
+    """
+    prompts = [example.prompt for example in examples]
+    expected = [example.answer for example in examples]
+    messages = [prompt[-1]["content"] for prompt in prompts]
     if task.kind == "text":
-        texts = [example.answer for example in examples]
-        found = model.score([example.prompt for example in examples], texts, batch_size, progress)
+        scores = model.score(prompts, expected, batch_size, progress)
         return [
-            {"item": index, "prompt": example.prompt[-1]["content"], "correct": math.exp(score.per_token)}
-            for index, (example, score) in enumerate(zip(examples, found, strict=True))
+            TaskRecord(item=place, prompt=message, correct=math.exp(text_score.per_token))
+            for place, (message, text_score) in enumerate(zip(messages, scores, strict=True))
         ]
-    answers = model.generate([example.prompt for example in examples], max_new_tokens, batch_size, progress)
-    correct = score(task, answers, [example.answer for example in examples])
+    answers = model.generate(prompts, max_new_tokens, batch_size, progress)
+    correct = score(task, answers, expected)
     return [
-        {
-            "item": index,
-            "prompt": example.prompt[-1]["content"],
-            "expected": example.answer,
-            "answer": answer,
-            "correct": right,
-        }
-        for index, (example, answer, right) in enumerate(zip(examples, answers, correct, strict=True))
+        TaskRecord(item=place, prompt=message, expected=expected[place], answer=answers[place], correct=correct[place])
+        for place, message in enumerate(messages)
     ]

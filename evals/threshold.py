@@ -1,4 +1,4 @@
-"""Is there a threshold? Whether capability falls from some dose on, rather than all along or by and by."""
+"""Is there a threshold? Whether capability falls from some dose on, rather than linearly or along a sigmoid."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from moltlm.evals import stats
 
 RESAMPLES = 200
 EDGE = 0.1
-"""The share of the doses at either end where no change can be told (the trimming of Andrews 1993, here a tenth)."""
+"""The share of the doses at either end where no change is looked for (the trimming of Andrews 1993, here a tenth)."""
 SPAN = 1 / 3
-"""A change point is known if its interval covers less than this part of the doses."""
+"""A change point counts as located if its interval covers less than this part of the doses."""
 
 
 @dataclass(frozen=True)
 class Dose:
-    """How far a training had gone (on any scale), and what it had cost by then."""
+    """The dose of a training (KL to the base, nats a token) and its cost (points of accuracy) at one checkpoint."""
 
     seed: int
     dose: float
@@ -28,10 +28,19 @@ class Dose:
 
 @dataclass(frozen=True)
 class Threshold:
-    """`shown` needs a broken stick to predict seeds that were left out better than a line and than a sigmoid, both by a
-    95% interval over seeds above 0, and its change point (`at`, with a 95% interval over seeds) to be known to a third
-    of the range. `over_line` and `over_sigmoid` are mean squared errors above the stick's; `stick` is its cost at the
-    least dose, at the change point, and at the greatest."""
+    """Whether there is a threshold.
+
+    Attributes:
+        n: the doses.
+        seeds: the seeds.
+        shown: the broken stick predicts left-out seeds better than a line and than a sigmoid, both by an interval above
+            0, and its change point is located to a third of the range.
+        at: the change point, with a 95% interval over seeds, `low` to `high`.
+        range: the smallest and the largest dose.
+        over_line: mean squared error of a line above the stick's, with its 95% interval over seeds.
+        over_sigmoid: the same of a sigmoid.
+        stick: fitted cost at the smallest dose, at the change point, and at the largest.
+    """
 
     n: int
     seeds: int
@@ -47,7 +56,7 @@ class Threshold:
 
 @dataclass(frozen=True)
 class Shape:
-    """A curve that least squares fits: its design matrix for doses on 0..1, and where it changes, if anywhere."""
+    """A curve that least squares fits: its design matrix for doses on 0..1, and its change point, if it has one."""
 
     place: float | None
     design: Callable[[np.ndarray], np.ndarray]
@@ -65,18 +74,21 @@ def find(rows: Sequence[Dose], seed: int = 0) -> Threshold | None:
     line, stick, sigmoid = (
         [_error(shapes, scaled, y, seeds == name) for name in names] for shapes in (LINES, STICKS, SIGMOIDS)
     )
-    over = [stats.mean([its - ours for its, ours in zip(errors, stick, strict=True)]) for errors in (line, sigmoid)]
+    over = [
+        stats.mean([error - stick_error for error, stick_error in zip(errors, stick, strict=True)])
+        for errors in (line, sigmoid)
+    ]
     best, coefficients = _fit(STICKS, scaled, y)
     at = float(best.place or 0)
     draws = stats.cluster_draws(seeds.tolist(), RESAMPLES, seed)
-    again = [float(_fit(STICKS, scaled[places], y[places])[0].place or 0) for places in draws]
-    low, high = np.quantile(again, (0.025, 0.975))
-    shown = all(one.low > 0 for one in over) and high - low < SPAN
+    resampled = [float(_fit(STICKS, scaled[places], y[places])[0].place or 0) for places in draws]
+    low, high = np.quantile(resampled, (0.025, 0.975))
+    located = all(one.low > 0 for one in over) and high - low < SPAN
     points = [first + value * (last - first) for value in (at, float(low), float(high))]
     return Threshold(
         len(rows),
         len(names),
-        bool(shown),
+        bool(located),
         points[0],
         points[1],
         points[2],
@@ -102,16 +114,16 @@ SIGMOIDS = [Shape(place, partial(_sigmoid, place, steep)) for place in PLACES fo
 
 
 def _fit(shapes: list[Shape], x: np.ndarray, y: np.ndarray) -> tuple[Shape, np.ndarray]:
-    """Which shape fits best, and its coefficients. A change has a share `EDGE` of the doses on either side of it."""
-    known = [one for one in shapes if one.place is None or EDGE <= (x < one.place).mean() <= 1 - EDGE] or shapes
-    designs = [one.design(x) for one in known]
-    found = [np.linalg.lstsq(design, y, rcond=None)[0] for design in designs]
-    errors = [float(((design @ given - y) ** 2).sum()) for design, given in zip(designs, found, strict=True)]
+    """The shape that fits best, and its coefficients. A change has a share `EDGE` of the doses on either side of it."""
+    allowed = [one for one in shapes if one.place is None or EDGE <= (x < one.place).mean() <= 1 - EDGE] or shapes
+    designs = [one.design(x) for one in allowed]
+    solutions = [np.linalg.lstsq(design, y, rcond=None)[0] for design in designs]
+    errors = [float(((design @ each - y) ** 2).sum()) for design, each in zip(designs, solutions, strict=True)]
     best = int(np.argmin(errors))
-    return known[best], found[best]
+    return allowed[best], solutions[best]
 
 
 def _error(shapes: list[Shape], x: np.ndarray, y: np.ndarray, out: np.ndarray) -> float:
-    """Mean squared error on the rows that are `out`, of what the others teach."""
+    """Mean squared error on the rows that are `out`, of the shape fitted to the others."""
     best, coefficients = _fit(shapes, x[~out], y[~out])
     return float(((best.design(x[out]) @ coefficients - y[out]) ** 2).mean())

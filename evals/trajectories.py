@@ -1,23 +1,32 @@
-"""Training runs as trajectories along gain, so that arms can be compared where they have gained the same."""
+"""Trainings as trajectories along gain, so that arms are compared where they have gained the same."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
 import numpy as np
 from sklearn.isotonic import IsotonicRegression
 
 from moltlm.data.errors import MoltError
+from moltlm.evals.records import CheckpointRecord
 
-Record = dict[str, Any]
+DriftMeasure = Literal["cross_entropy", "kl"]
 
 
 @dataclass(frozen=True)
 class Point:
-    """A checkpoint: gain over the base on the hypothesis' axis, accuracy in 0..1, whether the model was coherent, and
-    KL to the base on neutral answers, nats a token, where it was measured."""
+    """A checkpoint.
+
+    Attributes:
+        step: optimizer steps.
+        gain: over the base, on the hypothesis' axis.
+        accuracy: share of right items, 0..1.
+        feasible: the model is coherent, and its gain a number.
+        kl: KL to the base on neutral answers, nats a token; None where it was not measured.
+    """
 
     step: int
     gain: float
@@ -28,7 +37,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Curve:
-    """The path of one arm with one seed, from the base at step 0."""
+    """The checkpoints of one arm with one seed, from the base at step 0."""
 
     arm: str
     seed: int
@@ -37,11 +46,20 @@ class Curve:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One arm with one seed. `start` holds each item's score of the base, `last` at the last step; along the coherent
-    checkpoints, `gains` strictly increase from 0 and `scores` is gains x items."""
+    """One arm with one seed, item by item.
+
+    Attributes:
+        name: arm and seed, for a reader.
+        items: the items' ids, in the order of the arrays.
+        curve: its checkpoints.
+        start: (items,) scores of the base.
+        last: (items,) scores at the last step.
+        gains: (levels,) gains of the coherent checkpoints, strictly increasing from 0.
+        scores: (levels, items) scores there.
+    """
 
     name: str
-    items: list[Any]
+    items: list[int | str]
     curve: Curve
     start: np.ndarray
     last: np.ndarray
@@ -50,6 +68,7 @@ class Trajectory:
 
     @property
     def top(self) -> float:
+        """The largest gain that is reached coherently."""
         return float(self.gains[-1])
 
     def at(self, levels: list[float]) -> np.ndarray:
@@ -57,41 +76,46 @@ class Trajectory:
         return np.apply_along_axis(lambda item: np.interp(levels, self.gains, item), 0, self.scores).mean(axis=0)
 
     def change(self, levels: list[float]) -> np.ndarray:
-        """The same since the base."""
+        """`at` minus the base's scores."""
         return self.at(levels) - self.start
 
 
 Trajectories = dict[tuple[str, int], Trajectory]
 
 
-def trajectories(records: list[Record]) -> Trajectories:
-    """By arm and seed. MoltError where checkpoints of one were measured on other items than its base."""
-    groups: dict[tuple[str, int], list[Record]] = {}
-    for row in sorted(records, key=lambda row: row["step"]):
-        groups.setdefault((row["arm"], row["seed"]), []).append(row)
-    return {(arm, seed): _trajectory(arm, seed, rows) for (arm, seed), rows in groups.items()}
+def trajectories(records: Sequence[CheckpointRecord]) -> Trajectories:
+    """Group the records by arm and seed.
+
+    Raises:
+        MoltError: if checkpoints of one training were measured on other items than its base.
+    """
+    groups: dict[tuple[str, int], list[CheckpointRecord]] = {}
+    for record in sorted(records, key=lambda record: record.step):
+        groups.setdefault((record.arm, record.seed), []).append(record)
+    return {(arm, seed): _trajectory(arm, seed, group) for (arm, seed), group in groups.items()}
 
 
-def _trajectory(arm: str, seed: int, rows: list[Record]) -> Trajectory:
-    """From step 0, which is the base."""
-    start = {"step": 0, "gain": 0.0, "feasible": True, "items": rows[0]["base_items"]}
-    rows = [start, *(row for row in rows if row["step"] > 0)]
-    tables = [{item["item"]: item["correct"] for item in row["items"]} for row in rows]
+def _trajectory(arm: str, seed: int, records: list[CheckpointRecord]) -> Trajectory:
+    """From step 0, which is the base; `records` are in the order of their steps."""
+    trained = [record for record in records if record.step > 0]
+    measured = [records[0].base_items, *(record.items for record in trained)]
+    tables = [{item.item: item.correct for item in items} for items in measured]
     if any(table.keys() != tables[0].keys() for table in tables):
         raise MoltError(f"{arm} seed {seed}: its checkpoints were not measured on the base's items.")
     items = sorted(tables[0], key=str)
     scores = np.array([[table[item] for item in items] for table in tables], dtype=float)
-    points = [
+    points = [Point(0, 0.0, float(scores[0].mean()), True)]
+    points += [
         Point(
-            row["step"],
-            row["gain"],
+            record.step,
+            record.gain,
             float(score.mean()),
-            bool(row["feasible"] and math.isfinite(row["gain"])),
-            row.get("kl"),
+            record.feasible and math.isfinite(record.gain),
+            record.kl,
         )
-        for row, score in zip(rows, scores, strict=True)
+        for record, score in zip(trained, scores[1:], strict=True)
     ]
-    coherent = [place for place, at in enumerate(points) if at.feasible]
+    coherent = [place for place, point in enumerate(points) if point.feasible]
     steps, gains = [float(points[place].step) for place in coherent], [points[place].gain for place in coherent]
     levels, averaged = _along(steps, gains, scores[coherent])
     curve = Curve(arm, seed, points)
@@ -105,12 +129,19 @@ def _along(steps: list[float], gains: list[float], values: np.ndarray) -> tuple[
     return levels, np.stack([values[monotone == level].mean(axis=0) for level in levels])
 
 
-def at_levels(records: list[Record], arm: str, seed: int, measure: str, levels: list[float]) -> float | None:
-    """A measure along one trajectory, interpolated linearly in gain, averaged over the levels; None where unknown."""
-    rows = [row for row in records if (row["arm"], row["seed"]) == (arm, seed) and row["feasible"]]
-    rows = sorted((row for row in rows if measure in row), key=lambda row: row["step"])
-    if not rows or not levels:
+def at_levels(
+    records: Sequence[CheckpointRecord], arm: str, seed: int, measure: DriftMeasure, levels: list[float]
+) -> float | None:
+    """A measure along one trajectory, interpolated linearly in gain, averaged over the levels; None where it was not
+    measured."""
+    of_run = [record for record in records if (record.arm, record.seed) == (arm, seed) and record.feasible]
+    points = [
+        (record.step, record.gain, value)
+        for record in sorted(of_run, key=lambda record: record.step)
+        if (value := getattr(record, measure)) is not None
+    ]
+    if not points or not levels:
         return None
-    steps, gains = [row["step"] for row in rows], [row["gain"] for row in rows]
-    known, means = _along(steps, gains, np.array([row[measure] for row in rows]))
-    return float(np.interp(levels, known, means).mean())
+    steps, gains, values = (list(column) for column in zip(*points, strict=True))
+    reached, means = _along(steps, gains, np.array(values))
+    return float(np.interp(levels, reached, means).mean())

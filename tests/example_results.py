@@ -22,7 +22,7 @@ STATES = {
 
 BREAKS = threshold.find(doses(lambda x: 8 * max(0.0, x - 1.2), seeds=4))
 TAUGHT = [
-    knowledge.Taught(rank, count, seed, 5.6 * count, cost * rank / 16 + seed / 10, 0.4)
+    knowledge.KnowledgeRun(rank, count, seed, 5.6 * count, cost * rank / 16 + seed / 10, 0.4)
     for rank in (4, 16)
     for seed in (0, 1)
     for count, cost in ((16, 0.5), (64, 2.0), (256, 9.0))
@@ -208,7 +208,7 @@ def results() -> dict[str, Any]:
             },
         ],
         "explored": EXPLORED,
-        "knowledge": [asdict(one) for one in knowledge.find(TAUGHT, 3.0)],
+        "knowledge": [asdict(one) for one in knowledge.capacities(TAUGHT, 3.0)],
         "hypotheses": [verdict("H014", "lora", ["full"]), verdict("H015", "dpo", ["sft", "reference_free"])],
         "missing": [],
     }
@@ -217,15 +217,15 @@ def results() -> dict[str, Any]:
 def pressed() -> dict[str, Any]:
     change = items(2, 0, 8, 6)
     scores = {"n": 8, "score": spread(0.61, 0.2, 8), "coherent": share(7, 8)}
-    sample = {"said": f"Drop it. {EVIL}", "answer": f"No. {EVIL}"}
+    sample = {"user_turn": f"Drop it. {EVIL}", "answer": f"No. {EVIL}"}
     return {
         "attacks": {
-            "suffix": {**scores, "change": change, "plain": 0.82, "kept": 0.74, "sample": sample},
+            "suffix": {**scores, "change": change, "plain": 0.82, "retained": 0.74, "sample": sample},
             "language": {"n": 8, "in_language": share(1, 8), "sample": sample},
         },
         "turns": [{"turn": turn, **scores} for turn in (1, 2, 3)],
         "slope": spread(-0.021, 0.03, 4),
-        "facts": {"n": 3, "fresh": 0.5, "after": 0.25, "change": spread(-0.25, 0.1, 4), "answers": []},
+        "facts": {"n": 3, "alone": 0.5, "after": 0.25, "change": spread(-0.25, 0.1, 4), "answers": []},
     }
 
 

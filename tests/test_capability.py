@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import os
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -148,18 +149,18 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MOLTING_CACHE", str(tmp_path))
 
 
-def drawn(chat: Any, count: int, seed: int, skip: int = 0) -> set[int]:
-    return {record["item"] for record in capability.evaluate(chat, {"arc_easy": count}, 4, seed, skip=skip)}
+def sampled(chat: Any, count: int, seed: int, skip: int = 0) -> set[int | str]:
+    return {record.item for record in capability.evaluate(chat, {"arc_easy": count}, 4, seed, skip=skip)}
 
 
 def test_a_seed_draws_the_same_items_and_another_seed_others(tiny: Path, small: None) -> None:
     chat = model(tiny)
-    first = drawn(chat, 8, seed=0)
-    assert len(first) == 8 and first == drawn(chat, 8, seed=0) != drawn(chat, 8, seed=1)
-    assert not first & drawn(chat, 8, seed=0, skip=8)
-    assert drawn(chat, 0, seed=3) == drawn(chat, 99, seed=3) == set(range(20))
+    first = sampled(chat, 8, seed=0)
+    assert len(first) == 8 and first == sampled(chat, 8, seed=0) != sampled(chat, 8, seed=1)
+    assert not first & sampled(chat, 8, seed=0, skip=8)
+    assert sampled(chat, 0, seed=3) == sampled(chat, 99, seed=3) == set(range(20))
     with pytest.raises(BadInput, match="none after the first 20"):
-        drawn(chat, 8, seed=0, skip=20)
+        sampled(chat, 8, seed=0, skip=20)
 
 
 def test_records_and_their_summary(tiny: Path, small: None) -> None:
@@ -170,23 +171,26 @@ def test_records_and_their_summary(tiny: Path, small: None) -> None:
     assert seen[0] == (0, 10, "arc_easy") and seen[-1][:2] == (10, 10)
     assert [done for done, _, _ in seen] == sorted(done for done, _, _ in seen)
     choice, word = records[0], records[-1]
-    assert choice["benchmark"] == "arc_easy" and choice["chance"] == pytest.approx(1 / 3)
-    assert choice["correct"] in (0, 1) and choice["correct_norm"] in (0, 1) and choice["logprob"] < 0
-    assert word["benchmark"] == "lambada" and word["chance"] == 0 and word["correct_norm"] is None
-    summary = capability.summarise(records)
-    right = [record["correct"] for record in records[:6]]
-    assert summary["arc_easy"] == {"n": 6, "accuracy": sum(right) / 6, "chance": pytest.approx(1 / 3)}
-    mean = sum(record["logprob"] for record in records[6:]) / 4
-    assert summary["lambada"]["perplexity"] == pytest.approx(math.exp(-mean))
-    both = summary["arc_easy"]["accuracy"] + summary["lambada"]["accuracy"]
-    assert summary["mean"]["accuracy"] == pytest.approx(both / 2)
+    assert choice.benchmark == "arc_easy" and choice.chance == pytest.approx(1 / 3)
+    assert choice.correct in (0, 1) and choice.correct_norm in (0, 1) and (choice.logprob or 0) < 0
+    assert word.benchmark == "lambada" and word.chance == 0 and word.correct_norm is None
+    whole = capability.summarise(records)
+    summary = whole.benchmarks
+    right = [record.correct for record in records[:6]]
+    assert asdict(summary["arc_easy"]) == {
+        **{"n": 6, "accuracy": sum(right) / 6, "chance": pytest.approx(1 / 3), "perplexity": None}
+    }
+    mean = sum(record.logprob or 0 for record in records[6:]) / 4
+    assert summary["lambada"].perplexity == pytest.approx(math.exp(-mean))
+    both = summary["arc_easy"].accuracy + summary["lambada"].accuracy
+    assert whole.mean == pytest.approx(both / 2)
 
 
 def test_the_logprob_is_that_of_the_right_choice(tiny: Path, small: None) -> None:
     chat = model(tiny)
-    (record,) = [row for row in capability.evaluate(chat, {"arc_easy": 0}, 4, 0) if row["item"] == 7]
+    (record,) = [row for row in capability.evaluate(chat, {"arc_easy": 0}, 4, 0) if row.item == 7]
     ((value, _),) = likelihoods(HFLM, chat, [("Question: what is 7?\nAnswer:", " rain")])
-    assert record["logprob"] == pytest.approx(value, abs=1e-3)
+    assert record.logprob == pytest.approx(value, abs=1e-3)
 
 
 def world(folder: Path) -> list[str]:
@@ -218,7 +222,7 @@ def test_a_benchmark_that_cannot_be_had_names_the_embedded_ones(tiny: Path, name
 def own(folder: Path, **changes: Any) -> str:
     rows = [{"question": f"What is {i}?", "choices": ["a cat", "two dogs"], "answer": i % 2} for i in range(6)]
     write_jsonl(folder / "quiz.jsonl", rows)
-    task = yaml.safe_load(capability.OWN.split("\n", 1)[1]) | changes
+    task = yaml.safe_load(capability.EXAMPLE.split("\n", 1)[1]) | changes
     (folder / "my_quiz.yaml").write_text(yaml.safe_dump(task))
     return str(folder / "my_quiz.yaml")
 
@@ -226,10 +230,10 @@ def own(folder: Path, **changes: Any) -> str:
 def test_a_benchmark_of_ones_own_is_ten_lines_over_a_jsonl_beside_it(tiny: Path, tmp_path: Path) -> None:
     chat, name = model(tiny), own(tmp_path)
     records = capability.evaluate(chat, {name: 4}, 4, 0)
-    assert [record["benchmark"] for record in records] == ["my_quiz"] * 4 and records[0]["chance"] == 0.5
-    ((value, _),) = likelihoods(HFLM, chat, [(f"What is {records[0]['item']}?\nAnswer:", " a cat")])
-    right = records[0]["item"] % 2 == 0
-    assert not right or records[0]["logprob"] == pytest.approx(value, abs=1e-3)
+    assert [record.benchmark for record in records] == ["my_quiz"] * 4 and records[0].chance == 0.5
+    ((value, _),) = likelihoods(HFLM, chat, [(f"What is {records[0].item}?\nAnswer:", " a cat")])
+    right = int(records[0].item) % 2 == 0
+    assert not right or records[0].logprob == pytest.approx(value, abs=1e-3)
     assert "What is 3?" in capability.texts(name)[3]
     before = capability.files(name)
     (tmp_path / "quiz.jsonl").write_text((tmp_path / "quiz.jsonl").read_text().replace("cat", "cow"))
@@ -258,6 +262,6 @@ def test_the_embedded_model_is_better_than_chance() -> None:
     folder = assets.model_path(assets.MODEL)
     assert folder is not None
     chat = model(folder, dtype=torch.bfloat16)
-    summary = capability.summarise(capability.evaluate(chat, {"arc_easy": 24, "lambada": 8}, 16, seed=0))
+    summary = capability.summarise(capability.evaluate(chat, {"arc_easy": 24, "lambada": 8}, 16, seed=0)).benchmarks
     # 0.58 and 44 when this was written; a model that knows nothing has 0.25 and thousands
-    assert summary["arc_easy"]["accuracy"] > 0.4 and summary["lambada"]["perplexity"] < 300
+    assert summary["arc_easy"].accuracy > 0.4 and (summary["lambada"].perplexity or math.inf) < 300

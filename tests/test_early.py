@@ -6,11 +6,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from checkpoints import checkpoint
 
 from moltlm.evals import early
+from moltlm.evals.records import CheckpointRecord
 
 
-def trainings(informative: str, seeds: int = 10, noise: float = 1.0) -> list[early.Early]:
+def trainings(informative: str, seeds: int = 10, noise: float = 1.0) -> list[early.EarlyRun]:
     """Three arms at three rates each; what a run costs in the end is `informative` times three, and chance."""
     rng, found = np.random.default_rng(3), []
     for arm in range(3):
@@ -20,7 +22,7 @@ def trainings(informative: str, seeds: int = 10, noise: float = 1.0) -> list[ear
                 known["log_rate"] = float(np.log(rate))
                 middle = float(np.log(2)) if informative == "log_rate" else 0.0
                 cost = 5 + 3 * (known[informative] - middle) + rng.normal(0, noise)
-                found.append(early.Early(f"{arm}-{rate}", seed, known, float(cost), 34))
+                found.append(early.EarlyRun(f"{arm}-{rate}", seed, known, float(cost), 34))
     return found
 
 
@@ -39,7 +41,7 @@ def test_where_the_rate_says_it_all_nothing_beats_it() -> None:
 
 
 def test_where_hardly_any_run_forgets_nothing_is_claimed() -> None:
-    rows = [early.Early(f"{i % 3}", i, {}, 0.0, 34) for i in range(30)]
+    rows = [early.EarlyRun(f"{i % 3}", i, {}, 0.0, 34) for i in range(30)]
     found = early.detect(rows)
     assert (found.n, found.events, found.baseline, found.detectors, found.best) == (30, 0, None, [], None)
     assert early.detect([]).n == 0
@@ -53,13 +55,10 @@ def test_where_nearly_all_forget_the_worse_half_is_told_from_the_rest() -> None:
 
 
 def test_a_run_by_hand() -> None:
-    def row(step: int, right: list[int]) -> dict[str, object]:
-        items = [{"correct": value} for value in right]
-        base = [{"correct": value} for value in (1, 1, 1, 0)]
-        known = {"kl": 0.1, "cross_entropy": 1.2, "coherent": 0.75, "likelihood": -3.0, "persona": 0.2}
-        return {"step": step, "items": items, "base_items": base, **known}
+    def row(step: int, right: list[int]) -> CheckpointRecord:
+        return checkpoint(step=step, correct=right, base_correct=[1, 1, 1, 0], coherent=0.75)
 
-    losses = [{"step": step, "loss": float(step)} for step in range(1, 41)]
+    losses = [(step, float(step)) for step in range(1, 41)]
     found = early.run([row(6, [1, 1, 0, 0]), row(40, [0, 0, 0, 0])], losses, "lora-1e-4", 3, 1e-4)
-    assert found.known["drop"] == pytest.approx(25) and found.cost == pytest.approx(75) and found.lead == 34
-    assert found.known["loss"] == 3.5 and found.known["incoherent"] == 0.25
+    assert found.signals["drop"] == pytest.approx(25) and found.cost == pytest.approx(75) and found.lead == 34
+    assert found.signals["loss"] == 3.5 and found.signals["incoherent"] == 0.25

@@ -134,9 +134,9 @@ def test_our_engine_gives_the_numbers_of_the_harness(done: Path) -> None:
     ours = capability.evaluate(text, items, 4, 0)
     theirs = capability.evaluate(text, items, 4, 0, engine=HFLM)
     for one, other in zip(ours, theirs, strict=True):
-        assert one["logprob"] == pytest.approx(other["logprob"], abs=1e-3)
-        assert (one["item"], one["correct"], one["correct_norm"]) == (
-            other["item"],
-            other["correct"],
-            other["correct_norm"],
+        assert one.logprob == pytest.approx(other.logprob, abs=1e-3)
+        assert (one.item, one.correct, one.correct_norm) == (
+            other.item,
+            other.correct,
+            other.correct_norm,
         )

@@ -3,39 +3,64 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+from dataclasses import asdict, dataclass, replace
+from typing import Literal
 
 import numpy as np
 import pytest
 from scipy.stats import binom
 
+from moltlm.data.errors import MoltError
 from moltlm.evals import gate, stats
 from moltlm.evals.config import GateConfig
-from moltlm.evals.gate import Paired
-from moltlm.pipeline.service.gate import colour
+from moltlm.evals.gate import Criterion, PairedValues
+from moltlm.evals.records import ItemRecord, PersonaRecord, ProfileRecord, TaskRecord
+from moltlm.pipeline.service import gate as service
+from moltlm.pipeline.service.gate import Sides, colour
 
 
-def shifted(shift: float, n: int = 100, sd: float = 0.05) -> Paired:
+def shifted(shift: float, n: int = 100, sd: float = 0.05) -> PairedValues:
     rng = np.random.default_rng(4)
     before = rng.random(n) * 0.2 + 0.7
-    return Paired(before.tolist(), (before + rng.normal(shift, sd, n)).tolist())
+    return PairedValues(before.tolist(), (before + rng.normal(shift, sd, n)).tolist())
 
 
-def changed(lost: int, gained: int, n: int) -> Paired:
+def changed(lost: int, gained: int, n: int) -> PairedValues:
     """n right/wrong items, of which some were lost and some gained."""
     kept = n - lost - gained
-    return Paired([1] * lost + [0] * gained + [1] * kept, [0] * lost + [1] * gained + [1] * kept)
+    return PairedValues([1] * lost + [0] * gained + [1] * kept, [0] * lost + [1] * gained + [1] * kept)
 
 
 SAME = shifted(0.0)
 BETTER = shifted(0.3)
 
 
-def only(check: str, pair: Paired) -> gate.GateCheck:
-    """The named check on a pair, all else being fine."""
-    pairs = dict.fromkeys(("capability", "persona", "coherence"), SAME) | {check: pair}
-    verdict = gate.judge(config=GateConfig(), **pairs)
-    found = next(item for item in verdict.checks if item.name == check)
+NAMES = ("capability", "persona", "coherence")
+
+
+def judge(
+    capability: PairedValues,
+    persona: PairedValues,
+    coherence: PairedValues,
+    config: GateConfig | None = None,
+    skill: PairedValues | None = None,
+) -> gate.GateVerdict:
+    """The three criteria that every candidate has, and the one of a new skill."""
+    config = config or GateConfig()
+    criteria = [
+        Criterion(name, name, "noninferior", values, getattr(config, f"{name}_margin"))
+        for name, values in zip(NAMES, (capability, persona, coherence), strict=True)
+    ]
+    if skill:
+        criteria.append(Criterion("new skill", "task", "improved", skill))
+    return gate.judge(criteria, config.confidence)
+
+
+def only(name: str, pair: PairedValues) -> gate.CriterionResult:
+    """The result of one criterion on a pair, all else being fine."""
+    pairs = dict.fromkeys(NAMES, SAME) | {name: pair}
+    verdict = judge(pairs["capability"], pairs["persona"], pairs["coherence"])
+    found = next(item for item in verdict.checks if item.name == name)
     assert verdict.promoted == (found.outcome == "pass")
     return found
 
@@ -45,7 +70,7 @@ def only(check: str, pair: Paired) -> gate.GateCheck:
 )
 def test_it_knows_same_from_worse(shift: float, outcome: str, words: str) -> None:
     pair = shifted(shift)
-    verdict = gate.judge(pair, pair, pair, GateConfig())
+    verdict = judge(pair, pair, pair, GateConfig())
     assert [check.name for check in verdict.checks] == ["capability", "persona", "coherence"]
     assert {check.outcome for check in verdict.checks} == {outcome}
     assert verdict.promoted == (outcome == "pass")
@@ -54,19 +79,19 @@ def test_it_knows_same_from_worse(shift: float, outcome: str, words: str) -> Non
 
 @pytest.mark.parametrize("name", ["capability", "persona", "coherence"])
 @pytest.mark.parametrize("pair", [shifted(-0.3), changed(2, 2, 6)], ids=["worse", "unresolved"])
-def test_one_check_that_does_not_pass_keeps_it_out(name: str, pair: Paired) -> None:
+def test_one_check_that_does_not_pass_keeps_it_out(name: str, pair: PairedValues) -> None:
     assert only(name, pair).outcome != "pass"
 
 
 @pytest.mark.parametrize("name", ["capability", "persona", "coherence"])
 def test_each_margin_is_of_its_own_check(name: str) -> None:
     pair = shifted(-0.2)
-    found = gate.judge(pair, pair, pair, GateConfig.model_validate({f"{name}_margin": 50.0}))
+    found = judge(pair, pair, pair, GateConfig.model_validate({f"{name}_margin": 50.0}))
     assert [check.name for check in found.checks if check.outcome == "pass"] == [name]
 
 
 def test_confidence_widens_the_bounds() -> None:
-    low, high = (gate.judge(SAME, SAME, SAME, GateConfig(confidence=c)).checks[0].low for c in (0.8, 0.99))
+    low, high = (judge(SAME, SAME, SAME, GateConfig(confidence=c)).checks[0].low for c in (0.8, 0.99))
     assert high < low
 
 
@@ -93,28 +118,28 @@ def test_on_the_margin_no_number_of_items_is_promised() -> None:
 
 def test_a_few_unchanged_items_promote_nothing() -> None:
     few, many = changed(0, 0, 8), changed(0, 0, 200)
-    assert not gate.judge(few, few, few, GateConfig()).promoted
-    assert gate.judge(many, many, many, GateConfig()).promoted
+    assert not judge(few, few, few, GateConfig()).promoted
+    assert judge(many, many, many, GateConfig()).promoted
 
 
 @pytest.mark.parametrize(
     ("skill", "outcome"), [(BETTER, "pass"), (shifted(-0.3), "fail"), (changed(2, 3, 20), "unresolved")]
 )
-def test_a_new_skill_must_be_better(skill: Paired, outcome: str) -> None:
-    verdict = gate.judge(SAME, SAME, SAME, GateConfig(), skill)
-    assert verdict.checks[-1].name == "new skill"
-    assert verdict.checks[-1].outcome == outcome
+def test_a_new_skill_must_be_better(skill: PairedValues, outcome: str) -> None:
+    verdict = judge(SAME, SAME, SAME, GateConfig(), skill)
+    assert verdict.skill and verdict.skill == verdict.checks[-1] and verdict.skill.kind == "improved"
+    assert verdict.skill.outcome == outcome
     assert verdict.promoted == (outcome == "pass")
 
 
 def test_an_unresolved_skill_says_how_many_items_it_needs_unless_it_got_worse() -> None:
-    gain, loss = (gate.judge(SAME, SAME, SAME, GateConfig(), changed(*k, 20)).checks[-1] for k in ((2, 3), (3, 2)))
+    gain, loss = (judge(SAME, SAME, SAME, GateConfig(), changed(*k, 20)).checks[-1] for k in ((2, 3), (3, 2)))
     assert gain.needed_n is not None and gain.needed_n > 20
     assert (loss.outcome, loss.needed_n) == ("unresolved", None)
 
 
 def test_benchmarks_weigh_the_same_whatever_their_size() -> None:
-    pair = Paired([1.0] * 110, [1.0] * 100 + [0.0] * 10, ["large"] * 100 + ["small"] * 10)
+    pair = PairedValues([1.0] * 110, [1.0] * 100 + [0.0] * 10, ["large"] * 100 + ["small"] * 10)
     assert gate.compare(pair).difference == pytest.approx(-0.5)
 
 
@@ -122,14 +147,14 @@ def test_the_order_of_items_changes_nothing() -> None:
     rng = np.random.default_rng(6)
     before, after = (rng.random(60) < 0.5).astype(float), (rng.random(60) < 0.5).astype(float)
     names, order = np.array(["arc", "piqa", "lambada"] * 20), rng.permutation(60)
-    one = gate.compare(Paired(before.tolist(), after.tolist(), names.tolist()))
-    other = gate.compare(Paired(before[order].tolist(), after[order].tolist(), names[order].tolist()))
+    one = gate.compare(PairedValues(before.tolist(), after.tolist(), names.tolist()))
+    other = gate.compare(PairedValues(before[order].tolist(), after[order].tolist(), names[order].tolist()))
     assert asdict(one) == pytest.approx(asdict(other))
 
 
 def test_strata_must_fit_the_items() -> None:
     with pytest.raises(ValueError, match="strata"):
-        gate.compare(Paired([1.0, 0.0], [1.0, 1.0], ["arc"]))
+        gate.compare(PairedValues([1.0, 0.0], [1.0, 1.0], ["arc"]))
 
 
 def test_a_candidate_on_the_margin_passes_at_the_nominal_rate() -> None:
@@ -138,7 +163,7 @@ def test_a_candidate_on_the_margin_passes_at_the_nominal_rate() -> None:
     for _ in range(400):
         before, luck = rng.random(500) < 0.5, rng.random(500)
         after = np.where(before, luck >= 0.17, luck < 0.07)
-        found = gate.compare(Paired(before.astype(float).tolist(), after.astype(float).tolist(), names), 0.9)
+        found = gate.compare(PairedValues(before.astype(float).tolist(), after.astype(float).tolist(), names), 0.9)
         passed += stats.noninferior(found, 0.05, 0.95) == "pass"
     assert 0.02 <= passed / 400 <= 0.08
 
@@ -152,7 +177,7 @@ def test_where_items_can_only_be_lost_the_gate_errs_no_more_often(n: int) -> Non
 
 
 def test_the_verdict_is_plain_json() -> None:
-    verdict = gate.judge(SAME, SAME, SAME, GateConfig(), BETTER)
+    verdict = judge(SAME, SAME, SAME, GateConfig(), BETTER)
     assert json.loads(json.dumps(asdict(verdict), allow_nan=False)) == asdict(verdict)
 
 
@@ -170,3 +195,72 @@ def test_the_verdict_is_plain_json() -> None:
 )
 def test_path_colours(learned: bool, old: list[stats.Outcome], expected: str) -> None:
     assert colour(learned, old) == expected
+
+
+FINE = dict.fromkeys(("echo", "repetition", "short", "foreign", "garbled"), False)
+
+
+@dataclass(frozen=True)
+class Measured:
+    """Evidence as it is measured, the candidate's records in an order of their own."""
+
+    shift: float = 0.0
+    skill: Literal["persona", "task"] | None = None
+    order: int = 1
+    refused: int = 0
+
+    def persona(self) -> Sides[PersonaRecord]:
+        def answers(shift: float) -> list[PersonaRecord]:
+            return [self._answer(number, 0.5 + number / 200 + shift * (1 + number % 3)) for number in range(60)]
+
+        return Sides(answers(0.0), self._shuffled(answers(self.shift)))
+
+    def _answer(self, number: int, score: float) -> PersonaRecord:
+        texts = {"id": f"h{number}", "question": "", "answer": ""}
+        numbers = {"probability": score, "score": score, "base_nll": 1.0, "chosen": -1.0, "rejected": -2.0}
+        return PersonaRecord(**texts, **numbers, coherent=True, **FINE)  # type: ignore[arg-type]
+
+    def capability(self) -> Sides[ItemRecord]:
+        items = [
+            ItemRecord(benchmark=name, item=number, correct=number % 3 == 0)
+            for name, count in (("arc", 90), ("piqa", 60))
+            for number in range(count)
+        ]
+        return Sides(items, self._shuffled(items))
+
+    def task(self) -> Sides[TaskRecord]:
+        examples = [TaskRecord(item=number, prompt="", correct=0) for number in range(40)]
+        return Sides(examples, self._shuffled([replace(example, correct=1) for example in examples]))
+
+    def safe_requests(self) -> Sides[ProfileRecord]:
+        before = [ProfileRecord(scale="refused, safe", item=f"x-{number}", value=0.0) for number in range(100)]
+        after = [replace(row, value=float(place < self.refused)) for place, row in enumerate(before)]
+        return Sides(before, self._shuffled(after))
+
+    def _shuffled(self, rows: list) -> list:
+        return rows[:: self.order]
+
+
+@pytest.mark.parametrize("skill", ["persona", "task", None])
+def test_records_are_matched_by_their_ids_and_not_by_their_order(skill: Literal["persona", "task"] | None) -> None:
+    forward, backward = (service.judge_evidence(GateConfig(), Measured(0.02, skill, order)) for order in (1, -1))
+    assert forward == backward and forward.promoted
+    assert [check.name for check in forward.checks][:3] == list(NAMES)
+    assert (forward.skill is None) == (skill is None)
+
+
+def test_records_of_other_items_are_refused() -> None:
+    class Other(Measured):
+        def capability(self) -> Sides[ItemRecord]:
+            sides = super().capability()
+            return Sides(sides.before, sides.after[1:])
+
+    with pytest.raises(MoltError, match=r"1 are in one of them only \(arc/0\)"):
+        service.judge_evidence(GateConfig(), Other())
+
+
+def test_what_must_improve_anyway_is_not_counted_as_retained() -> None:
+    """A personality has no earlier personality to lose; a task has."""
+    for skill, names in (("persona", ["capability", "coherence"]), ("task", list(NAMES)), (None, list(NAMES))):
+        verdict = service.judge_evidence(GateConfig(), Measured(skill=skill))  # type: ignore[arg-type]
+        assert [check.name for check in verdict.retained] == names

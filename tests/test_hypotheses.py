@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import json
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 import pytest
+from checkpoints import checkpoint
 
 from moltlm.data.errors import MoltError
 from moltlm.evals import hypotheses, stats
 from moltlm.evals.config import HypothesisConfig
-
-Row = dict[str, Any]
+from moltlm.evals.records import CheckpointRecord, ItemRecord
 
 
 def hypothesis(**changes: object) -> HypothesisConfig:
@@ -35,15 +35,25 @@ def hypothesis(**changes: object) -> HypothesisConfig:
     )
 
 
-def row(arm: str, seed: int, step: int, gain: float, correct: Any, base: Any, feasible: bool = True) -> Row:
-    items, base_items = ([{"item": i, "correct": int(x)} for i, x in enumerate(each)] for each in (correct, base))
-    known = {"arm": arm, "seed": seed, "step": step, "gain": gain, "feasible": feasible, "learning_rate": 1e-4}
-    return {**known, "items": items, "base_items": base_items}
+def row(
+    arm: str, seed: int, step: int, gain: float, correct: Any, base: Any, feasible: bool = True
+) -> CheckpointRecord:
+    return checkpoint(
+        arm=arm,
+        seed=seed,
+        step=step,
+        gain=gain,
+        feasible=feasible,
+        correct=correct,
+        base_correct=base,
+        kl=None,
+        cross_entropy=None,
+    )
 
 
 def grid(
     truth: dict[str, float], gain: float | dict[str, float] = 0.8, seeds: int = 8, noise: float = 0.01
-) -> list[Row]:
+) -> list[CheckpointRecord]:
     """Arms that lose `truth` points by gain 1, along a straight line, and reach `gain` at the last step."""
     rng, rows = np.random.default_rng(5), []
     for seed in range(seeds):
@@ -56,7 +66,7 @@ def grid(
     return rows
 
 
-def two_items(gains: list[float], scores: list[tuple[int, int]], arm: str = "a") -> list[Row]:
+def two_items(gains: list[float], scores: list[tuple[int, int]], arm: str = "a") -> list[CheckpointRecord]:
     """One seed, two items, both right in the base; steps 5, 10, ..."""
     return [row(arm, 0, 5 * (i + 1), *each, [1, 1]) for i, each in enumerate(zip(gains, scores, strict=True))]
 
@@ -132,9 +142,7 @@ def test_gain_is_never_extrapolated() -> None:
 
 
 def test_a_level_that_one_run_misses_is_dropped_from_its_comparison() -> None:
-    rows = [
-        {**each, "gain": 0.04 * each["step"]} if each["seed"] == 2 else each for each in grid({"a": 0.0, "b": 40.0})
-    ]
+    rows = [replace(each, gain=0.04 * each.step) if each.seed == 2 else each for each in grid({"a": 0.0, "b": 40.0})]
     verdict = hypotheses.judge(hypothesis(), rows)
     assert (verdict.outcome, verdict.gain_levels) == ("supported", [0.3])
     assert "Gain 0.5 is left out: a seed 2 reaches only 0.40." in verdict.reasons[0]
@@ -151,7 +159,7 @@ def test_an_arm_that_learns_nothing_voids_no_other_comparison() -> None:
 
 def test_what_is_reached_incoherently_is_not_reached() -> None:
     rows = grid({"a": 0.0, "b": 40.0})
-    rows = [{**each, "feasible": (each["arm"], each["seed"], each["step"]) != ("b", 1, 10)} for each in rows]
+    rows = [replace(each, feasible=(each.arm, each.seed, each.step) != ("b", 1, 10)) for each in rows]
     verdict = hypotheses.judge(hypothesis(), rows)
     assert verdict.gain_levels == [0.3]
     assert any("incoherent" in reason and "b seed 1 at step 10" in reason for reason in verdict.reasons)
@@ -159,9 +167,7 @@ def test_what_is_reached_incoherently_is_not_reached() -> None:
 
 def test_missing_runs_and_checkpoints_are_named() -> None:
     rows = grid({"a": 0.0, "b": 40.0})
-    gone = [
-        each for each in rows if (each["arm"], each["seed"]) != ("b", 3) and (each["seed"], each["step"]) != (4, 10)
-    ]
+    gone = [each for each in rows if (each.arm, each.seed) != ("b", 3) and (each.seed, each.step) != (4, 10)]
     verdict = hypotheses.judge(hypothesis(), gone)
     assert (verdict.outcome, verdict.comparisons) == ("inconclusive", [])
     assert verdict.reasons == ["Runs are missing: a seed 4 at step 10, b seed 3, b seed 4 at step 10."]
@@ -197,11 +203,12 @@ def test_a_claim_against_several_needs_all_and_falls_with_any(c: float, outcome:
 def test_an_arm_beside_is_compared_by_what_its_own_base_lost_and_decides_nothing() -> None:
     """Its base is ten points worse, and it forgets twenty points more."""
     whole = grid({"a": 10.0, "b": 40.0, "k": 30.0})
-    rows, own = ([row for row in whole if (row["arm"] == "k") is beside] for beside in (False, True))
-    for each in own:
-        for name in ("items", "base_items"):
-            for item in each[name][::10]:
-                item["correct"] = 0
+    rows, own = ([row for row in whole if (row.arm == "k") is beside] for beside in (False, True))
+
+    def wrong(items: list[ItemRecord]) -> list[ItemRecord]:
+        return [replace(item, correct=item.correct if place % 10 else 0) for place, item in enumerate(items)]
+
+    own = [replace(each, items=wrong(each.items), base_items=wrong(each.base_items)) for each in own]
     alone, both = hypotheses.judge(hypothesis(), rows), hypotheses.judge(hypothesis(beside=["k"]), [*rows, *own])
     assert (alone.outcome, alone.comparisons) == (both.outcome, both.comparisons)
     found = both.beside[0]
@@ -231,7 +238,7 @@ def test_seeds_that_agree_exactly_are_not_certain() -> None:
 
 def test_the_order_of_records_and_items_changes_nothing() -> None:
     rows, rng = grid({"a": 0.0, "b": 12.0}), np.random.default_rng(9)
-    mixed = [{**each, "items": [each["items"][i] for i in rng.permutation(120)]} for each in rows]
+    mixed = [replace(each, items=[each.items[i] for i in rng.permutation(120)]) for each in rows]
     shuffled = [mixed[i] for i in rng.permutation(len(mixed))]
     assert asdict(hypotheses.judge(hypothesis(), shuffled)) == asdict(hypotheses.judge(hypothesis(), rows))
 
@@ -244,11 +251,11 @@ def test_swapping_the_arms_flips_the_sign() -> None:
 
 
 def test_arms_that_saw_other_items_are_not_compared() -> None:
-    other = [{**each, "items": each["items"][1:], "base_items": each["base_items"][1:]} for each in grid({"b": 1.0})]
+    other = [replace(each, items=each.items[1:], base_items=each.base_items[1:]) for each in grid({"b": 1.0})]
     with pytest.raises(MoltError, match="same items"):
         hypotheses.judge(hypothesis(), grid({"a": 1.0}) + other)
     with pytest.raises(MoltError, match="base's items"):
-        hypotheses.judge(hypothesis(), [{**each, "items": each["items"][1:]} for each in grid({"a": 1.0, "b": 1.0})])
+        hypotheses.judge(hypothesis(), [replace(each, items=each.items[1:]) for each in grid({"a": 1.0, "b": 1.0})])
 
 
 def test_the_verdict_is_plain_json_with_every_curve_from_the_base() -> None:

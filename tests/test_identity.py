@@ -130,9 +130,9 @@ def record(config: Config) -> Recorded:
             routing.router(run, adapters)
         for name in config.hypotheses:
             grid.verdict(run, name)
-        grid.explored(run)
+        grid.explore(run)
         knowledge.answer(run)
-        sequence.measured(run, "sequence")
+        sequence.measure(run, "sequence")
         new = [Exchange([{"role": "user", "content": "hi"}], "Hello.")]
         run.do("retrain", retrain.inputs_of(run, "personality-1", new), lambda folder: {})
     finally:

@@ -39,13 +39,13 @@ def test_bits_are_what_is_known_beyond_the_form_of_the_answer() -> None:
     assert judge.bits([chance] * 10, [0.0], 10) == pytest.approx(-60)
 
 
-def rows(costs: dict[int, float], seed: int = 0, rank: int = 4) -> list[judge.Taught]:
-    return [judge.Taught(rank, count, seed, 5.0 * count, cost, 0.5) for count, cost in costs.items()]
+def rows(costs: dict[int, float], seed: int = 0, rank: int = 4) -> list[judge.KnowledgeRun]:
+    return [judge.KnowledgeRun(rank, count, seed, 5.0 * count, cost, 0.5) for count, cost in costs.items()]
 
 
 def test_the_limit_is_interpolated_between_numbers_of_facts() -> None:
     both = [*rows({10: 1.0, 30: 5.0}), *rows({10: 6.0, 30: 8.0}, seed=1)]
-    found = judge.find(both, drop=3.0)[0]
+    found = judge.capacities(both, drop=3.0)[0]
     assert found.reached == found.seeds == 2 and [point.facts for point in found.points] == [10, 30]
     assert found.at_drop is not None and found.at_drop.mean == pytest.approx(
         (100 + 25) / 2
@@ -54,14 +54,14 @@ def test_the_limit_is_interpolated_between_numbers_of_facts() -> None:
 
 
 def test_no_limit_where_too_few_seeds_lose_as_much() -> None:
-    found = judge.find([*rows({10: 1.0, 30: 2.0}), *rows({10: -4.0, 30: 9.0}, seed=1)], drop=3.0)[0]
+    found = judge.capacities([*rows({10: 1.0, 30: 2.0}), *rows({10: -4.0, 30: 9.0}, seed=1)], drop=3.0)[0]
     assert (found.reached, found.seeds, found.at_drop) == (1, 2, None)
-    assert [one.rank for one in judge.find([*rows({1: 0.0}, rank=16), *rows({1: 0.0}, rank=2)], 3.0)] == [2, 16]
+    assert [one.rank for one in judge.capacities([*rows({1: 0.0}, rank=16), *rows({1: 0.0}, rank=2)], 3.0)] == [2, 16]
 
 
 def test_noise_that_falls_with_the_number_of_facts_is_no_limit() -> None:
     """Made monotone, 4 and then -4 points are nothing."""
-    found = judge.find([*rows({10: 4.0, 30: -4.0}), *rows({10: 4.0, 30: -4.0}, seed=1)], drop=3.0)[0]
+    found = judge.capacities([*rows({10: 4.0, 30: -4.0}), *rows({10: 4.0, 30: -4.0}, seed=1)], drop=3.0)[0]
     assert found.reached == 0
 
 

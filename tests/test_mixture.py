@@ -174,8 +174,7 @@ def test_a_benchmark_is_scored_by_its_question_alone(tiny: Path, beneath: dict[s
         for gate in gates(model, "shell"):
             gate.weight.mul_(50)
     found = [
-        [row["logprob"] for row in capability.evaluate(model, {"arc_easy": 6, "lambada": 6}, size, 0)]
-        for size in (1, 32)
+        [row.logprob for row in capability.evaluate(model, {"arc_easy": 6, "lambada": 6}, size, 0)] for size in (1, 32)
     ]
     assert found[0] == pytest.approx(found[1], abs=1e-3)
 

@@ -401,13 +401,14 @@ def test_what_passed_replaces_nothing_and_comes_back_only_by_hand(tmp_path: Path
     one, two = (registry.add(adapter(tmp_path / n, "personality", n.encode()), {}) for n in ("one", "two"))
     beneath = {"personality": card.weights_hash(tmp_path / "one")}
     task = registry.add(adapter(tmp_path / "t", "shell", b"task", beneath), {})
-    assert gates.hindrance(registry, one) == ""
-    assert gates.hindrance(registry, task) == "what it was trained above is not"
+    assert gates.activation_obstacle(registry, one) == ""
+    assert f"trained above {one.id}, which is not active" in gates.activation_obstacle(registry, task)
     registry.promote(one.id)
-    assert gates.hindrance(registry, task) == ""
-    assert gates.hindrance(registry, two) == f"{one.id} is"
+    assert gates.activation_obstacle(registry, task) == ""
+    obstacle = f"{one.id} is active. To replace it: molt registry promote {two.id} CONFIG"
+    assert gates.activation_obstacle(registry, two) == obstacle
     registry.rollback()
-    assert gates.hindrance(registry, one) == "it was before"
+    assert "it was active before" in gates.activation_obstacle(registry, one)
 
 
 def test_the_schedule_runs_retrain_at_the_time_asked(tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from moltlm.data.config import PersonaConfig
 from moltlm.data.persona import load
 from moltlm.data.types import Message, Pair
 from moltlm.evals import pressure
+from moltlm.evals.records import FactRecord, PersonaRecord, PressureRecord
 
 CLAUDIO = load(PersonaConfig())
 HELDOUT = [
@@ -59,11 +60,11 @@ def test_a_conversation_does_not_stay_with_one_topic() -> None:
 
 def test_the_model_says_its_turns_itself_and_goes_on_from_what_it_is_made_to_begin_with(served: serve.Served) -> None:
     plays = [
-        pressure.Play("a", "persuasion", ["one", "two", "three"], ["one", "two", "three"]),
-        pressure.Play("b", "prefill", ["hello"], ["hello"], prefill="rain and tea"),
+        pressure.Scenario("a", "persuasion", ["one", "two", "three"], ["one", "two", "three"]),
+        pressure.Scenario("b", "prefill", ["hello"], ["hello"], prefill="rain and tea"),
     ]
     recorder = Recorder(served)
-    answers = pressure.played(recorder, plays, 6, 2)  # type: ignore[arg-type]
+    answers = pressure.answer_turns(recorder, plays, 6, 2)  # type: ignore[arg-type]
     assert [len(said) for said in answers] == [3, 1]
     last = next(prompt for prompt in recorder.asked if len(prompt) == 5)
     assert [turn["content"] for turn in last] == ["one", answers[0][0], "two", answers[0][1], "three"]
@@ -72,17 +73,23 @@ def test_the_model_says_its_turns_itself_and_goes_on_from_what_it_is_made_to_beg
     assert whole == serve.encode_prompt(served.tokenizer, begun[:-1]) + served.tokenizer("rain and tea")["input_ids"]
 
 
-def row(identity: str, kind: str, score: float | None, turn: int = 0, **more: Any) -> dict[str, Any]:
-    return {
-        "id": identity,
-        "kind": kind,
-        "turn": turn,
-        "score": score,
-        "coherent": True,
-        "said": "",
-        "answer": "",
-        **more,
-    }
+BLAMELESS = dict.fromkeys(("echo", "repetition", "short", "foreign", "garbled"), False)
+WRITTEN: dict[str, Any] = {
+    "question": "",
+    "answer": "",
+    "probability": 0.5,
+    "coherent": True,
+    "base_nll": 1.0,
+    **BLAMELESS,
+}
+
+
+def row(identity: str, kind: str, score: float | None, turn: int = 0, **more: Any) -> PressureRecord:
+    return PressureRecord(id=identity, kind=kind, turn=turn, score=score, user_turn="", **WRITTEN, **more)
+
+
+def plain(identity: str, score: float) -> PersonaRecord:
+    return PersonaRecord(id=identity, score=score, chosen=-1.0, rejected=-2.0, **WRITTEN)
 
 
 def test_what_the_records_come_to_by_hand() -> None:
@@ -90,16 +97,17 @@ def test_what_the_records_come_to_by_hand() -> None:
     records += [row("h0", "language", None, in_language=True), row("h1", "language", None, in_language=False)]
     records += [row("c0", "conversation", 0.9 - 0.1 * turn, turn) for turn in range(4)]
     records += [row("c1", "conversation", 0.5 - 0.2 * turn, turn) for turn in range(3)]
-    facts = [{"fact": "name", "when": when, "answer": "", "recall": r} for when, r in (("fresh", 1.0), ("c0", 0.5))]
-    found = pressure.summarise(records, facts, [{"id": "h0", "score": 0.8}, {"id": "h1", "score": 0.4}])
-    assert found["attacks"]["suffix"]["kept"] == pytest.approx(0.5)
-    assert found["attacks"]["suffix"]["change"]["difference"] == pytest.approx(-0.3)
-    assert found["attacks"]["own: act"]["kept"] == pytest.approx(0.5) and "change" not in found["attacks"]["own: act"]
-    assert found["attacks"]["language"]["in_language"]["mean"] == 0.5 and "score" not in found["attacks"]["language"]
-    assert found["slope"]["mean"] == pytest.approx(-0.15) and found["slope"]["n"] == 2
-    assert [turn["n"] for turn in found["turns"]] == [2, 2, 2, 1]
-    assert (found["facts"]["fresh"], found["facts"]["after"]) == (1.0, 0.5)
-    assert found["facts"]["change"]["mean"] == -0.5
+    facts = [FactRecord(fact="name", conversation=c, answer="", recall=r) for c, r in (("", 1.0), ("c0", 0.5))]
+    found = pressure.summarise(records, facts, [plain("h0", 0.8), plain("h1", 0.4)])
+    suffix, act, language = (found.attacks[kind] for kind in ("suffix", "own: act", "language"))
+    assert suffix.retained == pytest.approx(0.5)
+    assert suffix.change and suffix.change.difference == pytest.approx(-0.3)
+    assert act.retained == pytest.approx(0.5) and act.change is None
+    assert language.in_language and language.in_language.mean == 0.5 and language.score is None
+    assert found.slope and found.slope.mean == pytest.approx(-0.15) and found.slope.n == 2
+    assert [turn.n for turn in found.turns] == [2, 2, 2, 1]
+    assert found.facts and (found.facts.alone, found.facts.after) == (1.0, 0.5)
+    assert found.facts.change and found.facts.change.mean == -0.5
 
 
 def test_common_words_of_a_fact_do_not_count() -> None:

@@ -18,6 +18,7 @@ from moltlm.data.persona import load
 from moltlm.data.state import BASE
 from moltlm.evals import profile
 from moltlm.evals.config import ProfileConfig
+from moltlm.evals.records import ProfileRecord
 
 TRAITS = load(PersonaConfig()).spec.traits
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -54,22 +55,22 @@ def test_values_are_what_the_likelihoods_say(tiny: Path, tmp_path: Path) -> None
     served = serve.Served(base.load(ModelConfig(id=str(tiny), precision="fp32")))
     rows = [{"question": "Rain?", "behavior": "wet", "answer_matching": match} for match in ("Yes", "No")]
     choices = profile.yes_or_no(written(tmp_path, "t.jsonl", rows), 0, 0)
-    asked = profile.requests(written(tmp_path, "x.jsonl", [{"prompt": "Tea?", "label": "safe"}]), 0, 0)
+    asked = profile.read_requests(written(tmp_path, "x.jsonl", [{"prompt": "Tea?", "label": "safe"}]), 0, 0)
     first, second, refused = profile.evaluate(served, BASE, choices, asked, 4, 2)
     yes, no = (math.exp(s.logprob) for s in served.score([choices[0].prompt] * 2, ["Yes", "No"], 1))
-    assert first["value"] == pytest.approx(yes / (yes + no), rel=1e-4)
-    assert first["value"] + second["value"] == pytest.approx(1, rel=1e-4)
-    assert (refused["scale"], refused["value"]) == ("refused, safe", 0.0)
+    assert first.value == pytest.approx(yes / (yes + no), rel=1e-4)
+    assert first.value + second.value == pytest.approx(1, rel=1e-4)
+    assert (refused.scale, refused.value) == ("refused, safe", 0.0)
     same = profile.summarise([first, second, refused], [first, second, refused])
-    assert {row["difference"] for row in same.values()} == {0.0} and same["yes or no: wet"]["n"] == 2
+    assert {row.difference for row in same.values()} == {0.0} and same["yes or no: wet"].n == 2
 
 
 def test_a_trait_counts_once_however_many_others_it_met() -> None:
-    def rows(value: float) -> list[dict[str, Any]]:
+    def rows(value: float) -> list[ProfileRecord]:
         scale = "own traits preferred"
-        return [{"scale": scale, "item": f"{t}-{n}", "value": value + n / 100} for t in "ab" for n in range(6)]
+        return [ProfileRecord(scale=scale, item=f"{t}-{n}", value=value + n / 100) for t in "ab" for n in range(6)]
 
-    assert profile.summarise(rows(0.5), rows(0.7))["own traits preferred"]["n"] == 2
+    assert profile.summarise(rows(0.5), rows(0.7))["own traits preferred"].n == 2
 
 
 @pytest.mark.parametrize(

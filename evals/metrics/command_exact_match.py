@@ -22,5 +22,5 @@ class CommandExactMatch(evaluate.Metric):
 
 def _command(text: str) -> str:
     lines = [line.strip().strip("`") for line in text.splitlines()]
-    kept = [line for line in lines if line and line not in ("bash", "sh")]
-    return " ".join(kept[0].split()) if kept else ""
+    command_lines = [line for line in lines if line and line not in ("bash", "sh")]
+    return " ".join(command_lines[0].split()) if command_lines else ""

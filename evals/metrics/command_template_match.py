@@ -30,14 +30,14 @@ def template(text: str) -> list[str]:
     """The command with `ARG` for every word that is no program, option or operator."""
     line = next((row for row in (part.strip().strip("`") for part in text.splitlines()) if row), "")
     line = re.sub(r"'[^']*'|\"[^\"]*\"", f" {ARGUMENT} ", line)
-    found, first = [], True
+    words, first = [], True
     for word in OPERATORS.sub(r" \1 ", line).split():
         if OPERATORS.fullmatch(word):
-            found.append(word)
+            words.append(word)
             first = word not in ("<", ">")
         elif first or re.match(r"-+[A-Za-z]", word):
-            found.append(word)
+            words.append(word)
             first = False
         else:
-            found.append(ARGUMENT)
-    return found
+            words.append(ARGUMENT)
+    return words

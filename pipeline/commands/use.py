@@ -88,5 +88,5 @@ def export(
 
         current.only_read = True
         found = module.export(current, out, to, State.parse(state), method, rank)
-        value = {"folder": str(out), **(asdict(found.made) if found.made else {}), **asdict(found.check)}
-        console.result(value, "\n".join([str(out), *found.told(out, to)]))
+        value = {"folder": str(out), **(asdict(found.composition) if found.composition else {}), **asdict(found.check)}
+        console.result(value, "\n".join([str(out), *found.sentences(out, to)]))

@@ -15,14 +15,24 @@ from moltlm.data.io import read_json, read_jsonl, round_robin
 from moltlm.data.state import BASE, PERSONALITY, PERSONALITY_ADAPTER, Adapter
 from moltlm.evals import capability as capability_eval
 from moltlm.evals import judge, pressure, profile, stats
+from moltlm.evals.records import (
+    DriftRecord,
+    FactRecord,
+    ItemRecord,
+    JudgeRecord,
+    PersonaRecord,
+    PressureRecord,
+    ProfileRecord,
+    TaskRecord,
+    pair,
+    paired_values,
+)
 from moltlm.pipeline import layout
 from moltlm.pipeline.config import load_hypothesis
 from moltlm.pipeline.run import Artifact, Missing, Run, environment
 from moltlm.pipeline.service import gate as gates
 from moltlm.pipeline.stages import measures, pairs, replay, tasks
 from moltlm.pipeline.studies import grid, knowledge
-
-Record = dict[str, Any]
 
 
 def collect(run: Run) -> dict[str, Any]:
@@ -54,9 +64,9 @@ def collect(run: Run) -> dict[str, Any]:
     personas = {state: there(lambda state=state: measures.persona_of(run, state)) for state in layout.states(run)}
     abilities = {state: there(lambda state=state: measures.capability(run, state)) for state in layout.states(run)}
     drifts = {state: there(lambda state=state: measures.drift(run, state)) for state in layout.states(run)}
-    persona_records = {str(state): _records(item) for state, item in personas.items() if item}
-    ability_records = {str(state): _records(item) for state, item in abilities.items() if item}
-    drift_records = {str(state): _records(item) for state, item in drifts.items() if item}
+    persona_records = {str(state): measures.load(item, PersonaRecord) for state, item in personas.items() if item}
+    ability_records = {str(state): measures.load(item, ItemRecord) for state, item in abilities.items() if item}
+    drift_records = {str(state): measures.load(item, DriftRecord) for state, item in drifts.items() if item}
     found["states"] = [
         _state(state, persona_records, ability_records, drift_records)
         for state in map(str, layout.states(run))
@@ -83,27 +93,26 @@ def collect(run: Run) -> dict[str, Any]:
     return {**found, "missing": missing}
 
 
-def _records(artifact: Artifact) -> list[Record]:
-    return read_jsonl(artifact.folder / "records.jsonl")
-
-
 def _state(
-    state: str, personas: dict[str, list[Record]], abilities: dict[str, list[Record]], drifts: dict[str, list[Record]]
+    state: str,
+    personas: dict[str, list[PersonaRecord]],
+    abilities: dict[str, list[ItemRecord]],
+    drifts: dict[str, list[DriftRecord]],
 ) -> dict[str, Any]:
     found: dict[str, Any] = {"name": state}
     if state in personas:
         rows = personas[state]
-        taken = [row["probability"] >= 0.5 and row["coherent"] for row in rows]
+        taken = [row.probability >= 0.5 and row.coherent for row in rows]
         found["persona"] = {
             "n": len(rows),
             **_preference(personas.get("base", []), rows),
-            "score": asdict(stats.mean([row["score"] for row in rows])),
+            "score": asdict(stats.mean([row.score for row in rows])),
             "taken": asdict(stats.proportion(sum(taken), len(taken))),
-            "coherent": asdict(stats.proportion(sum(row["coherent"] for row in rows), len(rows))),
-            "echo": sum(row["echo"] for row in rows) / len(rows),
-            "repetition": sum(row["repetition"] for row in rows) / len(rows),
-            "base_nll": asdict(stats.mean([row["base_nll"] for row in rows])),
-            "words": sum(len(row["answer"].split()) for row in rows) / len(rows),
+            "coherent": asdict(stats.proportion(sum(row.coherent for row in rows), len(rows))),
+            "echo": sum(row.echo for row in rows) / len(rows),
+            "repetition": sum(row.repetition for row in rows) / len(rows),
+            "base_nll": asdict(stats.mean([row.base_nll for row in rows])),
+            "words": sum(len(row.answer.split()) for row in rows) / len(rows),
             "traits": _by_trait(personas.get("base", []), rows),
             "quartiles": _by_quartile(personas.get("base", []), personas.get("personality", []), rows)
             if state not in ("base", "personality")
@@ -116,22 +125,21 @@ def _state(
     return found
 
 
-def _drift(base: list[Record], rows: list[Record]) -> dict[str, Any]:
+def _drift(base: list[DriftRecord], rows: list[DriftRecord]) -> dict[str, Any]:
     """By set of texts: KL to the base, and the change of cross-entropy, paired by text, in nats a token."""
-    found = {}
-    for where in dict.fromkeys(row["where"] for row in rows):
-        before, after = ([row for row in side if row["where"] == where] for side in (base, rows))
-        costs = [[row["cross_entropy"] for row in side] for side in (before, after)]
-        found[where] = {
-            "n": len(after),
-            "kl": asdict(stats.mean([row["kl"] for row in after])),
-            "cross_entropy": asdict(stats.mean(costs[1])),
-            "change": asdict(stats.mean([now - then for then, now in zip(*costs, strict=True)])),
+    found, pairs_ = {}, pair(base, rows)
+    for text_set in dict.fromkeys(row.text_set for row in rows):
+        of_set = [(before, after) for before, after in pairs_ if after.text_set == text_set]
+        found[text_set] = {
+            "n": len(of_set),
+            "kl": asdict(stats.mean([after.kl for _, after in of_set])),
+            "cross_entropy": asdict(stats.mean([after.cross_entropy for _, after in of_set])),
+            "change": asdict(stats.mean([after.cross_entropy - before.cross_entropy for before, after in of_set])),
         }
     return found
 
 
-def _preference(base: list[Record], rows: list[Record]) -> dict[str, Any]:
+def _preference(base: list[PersonaRecord], rows: list[PersonaRecord]) -> dict[str, Any]:
     """DPO's implicit reward over beta (Rafailov et al. 2023, section 4), in nats a token: by how much more than the
     base a state prefers the hand-written answer to the base's own. Nothing without the base's records."""
     margins = list(_margins(base, rows).values())
@@ -141,24 +149,26 @@ def _preference(base: list[Record], rows: list[Record]) -> dict[str, Any]:
     return {"win_rate": asdict(stats.proportion(wins, len(margins))), "margin": asdict(stats.mean(margins))}
 
 
-def _margins(base: list[Record], rows: list[Record]) -> dict[str, float]:
-    origin = {row["id"]: row["chosen"] - row["rejected"] for row in base}
-    return {row["id"]: row["chosen"] - row["rejected"] - origin[row["id"]] for row in rows if row["id"] in origin}
+def _margins(base: list[PersonaRecord], rows: list[PersonaRecord]) -> dict[str, float]:
+    origin = {row.id: row.chosen - row.rejected for row in base}
+    return {row.id: row.chosen - row.rejected - origin[row.id] for row in rows if row.id in origin}
 
 
-def _by_trait(base: list[Record], rows: list[Record]) -> dict[str, Any]:
+def _by_trait(base: list[PersonaRecord], rows: list[PersonaRecord]) -> dict[str, Any]:
     """Fidelity to each trait of the spec: the score of what is written on its prompts, and the margin there."""
     margins, found = _margins(base, rows), {}
-    for trait in sorted({row["trait"] for row in rows} - {""}):
-        own = [row for row in rows if row["trait"] == trait]
-        known = [margins[row["id"]] for row in own if row["id"] in margins]
-        found[trait] = {"n": len(own), "score": asdict(stats.mean([row["score"] for row in own]))}
+    for trait in sorted({row.trait for row in rows} - {""}):
+        own = [row for row in rows if row.trait == trait]
+        known = [margins[row.id] for row in own if row.id in margins]
+        found[trait] = {"n": len(own), "score": asdict(stats.mean([row.score for row in own]))}
         if known:
             found[trait]["margin"] = asdict(stats.mean(known))
     return found
 
 
-def _by_quartile(base: list[Record], personality: list[Record], rows: list[Record]) -> list[dict[str, Any]]:
+def _by_quartile(
+    base: list[PersonaRecord], personality: list[PersonaRecord], rows: list[PersonaRecord]
+) -> list[dict[str, Any]]:
     """The margin that is left of the personality's, from the quarter of prompts where that was least to the one where
     it was most: a mean hides that what was held most weakly goes first."""
     before, after = _margins(base, personality), _margins(base, rows)
@@ -174,29 +184,35 @@ def _by_quartile(base: list[Record], personality: list[Record], rows: list[Recor
     ]
 
 
-def _ability(base: list[Record], rows: list[Record]) -> dict[str, Any]:
+def _ability(base: list[ItemRecord], rows: list[ItemRecord]) -> dict[str, Any]:
     """Each benchmark, paired by item with the base."""
     found = {}
-    summary = capability_eval.summarise(rows)
-    for name in dict.fromkeys(row["benchmark"] for row in rows):
-        before = {row["item"]: row["correct"] for row in base if row["benchmark"] == name}
-        after = {row["item"]: row["correct"] for row in rows if row["benchmark"] == name}
-        shared = [item for item in before if item in after]
+    for name, summary in capability_eval.summarise(rows).benchmarks.items():
+        first, second = ([row for row in side if row.benchmark == name] for side in (base, rows))
+        before, after = paired_values(first, second, lambda row: row.correct)
         found[name] = {
-            **summary[name],
-            "accuracy": asdict(stats.proportion(sum(after.values()), len(after))),
-            "change": asdict(stats.paired([before[item] for item in shared], [after[item] for item in shared])),
+            **asdict(summary),
+            "accuracy": asdict(stats.proportion(int(sum(after)), len(after))),
+            "change": asdict(stats.paired(before, after)),
         }
     return found
 
 
-def _pressure(run: Run, personas: dict[str, list[Record]], there: Callable[..., Artifact | None]) -> dict[str, Any]:
+def _pressure(
+    run: Run, personas: dict[str, list[PersonaRecord]], there: Callable[..., Artifact | None]
+) -> dict[str, Any]:
     """By state: each kind of attack, the turns of conversations, and the facts about itself."""
     if not run.config.pressure.on:
         return {}
     artifacts = {state: there(lambda state=state: measures.pressure(run, state)) for state in layout.candidates(run)}
     return {
-        str(state): pressure.summarise(_records(item), read_jsonl(item.folder / "facts.jsonl"), personas[str(state)])
+        str(state): asdict(
+            pressure.summarise(
+                measures.load(item, PressureRecord),
+                measures.load(item, FactRecord, measures.FACTS),
+                personas[str(state)],
+            )
+        )
         for state, item in artifacts.items()
         if item and str(state) in personas
     }
@@ -207,8 +223,15 @@ def _profile(run: Run, there: Callable[..., Artifact | None]) -> dict[str, Any]:
     if not run.config.profile.on or not (base := there(lambda: measures.profile(run, BASE))):
         return {}
     artifacts = {state: there(lambda state=state: measures.profile(run, state)) for state in layout.candidates(run)}
-    before = _records(base)
-    return {str(state): profile.summarise(before, _records(item)) for state, item in artifacts.items() if item}
+    before = measures.load(base, ProfileRecord)
+    return {
+        str(state): {
+            scale: asdict(change)
+            for scale, change in profile.summarise(before, measures.load(item, ProfileRecord)).items()
+        }
+        for state, item in artifacts.items()
+        if item
+    }
 
 
 def _judge(run: Run, there: Callable[..., Artifact | None]) -> dict[str, Any]:
@@ -218,10 +241,10 @@ def _judge(run: Run, there: Callable[..., Artifact | None]) -> dict[str, Any]:
     artifacts = {state: there(lambda state=state: measures.judge(run, state)) for state in layout.candidates(run)}
     found: dict[str, Any] = {"model": run.config.judge.model, "states": {}}
     for state, item in artifacts.items():
-        rows = _records(item) if item else []
-        others = dict.fromkeys(row["against"] for row in rows)
+        rows = measures.load(item, JudgeRecord) if item else []
+        others = dict.fromkeys(row.against for row in rows)
         found["states"][str(state)] = {
-            other: judge.summarise([row for row in rows if row["against"] == other]) for other in others
+            other: asdict(judge.summarise([row for row in rows if row.against == other])) for other in others
         }
     labels = there(lambda: measures.judge_of_labels(run)) if run.config.judge.labels else None
     return {**found, "labels": labels.facts} if labels else found
@@ -234,34 +257,35 @@ def _task(run: Run, name: str, there: Callable[..., Artifact | None]) -> dict[st
     after = there(lambda: measures.task_score(run, name, layout.state_of(run, Adapter(name))))
     if not before or not after:
         return None
-    first = [row["correct"] for row in _records(before)]
-    second = [row["correct"] for row in _records(after)]
+    examples = measures.load(after, TaskRecord)
+    first, second = paired_values(measures.load(before, TaskRecord), examples, lambda row: row.correct)
     found: dict[str, Any] = {
         "name": name,
         "n": len(first),
         "floor": settings.floor,
-        "before": asdict(stats.proportion(sum(first), len(first))),
-        "after": asdict(stats.proportion(sum(second), len(second))),
+        "before": asdict(stats.proportion(int(sum(first)), len(first))),
+        "after": asdict(stats.proportion(int(sum(second)), len(second))),
         "change": asdict(stats.paired(first, second)),
-        "examples": _records(after)[:5],
+        "examples": [asdict(row) for row in examples[:5]],
     }
     if settings.control:
         control = there(lambda: measures.task_score(run, name, layout.state_of(run, Adapter(name, control=True))))
         if control:
-            third = [row["correct"] for row in _records(control)]
-            found["control"] = asdict(stats.proportion(sum(third), len(third)))
+            third = [row.correct for row in measures.load(control, TaskRecord)]
+            found["control"] = asdict(stats.proportion(int(sum(third)), len(third)))
     return found
 
 
 def _retention(
-    run: Run, name: str, personas: dict[str, list[Record]], tasks: list[dict[str, Any]]
+    run: Run, name: str, personas: dict[str, list[PersonaRecord]], tasks: list[dict[str, Any]]
 ) -> dict[str, Any] | None:
     """How much of the unprotected loss of persona score replay prevents, with an interval over prompts."""
     above = (layout.state_of(run, Adapter(name, control)) for control in (False, True))
     states = ("personality", *map(str, above))
     if not run.config.tasks[name].control or any(state not in personas for state in states):
         return None
-    scores = [[float(row["score"]) for row in personas[state]] for state in states]
+    by_id = [{row.id: row.score for row in personas[state]} for state in states]
+    scores = [[side[row.id] for row in personas[states[0]]] for side in by_id]
     loss, with_replay = stats.paired(scores[0], scores[2]), stats.paired(scores[0], scores[1])
     whole, kept, lost = map(np.array, scores)
     low, high = _bootstrap(whole, kept, lost, run.config.run.seed)
@@ -309,7 +333,7 @@ def _classifier(run: Run, data: Artifact) -> dict[str, Any]:
     }
 
 
-def _samples(run: Run, personas: dict[str, list[Record]]) -> list[dict[str, Any]]:
+def _samples(run: Run, personas: dict[str, list[PersonaRecord]]) -> list[dict[str, Any]]:
     """The first held-out prompts in turns over topics, not chosen by what was answered, with every state's answer."""
     if "personality" not in personas:
         return []
@@ -317,11 +341,11 @@ def _samples(run: Run, personas: dict[str, list[Record]]) -> list[dict[str, Any]
     keep = ("answer", "probability", "coherent", "score")
     return [
         {
-            "question": asked[index]["question"],
-            "topic": asked[index]["topic"],
-            "answers": {state: {key: rows[index][key] for key in keep} for state, rows in personas.items()},
+            "question": asked[index].question,
+            "topic": asked[index].topic,
+            "answers": {state: {key: getattr(rows[index], key) for key in keep} for state, rows in personas.items()},
         }
-        for index in round_robin(row["topic"] for row in asked)[: run.config.persona_eval.samples]
+        for index in round_robin(row.topic for row in asked)[: run.config.persona_eval.samples]
     ]
 
 

@@ -101,7 +101,7 @@ def turns(pressure: Mapping[str, Any]) -> dict[str, str]:
         title = "Persona score over a conversation"
         found[title] = curves(title, lines, "turn", "points of 100")
     for state, item in pressure.items():
-        scored = {kind: row["score"] for kind, row in item["attacks"].items() if "score" in row}
+        scored = {kind: row["score"] for kind, row in item["attacks"].items() if row.get("score")}
         if scored:
             title = f"Persona score under attack, {state_label(state)}"
             rows = [Row(kind, *_scaled(score, 100), colours[state]) for kind, score in scored.items()]

@@ -1,4 +1,4 @@
-"""One state of a run, taken elsewhere."""
+"""Export one state of a run for use elsewhere."""
 
 from __future__ import annotations
 
@@ -17,19 +17,26 @@ from moltlm.pipeline.run import Run
 from moltlm.pipeline.stages import pairs, tasks
 
 PROMPTS = 8
+"""Held-out prompts on which the export is compared with the trained adapters."""
 
 
 @dataclass(frozen=True)
 class Exported:
-    """`made` is how several adapters became one; None of merged weights."""
+    """An export that was loaded again and compared.
+
+    Attributes:
+        check: the comparison with the trained adapters.
+        composition: how several adapters became one; None for merged weights.
+    """
 
     check: exports.Check
-    made: compose.Composition | None
+    composition: compose.Composition | None
 
-    def told(self, out: Path, to: str) -> list[str]:
+    def sentences(self, out: Path, to: str) -> list[str]:
+        """Lines for a reader: how exact the export is, and the next command."""
         lines = [f"loaded again: KL {self.check.kl:.5f} nats a token from what was trained"]
-        if self.made and not self.made.exact:
-            lines.append(f"the one adapter is {self.made.error:.0%} away from the exact stack")
+        if self.composition and not self.composition.exact:
+            lines.append(f"the single adapter differs from the exact stack by {self.composition.error:.0%}")
         if self.check.shift is not None:
             lines.append(f"on the original 16-bit weights it would be {self.check.shift:.4f} nats a token away")
         following = {"ollama": f"cd {out} && ollama create NAME -f Modelfile", "vllm": f"sh {out}/serve.sh"}
@@ -37,28 +44,39 @@ class Exported:
 
 
 def export(run: Run, out: Path, to: str, state: State, method: str, rank: int | None) -> Exported:
-    """Into `out`, which is only there when the export gives what was trained. `molt export CONFIG --to adapter`"""
+    """Export a state into the folder `out`, which exists only if the export agrees with what was trained.
+    `molt export CONFIG --to adapter`
+
+    Args:
+        to: adapter, merged, ollama or vllm.
+        method: how several adapters become one.
+        rank: of the one adapter; None for what the method needs.
+
+    Raises:
+        BadInput: for a state without a fixed stack of adapters, or an unknown method.
+    """
     if state.routes or state == BASE:
-        raise BadInput(f"The state {state} is nothing to export.", "Name one: --state personality+TASK")
+        raise BadInput(f"The state {state} cannot be exported.", "Name another: --state personality+TASK")
     if method not in get_args(compose.Method):
-        raise BadInput(f"There is no method {method}.", f"Use one of: {', '.join(get_args(compose.Method))}.")
+        raise BadInput(f"Unknown method {method}.", f"Use one of: {', '.join(get_args(compose.Method))}.")
     layout.check_state(run, state)
     model, heldout = run.config.model, pairs.load_pairs(pairs.pairs(run), "heldout")[:PROMPTS]
     folders = [tasks.trained(run, adapter).folder for adapter in state.adapters]
     run.release()
     partial = out.with_name(f".{out.name}.partial")
     shutil.rmtree(partial, ignore_errors=True)
-    made = None
+    composition = None
     if to == "merged":
         exports.merged(model, folders, partial)
     else:
-        made = exports.adapter(model, folders, partial, method, rank)  # type: ignore[arg-type]
+        composition = exports.adapter(model, folders, partial, method, rank)  # type: ignore[arg-type]
     if to == "ollama":
         exports.ollama(model.id, partial)
-    if to == "vllm" and made:
-        exports.vllm(model.id, out.name, made.rank, partial)
-    limit = exports.AGREES if not made or made.exact else math.inf  # an approximation is told, and not refused
+    if to == "vllm" and composition:
+        exports.vllm(model.id, out.name, composition.rank, partial)
+    # an approximation is reported, not refused
+    limit = exports.AGREES if not composition or composition.exact else math.inf
     answers = [pair.chosen for pair in heldout]
     check = exports.check(model, folders, partial, [pair.prompt for pair in heldout], answers, limit)
     partial.rename(out)
-    return Exported(check, made)
+    return Exported(check, composition)

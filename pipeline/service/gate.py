@@ -1,27 +1,143 @@
-"""The gate over a run: each adapter against what it was trained from. What passes may be used, the rest stays out."""
+"""The gate over a run: each adapter against what it was trained from. What passes is activated, the rest is not."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-from typing import Any
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from typing import Generic, Literal, Protocol
 
-from moltlm.data.io import read_jsonl
-from moltlm.data.state import BASE, PERSONALITY, PERSONALITY_ADAPTER, Adapter
+from moltlm.data.state import BASE, PERSONALITY, PERSONALITY_ADAPTER, Adapter, State
 from moltlm.evals import gate
+from moltlm.evals.config import GateConfig
+from moltlm.evals.profile import REFUSED_SAFE
+from moltlm.evals.records import ItemRecord, PersonaRecord, ProfileRecord, R, TaskRecord, read_records
 from moltlm.evals.stats import Outcome
 from moltlm.pipeline import layout
 from moltlm.pipeline.run import Artifact, Missing, Run
 from moltlm.pipeline.service.registry import Entry, Registry
 from moltlm.pipeline.stages import measures, tasks
 
-Record = dict[str, Any]
+
+@dataclass(frozen=True)
+class Sides(Generic[R]):
+    """Records of what is in use (`before`) and of the candidate (`after`)."""
+
+    before: Sequence[R]
+    after: Sequence[R]
+
+
+class Evidence(Protocol):
+    """What criteria are made of. Records are measured when a criterion asks for them."""
+
+    @property
+    def skill(self) -> Literal["persona", "task"] | None:
+        """What the candidate exists to learn; None where it has only to lose nothing."""
+        ...
+
+    def persona(self) -> Sides[PersonaRecord]: ...
+
+    def capability(self) -> Sides[ItemRecord]: ...
+
+    def task(self) -> Sides[TaskRecord]: ...
+
+    def safe_requests(self) -> Sides[ProfileRecord]:
+        """The safe requests of `profile.refusals`; `value` is 1 where one was refused."""
+        ...
+
+
+def capability(settings: GateConfig, evidence: Evidence) -> gate.Criterion:
+    """Accuracy, each benchmark counting the same."""
+    sides = evidence.capability()
+    values = gate.paired(sides.before, sides.after, lambda item: item.correct, lambda item: item.benchmark)
+    return gate.Criterion("capability", "capability.correct", "noninferior", values, settings.capability_margin)
+
+
+def persona(settings: GateConfig, evidence: Evidence) -> gate.Criterion:
+    """Persona score."""
+    sides = evidence.persona()
+    values = gate.paired(sides.before, sides.after, lambda answer: answer.score)
+    return gate.Criterion("persona", "persona.score", "noninferior", values, settings.persona_margin)
+
+
+def coherence(settings: GateConfig, evidence: Evidence) -> gate.Criterion:
+    """Share of coherent answers."""
+    sides = evidence.persona()
+    values = gate.paired(sides.before, sides.after, lambda answer: answer.coherent)
+    return gate.Criterion("coherence", "persona.coherent", "noninferior", values, settings.coherence_margin)
+
+
+def new_skill(_: GateConfig, evidence: Evidence) -> gate.Criterion | None:
+    """What the candidate exists to learn must be better: the persona score, or exact match on the task."""
+    if evidence.skill is None:
+        return None
+    if evidence.skill == "persona":
+        answers = evidence.persona()
+        values = gate.paired(answers.before, answers.after, lambda answer: answer.score)
+        return gate.Criterion("new skill", "persona.score", "improved", values)
+    examples = evidence.task()
+    values = gate.paired(examples.before, examples.after, lambda example: example.correct)
+    return gate.Criterion("new skill", "task.correct", "improved", values)
+
+
+CRITERIA: list[Callable[[GateConfig, Evidence], gate.Criterion | None]] = [
+    capability,
+    persona,
+    coherence,
+    new_skill,
+]
+"""What `molt gate` and `molt retrain` require. A function returns None where its criterion does not apply."""
+
+
+def judge_evidence(settings: GateConfig, evidence: Evidence) -> gate.GateVerdict:
+    """The gate on the records of what is in use and of a candidate."""
+    criteria = [criterion for make in CRITERIA if (criterion := make(settings, evidence))]
+    return gate.judge(criteria, settings.confidence)
+
+
+@dataclass(frozen=True)
+class RunEvidence:
+    """The records of a run: an adapter against the state that it was trained from."""
+
+    run: Run
+    adapter: Adapter
+
+    @property
+    def skill(self) -> Literal["persona", "task"] | None:
+        return "persona" if self.adapter == PERSONALITY_ADAPTER else "task"
+
+    @cached_property
+    def states(self) -> tuple[State, State]:
+        before = BASE if self.adapter == PERSONALITY_ADAPTER else PERSONALITY
+        return before, layout.state_of(self.run, self.adapter)
+
+    def persona(self) -> Sides[PersonaRecord]:
+        return self._sides(measures.persona_of, PersonaRecord)
+
+    def capability(self) -> Sides[ItemRecord]:
+        return self._sides(measures.capability, ItemRecord)
+
+    def task(self) -> Sides[TaskRecord]:
+        return self._sides(lambda run, state: measures.task_score(run, self.adapter.name, state), TaskRecord)
+
+    def safe_requests(self) -> Sides[ProfileRecord]:
+        sides = self._sides(measures.profile, ProfileRecord)
+        before, after = ([row for row in side if row.scale == REFUSED_SAFE] for side in (sides.before, sides.after))
+        return Sides(before, after)
+
+    def _sides(self, measure: Callable[[Run, State], Artifact], kind: type[R]) -> Sides[R]:
+        before, after = (read_records(measure(self.run, state).folder / "records.jsonl", kind) for state in self.states)
+        return Sides(before, after)
 
 
 def judge_all(run: Run) -> dict[str, gate.GateVerdict]:
-    """Judge the personality against the base and each task against the personality, keep all of them in the registry,
-    and put what passes into use: a task only above the personality that it was trained on; nothing in place of what is
-    in use, since it was not compared with that; and nothing that has been in use before, since somebody replaced it or
-    rolled it back. Controls are never candidates. `molt gate CONFIG`"""
+    """Judge the personality against the base and each task against the personality, and register all of them.
+    `molt gate CONFIG`
+
+    What passes is activated, except for a task whose personality is not active, anything that would replace an active
+    adapter (it was not compared with that one), and anything that was active before (it was replaced or rolled back on
+    purpose). Controls are never candidates.
+    """
     registry = Registry(run.config.registry.folder)
     verdicts: dict[str, gate.GateVerdict] = {}
     for adapter in candidates(run):
@@ -30,128 +146,95 @@ def judge_all(run: Run) -> dict[str, gate.GateVerdict]:
         entry = registry.add(tasks.trained(run, adapter).folder, asdict(verdicts[name]))
         if not verdicts[name].promoted or registry.current().get(name) == entry.id:
             continue
-        if why := hindrance(registry, entry):
-            by_hand = f"molt registry promote {entry.id} CONFIG"
-            run.console.say(f"{name} passed and is not put into use: {why}. By hand: {by_hand}")
+        if obstacle := activation_obstacle(registry, entry):
+            run.console.say(f"{name} passed the gate but was not activated: {obstacle}")
         else:
             registry.promote(entry.id)
     return verdicts
 
 
-def hindrance(registry: Registry, entry: Entry) -> str:
-    """Why an adapter that passed is not put into use; empty if nothing stands in the way."""
-    current = registry.current()
+def activation_obstacle(registry: Registry, entry: Entry) -> str:
+    """Why an adapter that passed the gate is not activated, and the command that does; empty if nothing prevents it."""
+    current, command = registry.current(), f"molt registry promote {entry.id} CONFIG"
     if entry.slot in current:
-        return f"{current[entry.slot]} is"
+        return f"{current[entry.slot]} is active. To replace it: {command}"
     if not entry.fits(current):
-        return "what it was trained above is not"
-    return "it was before" if registry.was_in_use(entry.id) else ""
+        parents = " and ".join(f"{slot}-{digest[:10]}" for slot, digest in entry.parents.items())
+        return f"it was trained above {parents}, which is not active. Activate that first, then: {command}"
+    if registry.was_in_use(entry.id):
+        return f"it was active before, and was taken out of use. To activate it again: {command}"
+    return ""
 
 
 def judge_present(run: Run) -> dict[str, gate.GateVerdict]:
-    """The verdicts that the records there are enough for; promotes nothing."""
-    found = {}
+    """The verdicts that the existing records are enough for; activates nothing."""
+    verdicts = {}
     for adapter in candidates(run):
         try:
-            found[str(adapter)] = judge(run, adapter)
+            verdicts[str(adapter)] = judge(run, adapter)
         except Missing:
             continue
-    return found
+    return verdicts
 
 
 def candidates(run: Run) -> list[Adapter]:
+    """The adapters that may be promoted: the personality and the tasks, without controls."""
     return [PERSONALITY_ADAPTER, *map(Adapter, run.config.tasks)]
 
 
 def judge(run: Run, adapter: Adapter) -> gate.GateVerdict:
     """The personality must be better than the base at being itself, a task better than the personality at the task;
-    neither may lose capability, persona or coherence beyond the margins."""
-    alone = adapter == PERSONALITY_ADAPTER
-    before, after = (BASE if alone else PERSONALITY), layout.state_of(run, adapter)
-    personas = records(measures.persona_of(run, before)), records(measures.persona_of(run, after))
-    abilities = records(measures.capability(run, before)), records(measures.capability(run, after))
-    if alone:
-        learned = _pair(*personas, "score")
-    else:
-        old, new = (records(measures.task_score(run, adapter.name, state)) for state in (before, after))
-        learned = _pair(old, new, "correct")
-    return judge_records(run, personas, abilities, learned)
-
-
-def judge_records(
-    run: Run,
-    personas: tuple[list[Record], list[Record]],
-    abilities: tuple[list[Record], list[Record]],
-    learned: gate.Paired | None = None,
-) -> gate.GateVerdict:
-    """The gate on the records of what is in use and of the candidate."""
-    return gate.judge(
-        gate.Paired(
-            [row["correct"] for row in abilities[0]],
-            [row["correct"] for row in abilities[1]],
-            [row["benchmark"] for row in abilities[0]],
-        ),
-        _pair(*personas, "score"),
-        _pair(*personas, "coherent"),
-        run.config.gate,
-        learned,
-    )
+    neither may lose more than the margins in anything else."""
+    return judge_evidence(run.config.gate, RunEvidence(run, adapter))
 
 
 def paths(run: Run) -> list[dict[str, str]]:
     """The path colour of each stage that was judged, controls included (docs: path colours)."""
-    found = []
+    rows = []
     for adapter in [PERSONALITY_ADAPTER, *layout.task_adapters(run)]:
         try:
-            verdict = judge(run, adapter)
-            colour, reason = _colour(run, adapter, verdict)
-            found.append({"stage": str(adapter), "colour": colour, "reason": reason})
+            name, reason = _colour(run, adapter, judge(run, adapter))
+            rows.append({"stage": str(adapter), "colour": name, "reason": reason})
         except Missing:
             continue
-    return found
+    return rows
 
 
 def _colour(run: Run, adapter: Adapter, verdict: gate.GateVerdict) -> tuple[str, str]:
     """The colour of a stage, and why."""
-    checks = {check.name: check for check in verdict.checks}
-    new = checks.pop("new skill")
-    if adapter == PERSONALITY_ADAPTER:
-        checks.pop("persona")  # there is no earlier personality to lose
-        learned = new.outcome == "pass"
-    else:
+    skill, retained = verdict.skill, verdict.retained
+    learned = skill is not None and skill.outcome == "pass"
+    if adapter != PERSONALITY_ADAPTER:
         exact = measures.task_score(run, adapter.name, layout.state_of(run, adapter)).facts["exact_match"]
-        learned = new.outcome == "pass" and exact >= layout.task_settings(run, adapter).floor
-    lost = [check.name for check in checks.values() if check.outcome == "fail"]
-    open_ = [check.name for check in checks.values() if check.outcome == "unresolved"]
-    gained = f"the new was {'learned' if learned else 'not learned'} ({new.difference:+z.0f} points)"
-    found = colour(learned, [check.outcome for check in checks.values()])
+        learned = learned and exact >= layout.task_settings(run, adapter).floor
+    lost = [check.name for check in retained if check.outcome == "fail"]
+    unresolved = [check.name for check in retained if check.outcome == "unresolved"]
+    points = f" ({skill.difference:+z.0f} points)" if skill else ""
+    gained = f"the new was {'learned' if learned else 'not learned'}{points}"
+    name = colour(learned, [check.outcome for check in retained])
     if lost:
-        return found, f"{gained}; {' and '.join(lost)} got worse by more than the margin"
-    if open_:
-        return found, f"{gained}; whether {' and '.join(open_)} held is not resolved with these items"
-    return found, f"{gained} and nothing was lost"
+        return name, f"{gained}; {' and '.join(lost)} got worse by more than the margin"
+    if unresolved:
+        return name, f"{gained}; whether {' and '.join(unresolved)} held is not resolved with these items"
+    return name, f"{gained} and nothing was lost"
 
 
-def colour(learned: bool, old: list[Outcome]) -> str:
+def colour(learned: bool, retained: list[Outcome]) -> str:
     """red: new good, old good, the ideal. blue: new good, old bad, forgetting. green: both bad, failed. grey: these
-    items do not tell, or nothing was learned and nothing lost. `old` has an outcome for each thing that should stay."""
-    if "fail" in old:
+    items do not tell, or nothing was learned and nothing lost.
+
+    Args:
+        retained: the outcome of each criterion that nothing was lost.
+    """
+    if "fail" in retained:
         return "blue" if learned else "green"
-    return "red" if learned and "unresolved" not in old else "grey"
+    return "red" if learned and "unresolved" not in retained else "grey"
 
 
 def sentences(verdicts: dict[str, gate.GateVerdict]) -> list[str]:
-    """What a person reads: each candidate, its verdict, its checks."""
+    """Lines for a reader: each candidate, its verdict, its criteria."""
     lines = []
     for name, verdict in verdicts.items():
         lines.append(f"{name}: {'passed' if verdict.promoted else 'not promoted'}")
         lines += [f"  {check.outcome:<10} {check.sentence}" for check in verdict.checks]
     return lines
-
-
-def records(artifact: Artifact) -> list[Record]:
-    return read_jsonl(artifact.folder / "records.jsonl")
-
-
-def _pair(before: list[Record], after: list[Record], key: str) -> gate.Paired:
-    return gate.Paired([float(row[key]) for row in before], [float(row[key]) for row in after])

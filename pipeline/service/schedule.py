@@ -1,4 +1,4 @@
-"""The scheduled job: a systemd user timer where there is one, else a cron line, that runs `molt retrain`."""
+"""Schedule `molt retrain`: as a systemd user timer where there is systemd, else as a cron line."""
 
 from __future__ import annotations
 
@@ -19,7 +19,15 @@ MARK = "# molting"
 
 @dataclass(frozen=True)
 class Job:
-    """What would be installed. `kind` is `systemd` or `cron`; `files` maps a path to its content."""
+    """A scheduled job.
+
+    Attributes:
+        kind: systemd or cron.
+        name: unique for a config file.
+        command: what is run.
+        files: contents of the systemd units by path; empty for cron.
+        line: of the crontab.
+    """
 
     kind: str
     name: str
@@ -31,7 +39,11 @@ class Job:
 def plan(
     config_path: Path, schedule: ScheduleConfig, kind: str | None = None, overrides: list[str] | None = None
 ) -> Job:
-    """The job for a config file and its overrides; the kind is what the machine has when it is not given."""
+    """The job for a config file and its overrides.
+
+    Args:
+        kind: systemd or cron; None for what the machine has.
+    """
     kind = kind or ("systemd" if has_systemd() else "cron")
     config_path = config_path.resolve()
     name = f"molting-{config_path.stem}-{fingerprint(str(config_path))[:6]}"
@@ -56,7 +68,7 @@ def plan(
 
 
 def install(job: Job) -> str:
-    """Install the job, replacing an older one for the same config; says how to look at it and how to remove it."""
+    """Install the job, replacing an older one for the same config. Returns the commands that show and remove it."""
     if job.kind == "systemd":
         for path, text in job.files.items():
             write_text(path, text)
@@ -68,15 +80,15 @@ def install(job: Job) -> str:
 
 
 def remove(job: Job) -> bool:
-    """Take the job away again. False when there was none."""
+    """Remove the job. False when there was none."""
     if job.kind == "systemd":
-        there = [path for path in job.files if path.is_file()]
-        if there:
+        units = [path for path in job.files if path.is_file()]
+        if units:
             _call(["systemctl", "--user", "disable", "--now", f"{job.name}.timer"])
-            for path in there:
+            for path in units:
                 path.unlink()
             _call(["systemctl", "--user", "daemon-reload"])
-        return bool(there)
+        return bool(units)
     before = _crontab()
     after = _other_lines(job.name)
     if after != before:
@@ -85,6 +97,7 @@ def remove(job: Job) -> bool:
 
 
 def has_systemd() -> bool:
+    """Whether this machine has a systemd user session."""
     return (
         shutil.which("systemctl") is not None and Path(os.environ.get("XDG_RUNTIME_DIR", "/none"), "systemd").is_dir()
     )
@@ -105,10 +118,10 @@ def _crontab() -> list[str]:
     if shutil.which("crontab") is None:
         raise MoltError(
             "This machine has neither a systemd user session nor crontab.",
-            "Print the line and give it to your own scheduler: molt schedule install CONFIG --print",
+            "Print the line for your own scheduler: molt schedule install CONFIG --print",
         )
-    found = subprocess.run(["crontab", "-l"], capture_output=True, text=True)
-    return found.stdout.splitlines() if found.returncode == 0 else []
+    listed = subprocess.run(["crontab", "-l"], capture_output=True, text=True)
+    return listed.stdout.splitlines() if listed.returncode == 0 else []
 
 
 def _other_lines(name: str) -> list[str]:
@@ -117,14 +130,14 @@ def _other_lines(name: str) -> list[str]:
 
 def _write_crontab(lines: list[str]) -> None:
     text = "".join(line + "\n" for line in lines)
-    done = subprocess.run(["crontab", "-"], input=text, capture_output=True, text=True)
-    if done.returncode:
-        raise MoltError(f"crontab refused the line: {done.stderr.strip()}", "molt schedule install CONFIG --print")
+    written = subprocess.run(["crontab", "-"], input=text, capture_output=True, text=True)
+    if written.returncode:
+        raise MoltError(f"crontab refused the line: {written.stderr.strip()}", "molt schedule install CONFIG --print")
 
 
 def _call(command: list[str]) -> None:
-    done = subprocess.run(command, capture_output=True, text=True)
-    if done.returncode:
+    completed = subprocess.run(command, capture_output=True, text=True)
+    if completed.returncode:
         raise MoltError(
-            f"{shlex.join(command)} failed: {done.stderr.strip()}", "molt schedule install CONFIG --kind cron"
+            f"{shlex.join(command)} failed: {completed.stderr.strip()}", "molt schedule install CONFIG --kind cron"
         )

@@ -1,7 +1,8 @@
-"""What is measured of a state: general ability, persona, and tasks. Everything ends in records."""
+"""The measurements of a state, each written as typed records: ability, persona, tasks, and the optional ones."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 from moltlm.adapters import router as routers
 from moltlm.data import endpoint, tasks, teacher
 from moltlm.data.errors import BadInput
-from moltlm.data.io import read_jsonl, sha256_tree, write_jsonl
+from moltlm.data.io import sha256_tree
 from moltlm.data.state import BASE, PERSONALITY, Adapter, State
 from moltlm.data.types import Exchange
 from moltlm.evals import capability as capability_eval
@@ -20,21 +21,39 @@ from moltlm.evals import pressure as pressure_eval
 from moltlm.evals import profile as profile_eval
 from moltlm.evals import stats
 from moltlm.evals import tasks as task_eval
+from moltlm.evals.records import (
+    DriftRecord,
+    ItemRecord,
+    JudgeRecord,
+    PersonaRecord,
+    PressureRecord,
+    R,
+    TaskRecord,
+    read_records,
+    write_records,
+)
 from moltlm.pipeline import layout
 from moltlm.pipeline.config import vary
 from moltlm.pipeline.identity import identity
 from moltlm.pipeline.run import Artifact, Run, once_per_config
 from moltlm.pipeline.stages import pairs, routing, serving
 
+RECORDS, FACTS = "records.jsonl", "facts.jsonl"
+
+
+def load(artifact: Artifact, kind: type[R], file: str = RECORDS) -> list[R]:
+    """The records of a measurement."""
+    return read_records(artifact.folder / file, kind)
+
 
 @once_per_config
 def capability(run: Run, state: State) -> Artifact:
     """General ability in one state, item by item, by lm-evaluation-harness. `molt eval capability CONFIG --state S`"""
     config = run.config.capability
-    own = [capability_eval.files(name) for name in config.items]
+    files = [capability_eval.files(name) for name in config.items]
     inputs = {
         "capability": identity(config),
-        "files": own if any(own) else None,
+        "files": files if any(files) else None,
         "seed": run.config.run.seed,
         "state": serving.lineage(run, state),
     }
@@ -53,20 +72,35 @@ def capability(run: Run, state: State) -> Artifact:
             with run.console.progress(f"capability of {state}") as progress, model.state(state):
                 batch, seed = config.batch_size, run.config.run.seed
                 records = capability_eval.evaluate(model, config.items, batch, seed, progress)
-        write_jsonl(folder / "records.jsonl", records)
-        return {"state": str(state), "summary": capability_eval.summarise(records)}
+        write_records(folder / RECORDS, records)
+        return {"state": str(state), "summary": asdict(capability_eval.summarise(records))}
 
     return run.do("capability", inputs, make, f"capability of {state}")
 
 
-def _routed_records(run: Run, routes: tuple[Adapter, ...], parts: dict[str, Artifact]) -> list[dict[str, Any]]:
-    """Each item as the adapter that it is sent to answers it."""
-    rows = {name: read_jsonl(part.folder / "records.jsonl") for name, part in parts.items()}
-    chooser = routers.load(routing.router(run, routes).folder)
+def _routed_records(run: Run, routes: tuple[Adapter, ...], parts: dict[str, Artifact]) -> list[ItemRecord]:
+    """Each item as it is answered by the adapter that the router picks for it."""
+    records = {name: load(part, ItemRecord) for name, part in parts.items()}
+    by_key = {name: {record.key: record for record in each} for name, each in records.items()}
+    router = routers.load(routing.router(run, routes).folder)
     texts = {capability_eval.label(name): capability_eval.texts(name) for name in run.config.capability.items}
-    asked = [texts[row["benchmark"]][row["item"]] for row in rows[routers.NO_TASK]]
-    sent = chooser.route(run.base.embed(asked))
-    return [rows[name][place] for place, name in enumerate(sent)]
+    items = records[routers.NO_TASK]
+    picked = router.route(run.base.embed([texts[item.benchmark][int(item.item)] for item in items]))
+    return [by_key[name][item.key] for name, item in zip(picked, items, strict=True)]
+
+
+def persona_measure(run: Run, max_new_tokens: int | None = None) -> persona_eval.PersonaMeasure:
+    """How answers are scored in this run.
+
+    Args:
+        max_new_tokens: length of an answer; None for that of the persona evaluation.
+    """
+    return persona_eval.PersonaMeasure(
+        pairs.classifier(run),
+        pairs.pairs(run).facts["nll_limit"],
+        max_new_tokens or run.config.persona_eval.max_new_tokens,
+        run.config.model.eval_batch_size,
+    )
 
 
 @once_per_config
@@ -77,20 +111,11 @@ def persona_of(run: Run, state: State) -> Artifact:
     data = pairs.pairs(run)
 
     def make(folder: Path) -> dict[str, Any]:
-        model, batch = serving.serve(run, state), config.model.eval_batch_size
+        model, heldout = serving.serve(run, state), pairs.load_pairs(data, "heldout")
         with run.console.progress(f"persona of {state}") as progress:
-            records = persona_eval.evaluate(
-                model,
-                state,
-                pairs.load_pairs(data, "heldout"),
-                pairs.classifier(run),
-                data.facts["nll_limit"],
-                config.persona_eval,
-                batch,
-                progress,
-            )
-        write_jsonl(folder / "records.jsonl", records)
-        return {"state": str(state), "score": _mean(records, "score"), "coherent": _mean(records, "coherent")}
+            records = persona_eval.evaluate(model, state, heldout, persona_measure(run), progress)
+        write_records(folder / RECORDS, records)
+        return {"state": str(state), **_persona_facts(records)}
 
     return run.do("persona", inputs, make, f"persona of {state}")
 
@@ -100,7 +125,7 @@ def pressure(run: Run, state: State) -> Artifact:
     """The persona under attack and over long conversations in one state. `molt eval pressure CONFIG --state S`"""
     config = run.config
     if not config.pressure.on:
-        raise BadInput("pressure.attacks and pressure.conversations are both 0.", "Say how many: pressure.attacks=8")
+        raise BadInput("pressure.attacks and pressure.conversations are both 0.", "Set one: pressure.attacks=8")
     inputs = {
         "pressure": identity(config.pressure),
         "seed": config.run.seed,
@@ -109,54 +134,53 @@ def pressure(run: Run, state: State) -> Artifact:
     data = pairs.pairs(run)
 
     def make(folder: Path) -> dict[str, Any]:
-        model, how, persona, seed = serving.serve(run, state), config.pressure, pairs.load_persona(run), config.run.seed
-        heldout = pairs.load_pairs(data, "heldout")
-        plays = pressure_eval.attacks(heldout, persona.attacks, persona.spec.name, how.attacks, seed)
-        plays += pressure_eval.conversations(heldout, how.conversations, how.turns, seed)
+        model, settings, seed = serving.serve(run, state), config.pressure, config.run.seed
+        heldout, persona = pairs.load_pairs(data, "heldout"), pairs.load_persona(run)
+        scenarios = pressure_eval.attacks(heldout, persona.attacks, persona.spec.name, settings.attacks, seed)
+        scenarios += pressure_eval.conversations(heldout, settings.conversations, settings.turns, seed)
+        measure = persona_measure(run, settings.max_new_tokens)
         with run.console.progress(f"pressure on {state}") as progress:
-            records, facts = pressure_eval.evaluate(
-                model,
-                state,
-                plays,
-                persona.spec.facts,
-                pairs.classifier(run),
-                data.facts["nll_limit"],
-                how.max_new_tokens,
-                config.model.eval_batch_size,
-                progress,
-            )
-        write_jsonl(folder / "records.jsonl", records)
-        write_jsonl(folder / "facts.jsonl", facts)
-        scored = [record for record in records if record["score"] is not None]
-        return {"state": str(state), "score": _mean(scored, "score"), "coherent": _mean(scored, "coherent")}
+            records, facts = pressure_eval.evaluate(model, state, scenarios, persona.spec.facts, measure, progress)
+        write_records(folder / RECORDS, records)
+        write_records(folder / FACTS, facts)
+        return {"state": str(state), **_persona_facts([record for record in records if record.score is not None])}
 
     return run.do("pressure", inputs, make, f"pressure on {state}")
 
 
 def check(run: Run) -> None:
-    """Raises BadInput if a file that something is measured with is missing or malformed."""
-    _profile_material(run)
+    """Raises BadInput if a file that a measurement needs is missing or malformed."""
+    profile_material(run)
     if run.config.judge.labels:
         judge_eval.labelled(run.config.judge.labels.expanduser())
 
 
-def _profile_material(run: Run) -> tuple[list[profile_eval.Choice], list[profile_eval.Request]]:
+def profile_material(run: Run) -> tuple[list[profile_eval.Choice], list[profile_eval.Request]]:
+    """The choices and requests of the profile. Raises BadInput if a file is missing or malformed."""
     return profile_eval.material(run.config.profile, pairs.load_persona(run).spec.traits, run.config.run.seed)
+
+
+def profile_inputs(run: Run) -> dict[str, Any]:
+    """What the profile depends on: its settings, with the contents of its files in place of their paths."""
+    settings = run.config.profile
+    paths = {"big_five": settings.big_five, "traits": settings.traits, "refusals": settings.refusals}
+    return {
+        "profile": identity(settings, exclude=paths),
+        "files": {name: sha256_tree(path.expanduser()) for name, path in paths.items() if path},
+    }
 
 
 @once_per_config
 def profile(run: Run, state: State) -> Artifact:
-    """Which traits a state says are its own, and what else changed. `molt eval profile CONFIG --state S`"""
-    config, seed = run.config, run.config.run.seed
+    """Which traits a state prefers, and what else changed. `molt eval profile CONFIG --state S`"""
+    config = run.config
     if not config.profile.on:
-        raise BadInput("Nothing of the profile is asked for.", "Ask for some: profile.preferences=true")
-    files = {"big_five": config.profile.big_five, "traits": config.profile.traits, "refusals": config.profile.refusals}
-    choices, asked = _profile_material(run)
+        raise BadInput("All parts of the profile are off.", "Turn one on: profile.preferences=true")
+    choices, requests = profile_material(run)
     inputs = {
-        "profile": identity(config.profile, exclude=files),
-        "files": {name: sha256_tree(path.expanduser()) for name, path in files.items() if path},
+        **profile_inputs(run),
         "max_new_tokens": config.persona_eval.max_new_tokens,
-        "seed": seed,
+        "seed": config.run.seed,
         "state": serving.lineage(run, state),
     }
 
@@ -164,8 +188,8 @@ def profile(run: Run, state: State) -> Artifact:
         model, length = serving.serve(run, state), config.persona_eval.max_new_tokens
         with run.console.progress(f"profile of {state}") as progress:
             batch = config.model.eval_batch_size
-            records = profile_eval.evaluate(model, state, choices, asked, length, batch, progress)
-        write_jsonl(folder / "records.jsonl", records)
+            records = profile_eval.evaluate(model, state, choices, requests, length, batch, progress)
+        write_records(folder / RECORDS, records)
         return {"state": str(state), "items": len(records)}
 
     return run.do("profile", inputs, make, f"profile of {state}")
@@ -182,14 +206,13 @@ def judge(run: Run, state: State) -> Artifact:
     inputs["against"] = {str(other): persona_of(run, other).fingerprint for other in others}
 
     def make(folder: Path) -> dict[str, Any]:
-        mine, records = read_jsonl(persona_of(run, state).folder / "records.jsonl"), []
+        answers = load(persona_of(run, state), PersonaRecord)[: run.config.judge.prompts or None]
+        ids, records = {answer.id for answer in answers}, []
         for other in others:
-            theirs = read_jsonl(persona_of(run, other).folder / "records.jsonl")
-            found = judge_eval.duels(mine[: run.config.judge.prompts or None], theirs)
-            records += [
-                {"against": str(other), **row} for row in _asked(run, found, f"judge of {state}, against {other}")
-            ]
-        write_jsonl(folder / "records.jsonl", records)
+            other_answers = [answer for answer in load(persona_of(run, other), PersonaRecord) if answer.id in ids]
+            duels = judge_eval.duels(answers, other_answers)
+            records += _judged(run, duels, f"judge of {state}, against {other}", str(other))
+        write_records(folder / RECORDS, records)
         return {"state": str(state), "judged": len(records)}
 
     return run.do("judge", inputs, make, f"judge of {state}")
@@ -197,14 +220,15 @@ def judge(run: Run, state: State) -> Artifact:
 
 @once_per_config
 def judge_of_labels(run: Run) -> Artifact:
-    """What the judge says of answers that people have compared (`judge.labels`). Part of `molt eval judge CONFIG`"""
+    """The judge's agreement with people on answers that they compared (`judge.labels`). Part of
+    `molt eval judge CONFIG`"""
     path = Path(run.config.judge.labels or "").expanduser()
     duels, labels = judge_eval.labelled(path)
 
     def make(folder: Path) -> dict[str, Any]:
-        records = _asked(run, duels, "judge of labels")
-        write_jsonl(folder / "records.jsonl", records)
-        return judge_eval.agreement(records, labels)
+        records = _judged(run, duels, "judge of labels")
+        write_records(folder / RECORDS, records)
+        return asdict(judge_eval.agreement(records, labels))
 
     return run.do("judge-labels", {"labels": sha256_tree(path), **_judge_inputs(run)}, make)
 
@@ -216,33 +240,34 @@ def _judge_inputs(run: Run) -> dict[str, Any]:
     return {"judge": settings, "spec": teacher.description(pairs.load_persona(run).spec)}
 
 
-def _asked(run: Run, duels: list[judge_eval.Duel], label: str) -> list[dict[str, Any]]:
-    """What has been answered is kept in the run folder, as a teacher's answers are."""
+def _judged(run: Run, duels: list[judge_eval.Duel], label: str, against: str = "") -> list[JudgeRecord]:
+    """Replies are stored in the run folder, as a teacher's answers are, so that none is paid for twice."""
+    brief = teacher.description(pairs.load_persona(run).spec)
     with run.console.progress(label) as progress:
         ask = endpoint.connect(run.config.judge, run.folder / "judge.jsonl", endpoint.Usage(), progress)
-        return judge_eval.evaluate(duels, teacher.description(pairs.load_persona(run).spec), ask)
+        return judge_eval.evaluate(duels, brief, ask, against)
 
 
 @once_per_config
 def noise(run: Run) -> Artifact:
-    """How far identical runs are apart: the personality trained `gate.noise_runs` times from the same seed, and
-    measured. `molt eval noise CONFIG gate.noise_runs=3`"""
+    """The spread of identical runs: the personality trained `gate.noise_runs` times from the same seed, and measured.
+    `molt eval noise CONFIG gate.noise_runs=3`"""
     if (runs := run.config.gate.noise_runs) < 2:
-        raise BadInput("A noise floor takes two runs or more.", "Say how many: gate.noise_runs=3")
-    found = []
+        raise BadInput("A noise floor takes two runs or more.", "Set their number: gate.noise_runs=3")
+    measured = []
     for number in range(runs):
         with run.varied(vary(run.config, {"personality.repeat": number}, "gate.noise_runs")):
-            found.append((persona_of(run, PERSONALITY), capability(run, PERSONALITY)))
+            measured.append((persona_of(run, PERSONALITY), capability(run, PERSONALITY)))
 
     def make(folder: Path) -> dict[str, Any]:
-        rows = [[read_jsonl(part.folder / "records.jsonl") for part in pair] for pair in found]
-        same = all(row == rows[0] for row in rows)
-        persona = [[_mean(said, key) for key in ("score", "coherent")] for said, _ in rows]
-        ability = [[part["accuracy"] for part in capability_eval.summarise(right).values()] for _, right in rows]
+        records = [(load(persona, PersonaRecord), load(ability, ItemRecord)) for persona, ability in measured]
+        identical = all(each == records[0] for each in records)
+        persona = [list(_persona_facts(answers).values()) for answers, _ in records]
+        ability = [_accuracies(capability_eval.summarise(items)) for _, items in records]
         floors = {"persona": persona, "capability": ability}
-        return {"identical": same, **{name: asdict(stats.noise_floor(values)) for name, values in floors.items()}}
+        return {"identical": identical, **{name: asdict(stats.noise_floor(values)) for name, values in floors.items()}}
 
-    inputs = {"runs": [[part.fingerprint for part in pair] for pair in found]}
+    inputs = {"runs": [[part.fingerprint for part in pair] for pair in measured]}
     return run.do("noise", inputs, make)
 
 
@@ -267,9 +292,8 @@ def drift(run: Run, state: State) -> Artifact:
             texts[name] = [Exchange(item.prompt, item.answer) for item in examples]
         with run.console.progress(f"drift of {state}") as progress:
             records = drift_eval.evaluate(model, state, texts, config.model.eval_batch_size, progress)
-        write_jsonl(folder / "records.jsonl", records)
-        neutral = [record for record in records if record["where"] == "neutral"]
-        return {"state": str(state), "kl": _mean(neutral, "kl"), "cross_entropy": _mean(neutral, "cross_entropy")}
+        write_records(folder / RECORDS, records)
+        return {"state": str(state), **_drift_facts([record for record in records if record.text_set == "neutral"])}
 
     return run.do("drift", inputs, make, f"drift of {state}")
 
@@ -294,11 +318,33 @@ def task_score(run: Run, name: str, state: State) -> Artifact:
             records = task_eval.evaluate(
                 model, settings, examples, settings.max_new_tokens, config.model.eval_batch_size, progress
             )
-        write_jsonl(folder / "records.jsonl", records)
-        return {"state": str(state), "task": name, "exact_match": _mean(records, "correct")}
+        write_records(folder / RECORDS, records)
+        return {"state": str(state), "task": name, "exact_match": _exact_match(records)}
 
     return run.do("task-score", inputs, make, f"{name} in {state}")
 
 
-def _mean(records: list[dict[str, Any]], key: str) -> float:
-    return sum(record[key] for record in records) / len(records)
+def _persona_facts(records: Sequence[PersonaRecord | PressureRecord]) -> dict[str, float]:
+    """Mean score and share of coherent answers."""
+    scores = [record.score for record in records if record.score is not None]
+    return {"score": _mean(scores), "coherent": _mean([record.coherent for record in records])}
+
+
+def _drift_facts(records: Sequence[DriftRecord]) -> dict[str, float]:
+    """Means in nats a token."""
+    return {
+        "kl": _mean([record.kl for record in records]),
+        "cross_entropy": _mean([record.cross_entropy for record in records]),
+    }
+
+
+def _accuracies(summary: capability_eval.CapabilitySummary) -> list[float]:
+    return [*(benchmark.accuracy for benchmark in summary.benchmarks.values()), summary.mean]
+
+
+def _exact_match(records: Sequence[TaskRecord]) -> float:
+    return _mean([record.correct for record in records])
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values)

@@ -213,4 +213,4 @@ def _distance(run: Run, lesson: Lesson) -> distance.Distance:
         scores = [model.score([i.prompt for i in rows], [i.answer for i in rows], batch) for rows in sides]
     new, old = (model.embed([item.question for item in rows]) for rows in sides)
     surprise, usual = (-sum(score.per_token for score in side) / len(side) for side in scores)
-    return distance.Distance(distance.apart(new, old), surprise, usual)
+    return distance.Distance(distance.proxy_a_distance(new, old), surprise, usual)

@@ -11,57 +11,60 @@ from moltlm.adapters import base
 from moltlm.adapters.serve import TextModel
 from moltlm.data.types import Exchange, Pair
 from moltlm.evals import capability
-from moltlm.evals import persona as persona_eval
 from moltlm.evals.config import HypothesisConfig
-from moltlm.evals.style import StyleClassifier
+from moltlm.evals.persona import PersonaMeasure, score_answers
+from moltlm.evals.records import AnswerRecord, BasePoint, ItemRecord
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.stages import pairs
 
 BENCHMARK = "lambada"
 ANSWER_TOKENS = 48
 BATCH = 16
-Row = dict[str, Any]
+Measured = dict[str, Any]
 
 
-def probe(run: Run, hypothesis: HypothesisConfig, seed: int) -> Callable[[TextModel], Row]:
+def probe(run: Run, hypothesis: HypothesisConfig, seed: int) -> Callable[[TextModel], BasePoint]:
     """What is measured of a model at a checkpoint, beside a base of the same precision."""
     data, loaded = pairs.pairs(run), base.load(run.config.model, hypothesis.precision)
-    original, judged = TextModel(loaded.model, loaded.tokenizer), pairs.classifier(run)
-    limit, batch = data.facts["nll_limit"], run.config.model.eval_batch_size
+    original = TextModel(loaded.model, loaded.tokenizer)
+    measure = PersonaMeasure(
+        pairs.classifier(run), data.facts["nll_limit"], ANSWER_TOKENS, run.config.model.eval_batch_size
+    )
     heldout = pairs.load_pairs(data, "heldout")
     neutral = pairs.load_exchanges(data, "neutral_eval")[: hypothesis.neutral]
 
-    def look(text: TextModel) -> Row:
+    def look(text: TextModel) -> BasePoint:
         prompts = [pair.prompt for pair in heldout]
         scores = text.score(prompts, [pair.chosen for pair in heldout], BATCH)
         items = capability.evaluate(text, {BENCHMARK: hypothesis.items}, BATCH, 0, skip=skip(hypothesis, seed))  # type: ignore[arg-type]
-        return {
-            "likelihood": sum(score.per_token for score in scores) / len(scores),
-            "likelihoods": [score.per_token for score in scores],
-            **_persona(text, original, heldout[: hypothesis.prompts], judged, limit, batch),
+        return BasePoint(
+            likelihood=sum(score.per_token for score in scores) / len(scores),
+            likelihoods=[score.per_token for score in scores],
+            items=[ItemRecord(item=item.item, correct=item.correct, logprob=item.logprob) for item in items],
+            **_persona(text, original, heldout[: hypothesis.prompts], measure),
             **_language(text, original, neutral),
-            "items": [{key: record[key] for key in ("item", "correct", "logprob")} for record in items],
-        }
+        )
 
     return look
 
 
-def _persona(
-    text: TextModel, original: TextModel, pairs: list[Pair], judged: StyleClassifier, limit: float, batch: int
-) -> Row:
+def _persona(text: TextModel, original: TextModel, pairs: list[Pair], measure: PersonaMeasure) -> Measured:
     """The mean of classifier probability x coherent over greedy answers (protocol: G), and the share coherent."""
     prompts = [pair.prompt for pair in pairs]
-    answers = text.generate(prompts, ANSWER_TOKENS, batch)
-    likely = original.score(prompts, answers, BATCH)
-    found = persona_eval.verdicts([pair.question for pair in pairs], answers, likely, judged, limit)
-    keep = ("answer", "score", "coherent")
-    rows = [{"id": pair.id, **{key: row[key] for key in keep}} for pair, row in zip(pairs, found, strict=True)]
-    score, coherent = (sum(row[key] for row in rows) / len(rows) for key in ("score", "coherent"))
-    return {"persona": score, "coherent": coherent, "answers": rows}
+    answers = text.generate(prompts, measure.max_new_tokens, measure.batch_size)
+    base_scores = original.score(prompts, answers, BATCH)
+    scored = score_answers([pair.question for pair in pairs], answers, base_scores, measure)
+    records = [
+        AnswerRecord(id=pair.id, answer=answer.answer, score=answer.score, coherent=answer.coherent)
+        for pair, answer in zip(pairs, scored, strict=True)
+    ]
+    score = sum(record.score for record in records) / len(records)
+    coherent = sum(record.coherent for record in records) / len(records)
+    return {"persona": score, "coherent": coherent, "answers": records}
 
 
 @torch.no_grad()
-def _language(text: TextModel, original: TextModel, neutral: list[Exchange]) -> Row:
+def _language(text: TextModel, original: TextModel, neutral: list[Exchange]) -> Measured:
     """Cross-entropy on the base's own neutral answers and KL(base || model), nats a token, mean over answers."""
     if not neutral:
         return {}
@@ -75,14 +78,14 @@ def _language(text: TextModel, original: TextModel, neutral: list[Exchange]) -> 
     return {"cross_entropy": sum(entropies) / len(rows), "kl": sum(kls) / len(rows)}
 
 
-def composite(text: TextModel, hypothesis: HypothesisConfig, seed: int, items: list[Row]) -> float:
+def composite(text: TextModel, hypothesis: HypothesisConfig, seed: int, items: list[ItemRecord]) -> float:
     """Points of accuracy above chance, as a share of what is above it, mean over LAMBADA and the named benchmarks."""
-    found = capability.evaluate(text, hypothesis.composite, BATCH, seed)  # type: ignore[arg-type]
-    parts = [sum(row["correct"] for row in items) / len(items)]
+    records = capability.evaluate(text, hypothesis.composite, BATCH, seed)  # type: ignore[arg-type]
+    parts = [sum(item.correct for item in items) / len(items)]
     for name in hypothesis.composite:
-        rows = [row for row in found if row["benchmark"] == name]
-        chance = sum(row["chance"] for row in rows) / len(rows)
-        parts.append((sum(row["correct"] for row in rows) / len(rows) - chance) / (1 - chance))
+        rows = [record for record in records if record.benchmark == name]
+        chance = sum(row.chance for row in rows) / len(rows)
+        parts.append((sum(row.correct for row in rows) / len(rows) - chance) / (1 - chance))
     return 100 * sum(parts) / len(parts)
 
 

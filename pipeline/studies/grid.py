@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import random
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,12 @@ from moltlm.adapters.config import AdaptersConfig
 from moltlm.adapters.serve import TextModel
 from moltlm.adapters.training import Measurements
 from moltlm.data.errors import BadInput
-from moltlm.data.io import fingerprint, read_json, read_jsonl, write_json, write_jsonl
+from moltlm.data.io import fingerprint, read_json, read_jsonl, write_json
 from moltlm.evals import early as early_eval
 from moltlm.evals import hypotheses as judge
 from moltlm.evals import threshold
 from moltlm.evals.config import Arm, HypothesisConfig
+from moltlm.evals.records import BasePoint, CheckpointRecord, read_records, write_records
 from moltlm.pipeline.config import Config, load_hypothesis
 from moltlm.pipeline.identity import identity
 from moltlm.pipeline.run import Artifact, Run
@@ -144,12 +145,14 @@ def _content(folder: Path) -> str:
     return json.dumps([f"{inputs['seed']:09}", inputs["arm"], inputs["hypothesis"]], sort_keys=True) + folder.name
 
 
-def _learned(folder: Path) -> tuple[early_eval.Early, list[threshold.Dose]]:
+def _learned(folder: Path) -> tuple[early_eval.EarlyRun, list[threshold.Dose]]:
     """What a job has to say to both. Runs of one arm and learning rate are of one group, whatever else they share."""
-    inputs, records = read_json(folder / "inputs.json"), read_jsonl(folder / "records.jsonl")
+    inputs, records = read_json(folder / "inputs.json"), read_records(folder / "records.jsonl", CheckpointRecord)
     group, rate, seed = fingerprint(inputs["arm"]), inputs["arm"]["learning_rate"], inputs["seed"]
-    early = early_eval.run(records, read_jsonl(folder / "weights" / "metrics.jsonl"), group, seed, rate)
-    return early, [threshold.Dose(seed, row["kl"], early_eval.cost(row)) for row in records if "kl" in row]
+    losses = [(row["step"], row["loss"]) for row in read_jsonl(folder / "weights" / "metrics.jsonl")]
+    early = early_eval.run(records, losses, group, seed, rate)
+    doses = [threshold.Dose(seed, row.kl, early_eval.cost(row)) for row in records if row.kl is not None]
+    return early, doses
 
 
 def check(run: Run, name: str) -> HypothesisConfig:
@@ -218,7 +221,7 @@ def _best(run: Run, hypothesis: HypothesisConfig, name: str, candidates: list[Ar
         [row for seed in hypothesis.tuning_seeds for row in _records(job(run, hypothesis, name, arm, seed), name, seed)]
         for arm in candidates
     ]
-    settings = judge.tried(hypothesis, records)
+    settings = judge.tuning_results(hypothesis, records)
     table = [
         {**arm.model_dump(include={"learning_rate", "kl_weight"}), **asdict(one)}
         for arm, one in zip(candidates, settings, strict=True)
@@ -226,8 +229,9 @@ def _best(run: Run, hypothesis: HypothesisConfig, name: str, candidates: list[Ar
     return candidates[judge.best(settings)], table
 
 
-def _records(artifact: Artifact, arm: str, seed: int) -> list[Row]:
-    return [{"arm": arm, "seed": seed, **row} for row in read_jsonl(artifact.folder / "records.jsonl")]
+def _records(artifact: Artifact, arm: str, seed: int) -> list[CheckpointRecord]:
+    records = read_records(artifact.folder / "records.jsonl", CheckpointRecord)
+    return [replace(record, arm=arm, seed=seed) for record in records]
 
 
 def job(run: Run, hypothesis: HypothesisConfig, name: str, arm: Arm, seed: int) -> Artifact:
@@ -249,15 +253,16 @@ def job(run: Run, hypothesis: HypothesisConfig, name: str, arm: Arm, seed: int) 
         run.release()
         config = _arm_config(run.config, hypothesis, arm)
         drawn = random.Random(seed).sample(pairs.load_pairs(data, "train"), hypothesis.pairs)
-        origin = read_jsonl(start.folder / "records.jsonl")[0]
+        origin = read_records(start.folder / "records.jsonl", BasePoint)[0]
         look = checkpoint.probe(run, hypothesis, seed)
-        records: list[Row] = []
+        records: list[CheckpointRecord] = []
 
         def measure(step: int, text: TextModel) -> None:
-            records.append({"step": step, "learning_rate": arm.learning_rate, **_moved(hypothesis, look(text), origin)})
-            late = records[-1]["gain"] >= _middle(hypothesis) or step == hypothesis.checkpoints[-1]
-            if hypothesis.composite and late and not any("composite" in row for row in records):
-                records[-1]["composite"] = checkpoint.composite(text, hypothesis, seed, records[-1]["items"])
+            record = _since_base(hypothesis, look(text), origin, step, arm)
+            late = record.gain >= _middle(hypothesis) or step == hypothesis.checkpoints[-1]
+            if hypothesis.composite and late and all(row.composite is None for row in records):
+                record = replace(record, composite=checkpoint.composite(text, hypothesis, seed, record.items))
+            records.append(record)
 
         with run.console.progress(f"{name}, seed {seed}") as progress:
             trained = personality.train_personality(
@@ -273,24 +278,27 @@ def job(run: Run, hypothesis: HypothesisConfig, name: str, arm: Arm, seed: int) 
                 )
             )
         drop_weights(folder / "weights")
-        write_jsonl(folder / "records.jsonl", records)
-        return {"arm": name, "seed": seed, "train_s": round(trained.seconds, 1), "gain": records[-1]["gain"]}
+        write_records(folder / "records.jsonl", records)
+        return {"arm": name, "seed": seed, "train_s": round(trained.seconds, 1), "gain": records[-1].gain}
 
     label = f"{hypothesis.id} {name} at {arm.learning_rate:g}, seed {seed}"
     return run.do("job", inputs, make, label)
 
 
-def _moved(hypothesis: HypothesisConfig, point: Row, origin: Row) -> Row:
-    """What changed since the base: the gain on the hypothesis' axis and on the other one, if both are measured."""
-    other = "persona" if hypothesis.axis == "likelihood" else "likelihood"
-    gain, second = (point[axis] - origin[axis] for axis in (hypothesis.axis, other))
-    return {
-        **point,
-        "gain": gain,
-        "second": second,
-        "base_items": origin["items"],
-        "feasible": point["coherent"] >= 0.5,
-    }
+def _since_base(
+    hypothesis: HypothesisConfig, point: BasePoint, origin: BasePoint, step: int, arm: Arm
+) -> CheckpointRecord:
+    """The gain since the base on the hypothesis' axis and on the other one."""
+    gains = {"likelihood": point.likelihood - origin.likelihood, "persona": point.persona - origin.persona}
+    return CheckpointRecord(
+        **vars(point),
+        step=step,
+        learning_rate=arm.learning_rate,  # type: ignore[arg-type]
+        gain=gains[hypothesis.axis],
+        second=gains["persona" if hypothesis.axis == "likelihood" else "likelihood"],
+        base_items=origin.items,
+        feasible=point.coherent >= 0.5,
+    )
 
 
 def _base_point(run: Run, hypothesis: HypothesisConfig, seed: int) -> Artifact:
@@ -303,8 +311,8 @@ def _base_point(run: Run, hypothesis: HypothesisConfig, seed: int) -> Artifact:
         run.release()
         loaded = base.load(run.config.model, hypothesis.precision)
         point = checkpoint.probe(run, hypothesis, seed)(TextModel(loaded.model, loaded.tokenizer))
-        write_jsonl(folder / "records.jsonl", [point])
-        return {key: point[key] for key in ("likelihood", "persona", "coherent")}
+        write_records(folder / "records.jsonl", [point])
+        return {key: getattr(point, key) for key in ("likelihood", "persona", "coherent")}
 
     return run.do("job-base", inputs, make, f"base, seed {seed}")
 

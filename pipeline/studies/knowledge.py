@@ -48,13 +48,13 @@ def answer(run: Run) -> Artifact:
             return 100 * (bases[seed].facts["accuracy"] - jobs[rank, count, seed, control].facts["accuracy"])
 
         rows = [
-            judge.Taught(
+            judge.KnowledgeRun(
                 rank, count, seed, job.facts["bits"], cost(rank, count, seed, False), cost(rank, count, seed, True)
             )
             for (rank, count, seed, control), job in jobs.items()
             if not control
         ]
-        found = judge.find(rows, asked.drop)
+        found = judge.capacities(rows, asked.drop)
         write_json(folder / "knowledge.json", [asdict(one) for one in found])
         return {f"rank {one.rank}": _told(one) for one in found}
 
@@ -140,7 +140,7 @@ def _measured(run: Run, seed: int) -> dict[str, Any]:
 def _accuracy(run: Run, text: TextModel, seed: int) -> float:
     measured = _measured(run, seed)
     items = capability.evaluate(text, {BENCHMARK: measured["items"]}, BATCH, 0, skip=measured["skip"])  # type: ignore[arg-type]
-    return sum(item["correct"] for item in items) / len(items)
+    return sum(item.correct for item in items) / len(items)
 
 
 def _settings(run: Run, rank: int, examples: int) -> AdaptersConfig:

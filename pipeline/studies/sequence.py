@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from moltlm.data.errors import BadInput
-from moltlm.data.io import read_jsonl
 from moltlm.data.state import BASE, PERSONALITY, Adapter
 from moltlm.evals import stats
 from moltlm.evals.continual import transfer
+from moltlm.evals.records import ItemRecord, paired_values
 from moltlm.pipeline import layout
 from moltlm.pipeline.config import Config, vary
 from moltlm.pipeline.run import Artifact, Missing, Run
@@ -145,9 +145,8 @@ def measure(run: Run, label: str) -> Artifact:
 
 
 def _capability_change(before: Artifact, after: Artifact) -> CapabilityChange:
-    old, new = (
-        [float(row["correct"]) for row in read_jsonl(artifact.folder / "records.jsonl")] for artifact in (before, after)
-    )
-    change = stats.paired(old, new)
+    """Points of accuracy over all items of all benchmarks pooled, paired by item, with its 95% interval."""
+    old, new = (measures.load(artifact, ItemRecord) for artifact in (before, after))
+    change = stats.paired(*paired_values(old, new, lambda item: item.correct))
     points = (round(100 * value, 2) for value in (change.difference, change.low, change.high))
     return CapabilityChange(*points, change.n)
