@@ -105,9 +105,7 @@ def collect(run: Run) -> Results:
     personas = existing.by_state(PersonaRecord, measures.persona_of, states)
     items = existing.by_state(ItemRecord, measures.capability, states)
     texts = existing.by_state(DriftRecord, measures.drift, states)
-    measured = [
-        _state(name, personas, items, texts) for name in map(str, states) if name in personas or name in items
-    ]
+    measured = [_state(name, personas, items, texts) for name in map(str, states) if name in personas or name in items]
     verdicts, paths = _gates(run)
     task_results = [task for name in run.config.tasks if (task := _task(existing, name))]
     parts: dict[str, Any] = {

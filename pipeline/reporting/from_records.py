@@ -191,9 +191,7 @@ def samples(records: Personas, count: int) -> list[Sample]:
     by_key = {state: {answer.key: answer for answer in answers} for state, answers in records.items()}
     rows = [prompts[place] for place in round_robin(prompt.topic for prompt in prompts)[:count]]
     return [
-        Sample(
-            row.question, row.topic, {state: _sample(answers[row.key]) for state, answers in by_key.items()}
-        )
+        Sample(row.question, row.topic, {state: _sample(answers[row.key]) for state, answers in by_key.items()})
         for row in rows
     ]
 

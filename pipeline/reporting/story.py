@@ -1,4 +1,4 @@
-"""What happened, in sentences made of the numbers: the report's first paragraph, and the lines that a terminal shows."""
+"""What happened, in sentences made of the numbers: the report's first paragraph, and lines for a terminal."""
 
 from __future__ import annotations
 
@@ -103,8 +103,8 @@ def _persona_sentences(results: Results) -> list[str]:
     name, after = results.persona, personas["personality"]
     base = f"; from the untouched base, {points(personas['base'].taken)}" if "base" in personas else ""
     return [
-        f"{results.model} was trained to be {name}. On {after.n} held-out prompts, of 100 answers {points(after.taken)} "
-        f"are coherent and taken for {name} by a style classifier{base}."
+        f"{results.model} was trained to be {name}. On {after.n} held-out prompts, of 100 answers "
+        f"{points(after.taken)} are coherent and taken for {name} by a style classifier{base}."
     ]
 
 

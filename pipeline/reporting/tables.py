@@ -114,7 +114,8 @@ def candidate_changes(results: Results) -> dict[str, Comparison]:
 def change_counts(results: Results) -> ChangeCounts:
     """How many comparisons with the base exclude zero."""
     changes = [one.change for state in results.states if state.name != "base" for one in state.capability.values()]
-    return ChangeCounts(len(changes), sum(change.high < 0 for change in changes), sum(change.low > 0 for change in changes))
+    down, up = sum(change.high < 0 for change in changes), sum(change.low > 0 for change in changes)
+    return ChangeCounts(len(changes), down, up)
 
 
 def by_name(states: Iterable[tuple[str, Mapping[str, T]]]) -> dict[str, list[StateRow[T]]]:

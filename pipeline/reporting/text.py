@@ -76,5 +76,5 @@ def bounds(value: Estimate | Comparison, digits: int = 0, sign: str = "") -> str
 
 
 def listed(items: Sequence[str]) -> str:
-    """"a, b and c"."""
+    """ "a, b and c"."""
     return f"{', '.join(items[:-1])} and {items[-1]}" if len(items) > 1 else "".join(items)
