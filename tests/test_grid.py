@@ -158,7 +158,7 @@ def test_records_that_are_not_whole_or_of_another_name_are_refused(run: Run, tmp
             records.import_trainings(other, tmp_path)
         bad = tmp_path / "bad" / f"job-123456789abc{records.SUFFIX}"
         bad.parent.mkdir()
-        for content, message in ((whole, "altered"), (whole[:-40], "not whole"), (b"", "not whole")):
+        for content, message in ((whole, "altered"), (whole[:-40], "truncated"), (b"", "truncated")):
             bad.write_bytes(content)
             with pytest.raises(BadInput, match=message):
                 records.import_trainings(other, bad.parent)
