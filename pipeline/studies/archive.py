@@ -1,5 +1,5 @@
-"""The trainings of a study as small files without weights, to bring together what several machines trained, to store it,
-and to compute the verdict again."""
+"""The trainings of a study as small files without weights: to combine what several machines trained, to store it, and
+to compute the verdict again."""
 
 from __future__ import annotations
 
