@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from moltlm.data.errors import BadInput
@@ -90,48 +90,58 @@ def collect(run: Run) -> Results:
     where none exists at all: a study on its own has none."""
     run.only_read = True
     existing = Existing(run)
-    common: dict[str, Any] = {
-        "model": run.config.model.id,
-        "precision": run.config.model.precision,
-        "persona": pairs.load_persona(run).spec.name,
-        "seed": run.config.run.seed,
-        "config": run.config.model_dump(mode="json"),
-        "environment": from_plain(environment(), Environment),
-    }
+    results = Results(
+        model=run.config.model.id,
+        precision=run.config.model.precision,
+        persona=pairs.load_persona(run).spec.name,
+        seed=run.config.run.seed,
+        config=run.config.model_dump(mode="json"),
+        environment=from_plain(environment(), Environment),
+        missing=existing.missing,
+    )
     data = existing.artifact(pairs.pairs)
     if data is None:
-        return Results(**common, missing=existing.missing)
+        return results
+    results = _with_measurements(results, existing)
+    if not results.states:
+        existing.missing.clear()
+    return replace(
+        results,
+        pairs=from_plain(data.facts, PairFacts),
+        classifier=_classifier(run, data),
+        hypotheses=_hypotheses(existing),
+        explored=_optional(lambda: read_document(grid.explore(run).folder / "explored.json", Explored)),
+        knowledge=_optional(lambda: read_document(knowledge.answer(run).folder / "knowledge.json", list[Capacity]))
+        or [],
+    )
+
+
+def _with_measurements(results: Results, existing: Existing) -> Results:
+    """With what was measured of the states, and what was trained."""
+    run = existing.run
     states = layout.states(run)
     personas = existing.by_state(PersonaRecord, measures.persona_of, states)
     items = existing.by_state(ItemRecord, measures.capability, states)
     texts = existing.by_state(DriftRecord, measures.drift, states)
-    measured = [_state(name, personas, items, texts) for name in map(str, states) if name in personas or name in items]
-    verdicts, paths = _gates(run)
+    names = [name for name in map(str, states) if name in personas or name in items]
+    pressure_by_state, profile_by_state, judged = _pressure(existing, personas), _profile(existing), _judge(existing)
     task_results = [task for name in run.config.tasks if (task := _task(existing, name))]
-    parts: dict[str, Any] = {
-        "pairs": from_plain(data.facts, PairFacts),
-        "classifier": _classifier(run, data),
-        "states": measured,
-        "pressure": _pressure(existing, personas),
-        "profile": _profile(existing),
-        "judge": _judge(existing),
-        "tasks": task_results,
-        "retention": [row for task in task_results if (row := _retention(run, task, personas))],
-        "gates": verdicts,
-        "noise": _noise(existing),
-        "paths": paths,
-        "samples": from_records.samples(personas, run.config.persona_eval.samples),
-        "training": _training(existing),
-        "buffer": _buffer(existing),
-    }
-    if not measured:
-        existing.missing.clear()
-    studies: dict[str, Any] = {
-        "hypotheses": _hypotheses(existing),
-        "explored": _optional(lambda: read_document(grid.explore(run).folder / "explored.json", Explored)),
-        "knowledge": _optional(lambda: read_document(knowledge.answer(run).folder / "knowledge.json", list[Capacity])),
-    }
-    return Results(**common, **parts, **studies | {"knowledge": studies["knowledge"] or []}, missing=existing.missing)
+    verdicts, paths = _gates(run)
+    return replace(
+        results,
+        states=[_state(name, personas, items, texts) for name in names],
+        pressure=pressure_by_state,
+        profile=profile_by_state,
+        judge=judged,
+        tasks=task_results,
+        retention=[row for task in task_results if (row := _retention(run, task, personas))],
+        gates=verdicts,
+        noise=_noise(existing),
+        paths=paths,
+        samples=from_records.samples(personas, run.config.persona_eval.samples),
+        training=_training(existing),
+        buffer=_buffer(existing),
+    )
 
 
 def _state(
