@@ -15,7 +15,7 @@ from moltlm.pipeline.reporting.results import write_results
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.service import gate as gates
 from moltlm.pipeline.stages import measures, pairs, personality, replay, tasks
-from moltlm.pipeline.studies import grid
+from moltlm.pipeline.studies import arms, grid
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def run_all(run: Run) -> Outcome:
         tasks.check(run, adapter)
     pairs.pairs(run)
     for name in config.hypotheses:
-        grid.check(run, name)
+        arms.check(run, name)
     personality.personality(run)
     replay.buffer(run)
     for adapter in layout.task_adapters(run):

@@ -47,6 +47,7 @@ from moltlm.pipeline.run import Artifact, Missing, Run, environment
 from moltlm.pipeline.service import gate as gates
 from moltlm.pipeline.stages import measures, pairs, replay, tasks
 from moltlm.pipeline.studies import grid, knowledge
+from moltlm.pipeline.studies.explore import explore
 from moltlm.pipeline.studies.verdict import Explored, GridVerdict
 from moltlm.pipeline.typed_json import from_plain, read_document
 
@@ -110,7 +111,7 @@ def collect(run: Run) -> Results:
         pairs=from_plain(data.facts, PairFacts),
         classifier=_classifier(run, data),
         hypotheses=_hypotheses(existing),
-        explored=_optional(lambda: read_document(grid.explore(run).folder / "explored.json", Explored)),
+        explored=_optional(lambda: read_document(explore(run).folder / "explored.json", Explored)),
         knowledge=_optional(lambda: read_document(knowledge.answer(run).folder / "knowledge.json", list[Capacity]))
         or [],
     )
