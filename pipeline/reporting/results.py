@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from moltlm.data.filters import Variety
 from moltlm.evals.distance import Distance
@@ -15,10 +15,9 @@ from moltlm.evals.pressure import PressureSummary
 from moltlm.evals.records import TaskRecord
 from moltlm.evals.stats import Comparison, Estimate, Noise
 from moltlm.evals.style import CrossValidation
+from moltlm.pipeline.service.gate import Colour
 from moltlm.pipeline.studies.verdict import Explored, GridVerdict
 from moltlm.pipeline.typed_json import read_document, write_document
-
-Colour = Literal["red", "blue", "green", "grey"]
 
 
 @dataclass(frozen=True)
