@@ -1,9 +1,9 @@
-"""The memory that both training stages of a configuration take, with random weights of its `model.shape`: nothing has
-to be fetched. Not part of the installed package. As JSON on standard output:
+"""The memory that both training stages of a configuration take, with random weights of its `model.shape`: nothing is
+downloaded. Not part of the installed package. As JSON on standard output:
 
-    python benchmarks/memory.py llama-8b --folder /dev/shm/shape    # 16 GB for the weights there, and the GPU to judge
+    python benchmarks/memory.py llama-8b --folder /dev/shm/shape    # needs 16 GB there for the weights, and a GPU
 
-Texts are as long as `molt config check` takes them to be. Neither speed nor what is learned means anything.
+Texts are as long as `molt config check` assumes. Neither the speed nor what is learned means anything.
 """
 
 from __future__ import annotations
@@ -42,13 +42,17 @@ def main(
     if not (folder / "model" / "config.json").is_file():
         _make(settings, folder / "model")
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
-    found: dict[str, Any] = {"device": device, "estimate_gib": round(estimate.training_memory(settings).total, 2)}
+    result: dict[str, Any] = {"device": device, "estimate_gib": round(estimate.training_memory(settings).total, 2)}
     for name, stage in {"personality": _personality, "task": _task}.items():
         trained = stage(settings, folder)
-        found[name] = {"steps": trained.steps, "parameters": trained.parameters, "peak_gib": round(trained.peak_gib, 2)}
+        result[name] = {
+            "steps": trained.steps,
+            "parameters": trained.parameters,
+            "peak_gib": round(trained.peak_gib, 2),
+        }
         gc.collect()
         torch.cuda.empty_cache()
-    print(json.dumps(found, indent=1))
+    print(json.dumps(result, indent=1))
 
 
 def _make(settings: Config, folder: Path) -> None:

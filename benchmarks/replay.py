@@ -1,4 +1,4 @@
-"""What choosing the replay buffer is worth, and how it scales. Not part of the installed package.
+"""What selecting the replay buffer is worth, and how it scales. Not part of the installed package.
 
     python benchmarks/replay.py quality --folder runs/benchmark    # about an hour and a half on two cores; resumable
     python benchmarks/replay.py scale                              # about six minutes on one core
@@ -18,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections import defaultdict
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,7 +56,7 @@ WRITTEN = 16
 TOKENS = 32
 Folder = Annotated[Path, typer.Option(help="where runs and records go; rerunning continues")]
 RUNS = Path("runs/benchmark")
-MEANS = ("retained", "score", "task", "kept", "topics")
+MEANS = ("retained", "score", "task", "exchanges", "topics")
 PAIRED = ("difference", "low", "high", "n")
 TIMED = ("facility_location", "combined", "k_center", "herding")
 
@@ -63,10 +64,9 @@ TIMED = ("facility_location", "combined", "k_center", "herding")
 @app.command()
 def quality(
     folder: Folder = RUNS,
-    part: Annotated[str, typer.Option(help="I/N: of N processes, do what falls to the I-th, from 0")] = "0/1",
+    part: Annotated[str, typer.Option(help="I/N: of N processes, do the share of number I, from 0")] = "0/1",
 ) -> None:
     """Persona retention for every selector, share and seed."""
-    from moltlm.adapters import base
     from moltlm.pipeline.config import load
     from moltlm.pipeline.console import Console
     from moltlm.pipeline.run import Run
@@ -93,80 +93,90 @@ def quality(
         for place, (arm, ratio, seed) in enumerate(jobs):
             record = folder / "records" / f"{arm.replace(' ', '-')}_{ratio:.2f}_{seed}.json"
             if place % count == index and not record.is_file():
-                began = time.monotonic()
-                found = one(run, base, judge, candidates, arm, ratio, seed, folder / f"adapter-{index}")
-                write_json(
-                    record, {"arm": arm, "ratio": ratio, "seed": seed, **found, "seconds": time.monotonic() - began}
-                )
-                print(arm, ratio, seed, {k: round(v, 3) for k, v in found.items() if isinstance(v, float)}, flush=True)
+                start = time.monotonic()
+                trial = Trial(arm, ratio, seed, folder / f"adapter-{index}")
+                values = train_and_measure(run, judge, candidates, trial)
+                seconds = time.monotonic() - start
+                write_json(record, {"arm": arm, "ratio": ratio, "seed": seed, **values, "seconds": seconds})
+                numbers = {key: round(value, 3) for key, value in values.items() if isinstance(value, float)}
+                print(arm, ratio, seed, numbers, flush=True)
     finally:
         run.close()
 
 
-def pool(run: Any, folder: Path) -> tuple[dict[str, list[replay.Candidate]], np.ndarray]:
-    """The training exchanges in the order of the file, topic after topic, with each kind of importance; embeddings."""
+@dataclass(frozen=True)
+class Candidates:
+    """The training exchanges in the order of the file, topic after topic: with each kind of importance, and their
+    embeddings (n, dimensions)."""
+
+    by_importance: dict[str, list[replay.Candidate]]
+    embeddings: np.ndarray
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training: a selector, the share of replay in the mix, a seed, and a folder for the adapter."""
+
+    arm: str
+    ratio: float
+    seed: int
+    folder: Path
+
+
+def pool(run: Any, folder: Path) -> Candidates:
+    """Measure the importance of the training exchanges, once for all trainings."""
     from moltlm.pipeline.stages import buffer, pairs, serving
 
     file = folder / "importance.json"
     model = serving.serve(run, PERSONALITY)
-    pairs = pairs.load_pairs(pairs.pairs(run), "train")
-    exchanges = [Exchange(pair.prompt, pair.chosen, pair.topic, pair.trait) for pair in pairs]
+    rows = pairs.load_pairs(pairs.pairs(run), "train")
+    exchanges = [Exchange(pair.prompt, pair.chosen, pair.topic, pair.trait) for pair in rows]
     if not file.is_file():
         values = {}
         for kind in KINDS:
             with run.console.progress(f"importance by {kind}") as progress:
-                rows, _, _ = buffer.offer(model, exchanges, ReplayConfig(importance=kind), 32, progress)
-            values[kind] = [row.importance for row in rows]
-        write_json(file, {**values, "tokens": [row.tokens for row in rows]})
-    known = json.loads(file.read_text())
-    found = {
-        kind: [replay.Candidate(*row) for row in zip(exchanges, known[kind], known["tokens"], strict=True)]
+                offered, _, _ = buffer.offer(model, exchanges, ReplayConfig(importance=kind), 32, progress)
+            values[kind] = [candidate.importance for candidate in offered]
+        write_json(file, {**values, "tokens": [candidate.tokens for candidate in offered]})
+    stored = json.loads(file.read_text())
+    by_importance = {
+        kind: [replay.Candidate(*row) for row in zip(exchanges, stored[kind], stored["tokens"], strict=True)]
         for kind in KINDS
     }
-    return found, model.embed([f"{item.question}\n{item.answer}" for item in exchanges])
+    return Candidates(by_importance, model.embed([f"{item.question}\n{item.answer}" for item in exchanges]))
 
 
-def one(
-    run: Any,
-    base: Any,
-    judge: Judge,
-    candidates: tuple[dict[str, list[replay.Candidate]], np.ndarray],
-    arm: str,
-    ratio: float,
-    seed: int,
-    folder: Path,
-) -> dict[str, Any]:
+def train_and_measure(run: Any, judge: Judge, candidates: Candidates, trial: Trial) -> dict[str, Any]:
+    """Train the task with the buffer that the trial's selector chooses, and measure what is left."""
+    from moltlm.adapters import base
     from moltlm.adapters.task import TaskJob, train_task
     from moltlm.pipeline.stages import personality
 
-    task = TASK.model_copy(update={"replay_ratio": ratio})
-    kept: list[Exchange] = []
-    if ratio:
-        by_kind, embeddings = candidates
-        settings = {"importance": "kl", **ARMS[arm]}
-        rows = by_kind[settings["importance"]]
+    task = TASK.model_copy(update={"replay_ratio": trial.ratio})
+    selected: list[Exchange] = []
+    if trial.ratio:
+        settings = {"importance": "kl", **ARMS[trial.arm]}
+        rows = candidates.by_importance[settings["importance"]]
         budget = round(task.replayed * float(np.mean([row.tokens for row in rows])))
         config = ReplayConfig.model_validate({**settings, "budget_tokens": budget})
-        kept = replay.build(rows, embeddings, config, seed).exchanges
-    examples = tasks.examples(task, "train", seed)
-    taught = [Exchange(item.prompt, item.answer, source="task") for item in examples]
-    rows = mix(taught, kept, task.steps, task.batch_size, task.replayed, seed)
-    shutil.rmtree(folder, ignore_errors=True)
-    beneath = {"personality": personality.personality(run).folder}
-    config = run.config.adapters()
+        selected = replay.build(rows, candidates.embeddings, config, trial.seed).exchanges
+    examples = tasks.examples(task, "train", trial.seed)
+    new_exchanges = [Exchange(item.prompt, item.answer, source="task") for item in examples]
+    shutil.rmtree(trial.folder, ignore_errors=True)
     train_task(
         TaskJob(
-            config=config,
+            config=run.config.adapters(),
             base=base.load(run.config.model),
-            folder=folder,
-            seed=seed,
+            folder=trial.folder,
+            seed=trial.seed,
             name="task",
-            adapters_below=beneath,
+            adapters_below={"personality": personality.personality(run).folder},
             task=task,
-            mix=rows,
+            mix=mix(new_exchanges, selected, task.steps, task.batch_size, task.replayed, trial.seed),
         )
     )
-    return {"kept": len(kept), "topics": len({item.topic for item in kept}), **judge(folder, task, seed)}
+    counts = {"exchanges": len(selected), "topics": len({item.topic for item in selected})}
+    return {**counts, **judge(trial.folder, task, trial.seed)}
 
 
 class Judge:
@@ -197,26 +207,26 @@ class Judge:
 
     def _measure(self, model: Any, state: State, task: TaskConfig, seed: int) -> dict[str, Any]:
         now = self.margins(state)
-        gained = self.start[PERSONALITY] - self.start[BASE]
-        asked = spaced(self.heldout, WRITTEN)
+        gain = self.start[PERSONALITY] - self.start[BASE]
+        written = spaced(self.heldout, WRITTEN)
         with model.state(state):
-            answers = model.generate([pair.prompt for pair in asked], TOKENS, 32)
+            answers = model.generate([pair.prompt for pair in written], TOKENS, 32)
             test = tasks.examples(task, "test", seed)
             learned = greedily_right(model, test)
         with model.state(BASE):
-            under_base = model.score([pair.prompt for pair in asked], answers, 32)
+            under_base = model.score([pair.prompt for pair in written], answers, 32)
         scores = [
             p * coherence.check(pair.question, answer, -nll.per_token, self.limit).coherent
             for p, pair, answer, nll in zip(
-                self.classifier.probability(answers), asked, answers, under_base, strict=True
+                self.classifier.probability(answers), written, answers, under_base, strict=True
             )
         ]
         return {
-            "retained": float((now - self.start[BASE]).mean() / gained.mean()),
+            "retained": float((now - self.start[BASE]).mean() / gain.mean()),
             "score": float(np.mean(scores)),
             "task": learned,
             "kept_gain": [round(float(x), 4) for x in now - self.start[BASE]],
-            "gain": [round(float(x), 4) for x in gained],
+            "gain": [round(float(x), 4) for x in gain],
         }
 
 
@@ -251,11 +261,11 @@ def scale_curve(
             record = folder / "scale" / f"{kind}_{n}.json"
             if not record.is_file():
                 command = [sys.executable, str(Path(__file__).with_name("scale.py")), kind, str(n)]
-                done = subprocess.run(
+                point = subprocess.run(
                     command, env={**os.environ, **one_core}, check=True, capture_output=True, text=True
-                )
-                write_text(record, done.stdout)
-                print(done.stdout, flush=True)
+                ).stdout
+                write_text(record, point)
+                print(point, flush=True)
 
 
 @app.command()
@@ -279,18 +289,18 @@ def summary(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for record in records:
         grouped[record["arm"], record["ratio"]].append(record)
     rows = []
-    for (arm, ratio), found in grouped.items():
-        means = {key: round(float(np.mean([record[key] for record in found])), 4) for key in MEANS}
-        by_seed = [round(record["retained"], 4) for record in sorted(found, key=lambda record: record["seed"])]
+    for (arm, ratio), group in grouped.items():
+        means = {key: round(float(np.mean([record[key] for record in group])), 4) for key in MEANS}
+        by_seed = [round(record["retained"], 4) for record in sorted(group, key=lambda record: record["seed"])]
         row = {"arm": arm, "ratio": ratio, "seeds": by_seed, **means}
         plain = {record["seed"]: record for record in grouped.get(("uniform", ratio), [])}
-        both = [(record, plain[record["seed"]]) for record in found if record["seed"] in plain]
+        both = [(record, plain[record["seed"]]) for record in group if record["seed"] in plain]
         if ratio and arm != "uniform" and both:
-            scale = float(np.mean(found[0]["gain"]))
-            ours, theirs = (
+            scale = float(np.mean(group[0]["gain"]))
+            selected, uniform = (
                 np.mean([side["kept_gain"] for side in part], axis=0) / scale for part in zip(*both, strict=True)
             )
-            pairing = stats.paired(theirs.tolist(), ours.tolist())
+            pairing = stats.paired(uniform.tolist(), selected.tolist())
             row["against_uniform"] = {key: round(getattr(pairing, key), 4) for key in PAIRED}
         rows.append(row)
     return sorted(rows, key=lambda row: (row["ratio"], -row["retained"]))
@@ -331,7 +341,7 @@ def _quality_row(row: dict[str, Any]) -> str:
     cells = [
         f"{row['ratio']:.0%}",
         row["arm"],
-        f"{row['kept']:.0f}",
+        f"{row['exchanges']:.0f}",
         f"{row['topics']:.0f}",
         f"{100 * row['retained']:.1f}",
         " ".join(f"{100 * value:.0f}" for value in row["seeds"]),

@@ -1,4 +1,4 @@
-"""One point of the scale curve, as JSON on standard output: `python benchmarks/scale.py clustered 50000`."""
+"""One point of the scaling curve, as JSON on standard output: `python benchmarks/scale.py clustered 50000`."""
 
 from __future__ import annotations
 
@@ -16,38 +16,38 @@ from moltlm.data import selectors
 K = 200
 
 
-def measured(kind: str, n: int) -> dict[str, Any]:
+def measure(kind: str, n: int) -> dict[str, Any]:
     vectors = synthetic(kind, n)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1048576
     rng = np.random.default_rng(1)
     ones = np.ones(n)
-    given = selectors.Pool(
+    pool = selectors.Pool(
         vectors, ones.astype(int), rng.random(n), rng.integers(0, 20, n), ones, np.arange(n), rng.random(n)
     )
-    seconds, kept = {}, {}
+    seconds, selected = {}, {}
     for method in ("facility_location", "combined", "k_center", "herding"):
-        began = time.monotonic()
-        kept[method] = selectors.choose(given, method, K, 0)
-        seconds[method] = round(time.monotonic() - began, 1)
-    whole = selectors.objective(given, K, 0.0)
-    found: dict[str, Any] = {
+        start = time.monotonic()
+        selected[method] = selectors.choose(pool, method, K, 0)
+        seconds[method] = round(time.monotonic() - start, 1)
+    whole = selectors.objective(pool, K, 0.0)
+    result: dict[str, Any] = {
         "kind": kind,
         "n": n,
         "seconds": seconds,
         "peak_gib_beyond_vectors": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1048576 - before, 2),
-        "value": {method: round(whole.coverage(kept[method]), 4) for method in kept},
+        "value": {method: round(whole.coverage(selected[method]), 4) for method in selected},
         "random": round(float(np.mean([whole.coverage(rng.choice(n, K, replace=False)) for _ in range(3)])), 4),
     }
     if n <= 50_000:
-        began = time.monotonic()
+        start = time.monotonic()
         other = exact(vectors) if n <= 10_000 else stochastic(vectors)
-        found["reference"] = "exact greedy" if n <= 10_000 else "stochastic greedy, all clients"
-        found["reference_value"] = round(whole.coverage(other), 4)
-        found["reference_seconds"] = round(time.monotonic() - began, 1)
-        found["share_of_value"] = round(found["value"]["facility_location"] / found["reference_value"], 3)
-        gain = found["value"]["facility_location"] - found["random"]
-        found["share_of_gain"] = round(gain / (found["reference_value"] - found["random"]), 3)
-    return found
+        result["reference"] = "exact greedy" if n <= 10_000 else "stochastic greedy, all clients"
+        result["reference_value"] = round(whole.coverage(other), 4)
+        result["reference_seconds"] = round(time.monotonic() - start, 1)
+        result["share_of_value"] = round(result["value"]["facility_location"] / result["reference_value"], 3)
+        gain = result["value"]["facility_location"] - result["random"]
+        result["share_of_gain"] = round(gain / (result["reference_value"] - result["random"]), 3)
+    return result
 
 
 def synthetic(kind: str, n: int) -> np.ndarray:
@@ -65,30 +65,30 @@ def synthetic(kind: str, n: int) -> np.ndarray:
 def exact(vectors: np.ndarray) -> np.ndarray:
     """Lazy greedy over all pairs."""
     similarity = np.maximum(vectors @ vectors.T, 0)
-    covered, kept = np.zeros(len(vectors), dtype=np.float32), []
+    covered, selected = np.zeros(len(vectors), dtype=np.float32), []
     heap = [(-gain, place) for place, gain in enumerate(similarity.sum(1).tolist())]
     heapq.heapify(heap)
-    while len(kept) < K:
+    while len(selected) < K:
         _, place = heapq.heappop(heap)
         now = float(np.maximum(similarity[place] - covered, 0).sum())
         if heap and now < -heap[0][0]:
             heapq.heappush(heap, (-now, place))
             continue
-        kept.append(place)
+        selected.append(place)
         np.maximum(covered, similarity[place], out=covered)
-    return np.array(kept)
+    return np.array(selected)
 
 
 def stochastic(vectors: np.ndarray) -> np.ndarray:
     """Stochastic greedy (Mirzasoleiman et al. 2015, epsilon .01) with every vector as a client."""
-    rng, covered, kept = np.random.default_rng(0), np.zeros(len(vectors), dtype=np.float32), []
+    rng, covered, selected = np.random.default_rng(0), np.zeros(len(vectors), dtype=np.float32), []
     for _ in range(K):
-        drawn = rng.choice(len(vectors), int(len(vectors) / K * np.log(100)), replace=False)
-        gains = [np.maximum(vectors[part] @ vectors.T - covered, 0).sum(1) for part in np.array_split(drawn, 20)]
-        kept.append(int(drawn[np.concatenate(gains).argmax()]))
-        covered = np.maximum(covered, vectors[kept[-1]] @ vectors.T)
-    return np.array(kept)
+        candidates = rng.choice(len(vectors), int(len(vectors) / K * np.log(100)), replace=False)
+        gains = [np.maximum(vectors[part] @ vectors.T - covered, 0).sum(1) for part in np.array_split(candidates, 20)]
+        selected.append(int(candidates[np.concatenate(gains).argmax()]))
+        covered = np.maximum(covered, vectors[selected[-1]] @ vectors.T)
+    return np.array(selected)
 
 
 if __name__ == "__main__":
-    print(json.dumps(measured(sys.argv[1], int(sys.argv[2])), indent=2))
+    print(json.dumps(measure(sys.argv[1], int(sys.argv[2])), indent=2))

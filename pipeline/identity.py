@@ -32,7 +32,7 @@ STAGES = {
     "task-score": 1,
     "job-base": 1,
     "job": 1,
-    "hypothesis": 1,
+    "hypothesis": 2,
     "explored": 1,
     "knowledge-base": 1,
     "knowledge-job": 1,

@@ -7,35 +7,38 @@ from pathlib import Path
 
 from moltlm.data import assets
 from moltlm.data.errors import BadInput
-from moltlm.data.io import write_json, write_text
+from moltlm.data.io import write_text
 from moltlm.data.state import BASE, PERSONALITY
 from moltlm.pipeline import layout
-from moltlm.pipeline.reporting import collect, report
+from moltlm.pipeline.reporting import collect, report, story
+from moltlm.pipeline.reporting.results import write_results
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.service import gate as gates
 from moltlm.pipeline.stages import measures, pairs, personality, replay, tasks
-from moltlm.pipeline.studies import grid
+from moltlm.pipeline.studies import arms, grid
 
 
 @dataclass(frozen=True)
 class Outcome:
+    """What the job leaves: two files, and lines for a terminal."""
+
     report: Path
     results: Path
     summary: list[str]
 
 
 def run_all(run: Run) -> Outcome:
-    """Train first, so that the base is loaded once for all measuring; then measure, judge, and write it down."""
+    """Run all stages. Trainings come first, so that the base is loaded once for all measurements."""
     config = run.config
     if not all(state.present for state in assets.status()):
         with run.console.progress("assets") as progress:
             assets.pull(progress)
-    measures.check(run)  # now, and not after an hour of training
+    measures.check(run)  # before training, so that a missing file does not stop the job after an hour
     for adapter in layout.task_adapters(run):
         tasks.check(run, adapter)
     pairs.pairs(run)
     for name in config.hypotheses:
-        grid.check(run, name)
+        arms.check(run, name)
     personality.personality(run)
     replay.buffer(run)
     for adapter in layout.task_adapters(run):
@@ -66,14 +69,19 @@ def run_all(run: Run) -> Outcome:
 
 
 def write_report(run: Run) -> Outcome:
-    """results.json, report.html and report.md from the records that are there. Raises BadInput where there are none."""
-    found = collect.collect(run)
-    if not any(found.get(part) for part in ("states", "hypotheses", "explored", "knowledge")):
+    """Write results.json, report.html and report.md from the existing records.
+
+    Raises:
+        BadInput: if nothing has been measured.
+    """
+    results = collect.collect(run)
+    if results.empty:
         raise BadInput(
             f"Nothing has been measured in {run.folder} with these settings.",
-            "Measure it: molt run CONFIG   or give the KEY=VALUE that it was run with.",
+            "Measure it: molt run CONFIG   or add the KEY=VALUE settings that it was run with.",
         )
-    write_json(run.folder / "results.json", found)
-    write_text(run.folder / "report.html", report.render(found))
-    write_text(run.folder / "report.md", report.markdown(found))
-    return Outcome(run.folder / "report.html", run.folder / "results.json", report.summary(found))
+    outcome = Outcome(run.folder / "report.html", run.folder / "results.json", story.summary(results))
+    write_results(outcome.results, results)
+    write_text(outcome.report, report.render(results))
+    write_text(run.folder / "report.md", report.markdown(results))
+    return outcome

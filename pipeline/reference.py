@@ -33,7 +33,7 @@ NAMES = {
 }
 BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 QUOTE = re.compile(r"(<!-- summary of (\S+): ([^>]+) -->\n)(.*?)(<!-- end of summary -->)", re.DOTALL)
-"""A block of `report.summary` lines: the file of results, then the beginnings of the lines to quote (`all` for all)."""
+"""A block of `story.summary` lines: the file of results, then the beginnings of the lines to quote (`all` for all)."""
 
 
 @dataclass(frozen=True)
@@ -237,11 +237,12 @@ def cli_page() -> str:
 
 def with_quotes(page: str) -> str:
     """The page with each block of quoted result lines made anew from the committed results that it names."""
-    from moltlm.pipeline.reporting import report
+    from moltlm.pipeline.reporting.results import load_results
+    from moltlm.pipeline.reporting.story import summary
 
     def block(match: re.Match[str]) -> str:
         opening, file, selection, _, closing = match.groups()
-        lines = report.summary(json.loads((ROOT / file).read_text(encoding="utf-8")))
+        lines = summary(load_results(ROOT / file))
         starts = tuple(part.strip() for part in selection.split(","))
         quoted = [line for line in lines if selection.strip() == "all" or line.startswith(starts)]
         return opening + "\n" + "".join(f"- {line}\n" for line in quoted) + "\n" + closing

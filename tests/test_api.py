@@ -24,7 +24,7 @@ def test_a_persona_is_trained_gated_and_talked_to_from_python(tiny_project: Path
         assert list(verdicts) == ["personality", "reminders", "shell"]
         answers = [project.answer("hello", state, 8) for state in ("base", "personality+reminders")]
         assert project.answer([{"role": "user", "content": "hello"}], "base", 8) == answers[0]
-        assert project.report().is_file() and collect.collect(project.run)["gates"].keys() == verdicts.keys()
+        assert project.report().is_file() and collect.collect(project.run).gates.keys() == verdicts.keys()
         with pytest.raises(BadInput, match="no task dance"):
             project.train_task("dance")
     with moltlm.Project(config, *settings) as project:  # closed, so it can be opened again

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import json
 import re
 import shlex
 import shutil
@@ -20,10 +19,13 @@ import yaml
 import moltlm
 from moltlm.pipeline import cli, config
 from moltlm.pipeline.console import Console
-from moltlm.pipeline.reporting import report
+from moltlm.pipeline.reporting import story
+from moltlm.pipeline.reporting.results import load_results
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.studies import archive as records
 from moltlm.pipeline.studies import grid
+from moltlm.pipeline.studies.verdict import GridVerdict
+from moltlm.pipeline.typed_json import read_document
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -32,10 +34,7 @@ PAGES = {
     for path in [*sorted(ROOT.glob("*.md")), ROOT / "llms.txt", *sorted((ROOT / "docs").rglob("*.md"))]
 }
 """Every document by its path from the root."""
-RESULTS, EVIDENCE = (
-    json.loads((ROOT / "docs" / "results" / name).read_text(encoding="utf-8"))
-    for name in ("demo.json", "evidence.json")
-)
+RESULTS, EVIDENCE = (load_results(ROOT / "docs" / "results" / name) for name in ("demo.json", "evidence.json"))
 FILE_ENDINGS = {"md", "py", "json", "jsonl", "yaml", "toml", "txt", "html", "sh", "bin"}
 PENDING = {"config explain"}
 """Commands, options and settings that the documents name and that are about to be merged. Empty it then."""
@@ -59,12 +58,12 @@ def test_the_figures_of_the_documents_are_those_of_the_committed_results() -> No
     """Each line of the summaries stands in a document, five of the demo in the README, and each answer that is quoted
     is one that the model gave: word for word."""
     pages = {name: " ".join(text.split()) for name, text in PAGES.items()}
-    for line in [*report.summary(RESULTS), *report.summary(EVIDENCE)]:
+    for line in [*story.summary(RESULTS), *story.summary(EVIDENCE)]:
         assert any(line in text for text in pages.values()), line
-    assert sum(line in pages["README.md"] for line in report.summary(RESULTS)) >= 5
+    assert sum(line in pages["README.md"] for line in story.summary(RESULTS)) >= 5
     demo = PAGES["docs/findings/demo.md"]
     quoted = re.findall(r"^> (.+)$", demo, flags=re.MULTILINE)
-    answers = {" ".join(sample["answers"]["personality"]["answer"].split()) for sample in RESULTS["samples"]}
+    answers = {" ".join(sample.answers["personality"].answer.split()) for sample in RESULTS.samples}
     assert len(quoted) >= 4 and set(quoted) <= answers
 
 
@@ -74,11 +73,11 @@ def test_the_committed_verdicts_are_those_of_the_committed_trainings(
     """Nothing is trained: a training that was missing would be an error."""
     run, _ = imported
     monkeypatch.setattr(grid.base, "load", None)
-    for name, committed in zip(run.config.hypotheses, EVIDENCE["hypotheses"], strict=True):
-        verdict = json.loads((grid.verdict(run, name).folder / "verdict.json").read_text())
-        assert (verdict["outcome"], verdict["reasons"]) == (committed["outcome"], committed["reasons"])
-        for one, other in zip(verdict["comparisons"], committed["comparisons"], strict=True):
-            assert one["values"] == pytest.approx(other["values"])
+    for name, committed in zip(run.config.hypotheses, EVIDENCE.hypotheses, strict=True):
+        verdict = read_document(grid.verdict(run, name).folder / "verdict.json", GridVerdict)
+        assert (verdict.outcome, verdict.reasons) == (committed.outcome, committed.reasons)
+        for one, other in zip(verdict.comparisons, committed.comparisons, strict=True):
+            assert one.values == pytest.approx(other.values)
 
 
 def commands_in(text: str) -> Iterator[list[str]]:

@@ -14,6 +14,7 @@ from moltlm.pipeline import cli
 from moltlm.pipeline.config import load
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.reporting import collect
+from moltlm.pipeline.reporting.results import load_results
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.service.registry import Registry
 
@@ -43,28 +44,32 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_job_leaves_results_and_a_report(done: Path) -> None:
-    found = json.loads((done / "run" / "results.json").read_text())
+    found = load_results(done / "run" / "results.json")
     names = ["base", "personality", "personality+reminders", "personality+reminders-control"]
-    assert [state["name"] for state in found["states"]] == names
-    for state in found["states"]:
-        assert set(state["capability"]) == {"arc_easy", "piqa", "hellaswag", "lambada"}
-        assert state["persona"]["n"] == 6
-        assert set(state["drift"]) == {"neutral", "reminders"}
-    assert found["states"][0]["drift"]["neutral"]["kl"]["mean"] == pytest.approx(0.0, abs=1e-6)
-    assert list(found["pressure"]) == list(found["profile"]) == names[1:3]
-    assert found["profile"]["personality"]["own traits preferred"]["n"] == 8
-    assert {"suffix", "prefill", "persuasion", "agent", "language"} < set(found["pressure"]["personality"]["attacks"])
-    assert len(found["pressure"]["personality"]["turns"]) == 2 and found["pressure"]["personality"]["facts"]["n"] == 3
-    assert found["states"][0]["persona"]["margin"]["mean"] == 0
-    assert found["states"][1]["persona"]["margin"]["mean"] != 0
-    assert found["states"][1]["drift"]["neutral"]["kl"]["mean"] > 0
-    assert found["precision"] == "nf4"
-    assert found["missing"] == []
-    assert [path["stage"] for path in found["paths"]] == ["personality", "reminders", "reminders-control"]
-    assert found["hypotheses"][0]["outcome"] == "inconclusive"
-    assert found["retention"][0]["task"] == "reminders"
-    training = {row["name"]: row for row in found["training"] if "curve" in row}
-    assert training["reminders"]["frozen_tensors_unchanged"] > training["personality"]["frozen_tensors_unchanged"]
+    assert [state.name for state in found.states] == names
+    personas = []
+    for state in found.states:
+        assert set(state.capability) == {"arc_easy", "piqa", "hellaswag", "lambada"}
+        assert state.persona and state.persona.n == 6 and state.persona.margin
+        assert set(state.drift) == {"neutral", "reminders"}
+        personas.append(state.persona)
+    assert found.states[0].drift["neutral"].kl.mean == pytest.approx(0.0, abs=1e-6)
+    assert list(found.pressure) == list(found.profile) == names[1:3]
+    assert found.profile["personality"]["own traits preferred"].n == 8
+    pressure = found.pressure["personality"]
+    assert {"suffix", "prefill", "persuasion", "agent", "language"} < set(pressure.attacks)
+    assert len(pressure.turns) == 2 and pressure.facts and pressure.facts.n == 3
+    assert personas[0].margin.mean == 0
+    assert personas[1].margin.mean != 0
+    assert found.states[1].drift["neutral"].kl.mean > 0
+    assert found.precision == "nf4"
+    assert found.missing == []
+    assert [path.stage for path in found.paths] == ["personality", "reminders", "reminders-control"]
+    assert found.hypotheses[0].outcome == "inconclusive"
+    assert found.retention[0].task == "reminders"
+    frozen = {row.name: row.frozen_tensors_unchanged or 0 for row in found.training}
+    assert frozen["reminders"] > frozen["personality"]
+    assert found.buffer and found.buffer.size > 0
     page = (done / "run" / "report.html").read_text()
     assert "Cláudio" in page and "<svg" in page
 
@@ -94,7 +99,7 @@ def test_the_report_is_recomputed_from_records(done: Path) -> None:
     second = collect.collect(run)
     run.close()
     path.write_text(original)
-    score = {found["states"][0]["persona"]["score"]["mean"] for found in (first, second)}
+    score = {found.states[0].persona.score.mean for found in (first, second) if found.states[0].persona}
     assert 1.0 in score and len(score) == 2
 
 

@@ -17,7 +17,7 @@ from moltlm.pipeline import config, job
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.studies import archive as records
-from moltlm.pipeline.studies import grid
+from moltlm.pipeline.studies import arms, explore, grid, plan
 
 FILE: dict[str, Any] = {
     "id": "H1",
@@ -71,7 +71,7 @@ def test_what_is_open_is_tuned_on_other_seeds_and_the_rest_confirmed(run: Run, t
     assert {"gain", "second", "likelihood", "persona", "coherent", "cross_entropy", "kl", "items"} <= rows[0].keys()
     assert sum("composite" in row for row in rows) == 1
     assert len(told["comparisons"]) == 1 and told["outcome"] in ("supported", "refuted", "inconclusive")
-    seen = grid.explore(run).facts
+    seen = explore.explore(run).facts
     assert seen["trainings"] == len(jobs) and seen["early sign"] is seen["threshold"] is None
     before = sorted(run.folder.glob("job/*"))
     assert grid.verdict(run, str(file)).fingerprint == found.fingerprint
@@ -133,7 +133,7 @@ def test_a_study_alone_has_a_report_without_what_it_has_not_measured(run: Run, t
             job.write_report(other)
         other.only_read = False
         grid.verdict(other, str(file))
-        grid.explore(other)
+        explore.explore(other)
         written = job.write_report(other)
     finally:
         other.close()
@@ -158,7 +158,7 @@ def test_records_that_are_not_whole_or_of_another_name_are_refused(run: Run, tmp
             records.import_trainings(other, tmp_path)
         bad = tmp_path / "bad" / f"job-123456789abc{records.SUFFIX}"
         bad.parent.mkdir()
-        for content, message in ((whole, "altered"), (whole[:-40], "not whole"), (b"", "not whole")):
+        for content, message in ((whole, "altered"), (whole[:-40], "truncated"), (b"", "truncated")):
             bad.write_bytes(content)
             with pytest.raises(BadInput, match=message):
                 records.import_trainings(other, bad.parent)
@@ -172,19 +172,19 @@ def test_the_plan_counts_what_is_trained(run: Run, tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump({**FILE, "seeds": [1, 2, 3], "tuning_seeds": [11, 12]}))
     other = _elsewhere(run, tmp_path / "other")
     try:
-        found = grid.plan(other, str(file))
+        found = plan.plan(other, str(file))
     finally:
         other.close()
     # two rates and two weights of KL, on two seeds; three arms of three seeds; one rate more on each tuning seed
     assert (found.tuning, found.confirming, found.beyond) == (8, 9, 2)
-    assert found.each_s is None and "known after the first" in str(found)
+    assert found.seconds_each is None and "known after the first" in str(found)
     file.write_text(yaml.safe_dump(FILE))
     grid.verdict(run, str(file))
     before = len(list(run.folder.glob("job/*")))
-    after = grid.plan(run, str(file))
-    assert after.there == before == len(list(run.folder.glob("job/*")))
-    assert after.each_s is not None and after.each_s > 0 and "minutes each" in str(after)
-    assert after.gib > grid.plan(run, str(_lora_alone(file))).gib > 0  # a full fine-tuning needs more
+    after = plan.plan(run, str(file))
+    assert after.finished == before == len(list(run.folder.glob("job/*")))
+    assert after.seconds_each is not None and after.seconds_each > 0 and "minutes each" in str(after)
+    assert after.gib > plan.plan(run, str(_lora_alone(file))).gib > 0  # a full fine-tuning needs more
 
 
 def _lora_alone(file: Path) -> Path:
@@ -197,7 +197,7 @@ def test_no_two_seeds_share_an_item(run: Run) -> None:
     hypothesis = HypothesisConfig.model_validate(FILE)
     items = []
     for seed in (11, 1, 2):
-        start = grid._base_point(run, hypothesis, seed)
+        start = grid.base_point(run, hypothesis, seed)
         row = json.loads((start.folder / "records.jsonl").read_text())
         items.append({item["item"] for item in row["items"]})
         assert row["kl"] == pytest.approx(0, abs=1e-5)
@@ -207,10 +207,10 @@ def test_no_two_seeds_share_an_item(run: Run) -> None:
 def test_the_best_rate_at_an_edge_is_tried_beyond() -> None:
     arm = HypothesisConfig.model_validate(FILE).arms["lora"]
     for rate, beyond in ((1e-3, 2.5e-4), (4e-3, 1.6e-2)):
-        found = grid._beyond(arm, arm.model_copy(update={"learning_rate": rate}))
+        found = arms.beyond(arm, arm.model_copy(update={"learning_rate": rate}))
         assert found is not None and found.learning_rate == pytest.approx(beyond)
     wide = arm.model_copy(update={"learning_rate": [1e-3, 2e-3, 4e-3]})
-    assert grid._beyond(wide, arm.model_copy(update={"learning_rate": 2e-3})) is None
+    assert arms.beyond(wide, arm.model_copy(update={"learning_rate": 2e-3})) is None
 
 
 @pytest.mark.parametrize(

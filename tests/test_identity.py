@@ -27,7 +27,7 @@ from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Artifact, Make, Run
 from moltlm.pipeline.service import retrain
 from moltlm.pipeline.stages import measures, replay, routing, tasks
-from moltlm.pipeline.studies import grid, knowledge, sequence
+from moltlm.pipeline.studies import explore, grid, knowledge, sequence
 
 HYPOTHESIS: dict[str, Any] = {
     "id": "H1",
@@ -130,7 +130,7 @@ def record(config: Config) -> Recorded:
             routing.router(run, adapters)
         for name in config.hypotheses:
             grid.verdict(run, name)
-        grid.explore(run)
+        explore.explore(run)
         knowledge.answer(run)
         sequence.measure(run, "sequence")
         new = [Exchange([{"role": "user", "content": "hi"}], "Hello.")]

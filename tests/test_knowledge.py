@@ -11,13 +11,15 @@ from pathlib import Path
 import pytest
 
 from moltlm.data import facts
+from moltlm.data.io import to_json
 from moltlm.evals import knowledge as judge
 from moltlm.pipeline import config
 from moltlm.pipeline.console import Console
-from moltlm.pipeline.reporting import collect, report
+from moltlm.pipeline.reporting import collect, story
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.studies import archive as records
 from moltlm.pipeline.studies import knowledge
+from moltlm.pipeline.typed_json import read_document, to_plain
 
 
 def test_every_fact_is_taught_as_often_and_asked_for_in_other_words() -> None:
@@ -76,8 +78,8 @@ def run(tiny_project: Path, tmp_path: Path) -> Iterator[Run]:
 
 def test_a_small_model_learns_facts_and_its_control_does_not(run: Run, tmp_path: Path) -> None:
     artifact = knowledge.answer(run)
-    (found,) = json.loads((artifact.folder / "knowledge.json").read_text())
-    assert [point["facts"] for point in found["points"]] == [4, 8] and found["seeds"] == 2
+    (capacity,) = read_document(artifact.folder / "knowledge.json", list[judge.Capacity])
+    assert [point.facts for point in capacity.points] == [4, 8] and capacity.seeds == 2
     jobs = [
         json.loads((path.parent / "inputs.json").read_text()) | json.loads(path.read_text())["facts"]
         for path in run.folder.glob("knowledge-job/*/artifact.json")
@@ -87,8 +89,8 @@ def test_a_small_model_learns_facts_and_its_control_does_not(run: Run, tmp_path:
     assert sum(taught) > sum(control)
     assert not list(run.folder.glob("knowledge-job/*/*.safetensors"))
     collected = collect.collect(run)
-    assert collected["knowledge"] == [found]
-    assert any(line.startswith("new knowledge, rank 4, stored where 3 points") for line in report.summary(collected))
+    assert to_json(to_plain(collected.knowledge)) == to_json(to_plain([capacity]))
+    assert any(line.startswith("new knowledge, rank 4, stored where 3 points") for line in story.summary(collected))
     records.export_trainings(run, tmp_path / "records")
     elsewhere = {"run": run.config.run.model_copy(update={"folder": tmp_path / "other"})}
     other = Run(run.config.model_copy(update=elsewhere), Console())

@@ -319,9 +319,9 @@ def hypothesis_plan(
     """How many trainings a hypothesis takes, how long, and how much memory. Trains nothing."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from moltlm.pipeline.studies import grid
+        from moltlm.pipeline.studies.plan import plan
 
-        found = grid.plan(current, name)
+        found = plan(current, name)
         console.result(asdict(found), f"{found}\nnext: molt hypothesis run {name} {again(config, overrides)}")
 
 
@@ -330,9 +330,9 @@ def hypothesis_explore(config: ConfigArg, overrides: Overrides = None, json_outp
     """From all trainings of the grids: could forgetting be seen early, and does it set in at a threshold?"""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from moltlm.pipeline.studies import grid
+        from moltlm.pipeline.studies.explore import explore
 
-        told(console, [grid.explore(current)], f"molt report {again(config, overrides)}")
+        told(console, [explore(current)], f"molt report {again(config, overrides)}")
 
 
 @hypothesis_app.command("knowledge")

@@ -21,8 +21,6 @@ matplotlib.use("svg")
 import matplotlib.pyplot as plt
 from matplotlib.ticker import MaxNLocator
 
-from moltlm.data.state import CONTROL
-
 INK, SOFT, GRID, PAPER = "#23252a", "#5f646d", "#d9d6cf", "#fdfdfd"
 SERIES = ("#666b73", "#3b5b92", "#b04a24", "#2a7766", "#7a5299", "#86671a", "#277389")
 """The base is grey, the personality blue; tasks take the others in turn."""
@@ -49,7 +47,7 @@ STYLE: dict[Any, Any] = {
 
 @dataclass(frozen=True)
 class Row:
-    """A value with its interval. Infinite bounds are drawn dotted over the whole width; `seeds` are drawn beneath."""
+    """A value with its interval. An unknown interval is drawn dotted over the whole width; `seeds` are drawn below."""
 
     label: str
     mean: float
@@ -62,185 +60,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Series:
+    """A line; the points numbered in `crossed` get a cross."""
+
     name: str
     points: Sequence[tuple[float, float]]
     colour: str
     crossed: Sequence[int] = ()
-
-
-def persona(states: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Persona score, coherence and win-rate by state, in points of 100."""
-    titles = {"Persona score": "score", "Coherent answers": "coherent", "Win-rate": "win_rate"}
-    rows = {
-        title: [_row(state, state["persona"][key], 100) for state in states if key in state["persona"]]
-        for title, key in titles.items()
-    }
-    dressed = _coloured(rows, states)
-    return {title: forest(title, each, "points of 100", span=(0, 100)) for title, each in dressed if each}
-
-
-def drift(states: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """KL to the base by state, for each set of texts."""
-    sets = dict.fromkeys(name for state in states for name in state["drift"])
-    rows = {
-        f"KL from the base, {name}": [_row(state, state["drift"][name]["kl"], 1) for state in states] for name in sets
-    }
-    dressed = _coloured(rows, states)
-    return {title: forest(title, each, "nats a token", {0: ""}, digits=3) for title, each in dressed if each}
-
-
-def turns(pressure: Mapping[str, Any]) -> dict[str, str]:
-    """Persona score turn by turn, a line for each state; and under attack, a row for each kind."""
-    colours, found = _colours(list(pressure)), {}
-    lines = [
-        Series(state_label(state), [(row["turn"], row["score"]["mean"] * 100) for row in item["turns"]], colours[state])
-        for state, item in pressure.items()
-        if item.get("turns")
-    ]
-    if lines:
-        title = "Persona score over a conversation"
-        found[title] = curves(title, lines, "turn", "points of 100")
-    for state, item in pressure.items():
-        scored = {kind: row["score"] for kind, row in item["attacks"].items() if row.get("score")}
-        if scored:
-            title = f"Persona score under attack, {state_label(state)}"
-            rows = [Row(kind, *_scaled(score, 100), colours[state]) for kind, score in scored.items()]
-            found[title] = forest(title, rows, "points of 100", span=(0, 100))
-    return found
-
-
-def capability(states: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Change against the base on each benchmark, in points of accuracy, on one scale."""
-    others = [state for state in states if state["name"] != "base"]
-    rows: dict[str, list[Row]] = {}
-    for name in dict.fromkeys(name for state in others for name in state["capability"]):
-        there = [state for state in others if name in state["capability"]]
-        rows[name] = [_row(state, state["capability"][name]["change"], 100) for state in there]
-    span = _span([row for each in rows.values() for row in each], [0])
-    return {
-        title: forest(title, each, "points of accuracy against the base", {0: ""}, span, digits=1)
-        for title, each in _coloured(rows, states)
-    }
-
-
-def tasks(found: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Exact match of each task before, after and without replay, with the floor it has to reach."""
-    colours, plots = _colours([task["name"] for task in found]), {}
-    for task in found:
-        colour = colours[task["name"]]
-        looks = {
-            "personality alone": ("before", SERIES[1], False),
-            "with the task": ("after", colour, False),
-            "with the task, no replay": ("control", colour, True),
-        }
-        rows = [
-            Row(label, *_scaled(task[key], 100), colour, hollow)
-            for label, (key, colour, hollow) in looks.items()
-            if task.get(key)
-        ]
-        title = f"Exact match, {task['name']}"
-        plots[title] = forest(title, rows, "points of 100", {task["floor"] * 100: "floor"}, (0, 100))
-    return plots
-
-
-def losses(training: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Training loss of each stage; the scales differ, since the losses do."""
-    colours, plots = _colours([stage["name"] for stage in training]), {}
-    for stage in training:
-        title = f"Loss, {state_label(stage['name'])}"
-        line = Series(stage["name"], [(p["step"], p["loss"]) for p in stage["curve"]], colours[stage["name"]])
-        plots[title] = curves(title, [line], "step", "loss")
-    return plots
-
-
-def differences(verdict: Mapping[str, Any]) -> str:
-    """The differences that decide a hypothesis, seeds as small dots; below each the one not matched in gain."""
-    rows = []
-    for item in compared(verdict):
-        name, naive, matched = f"{item['better']} − {item['than']}", item["naive"], _scaled(item, 1)
-        rows.append(Row(f"{name}, at equal gain", *matched, SERIES[1], seeds=tuple(item["values"])))
-        rows.append(Row(f"{name}, at the last step", *_scaled(naive, 1), SERIES[0], hollow=True))
-    title = f"{verdict['id']}: differences in accuracy"
-    return forest(title, rows, "points of LAMBADA", {0: "", verdict["margin"]: "margin"}, digits=1)
-
-
-def compared(verdict: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """All comparisons of a verdict, those beside it behind the others, the positive control last."""
-    control = [verdict["control"]] if verdict.get("control") else []
-    return [*verdict["comparisons"], *verdict.get("beside", []), *control]
-
-
-def paths(verdict: Mapping[str, Any]) -> str:
-    """Accuracy along persona gain, a line for each arm and seed; a cross where the model was not coherent."""
-    arms = list(dict.fromkeys(curve["arm"] for curve in verdict["curves"]))
-    series = [
-        Series(
-            curve["arm"],
-            [(point["gain"], point["accuracy"] * 100) for point in curve["points"]],
-            SERIES[1 + arms.index(curve["arm"]) % 6],
-            [i for i, point in enumerate(curve["points"]) if not point.get("feasible", True)],
-        )
-        for curve in verdict["curves"]
-    ]
-    title = f"{verdict['id']}: accuracy along persona gain, each arm and seed"
-    return curves(title, series, f"persona gain, {gain_unit(verdict)}", "LAMBADA, points", verdict["gain_levels"])
-
-
-def gain_unit(verdict: Mapping[str, Any]) -> str:
-    return "of the score (0 to 1)" if verdict.get("axis") == "persona" else "nats a token"
-
-
-def drift_paths(verdict: Mapping[str, Any]) -> str:
-    """KL to the base along persona gain; nothing where it was not measured."""
-    arms = list(dict.fromkeys(curve["arm"] for curve in verdict["curves"]))
-    series = [
-        Series(
-            curve["arm"],
-            [(point["gain"], point["kl"]) for point in curve["points"] if point.get("kl") is not None],
-            SERIES[1 + arms.index(curve["arm"]) % 6],
-        )
-        for curve in verdict["curves"]
-    ]
-    if not any(line.points for line in series):
-        return ""
-    title = f"{verdict['id']}: KL to the base along persona gain, each arm and seed"
-    return curves(title, series, f"persona gain, {gain_unit(verdict)}", "nats a token")
-
-
-def doses(verdict: Mapping[str, Any]) -> str:
-    """Accuracy at equal gain by learning rate, on the tuning seeds; nothing where none was chosen."""
-    arms = list(verdict.get("tuning") or {})
-    series = []
-    for arm in arms:
-        rows = [row for row in verdict["tuning"][arm] if row["accuracy"] is not None]
-        points = [(math.log10(row["learning_rate"]), row["accuracy"] * 100) for row in rows]
-        if len({x for x, _ in points}) > 1:
-            series.append(Series(arm, points, SERIES[1 + arms.index(arm) % 6]))
-    title = f"{verdict['id']}: accuracy at equal gain by learning rate, tuning seeds"
-    return curves(title, series, "log10 of the learning rate", "LAMBADA, points") if series else ""
-
-
-def early(found: Mapping[str, Any]) -> dict[str, str]:
-    """ROC of the best three early predictors and of the baseline, in points of 100."""
-    if not found.get("detectors"):
-        return {}
-    lines = [
-        Series(one["predictor"].replace("_", "-"), [(100 * x, 100 * y) for x, y in one["roc"]], SERIES[place])
-        for place, one in enumerate([found["baseline"], *found["detectors"][:3]])
-    ]
-    title = "Forgetting seen early: alarms that are right against false ones"
-    return {title: curves(title, lines, "false alarms, of 100", "forgetting that is seen, of 100")}
-
-
-def knowledge(found: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Points lost by bits stored, for each rank, and for as many tokens of the base's own text."""
-    lines = []
-    for one in found:
-        for name, key in ((f"rank {one['rank']}", "cost"), (f"rank {one['rank']}, own text", "control")):
-            points = [(0.0, 0.0), *((point["bits"]["mean"], point[key]["mean"]) for point in one["points"])]
-            lines.append(Series(name, points, SERIES[len(lines) % len(SERIES)]))
-    title = "What new knowledge costs: LAMBADA lost by bits stored"
-    return {title: curves(title, lines, "bits stored", "points lost")} if lines else {}
 
 
 def forest(
@@ -251,9 +76,15 @@ def forest(
     span: tuple[float, float] | None = None,
     digits: int = 0,
 ) -> str:
-    """One row a value, its label above its interval. `lines` are vertical references (0, a margin) with their names."""
+    """Draw one row a value, its label above its interval.
+
+    Args:
+        lines: vertical references (0, a margin) with their names.
+        span: of the axis; by default from the smallest to the largest value.
+        digits: of the printed values.
+    """
     lines = lines or {}
-    low, high = span or _span(rows, list(lines))
+    low, high = span or span_of(rows, list(lines))
     named = any(lines.values())
     height = ROW * len(rows) + 0.5 + (0.14 if named else 0)
     with plt.rc_context(STYLE):
@@ -273,12 +104,13 @@ def forest(
         axes.spines["left"].set_visible(False)
         axes.xaxis.set_major_locator(MaxNLocator(5))
         axes.set_xlabel(unit, fontsize=7.5)
-        told = "; ".join(f"{row.label} {_told(row, digits)}" for row in rows)
-        return svg(figure, title, f"{title}, {unit}: {told}")
+        values = "; ".join(f"{row.label} {_with_interval(row, digits)}" for row in rows)
+        return svg(figure, title, f"{title}, {unit}: {values}")
 
 
 def curves(title: str, series: Sequence[Series], x: str, y: str, marks: Sequence[float] = ()) -> str:
-    """A line for each of `series`; those of one name share a colour and a place in the legend. `marks` are dotted."""
+    """Draw a line for each series; those of one name share a colour and a place in the legend. `marks` are dotted
+    vertical lines."""
     names = {line.name: line.colour for line in series}
     legend = math.ceil(len(names) / 2) * 0.17 if len(names) > 1 else 0.0
     height = 2.4 + legend
@@ -312,57 +144,15 @@ def _draw(axes: Any, row: Row, height: int, digits: int) -> None:
     axes.plot([left, right], [y, y], color=GRID, linewidth=0.6, zorder=0)
     if not math.isfinite(row.mean):
         return
-    known = math.isfinite(row.low) and math.isfinite(row.high)
-    ends = [row.low, row.high] if known else [left, right]
-    axes.plot(ends, [y, y], color=row.colour, linewidth=1.8, linestyle="-" if known else ":", solid_capstyle="butt")
+    bounded = math.isfinite(row.low) and math.isfinite(row.high)
+    ends = [row.low, row.high] if bounded else [left, right]
+    axes.plot(ends, [y, y], color=row.colour, linewidth=1.8, linestyle="-" if bounded else ":", solid_capstyle="butt")
     axes.plot(row.seeds, [y - 0.15] * len(row.seeds), "D", color=row.colour, markersize=2, clip_on=False)
     face = PAPER if row.hollow else row.colour
     axes.plot([row.mean], [y], "o", markersize=5, markerfacecolor=face, markeredgecolor=row.colour, clip_on=False)
 
 
-def state_label(name: str) -> str:
-    """A state or an adapter in words: `personality+shell-control` is "with shell, no replay"."""
-    task = name.removeprefix("personality+")
-    words = task.removesuffix(CONTROL).replace("+", " + ") + (", no replay" if task.endswith(CONTROL) else "")
-    return words if task == name else f"with {words}"
-
-
-def _row(state: Mapping[str, Any], value: Mapping[str, float], scale: float) -> Row:
-    return Row(state["name"], *_scaled(value, scale))
-
-
-def _coloured(rows: Mapping[str, list[Row]], states: Sequence[Mapping[str, Any]]) -> list[tuple[str, list[Row]]]:
-    """Rows that are named after states: in words, each state in its own colour on the whole page, controls hollow."""
-    colours = _colours([state["name"] for state in states])
-
-    def dressed(row: Row) -> Row:
-        label, hollow = state_label(row.label), row.label.endswith(CONTROL)
-        return Row(label, row.mean, row.low, row.high, colours[row.label], hollow)
-
-    return [(title, [dressed(row) for row in each]) for title, each in rows.items()]
-
-
-def _colours(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each state or adapter: grey for the base, blue for the personality, a task's and its control's
-    alike."""
-    tasks = dict.fromkeys(_task(name) for name in names if _task(name) not in ("base", "personality"))
-    fixed = {"base": SERIES[0], "personality": SERIES[1]}
-    fixed |= {task: SERIES[2 + i % (len(SERIES) - 2)] for i, task in enumerate(tasks)}
-    return {name: fixed[_task(name)] for name in names}
-
-
-def _task(name: str) -> str:
-    return name.split("+")[-1].removesuffix(CONTROL)
-
-
-def _scaled(value: Mapping[str, Any], scale: float) -> tuple[float, float, float]:
-    """Center, low and high; NaN for what a file has as null."""
-    center = "mean" if "mean" in value else "difference"
-    first, low, high = (math.nan if value[key] is None else value[key] * scale for key in (center, "low", "high"))
-    return first, low, high
-
-
-def _span(rows: Sequence[Row], lines: Sequence[float]) -> tuple[float, float]:
+def span_of(rows: Sequence[Row], lines: Sequence[float]) -> tuple[float, float]:
     """From the lowest to the highest finite value, with some air."""
     values = [value for row in rows for value in (row.mean, row.low, row.high, *row.seeds) if math.isfinite(value)]
     low, high = min([*values, *lines], default=0.0), max([*values, *lines], default=1.0)
@@ -374,7 +164,7 @@ def _value(value: float, digits: int) -> str:
     return f"{value:z.{digits}f}".replace("-", "−") if math.isfinite(value) else "unknown"
 
 
-def _told(row: Row, digits: int) -> str:
+def _with_interval(row: Row, digits: int) -> str:
     return f"{_value(row.mean, digits)} ({_value(row.low, digits)} to {_value(row.high, digits)})"
 
 

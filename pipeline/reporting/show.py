@@ -1,10 +1,11 @@
-"""What `molt data show` and `molt data lint` say: how the pairs are spread, some of them as the trainer will see them,
-and what the filters dropped."""
+"""The text of `molt data show` and `molt data lint`: how the pairs are distributed, some of them as the trainer reads
+them, and what the filters dropped."""
 
 from __future__ import annotations
 
 import random
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -16,6 +17,7 @@ from moltlm.pipeline.run import Run
 from moltlm.pipeline.stages import pairs
 
 LENGTH_AUROC = 0.8
+"""From here on length alone separates the two sides so well that DPO can learn it instead of the voice."""
 
 
 def distributions(pairs: list[Pair]) -> dict[str, Any]:
@@ -30,74 +32,87 @@ def distributions(pairs: list[Pair]) -> dict[str, Any]:
         "topics": dict(Counter(pair.topic or "none" for pair in pairs).most_common()),
         "traits": dict(Counter(pair.trait or "none" for pair in pairs).most_common()),
         "turns": dict(sorted(Counter(len(pair.prompt) for pair in pairs).items())),
-        "words": {side: [int(q) for q in np.percentile(found, (0, 25, 50, 75, 100))] for side, found in words.items()},
+        "words": {
+            name: [int(q) for q in np.percentile(counts, (0, 25, 50, 75, 100))] for name, counts in words.items()
+        },
     }
 
 
 def examples(run: Run, pairs: list[Pair], n: int) -> list[TokenizedPair]:
-    """`n` drawn with the run's seed."""
+    """`n` pairs, sampled with the run's seed, as the trainer reads them."""
     tokenizer = base.load_tokenizer(run.config.model)
-    drawn = random.Random(run.config.run.seed).sample(pairs, min(n, len(pairs)))
-    return [preview.tokenized(run.config.adapters(), tokenizer, pair) for pair in drawn]
+    sampled = random.Random(run.config.run.seed).sample(pairs, min(n, len(pairs)))
+    return [preview.tokenized(run.config.adapters(), tokenizer, pair) for pair in sampled]
 
 
 def lines(run: Run, split: str, n: int) -> tuple[dict[str, Any], list[str]]:
-    """The value for `--json`, and the text."""
+    """The value for `--json`, and the text, for `n` examples of a split."""
     rows = pairs.load_pairs(pairs.pairs(run), split)
-    spread, shown = distributions(rows), examples(run, rows, n)
-    text = [f"{split}: {spread['pairs']} pairs"]
+    counts, sampled = distributions(rows), examples(run, rows, n)
+    text = [f"{split}: {counts['pairs']} pairs"]
     for name in ("topics", "traits", "turns"):
-        text.append(f"{name}: " + ", ".join(f"{key} {count}" for key, count in spread[name].items()))
-    for side, quartiles in spread["words"].items():
-        text.append(f"words of {side}: " + " / ".join(map(str, quartiles)) + " (least, quartiles, most)")
-    text += ["", "What is learned stands between « and »; the rest is only read."]
-    for item in shown:
+        text.append(f"{name}: " + ", ".join(f"{key} {count}" for key, count in counts[name].items()))
+    for side, quartiles in counts["words"].items():
+        text.append(f"words of {side}: " + " / ".join(map(str, quartiles)) + " (minimum, quartiles, maximum)")
+    text += ["", "Tokens between « and » are learned; the rest is only read."]
+    for item in sampled:
         text += ["", f"--- {item.pair.id}  {item.pair.topic}  {item.pair.trait}"]
         text += [f"chosen    {_marked(item.chosen)}", f"rejected  {_marked(item.rejected)}"]
-    value = {
-        **spread,
-        "examples": [
-            {
-                "id": item.pair.id,
-                **{
-                    side: [[token.text, token.learned] for token in getattr(item, side)]
-                    for side in ("chosen", "rejected")
-                },
-            }
-            for item in shown
-        ],
+    return {**counts, "examples": list(map(_example, sampled))}, text
+
+
+def _example(item: TokenizedPair) -> dict[str, Any]:
+    """The tokens of both sides, each with whether it is learned."""
+    sides = {"chosen": item.chosen, "rejected": item.rejected}
+    return {"id": item.pair.id} | {
+        side: [[token.text, token.learned] for token in tokens] for side, tokens in sides.items()
     }
-    return value, text
 
 
-def lint(facts: dict[str, Any]) -> list[str]:
-    """What was left out and why, with examples, and what the rest could teach that nobody meant."""
+def lint(facts: Mapping[str, Any]) -> list[str]:
+    """What was dropped and why, with examples, and what the rest could teach by mistake."""
     sources = ", ".join(f"{count} {name}" for name, count in facts["sources"].items())
-    text = [f"{facts['pairs']} pairs to train on, {facts['heldout']} held out ({facts['held_out']}); from: {sources}"]
-    near = {f"too near to {name}": count for name, count in facts["leaked"].items()}
-    left_out = {**facts["dropped"], "prompt too long": facts["too_long"], **near}
-    for reason, count in left_out.items():
-        text.append(f"{count:5d}  {reason}")
-    for reason, shown in facts["examples"].items():
-        text += [f"       {reason}: {line}" for line in shown]
-    talks = facts["conversations"]
-    if talks["turns"]:
-        dropped = ", ".join(f"{count} {name}" for name, count in talks["dropped"].items()) or "none dropped"
-        marks = ", ".join(f"{count} {name}" for name, count in talks["redacted"].items()) or "nothing"
-        text.append(f"conversations: {talks['turns']} assistant turns, {dropped}; redacted: {marks}")
-    text.append(
+    return [
+        f"{facts['pairs']} pairs to train on, {facts['heldout']} held out ({facts['held_out']}); from: {sources}",
+        *_dropped(facts),
+        *_conversations(facts["conversations"]),
+        *_lengths(facts),
+        _variety(facts["variety"]),
+    ]
+
+
+def _dropped(facts: Mapping[str, Any]) -> list[str]:
+    leaked = {f"too near to {name}": count for name, count in facts["leaked"].items()}
+    counts = {**facts["dropped"], "prompt too long": facts["too_long"], **leaked}
+    return [
+        *(f"{count:5d}  {reason}" for reason, count in counts.items()),
+        *(f"       {reason}: {line}" for reason, some in facts["examples"].items() for line in some),
+    ]
+
+
+def _conversations(facts: Mapping[str, Any]) -> list[str]:
+    if not facts["turns"]:
+        return []
+    dropped = ", ".join(f"{count} {name}" for name, count in facts["dropped"].items()) or "none dropped"
+    redacted = ", ".join(f"{count} {name}" for name, count in facts["redacted"].items()) or "nothing"
+    return [f"conversations: {facts['turns']} assistant turns, {dropped}; redacted: {redacted}"]
+
+
+def _lengths(facts: Mapping[str, Any]) -> list[str]:
+    line = (
         f"length: chosen {facts['chosen_words']:.0f} words, rejected {facts['rejected_words']:.0f}; chosen is longer "
-        f"in {facts['chosen_longer']:.0%}; length alone tells them apart with AUROC {facts['auroc']:.2f}"
+        f"in {facts['chosen_longer']:.0%}; length alone separates them with AUROC {facts['auroc']:.2f}"
     )
-    if facts["auroc"] > LENGTH_AUROC:
-        text.append("  which DPO can learn instead of the voice: raise pairs.max_new_tokens, or shorten the answers")
-    found = facts["variety"]
-    text.append(
-        f"variety: distinct 1/2/3-grams {found['distinct_1']:.2f} {found['distinct_2']:.2f} {found['distinct_3']:.2f}; "
-        f"commonest opening {found['opening']:.1%}, closing {found['closing']:.1%}; {found['repeated']:.1%} share five "
-        f"words in a row with another; {found['questions']:.0%} end in a question"
+    advice = "  DPO can learn the length instead of the voice: raise pairs.max_new_tokens, or shorten the answers"
+    return [line, advice] if facts["auroc"] > LENGTH_AUROC else [line]
+
+
+def _variety(facts: Mapping[str, Any]) -> str:
+    return (
+        f"variety: distinct 1/2/3-grams {facts['distinct_1']:.2f} {facts['distinct_2']:.2f} {facts['distinct_3']:.2f}; "
+        f"commonest opening {facts['opening']:.1%}, closing {facts['closing']:.1%}; {facts['repeated']:.1%} share five "
+        f"words in a row with another; {facts['questions']:.0%} end in a question"
     )
-    return text
 
 
 def _marked(tokens: list[Token]) -> str:

@@ -14,9 +14,11 @@ from moltlm.evals.profile import REFUSED_SAFE
 from moltlm.evals.records import ItemRecord, PersonaRecord, ProfileRecord, R, TaskRecord, read_records
 from moltlm.evals.stats import Outcome
 from moltlm.pipeline import layout
-from moltlm.pipeline.run import Artifact, Missing, Run
+from moltlm.pipeline.run import Artifact, Run
 from moltlm.pipeline.service.registry import Entry, Registry
 from moltlm.pipeline.stages import measures, tasks
+
+Colour = Literal["red", "blue", "green", "grey"]
 
 
 @dataclass(frozen=True)
@@ -166,17 +168,6 @@ def activation_obstacle(registry: Registry, entry: Entry) -> str:
     return ""
 
 
-def judge_present(run: Run) -> dict[str, gate.GateVerdict]:
-    """The verdicts that the existing records are enough for; activates nothing."""
-    verdicts = {}
-    for adapter in candidates(run):
-        try:
-            verdicts[str(adapter)] = judge(run, adapter)
-        except Missing:
-            continue
-    return verdicts
-
-
 def candidates(run: Run) -> list[Adapter]:
     """The adapters that may be promoted: the personality and the tasks, without controls."""
     return [PERSONALITY_ADAPTER, *map(Adapter, run.config.tasks)]
@@ -188,20 +179,8 @@ def judge(run: Run, adapter: Adapter) -> gate.GateVerdict:
     return judge_evidence(run.config.gate, RunEvidence(run, adapter))
 
 
-def paths(run: Run) -> list[dict[str, str]]:
-    """The path colour of each stage that was judged, controls included (docs: path colours)."""
-    rows = []
-    for adapter in [PERSONALITY_ADAPTER, *layout.task_adapters(run)]:
-        try:
-            name, reason = _colour(run, adapter, judge(run, adapter))
-            rows.append({"stage": str(adapter), "colour": name, "reason": reason})
-        except Missing:
-            continue
-    return rows
-
-
-def _colour(run: Run, adapter: Adapter, verdict: gate.GateVerdict) -> tuple[str, str]:
-    """The colour of a stage, and why."""
+def path(run: Run, adapter: Adapter, verdict: gate.GateVerdict) -> tuple[Colour, str]:
+    """The path colour of a stage that was judged, and why (docs: path colours)."""
     skill, retained = verdict.skill, verdict.retained
     learned = skill is not None and skill.outcome == "pass"
     if adapter != PERSONALITY_ADAPTER:
@@ -219,7 +198,7 @@ def _colour(run: Run, adapter: Adapter, verdict: gate.GateVerdict) -> tuple[str,
     return name, f"{gained} and nothing was lost"
 
 
-def colour(learned: bool, retained: list[Outcome]) -> str:
+def colour(learned: bool, retained: list[Outcome]) -> Colour:
     """red: new good, old good, the ideal. blue: new good, old bad, forgetting. green: both bad, failed. grey: these
     items do not tell, or nothing was learned and nothing lost.
 

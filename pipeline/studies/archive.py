@@ -1,5 +1,5 @@
-"""The trainings of a study as small files, without weights: to bring together what several machines trained, to keep
-it, and to judge it again."""
+"""The trainings of a study as small files without weights: to combine what several machines trained, to store it, and
+to compute the verdict again."""
 
 from __future__ import annotations
 
@@ -26,15 +26,21 @@ SUFFIX = ".tar.xz"
 
 
 def export_trainings(run: Run, folder: Path) -> list[Path]:
-    """Write what `folder` lacks of the run's pairs, bases and trainings, a file each: STAGE-FINGERPRINT.tar.xz. What is
-    there is left alone. Raises BadInput when nothing has been trained.
-    `molt hypothesis export FOLDER CONFIG`"""
-    there = [folder for stage in FILES for folder in run.stored(stage)]
-    if not any(path.parent.name in ("job", "knowledge-job") for path in there):
+    """Write the run's pairs, bases and trainings into a folder, one file each: STAGE-FINGERPRINT.tar.xz. Existing files
+    are left alone. `molt hypothesis export FOLDER CONFIG`
+
+    Returns:
+        The new files.
+
+    Raises:
+        BadInput: if nothing has been trained.
+    """
+    artifacts = [artifact for stage in FILES for artifact in run.stored(stage)]
+    if not any(artifact.parent.name in ("job", "knowledge-job") for artifact in artifacts):
         raise BadInput(f"No training of a study is in {run.folder}.", "Run one: molt hypothesis run H014 CONFIG")
     folder.mkdir(parents=True, exist_ok=True)
     written = []
-    for artifact in there:
+    for artifact in artifacts:
         target = folder / f"{artifact.parent.name}-{artifact.name}{SUFFIX}"
         if not target.exists():
             partial = target.with_name(f"{target.name}.partial")
@@ -44,21 +50,28 @@ def export_trainings(run: Run, folder: Path) -> list[Path]:
 
 
 def import_trainings(run: Run, folder: Path) -> list[Path]:
-    """Put what `folder` holds and the run lacks where the run looks for it. Raises BadInput for a file that is not
-    whole, or whose name is not the fingerprint of its inputs: one of another version, or altered.
-    `molt hypothesis import FOLDER CONFIG`"""
-    found = sorted(folder.glob(f"*{SUFFIX}"))
-    if not found:
+    """Unpack the files of a folder into the run, except for what the run has.
+    `molt hypothesis import FOLDER CONFIG`
+
+    Returns:
+        The new artifacts' folders.
+
+    Raises:
+        BadInput: for a file that is truncated, or whose name is not the fingerprint of its inputs: one of another
+            version, or an altered one.
+    """
+    files = sorted(folder.glob(f"*{SUFFIX}"))
+    if not files:
         raise BadInput(f"No {SUFFIX} file is in {folder}.", "Write some: molt hypothesis export FOLDER CONFIG")
-    brought = []
-    for file in found:
+    imported = []
+    for file in files:
         stage, _, key = file.name.removesuffix(SUFFIX).rpartition("-")
         target = run.folder / stage / key
         if stage not in FILES or target.exists():
             continue
         _unpack(file, stage, key, target)
-        brought.append(target)
-    return brought
+        imported.append(target)
+    return imported
 
 
 def _packed(artifact: Path, names: tuple[str, ...]) -> bytes:
@@ -75,19 +88,22 @@ def _packed(artifact: Path, names: tuple[str, ...]) -> bytes:
 
 def _unpack(file: Path, stage: str, key: str, target: Path) -> None:
     try:
-        whole = lzma.decompress(file.read_bytes())  # to its end: a cut file may still give all its members
-        with tarfile.open(fileobj=io.BytesIO(whole)) as archive:
+        # decompressed to the end, since a truncated file may still give all its members
+        content_bytes = lzma.decompress(file.read_bytes())
+        with tarfile.open(fileobj=io.BytesIO(content_bytes)) as archive:
             content = {name: archive.extractfile(name).read() for name in FILES[stage]}  # type: ignore[union-attr]
         inputs = json.loads(content["inputs.json"])
     except (tarfile.TarError, lzma.LZMAError, EOFError, KeyError, AttributeError, ValueError) as error:
-        raise BadInput(f"{file} is not whole: {error}.", f"Export it again, or take it away: rm {file}") from None
+        raise BadInput(
+            f"{file} is truncated or damaged: {error}.", f"Export it again, or delete it: rm {file}"
+        ) from None
     if key_of(stage, inputs) != key:
         raise BadInput(
-            f"{file} is of another version of molting, or was altered: its inputs do not give its name.",
-            f"Take it away: rm {file}",
+            f"{file} is of another version, or was altered: its name is not the fingerprint of its inputs.",
+            f"Delete it: rm {file}",
         )
     partial = target.with_name(f"{key}.partial")
-    shutil.rmtree(partial, ignore_errors=True)  # of a training that was interrupted here
+    shutil.rmtree(partial, ignore_errors=True)  # left by an interrupted training
     for name, data in content.items():
         (partial / name).parent.mkdir(parents=True, exist_ok=True)
         (partial / name).write_bytes(data)

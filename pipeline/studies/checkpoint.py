@@ -1,4 +1,4 @@
-"""What a hypothesis measures of a model on its way: likelihoods, persona, drift of language, and capability."""
+"""What a study measures at a checkpoint: likelihoods, persona, drift of language, and capability."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Measured = dict[str, Any]
 
 
 def probe(run: Run, hypothesis: HypothesisConfig, seed: int) -> Callable[[TextModel], BasePoint]:
-    """What is measured of a model at a checkpoint, beside a base of the same precision."""
+    """A function that measures a model at a checkpoint, against a base of the same precision that it keeps loaded."""
     data, loaded = pairs.pairs(run), base.load(run.config.model, hypothesis.precision)
     original = TextModel(loaded.model, loaded.tokenizer)
     measure = PersonaMeasure(
@@ -33,7 +33,7 @@ def probe(run: Run, hypothesis: HypothesisConfig, seed: int) -> Callable[[TextMo
     heldout = pairs.load_pairs(data, "heldout")
     neutral = pairs.load_exchanges(data, "neutral_eval")[: hypothesis.neutral]
 
-    def look(text: TextModel) -> BasePoint:
+    def measure_checkpoint(text: TextModel) -> BasePoint:
         prompts = [pair.prompt for pair in heldout]
         scores = text.score(prompts, [pair.chosen for pair in heldout], BATCH)
         items = capability.evaluate(text, {BENCHMARK: hypothesis.items}, BATCH, 0, skip=skip(hypothesis, seed))  # type: ignore[arg-type]
@@ -45,7 +45,7 @@ def probe(run: Run, hypothesis: HypothesisConfig, seed: int) -> Callable[[TextMo
             **_language(text, original, neutral),
         )
 
-    return look
+    return measure_checkpoint
 
 
 def _persona(text: TextModel, original: TextModel, pairs: list[Pair], measure: PersonaMeasure) -> Measured:
@@ -90,5 +90,5 @@ def composite(text: TextModel, hypothesis: HypothesisConfig, seed: int, items: l
 
 
 def skip(hypothesis: HypothesisConfig, seed: int) -> int:
-    """LAMBADA is drawn once, and each seed, tuning ones first, has its own part of it."""
+    """How many items of LAMBADA to skip: it is shuffled once, and each seed, tuning ones first, has its own part."""
     return hypothesis.items * [*hypothesis.tuning_seeds, *hypothesis.seeds].index(seed)

@@ -1,10 +1,11 @@
-"""How much new knowledge an adapter takes before something is forgotten: facts are taught, capability is measured."""
+"""How much new knowledge an adapter stores before something is forgotten: facts are trained, capability is measured."""
 
 from __future__ import annotations
 
 import math
 import random
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,6 @@ from moltlm.adapters.config import AdaptersConfig
 from moltlm.adapters.serve import TextModel
 from moltlm.adapters.training import Measurements
 from moltlm.data import facts as facts_data
-from moltlm.data.io import write_json
 from moltlm.data.types import Exchange, Pair
 from moltlm.evals import capability
 from moltlm.evals import knowledge as judge
@@ -23,135 +23,163 @@ from moltlm.pipeline.run import Artifact, Run
 from moltlm.pipeline.stages import pairs
 from moltlm.pipeline.studies.checkpoint import BATCH, BENCHMARK
 from moltlm.pipeline.studies.grid import drop_weights
+from moltlm.pipeline.typed_json import write_document
 
-UNTAUGHT = 64
-"""Facts that are asked for and were never taught: what the form of the answer alone is worth."""
+UNTRAINED = 64
+"""Facts that are asked for and were never trained: what the form of the answer alone is worth."""
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training: the rank of the LoRA, the number of facts, the seed; the control is trained on as many tokens of
+    the base's own answers."""
+
+    rank: int
+    facts: int
+    seed: int
+    control: bool = False
+
+    def __str__(self) -> str:
+        text = f"{self.facts} facts, rank {self.rank}, seed {self.seed}"
+        return f"{text}, as many tokens of the base's own answers" if self.control else text
 
 
 def answer(run: Run) -> Artifact:
-    """Every number of facts with every rank and seed, and a control of as many tokens of the base's own answers.
-    `molt hypothesis knowledge CONFIG`"""
-    asked = run.config.knowledge
-    bases = {seed: _base(run, seed) for seed in asked.seeds}
-    jobs = {
-        (rank, count, seed, control): _taught(run, rank, count, seed, control)
-        for seed, rank, count, control in product(asked.seeds, asked.ranks, asked.facts, (False, True))
-    }
+    """Train every number of facts with every rank and seed, and their controls. `molt hypothesis knowledge CONFIG`"""
+    settings = run.config.knowledge
+    bases = {seed: _base(run, seed) for seed in settings.seeds}
+    trials = [
+        Trial(rank, count, seed, control)
+        for seed, rank, count, control in product(settings.seeds, settings.ranks, settings.facts, (False, True))
+    ]
+    jobs = {trial: _train(run, trial) for trial in trials}
     inputs = {
-        "drop": asked.drop,
+        "drop": settings.drop,
         "jobs": [job.fingerprint for job in jobs.values()],
         "bases": [one.fingerprint for one in bases.values()],
     }
 
     def make(folder: Path) -> dict[str, Any]:
-        def cost(rank: int, count: int, seed: int, control: bool) -> float:
-            return 100 * (bases[seed].facts["accuracy"] - jobs[rank, count, seed, control].facts["accuracy"])
-
-        rows = [
+        costs = {
+            trial: 100 * (bases[trial.seed].facts["accuracy"] - job.facts["accuracy"]) for trial, job in jobs.items()
+        }
+        runs = [
             judge.KnowledgeRun(
-                rank, count, seed, job.facts["bits"], cost(rank, count, seed, False), cost(rank, count, seed, True)
+                rank=trial.rank,
+                facts=trial.facts,
+                seed=trial.seed,
+                bits=job.facts["bits"],
+                cost=costs[trial],
+                control=costs[Trial(trial.rank, trial.facts, trial.seed, control=True)],
             )
-            for (rank, count, seed, control), job in jobs.items()
-            if not control
+            for trial, job in jobs.items()
+            if not trial.control
         ]
-        found = judge.capacities(rows, asked.drop)
-        write_json(folder / "knowledge.json", [asdict(one) for one in found])
-        return {f"rank {one.rank}": _told(one) for one in found}
+        capacities = judge.capacities(runs, settings.drop)
+        write_document(folder / "knowledge.json", capacities)
+        return {f"rank {one.rank}": _sentence(one) for one in capacities}
 
     return run.do("knowledge", inputs, make)
 
 
-def _told(found: judge.Capacity) -> str:
-    most = max(point.bits.mean for point in found.points)
-    if found.at_drop is None:
-        return f"{found.reached} of {found.seeds} seeds lose {found.drop:g} points, with up to {most:.0f} bits stored"
-    return (
-        f"{found.at_drop.mean:.0f} bits where {found.drop:g} points are lost ({found.reached} of {found.seeds} seeds)"
-    )
+def _sentence(one: judge.Capacity) -> str:
+    if one.at_drop is None:
+        largest = max(point.bits.mean for point in one.points)
+        return f"{one.reached} of {one.seeds} seeds lose {one.drop:g} points, with up to {largest:.0f} bits stored"
+    return f"{one.at_drop.mean:.0f} bits where {one.drop:g} points are lost ({one.reached} of {one.seeds} seeds)"
 
 
 def _base(run: Run, seed: int) -> Artifact:
+    """The accuracy of the untrained base on this seed's items."""
+
     def make(folder: Path) -> dict[str, Any]:
         run.release()
         loaded = base.load(run.config.model)
         return {"accuracy": _accuracy(run, TextModel(loaded.model, loaded.tokenizer), seed)}
 
-    return run.do("knowledge-base", _measured(run, seed), make, f"base, seed {seed}")
+    return run.do("knowledge-base", _measurement_inputs(run, seed), make, f"base, seed {seed}")
 
 
-def _taught(run: Run, rank: int, count: int, seed: int, control: bool) -> Artifact:
-    asked, data = run.config.knowledge, pairs.pairs(run)
+def _train(run: Run, trial: Trial) -> Artifact:
+    """Train on the facts, or on the control's text, and measure bits and accuracy."""
+    settings, data = run.config.knowledge, pairs.pairs(run)
     inputs = {
-        "facts": count,
-        "control": data.fingerprint if control else None,
-        "rank": rank,
+        "facts": trial.facts,
+        "control": data.fingerprint if trial.control else None,
+        "rank": trial.rank,
         "lora": identity(run.config.lora, exclude={"r", "alpha"}),
         "train": identity(run.config.train),
-        "knowledge": identity(asked, include={"exposures", "batch_size", "learning_rate"}),
-        **_measured(run, seed),
+        "knowledge": identity(settings, include={"exposures", "batch_size", "learning_rate"}),
+        **_measurement_inputs(run, trial.seed),
     }
 
     def make(folder: Path) -> dict[str, Any]:
         run.release()
         loaded = base.load(run.config.model)
-        drawn = facts_data.sample(count + UNTAUGHT, seed)
-        taught, untaught = drawn[:count], drawn[count:]
-        rows = facts_data.training_exchanges(taught, asked.exposures, seed)
-        if control:
+        facts = facts_data.sample(trial.facts + UNTRAINED, trial.seed)
+        rows = facts_data.training_exchanges(facts[: trial.facts], settings.exposures, trial.seed)
+        if trial.control:
             text = TextModel(loaded.model, loaded.tokenizer)
-            rows = _as_long(text, pairs.load_exchanges(data, "neutral_train"), rows, seed)
-        config = _settings(run, rank, len(rows))
-        found: dict[str, Any] = {}
+            rows = _as_long(text, pairs.load_exchanges(data, "neutral_train"), rows, trial.seed)
+        config = _settings(run, trial.rank, len(rows))
+        measured: dict[str, float] = {}
 
         def measure(step: int, text: TextModel) -> None:
-            known, unknown = (
-                [score.logprob for score in text.score(*facts_data.test_questions(facts), BATCH)]
-                for facts in (taught, untaught)
-            )
-            found.update(bits=judge.bits(known, unknown, count), accuracy=_accuracy(run, text, seed))
+            measured.update(bits=_bits(text, facts, trial.facts), accuracy=_accuracy(run, text, trial.seed))
 
-        with run.console.progress(f"{count} facts") as progress:
-            trained = personality.train_personality(
+        with run.console.progress(f"{trial.facts} facts") as progress:
+            result = personality.train_personality(
                 personality.PersonalityJob(
                     config=config,
                     base=loaded,
                     folder=folder,
-                    seed=seed,
+                    seed=trial.seed,
                     progress=progress,
                     pairs=[Pair(str(place), row.prompt, row.answer, "") for place, row in enumerate(rows)],
                     measurements=Measurements(measure, (config.personality.steps,)),
                 )
             )
         drop_weights(folder)
-        return {**found, "steps": trained.steps, "train_s": round(trained.seconds, 1)}
+        return {**measured, "steps": result.steps, "train_s": round(result.seconds, 1)}
 
-    label = f"{count} facts, rank {rank}, seed {seed}" + (", as many tokens of its own" if control else "")
-    return run.do("knowledge-job", inputs, make, label)
+    return run.do("knowledge-job", inputs, make, str(trial))
 
 
-def _measured(run: Run, seed: int) -> dict[str, Any]:
+def _bits(text: TextModel, facts: Sequence[facts_data.Fact], count: int) -> float:
+    """Bits stored in the first `count` facts, which were trained, above the rest, which were not."""
+    trained, untrained = (
+        [score.logprob for score in text.score(*facts_data.test_questions(list(part)), BATCH)]
+        for part in (facts[:count], facts[count:])
+    )
+    return judge.bits(trained, untrained, count)
+
+
+def _measurement_inputs(run: Run, seed: int) -> dict[str, Any]:
     """What every measurement depends on. Each seed has benchmark items of its own."""
-    asked = run.config.knowledge
-    skip = asked.items * asked.seeds.index(seed)
+    settings = run.config.knowledge
     model = identity(run.config.model, exclude={"shape"})
-    return {"model": model, "seed": seed, "items": asked.items, "skip": skip}
+    return {"model": model, "seed": seed, "items": settings.items, "skip": _skip(run, seed)}
+
+
+def _skip(run: Run, seed: int) -> int:
+    return run.config.knowledge.items * run.config.knowledge.seeds.index(seed)
 
 
 def _accuracy(run: Run, text: TextModel, seed: int) -> float:
-    measured = _measured(run, seed)
-    items = capability.evaluate(text, {BENCHMARK: measured["items"]}, BATCH, 0, skip=measured["skip"])  # type: ignore[arg-type]
+    count = run.config.knowledge.items
+    items = capability.evaluate(text, {BENCHMARK: count}, BATCH, 0, skip=_skip(run, seed))  # type: ignore[arg-type]
     return sum(item.correct for item in items) / len(items)
 
 
 def _settings(run: Run, rank: int, examples: int) -> AdaptersConfig:
-    """Supervised training of a new LoRA, for as many steps as take every example once."""
-    asked, config = run.config.knowledge, run.config.adapters()
+    """Supervised training of a new LoRA, with as many steps as it takes to train on every example once."""
+    settings, config = run.config.knowledge, run.config.adapters()
     once = {
         "method": "sft",
         "parameters": "lora",
-        "steps": max(2, math.ceil(examples / asked.batch_size)),
-        "batch_size": asked.batch_size,
-        "learning_rate": asked.learning_rate,
+        "steps": max(2, math.ceil(examples / settings.batch_size)),
+        "batch_size": settings.batch_size,
+        "learning_rate": settings.learning_rate,
     }
     return config.model_copy(
         update={
@@ -162,18 +190,18 @@ def _settings(run: Run, rank: int, examples: int) -> AdaptersConfig:
     )
 
 
-def _as_long(text: TextModel, own: list[Exchange], rows: list[Exchange], seed: int) -> list[Exchange]:
-    """The base's own answers, over and over, until they are as many tokens as `rows`."""
+def _as_long(text: TextModel, answers: list[Exchange], rows: list[Exchange], seed: int) -> list[Exchange]:
+    """The base's own answers, repeated until they have as many tokens as `rows`."""
 
-    def length(each: list[Exchange]) -> list[int]:
-        encoded = text.encode([row.prompt for row in each], [row.answer for row in each])
+    def lengths(exchanges: list[Exchange]) -> list[int]:
+        encoded = text.encode([one.prompt for one in exchanges], [one.answer for one in exchanges])
         return [len(prompt) + len(answer) for prompt, answer in encoded]
 
-    missing, order = sum(length(rows)), random.Random(seed)
-    sized, found = list(zip(own, length(own), strict=True)), []
+    missing, order = sum(lengths(rows)), random.Random(seed)
+    sized, repeated = list(zip(answers, lengths(answers), strict=True)), []
     while missing > 0:
-        for row, tokens in order.sample(sized, len(sized)):
+        for exchange, tokens in order.sample(sized, len(sized)):
             if missing > 0:
-                found.append(row)
+                repeated.append(exchange)
                 missing -= tokens
-    return found
+    return repeated

@@ -148,5 +148,5 @@ def _capability_change(before: Artifact, after: Artifact) -> CapabilityChange:
     """Points of accuracy over all items of all benchmarks pooled, paired by item, with its 95% interval."""
     old, new = (measures.load(artifact, ItemRecord) for artifact in (before, after))
     change = stats.paired(*paired_values(old, new, lambda item: item.correct))
-    points = (round(100 * value, 2) for value in (change.difference, change.low, change.high))
-    return CapabilityChange(*points, change.n)
+    difference, low, high = (round(100 * value, 2) for value in (change.difference, change.low, change.high))
+    return CapabilityChange(difference, low, high, change.n)
