@@ -104,6 +104,8 @@ class Monitored(Section):
 
 
 class PersonalityConfig(Monitored):
+    """How the personality is trained."""
+
     repeat: int = Field(
         default=0, ge=0, description="number of this repetition of the same training, to measure how results vary"
     )
