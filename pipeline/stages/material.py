@@ -151,8 +151,8 @@ def _without_leaks(
 
 
 def margins(run: Run, persona: Persona, exchanges: list[Exchange], ids: list[str]) -> dict[str, float]:
-    """The gain of log-likelihood, nats a token, of each answer that is not hand-written, with the spec as a system prompt;
-    by the pair's id."""
+    """By the pair's id: the gain of log-likelihood, in nats a token, that the spec as system prompt brings to an answer
+    that is not hand-written."""
     rows = [(item, name) for item, name in zip(exchanges, ids, strict=True) if item.source]
     if not rows or run.config.filters.min_margin is None:
         return {}

@@ -166,8 +166,9 @@ def _regenerate(run: Run, lesson: Lesson, folder: Path, trial: Trial | None) -> 
         samples = _right_samples(run, lesson, start, number)
         right.append(len(samples))
         if len(samples) < settings.batch_size:
+            share = f"{len(samples)} of {len(lesson.examples)}"
             raise MoltError(
-                f"{lesson.name}: only {len(samples)} of {len(lesson.examples)} answers are right, too few to learn from.",
+                f"{lesson.name}: only {share} sampled answers are right, too few to learn from.",
                 f"Train it longer first: raise tasks.{lesson.name}.steps, or set on_policy=none",
             )
         last = number == settings.on_policy_rounds - 1
