@@ -1,4 +1,4 @@
-"""`molt`: one command a stage. Imports here are light; a command brings in torch only when it runs."""
+"""`molt`, the command line. Imports are light; a command imports torch only when it runs."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
     help="Teach a local model new tasks without losing who it is, and prove it. Start with: molt demo",
-    epilog="Exit codes: 0 done, 1 our error, 2 bad input or usage, 3 judged and not promoted.",
+    epilog="Exit codes: 0 done, 1 internal error, 2 bad input or usage, 3 judged and not promoted.",
 )
 for part in (setup, stages, use, upkeep):
     app.add_typer(part.app)
@@ -28,7 +28,7 @@ for part in (setup, stages, use, upkeep):
 @app.callback(invoke_without_command=True)
 def options(
     version: Annotated[bool, typer.Option("--version", help="print the version")] = False,
-    trace: Annotated[bool, typer.Option("--traceback", help="show where an error came from")] = False,
+    trace: Annotated[bool, typer.Option("--traceback", help="print the traceback of an error")] = False,
 ) -> None:
     if version:
         typer.echo(f"molting {__version__}")
@@ -36,13 +36,13 @@ def options(
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """The entry point: errors that a user can mend become two lines and an exit code."""
-    given = sys.argv[1:] if arguments is None else arguments
-    os.environ.setdefault("TQDM_DISABLE", "1")  # bars of libraries, on top of ours
+    """The entry point: an error that a user can fix becomes two lines and an exit code."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars of libraries
     try:
-        app(args=given)
+        app(args=arguments)
     except MoltError as error:
-        if "--traceback" in given:
+        if "--traceback" in arguments:
             traceback.print_exc()
         Console().error(error.what, error.fix)
         raise SystemExit(error.exit_code) from None

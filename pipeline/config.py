@@ -222,6 +222,17 @@ def load_hypothesis(name: str) -> HypothesisConfig:
     return _validate(HypothesisConfig, _parse(find(name, "hypotheses")), name)
 
 
+def check_hypotheses(config: Config) -> None:
+    """Raises BadInput naming everything that is wrong with the hypothesis files of a configuration."""
+    problems: list[Problem] = []
+    for name in config.hypotheses:
+        try:
+            problems += attributed(problems_of(HypothesisConfig, _parse(find(name, "hypotheses"))), [], name, [])
+        except BadInput as error:
+            problems.append(Problem("hypotheses", error.what.rstrip("."), source="hypotheses"))
+    raise_for(problems)
+
+
 def _parse(path: Path) -> dict[str, Any]:
     raw = read_yaml(path, "config")
     if not isinstance(raw, dict):

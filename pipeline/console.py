@@ -1,4 +1,4 @@
-"""What a person sees: one line per fact on standard error, progress with remaining time, results on standard output."""
+"""Terminal output: messages and progress on standard error, results on standard output."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from moltlm.data.types import Progress as Callback
 
 
 class Console:
-    """With `json_output`, standard output carries one JSON document and nothing else."""
+    """Where commands print. With `json_output`, standard output carries one JSON document and nothing else."""
 
     def __init__(self, json_output: bool = False) -> None:
         self.json_output = json_output
@@ -25,46 +25,49 @@ class Console:
         self._out = Rich(highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
+        """Print a message."""
         self._err.print(escape(text))
 
     def stage(self, name: str, note: str) -> None:
+        """Print the state of a stage."""
         self._err.print(f"[bold]{escape(name)}[/bold]  {escape(note)}")
 
     def result(self, value: Any, text: str) -> None:
-        """The command's outcome: the value as JSON if asked for, else the text."""
+        """Print a command's result: the value as JSON with `json_output`, else the text."""
         if self.json_output:
             sys.stdout.write(to_json(value) + "\n")
         else:
             self._out.print(escape(text))
 
     def error(self, what: str, fix: str) -> None:
+        """Print an error and what mends it."""
         self._err.print(f"[bold red]error[/bold red]  {escape(what)}")
         if fix:
             self._err.print(f"       {escape(fix)}")
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Callback]:
-        """A bar with the remaining time in a terminal; elsewhere a plain line now and then."""
+        """A progress bar with the remaining time in a terminal; elsewhere a line every 20 seconds."""
         if self._err.is_terminal:
             columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             with Progress(*columns, TextColumn("{task.fields[note]}"), console=self._err, transient=True) as bar:
                 task = bar.add_task(label, total=None, note="")
-                yield lambda done, total, note: bar.update(task, completed=done, total=total, note=note)
+                yield lambda count, total, note: bar.update(task, completed=count, total=total, note=note)
         else:
             yield _Lines(label, self.say)
 
 
 class _Lines:
-    """At most one line in 20 seconds."""
+    """Progress as plain text, at most one line in 20 seconds."""
 
     def __init__(self, label: str, say: Any, every_s: float = 20.0) -> None:
         self._label, self._say, self._every = label, say, every_s
         self._began = self._last = time.monotonic()
 
-    def __call__(self, done: int, total: int, note: str) -> None:
+    def __call__(self, count: int, total: int, note: str) -> None:
         now = time.monotonic()
-        if now - self._last < self._every or not done:
+        if now - self._last < self._every or not count:
             return
         self._last = now
-        left = (now - self._began) / done * (total - done)
-        self._say(f"  {self._label}: {done}/{total} {note}, about {left:.0f} s left")
+        left = (now - self._began) / count * (total - count)
+        self._say(f"  {self._label}: {count}/{total} {note}, about {left:.0f} s left")

@@ -82,9 +82,11 @@ def attributed(
     problems: Sequence[Problem], in_file: Sequence[Problem], file: str, overrides: list[str]
 ) -> list[Problem]:
     """The problems with their sources: the file where it has them by itself, else the overrides that cause them."""
-    known = {(problem.key, problem.reason) for problem in in_file}
+    by_file = {(problem.key, problem.reason) for problem in in_file}
     return [
-        replace(problem, source=file if (problem.key, problem.reason) in known else _causes(problem, overrides) or file)
+        replace(
+            problem, source=file if (problem.key, problem.reason) in by_file else _causes(problem, overrides) or file
+        )
         for problem in problems
     ]
 

@@ -328,13 +328,13 @@ def exchanges(n: int) -> Iterator[Exchange]:
 
 
 def test_a_sample_is_drawn_while_reading() -> None:
-    assert len(material.drawn(exchanges(5), 10, 0)) == 5
-    found = [item.question for item in material.drawn(exchanges(1000), 10, 0)]
-    assert found == [item.question for item in material.drawn(exchanges(1000), 10, 0)]
+    assert len(material.sample(exchanges(5), 10, 0)) == 5
+    found = [item.question for item in material.sample(exchanges(1000), 10, 0)]
+    assert found == [item.question for item in material.sample(exchanges(1000), 10, 0)]
     assert len(set(found)) == 10 and max(int(q[1:]) for q in found) > 100
     counts = [0] * 20
     for seed in range(400):
-        for item in material.drawn(exchanges(20), 5, seed):
+        for item in material.sample(exchanges(20), 5, seed):
             counts[int(item.question[1:])] += 1
     assert min(counts) > 60 and max(counts) < 140  # 100 each on average
 

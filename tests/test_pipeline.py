@@ -19,7 +19,7 @@ from moltlm.adapters import base, card, serve
 from moltlm.adapters.config import ModelConfig
 from moltlm.data import persona
 from moltlm.data.errors import BadInput
-from moltlm.pipeline import cli, config
+from moltlm.pipeline import cli, config, explain, fields
 from moltlm.pipeline.config import Config, ScheduleConfig
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Missing, Run
@@ -69,6 +69,69 @@ def test_an_8b_on_24_gb_and_a_demo_on_6_gib() -> None:
 def test_overrides_reach_their_setting() -> None:
     found = config.load("demo", ["dpo.beta=0.2", "tasks.reminders.steps=7", "personality.learning_rate=1e-3"])
     assert (found.dpo.beta, found.tasks["reminders"].steps, found.personality.learning_rate) == (0.2, 7, 1e-3)
+
+
+def test_every_problem_is_named_at_once_with_its_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "mine.yaml"
+    path.write_text("lora: {rank: 4}\ndpo: {beta: 0}\ntasks: {shell: {kind: shell, stepz: 3}}\nhypotheses: [h014]\n")
+    command = [
+        "config",
+        "check",
+        str(path),
+        "dpo.bta=0.2",
+        "personality.method=dop",
+        "tasks.*.test=1",
+        "model=x",
+        "oops",
+    ]
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(command)
+    lines = [line.strip() for line in capsys.readouterr().err.splitlines()]
+    assert stopped.value.code == 2
+    for line in (
+        f"{path}: unknown setting lora.rank.",
+        f"{path}: dpo.beta=0 must be greater than 0.",
+        f"{path}: unknown setting tasks.shell.stepz. Did you mean tasks.shell.steps?",
+        "dpo.bta=0.2: unknown setting dpo.bta. Did you mean dpo.beta?",
+        "personality.method=dop must be dpo, sft, sdft or grpo. Did you mean dpo?",
+        "tasks.*.test=1: tasks.shell.test=1 must be greater than or equal to 8.",
+    ):
+        assert any(one.startswith(line) for one in lines), line
+    assert any(line.startswith("model=x") for line in lines) and any(line.startswith("oops: ") for line in lines)
+
+
+def test_what_does_not_go_together_is_traced_to_its_override() -> None:
+    with pytest.raises(BadInput) as error:
+        config.load("demo", ["dpo.beta=0.2", "train.gradient_accumulation=7", "judge.kind=endpoint"])
+    lines = error.value.what.splitlines()[1:]
+    assert len(lines) == 4 and not any("dpo.beta" in line for line in lines)
+    assert all("train.gradient_accumulation=7" in line for line in lines if "judge" not in line)
+
+
+def test_a_missing_hypothesis_is_told_by_config_check(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["config", "check", "demo", "hypotheses=[h999]"])
+    assert "No config h999" in capsys.readouterr().err
+
+
+def test_every_setting_is_explained() -> None:
+    demo = config.load("demo")
+    for key, field in fields.settings_of(Config):
+        (found,) = [one for one in explain.explain(key, demo) if one.key == key]
+        assert found.type and (found.stages or found.command), key
+        assert found.required == field.is_required()
+    assert [one.key for one in explain.explain("dpo", demo)][:2] == ["dpo.loss", "dpo.divergence"]
+    assert explain.explain("tasks.reminders.steps", demo)[0].value == 36
+    assert explain.explain("tasks.*.steps", demo)[0].value == {"reminders": 36, "shell": 50}
+    assert explain.explain("capability.items.piqa", demo)[0].key == "capability.items"
+    for key, nearest in (
+        ("dpo.bta", "dpo.beta"),
+        ("tasks.reminders.stepz", "tasks.*.steps"),
+        ("tasks.cook.steps", "shell"),
+    ):
+        with pytest.raises(BadInput) as error:
+            explain.explain(key, demo)
+        assert nearest in error.value.fix
 
 
 def test_show_gives_a_config_that_loads_again(tmp_path: Path) -> None:

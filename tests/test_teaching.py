@@ -152,7 +152,7 @@ def test_a_share_of_what_is_replayed_is_neutral_or_instructions(made: Made, tmp_
     run = made(own=own, **{"replay.neutral_share": 0.25, "replay.instructions": str(tmp_path / "instructions.jsonl")})
     lesson = tasks.lesson_of(run, Adapter("own"), None)
     assert len(lesson.instructions) == 6
-    given = (lesson.taught, lesson.buffer.exchanges if lesson.buffer else [], lesson.instructions)
+    given = (lesson.examples, lesson.buffer.exchanges if lesson.buffer else [], lesson.instructions)
     for share, counts in ((0.0, [8, 8, 0]), (0.25, [8, 6, 2]), (1.0, [8, 0, 8])):
         found = teaching.mixture(lesson, share)
         assert [sum(item in rows for item in found) for rows in given] == counts

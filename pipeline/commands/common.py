@@ -1,4 +1,4 @@
-"""What the commands share: arguments, a run to work in, and how an artifact is told."""
+"""What the commands share: arguments, an open run, and how artifacts are printed."""
 
 from __future__ import annotations
 
@@ -15,12 +15,21 @@ if TYPE_CHECKING:
     from moltlm.pipeline.config import Config
     from moltlm.pipeline.run import Artifact, Run
 
-ConfigArg = Annotated[str, typer.Argument(help="a YAML file, or a shipped config: demo, smoke, llama-8b")]
-Overrides = Annotated[list[str] | None, typer.Argument(help="settings as KEY=VALUE, for example dpo.beta=0.2")]
-Json = Annotated[bool, typer.Option("--json", help="one JSON document on standard output")]
+ConfigArg = Annotated[str, typer.Argument(help="YAML file or shipped config: demo, smoke, llama-8b")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="settings to change, as KEY=VALUE, for example dpo.beta=0.2")
+]
+MethodsConfigArg = Annotated[
+    str, typer.Argument(help="YAML file or shipped config with methods to compare: sequence-135m")
+]
+StudyConfigArg = Annotated[
+    str, typer.Argument(help="YAML file or shipped config to train with: evidence-135m (the committed study), demo")
+]
+Json = Annotated[bool, typer.Option("--json", help="write one JSON document to standard output")]
 
 
 def group(app: typer.Typer, name: str, text: str) -> typer.Typer:
+    """A group of commands under one name, with its help text."""
     sub = typer.Typer(no_args_is_help=True, help=text)
     app.add_typer(sub, name=name)
     return sub
@@ -28,40 +37,43 @@ def group(app: typer.Typer, name: str, text: str) -> typer.Typer:
 
 @contextmanager
 def running(config: Config, console: Console) -> Iterator[Run]:
+    """A run of this configuration, closed at the end."""
     from moltlm.pipeline.run import Run
 
     run = Run(config, console)
     try:
         yield run
-    except KeyboardInterrupt:  # here, since typer would make a silent exit of it
-        console.error("Interrupted.", "Run the same command again: it continues with what is done.")
+    except KeyboardInterrupt:  # typer would exit without a word
+        console.error("Interrupted.", "Run the same command again: it resumes after the last finished stage.")
         raise typer.Exit(130) from None
     finally:
         run.close()
 
 
 def loaded(name: str, overrides: list[str] | None) -> Config:
+    """The configuration of a command."""
     from moltlm.pipeline.config import load
 
     return load(name, overrides)
 
 
-def again(config: str, overrides: list[str] | None) -> str:
-    """The arguments that mean the same run in the next command."""
+def arguments(config: str, overrides: list[str] | None) -> str:
+    """The arguments that name the same run in another command, quoted for a shell."""
     return shlex.join([config, *(overrides or [])])
 
 
-def shown(artifact: Artifact) -> dict[str, Any]:
+def artifact_json(artifact: Artifact) -> dict[str, Any]:
+    """An artifact for standard output."""
     return {"stage": artifact.stage, "folder": str(artifact.folder), "seconds": artifact.seconds, **artifact.facts}
 
 
-def told(console: Console, artifacts: list[Artifact], following: str) -> None:
-    """One paragraph an artifact: where it is and its facts; then the next command."""
+def print_artifacts(console: Console, artifacts: list[Artifact], following: str) -> None:
+    """Print the folder and facts of each artifact, then the next command."""
     lines = []
     for artifact in artifacts:
         lines.append(f"{artifact.stage}  {artifact.folder}")
         lines += [f"  {key}: {_short(value)}" for key, value in artifact.facts.items()]
-    values = [shown(artifact) for artifact in artifacts]
+    values = [artifact_json(artifact) for artifact in artifacts]
     console.result(values[0] if len(values) == 1 else values, "\n".join([*lines, f"next: {following}"]))
 
 

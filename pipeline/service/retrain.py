@@ -110,7 +110,7 @@ def _new_exchanges(run: Run, dropped: dict[str, int]) -> list[Exchange]:
     finished = _finished_keys(run)
     read = importers.read([config.retrain.conversations], config.conversations, report)
     unseen = (item for item in read if _key(item) not in finished)
-    sampled = material.drawn(unseen, config.conversations.limit, config.run.seed)
+    sampled = material.sample(unseen, config.conversations.limit, config.run.seed)
     dropped.update(report.dropped)
     return sampled
 

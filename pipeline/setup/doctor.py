@@ -17,15 +17,16 @@ from moltlm.pipeline.service import schedule
 
 @dataclass(frozen=True)
 class Check:
-    """`mark` is `ok`, `--` (works without) or `no` (the demo cannot run)."""
+    """One fact about the machine. `mark` is `ok`, `--` (optional) or `no` (the demo cannot run without it)."""
 
     mark: str
     name: str
-    found: str
+    detail: str
     fix: str = ""
 
 
 def examine() -> list[Check]:
+    """Check Python, packages, device, memory, disk, assets and scheduler."""
     return [
         _python(),
         *(_package(name) for name in PACKAGES),
@@ -77,8 +78,8 @@ def _device() -> Check:
         return Check("ok", "device", f"{torch.cuda.get_device_name(0)}, {total:.0f} GiB")
     from moltlm.adapters import cpu
 
-    found = f"CPU only, {os.cpu_count()} cores, bf16 " + ("through fp32" if cpu.speed_bf16() else "as it is")
-    return Check("--", "device", found, "Enough for the demo; an 8B model needs a GPU.")
+    detail = f"CPU only, {os.cpu_count()} cores, bf16 " + ("through fp32" if cpu.speed_bf16() else "as it is")
+    return Check("--", "device", detail, "Enough for the demo; an 8B model needs a GPU.")
 
 
 def _memory() -> Check:

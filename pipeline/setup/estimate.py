@@ -61,9 +61,11 @@ def training_memory(config: Config) -> Memory:
     sequences = 2 * config.personality.batch_size // config.train.gradient_accumulation
     tokens = sequences * _typical_tokens(config)
     width = 34 * shape.hidden_size + 6 * shape.intermediate_size  # Korthikanti et al. 2022, eq. 1, without dropout
-    kept = shape.layers * shape.hidden_size * 2 + width if config.train.gradient_checkpointing else shape.layers * width
+    per_token = (
+        shape.layers * shape.hidden_size * 2 + width if config.train.gradient_checkpointing else shape.layers * width
+    )
     logits = tokens * shape.vocab_size * 4 * 3 / 2  # half of the tokens are answers; logits, softmax and gradient
-    return Memory(*(value / GIB for value in (weights, adapters, optimizer, tokens * kept, logits)))
+    return Memory(*(value / GIB for value in (weights, adapters, optimizer, tokens * per_token, logits)))
 
 
 def _typical_tokens(config: Config) -> int:

@@ -1,4 +1,4 @@
-"""A new project: a folder with a persona, a config that works as it is, and places for what comes later."""
+"""A new project: a folder with a persona, a config that runs, and a folder for conversations."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from moltlm.data.spec import Spec, Trait
 from moltlm.pipeline.config import load
 
 Ask = Callable[[str, str | None], str]
-"""Asks a question, with a default if there is one, and gives the answer."""
+"""Asks a question with an optional default, and returns the answer."""
 
 CONFIG = """\
-# Everything that molting does for {name}. Run it from this folder: molt run molt.yaml
+# The configuration of {name}. Run it from this folder: molt run molt.yaml
 # Any setting can be changed on the command line: molt run molt.yaml personality.steps=100
-# All settings with their defaults: molt config show molt.yaml
+# All settings with their defaults: molt config show molt.yaml; one of them: molt config explain dpo.beta
 run: {{folder: runs/{slug}, seed: 0}}
 model:
-  id: {model}   # a hub id or a local folder; model.shape is its architecture, for `molt config check`
+  id: {model}   # hub id or local folder; model.shape is its architecture, for `molt config check`
   precision: nf4              # nf4 (4-bit), bf16 or fp32
   max_length: 512
 persona: {{spec: persona}}
 conversations:
   paths: []                   # your own chats in this voice, any export: [conversations]
-teacher:                      # answers in persona where nobody has written one
-  kind: base                # none; base: the model itself, told who to be; endpoint: an OpenAI-compatible server
+teacher:                      # writes answers in persona to prompts that have none
+  kind: base                # none; base: the model itself, with the persona as system prompt; endpoint: a server
   url: http://localhost:11434/v1
   model: ""                   # its name at the endpoint
   prompts_per_trait: {prompts}
@@ -67,22 +67,22 @@ QUESTIONS = (
 
 
 def ask_for_spec(ask: Ask) -> Spec:
-    """A spec from nothing, by a handful of questions. Raises BadInput without a name."""
-    said: dict[str, list[str]] = {}
+    """A spec from the answers to a few questions. Raises BadInput without a name."""
+    answers: dict[str, list[str]] = {}
     for key, question, default in QUESTIONS:
-        said.setdefault(key, []).append(ask(question, default).strip())
-    name = said["name"][0]
+        answers.setdefault(key, []).append(ask(question, default).strip())
+    name = answers["name"][0]
     if not name:
         raise BadInput("An assistant needs a name.", "Run it again, or start from a file: molt init FOLDER --from FILE")
-    summary, voice = said["summary"][0], said["voice"][0]
-    traits = [text for text in said["trait"] if text] or ["I am who I say I am."]
+    summary, voice = answers["summary"][0], answers["voice"][0]
+    traits = [text for text in answers["trait"] if text] or ["I am who I say I am."]
     return Spec(
         name=name,
         summary=summary,
         system_prompt=" ".join(part for part in (f"You are {name}.", summary, voice) if part),
         voice=[voice] if voice else [],
         traits=[Trait(id=f"trait_{place}", text=text) for place, text in enumerate(traits, start=1)],
-        boundaries=[text for text in said["boundary"] if text],
+        boundaries=[text for text in answers["boundary"] if text],
         catchphrases=[name],
     )
 
@@ -95,11 +95,11 @@ def create(folder: Path, spec: Spec, model: str) -> list[Path]:
         ".gitignore": "runs/\nconversations/*\n!conversations/README.md\n",
     }
     paths = [folder / name for name in ("persona/persona.yaml", *written)]
-    there = [path for path in paths if path.exists()]
+    existing = [path for path in paths if path.exists()]
     if folder.exists() and not folder.is_dir():
-        there = [folder]
-    if there:
-        raise BadInput(f"{there[0]} exists already; nothing was changed.", "Name a new folder: molt init OTHER")
+        existing = [folder]
+    if existing:
+        raise BadInput(f"{existing[0]} exists already; nothing was changed.", "Name a new folder: molt init OTHER")
     specs.write(spec, paths[0])
     for name, text in written.items():
         write_text(folder / name, text)
@@ -109,6 +109,6 @@ def create(folder: Path, spec: Spec, model: str) -> list[Path]:
 
 def _config(spec: Spec, model: str) -> str:
     slug = "".join(char if char.isalnum() else "-" for char in spec.name.lower()).strip("-") or "persona"
-    asked = sum(bool(trait.questions) for trait in spec.traits)
-    per_trait = max(8, -(-96 // len(spec.traits))) if not asked else 12
+    with_questions = sum(bool(trait.questions) for trait in spec.traits)
+    per_trait = max(8, -(-96 // len(spec.traits))) if not with_questions else 12
     return CONFIG.format(name=" ".join(spec.name.split()), slug=slug, model=model, prompts=per_trait)

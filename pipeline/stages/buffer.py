@@ -86,10 +86,12 @@ def _remember(
     with model.state(PERSONALITY):
         rows = model.top_k([item.exchange for item in missing], buffer.config.top_k, batch_size, progress)
     stored = topk.unpack(topk.pack([row.top for row in rows], buffer.config.distribution, vocabulary))
-    pairs = list(zip(rows, stored, strict=True))
+    both = list(zip(rows, stored, strict=True))
     cost = {
-        "kl_error": float(np.mean([topk.kl_error(row.top, kept, row.tail_plogp, vocabulary) for row, kept in pairs])),
-        "kl_rounding": float(np.mean([topk.rounding_error(row.top, kept) for row, kept in pairs])),
+        "kl_error": float(
+            np.mean([topk.kl_error(row.top, compact, row.tail_plogp, vocabulary) for row, compact in both])
+        ),
+        "kl_rounding": float(np.mean([topk.rounding_error(row.top, compact) for row, compact in both])),
     }
-    known = {item.id: row.top for item, row in zip(missing, rows, strict=True)}
-    return replay.with_distributions(buffer, known), cost
+    distributions = {item.id: row.top for item, row in zip(missing, rows, strict=True)}
+    return replay.with_distributions(buffer, distributions), cost

@@ -1,5 +1,5 @@
-"""Everything that the personality can be learned from: what is written, the user's own conversations, a teacher's
-answers; parted into what is trained on and what is held out, with nothing near on both sides."""
+"""The exchanges that a personality is learned from: written ones, imported conversations, a teacher's answers. They are
+split into training and held-out exchanges, with no similar prompts on both sides."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ TEACHER = "teacher"
 
 @dataclass(frozen=True)
 class Material:
-    """Exchanges to train on and held-out ones. `facts` say where they come from and what was left out, `leaked` shows
-    some of what was too near to something that is measured."""
+    """Exchanges to train on and held-out ones. `facts` count their sources and what was dropped; `leaked` shows some
+    prompts that were dropped for being too similar to one that is measured."""
 
     train: list[Exchange]
     heldout: list[Exchange]
@@ -35,21 +35,25 @@ class Material:
 
 
 def gather(run: Run, persona: Persona) -> Material:
-    """Raises BadInput where there is nothing to train on, or nothing to hold out."""
+    """Collect, split and check the exchanges of a persona.
+
+    Raises:
+        BadInput: if there is nothing to train on, or nothing to hold out.
+    """
     config, model = run.config, run.base
     report = importers.ImportReport()
     paths = [Path(path) for path in config.conversations.paths]
     read = importers.read(paths, config.conversations, report) if paths else iter(())
-    own = drawn(read, config.conversations.limit, config.run.seed)
-    taught, ledger = _taught(run, persona)
-    found = [*persona.train, *own, *taught]
+    imported = sample(read, config.conversations.limit, config.run.seed)
+    generated, ledger = _from_teacher(run, persona)
+    exchanges = [*persona.train, *imported, *generated]
     heldout = persona.heldout
     if not heldout:
-        found, heldout = _split(run, found)
-    kept, leaked, unchecked = _without_leaks(run, persona, found, heldout)
+        exchanges, heldout = _split(run, exchanges)
+    clean, leaked, unchecked = _without_leaks(run, persona, exchanges, heldout)
     limit = config.pairs.max_prompt_tokens
-    lengths = model.tokenizer([item.question for item in kept])["input_ids"] if kept else []
-    fitting = [item for item, ids in zip(kept, lengths, strict=True) if len(ids) <= limit or not item.source]
+    lengths = model.tokenizer([item.question for item in clean])["input_ids"] if clean else []
+    fitting = [item for item, ids in zip(clean, lengths, strict=True) if len(ids) <= limit or not item.source]
     if not fitting or not heldout:
         raise BadInput(
             f"There are {len(fitting)} exchanges to train on and {len(heldout)} held out, which is too few.",
@@ -61,28 +65,28 @@ def gather(run: Run, persona: Persona) -> Material:
         "teacher": asdict(ledger),
         "leaked": dict(Counter(kind for _, kind in leaked)),
         "not_checked": unchecked,
-        "too_long": len(kept) - len(fitting),
+        "too_long": len(clean) - len(fitting),
         "held_out": "heldout.jsonl" if persona.heldout else f"{config.pairs.heldout_share:.0%} by topic",
     }
     return Material(fitting, heldout, facts, [f"{kind}: {text[:80]!r}" for text, kind in leaked[:20]])
 
 
-def drawn(read: Iterator[Exchange], limit: int, seed: int) -> list[Exchange]:
-    """A uniform sample in reading order, while holding no more than it (Vitter's algorithm R, 1985)."""
-    rng, kept = random.Random(seed), []
-    for number, item in enumerate(read):
+def sample(stream: Iterator[Exchange], limit: int, seed: int) -> list[Exchange]:
+    """A uniform sample of a stream, in its order, with no more than the sample in memory (Vitter 1985, algorithm R)."""
+    rng, sampled = random.Random(seed), []
+    for number, item in enumerate(stream):
         if number < limit:
-            kept.append((number, item))
+            sampled.append((number, item))
         elif (place := rng.randrange(number + 1)) < limit:
-            kept[place] = (number, item)
-    return [item for _, item in sorted(kept, key=lambda pair: pair[0])]
+            sampled[place] = (number, item)
+    return [item for _, item in sorted(sampled, key=lambda pair: pair[0])]
 
 
 def _source(item: Exchange) -> str:
     return TEACHER if item.source == TEACHER else "conversations" if item.source else "written"
 
 
-def _taught(run: Run, persona: Persona) -> tuple[list[Exchange], endpoint.Usage]:
+def _from_teacher(run: Run, persona: Persona) -> tuple[list[Exchange], endpoint.Usage]:
     config, ledger = run.config.teacher, endpoint.Usage()
     if config.kind == "none":
         return [], ledger
@@ -91,18 +95,18 @@ def _taught(run: Run, persona: Persona) -> tuple[list[Exchange], endpoint.Usage]
             ask = endpoint.connect(config, run.folder / "teacher.jsonl", ledger, progress)
         else:
             ask = teacher.local(run.base, config, run.config.model.eval_batch_size, run.config.run.seed, progress)
-        known = [item.question for item in [*persona.train, *persona.heldout]]
-        grown = prompts.grow(persona.spec, config, ask, known)
+        existing = [item.question for item in [*persona.train, *persona.heldout]]
+        grown = prompts.grow(persona.spec, config, ask, existing)
         answers = teacher.in_persona(persona.spec, [personas.user(prompt.text) for prompt in grown], ask)
-    found = [
+    exchanges = [
         Exchange(personas.user(prompt.text), answer, prompt.topic, prompt.trait, TEACHER)
         for prompt, answer in zip(grown, answers, strict=True)
         if answer
     ]
     for line in prompts.summary(persona.spec, config, grown):
         run.console.say(f"  {line}")
-    run.console.say(f"  teacher: {len(grown)} prompts, {len(found)} answers; {_cost(ledger)}")
-    return found, ledger
+    run.console.say(f"  teacher: {len(grown)} prompts, {len(exchanges)} answers; {_cost(ledger)}")
+    return exchanges, ledger
 
 
 def _cost(ledger: endpoint.Usage) -> str:
@@ -111,20 +115,20 @@ def _cost(ledger: endpoint.Usage) -> str:
     return ", ".join(f"{count} {name}" for name, count in parts.items() if count) or "nothing spent"
 
 
-def _split(run: Run, found: list[Exchange]) -> tuple[list[Exchange], list[Exchange]]:
+def _split(run: Run, exchanges: list[Exchange]) -> tuple[list[Exchange], list[Exchange]]:
     config = run.config
-    texts, topics = [item.question for item in found], [item.topic for item in found]
+    texts, topics = [item.question for item in exchanges], [item.topic for item in exchanges]
     inside, outside = leakage.split(
         texts, topics, config.pairs.heldout_share, config.run.seed, run.base.embed, config.filters.near
     )
-    return [found[i] for i in inside], [found[i] for i in outside]
+    return [exchanges[i] for i in inside], [exchanges[i] for i in outside]
 
 
 def _without_leaks(
-    run: Run, persona: Persona, found: list[Exchange], heldout: list[Exchange]
+    run: Run, persona: Persona, exchanges: list[Exchange], heldout: list[Exchange]
 ) -> tuple[list[Exchange], list[tuple[str, str]], list[str]]:
-    """What shares no prompt with anything that is measured; of the rest the question and what it is too near to; and
-    the benchmarks that could not be compared with, since they have not been fetched."""
+    """The exchanges whose prompts are not similar to anything that is measured; of the others, the question and what it
+    is similar to; and the benchmarks that were not compared, since they have not been fetched."""
     embed, near = run.base.embed, run.config.filters.near
     measured = {"held-out prompts": [item.question for item in [*heldout, *persona.heldout_dialogues]]}
     measured["attacks"] = [attack.prompt[-1]["content"] for attack in persona.attacks]
@@ -137,25 +141,25 @@ def _without_leaks(
             run.console.say(f"  leakage is not checked against {name}: {error.what}")
     for name, task in run.config.tasks.items():
         measured[name] = tasks.test_prompts(task, run.config.run.seed)
-    questions = [item.question for item in found]
+    questions = [item.question for item in exchanges]
     reason: dict[int, str] = {}
     for name, texts in measured.items():
         for leak in leakage.leaks(questions, texts, embed, near):
             reason.setdefault(leak.first, name)
-    kept = [item for place, item in enumerate(found) if place not in reason]
-    return kept, [(questions[place], name) for place, name in sorted(reason.items())], unchecked
+    clean = [item for place, item in enumerate(exchanges) if place not in reason]
+    return clean, [(questions[place], name) for place, name in sorted(reason.items())], unchecked
 
 
-def margins(run: Run, persona: Persona, found: list[Exchange], ids: list[str]) -> dict[str, float]:
-    """How much likelier each answer that nobody wrote by hand is with the spec as a system prompt, nats a token, by
-    the pair's id."""
-    asked = [(item, name) for item, name in zip(found, ids, strict=True) if item.source]
-    if not asked or run.config.filters.min_margin is None:
+def margins(run: Run, persona: Persona, exchanges: list[Exchange], ids: list[str]) -> dict[str, float]:
+    """By the pair's id: the gain of log-likelihood, in nats a token, that the spec as system prompt brings to an answer
+    that is not hand-written."""
+    rows = [(item, name) for item, name in zip(exchanges, ids, strict=True) if item.source]
+    if not rows or run.config.filters.min_margin is None:
         return {}
     system: Any = {"role": "system", "content": teacher.brief(persona.spec)}
-    told = [replace(item, prompt=[system, *item.prompt]) for item, _ in asked]
+    with_spec = [replace(item, prompt=[system, *item.prompt]) for item, _ in rows]
     batch = run.config.model.eval_batch_size
     with run.base.state(BASE):
-        plain = run.base.score([item.prompt for item, _ in asked], [item.answer for item, _ in asked], batch)
-        aware = run.base.score([item.prompt for item in told], [item.answer for item in told], batch)
-    return {name: b.per_token - a.per_token for (_, name), a, b in zip(asked, plain, aware, strict=True)}
+        plain = run.base.score([item.prompt for item, _ in rows], [item.answer for item, _ in rows], batch)
+        aware = run.base.score([item.prompt for item in with_spec], [item.answer for item in with_spec], batch)
+    return {name: b.per_token - a.per_token for (_, name), a, b in zip(rows, plain, aware, strict=True)}

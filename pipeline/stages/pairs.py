@@ -85,11 +85,11 @@ def check_paths(run: Run) -> None:
 
 @once_per_config
 def classifier(run: Run) -> style.StyleClassifier:
-    """Train the style classifier on training prompts only, against the base's answers and other characters'. It is one
-    and the same for all states and seeds of these pairs."""
+    """Train the style classifier on training pairs only, against answers of the base and of other characters. It is the
+    same for all states and seeds of these pairs."""
     persona = load_persona(run)
     train = load_pairs(pairs(run), "train")
-    by_topic = len({pair.topic for pair in train}) > 1  # without topics, cross-validation keeps prompts apart
+    by_topic = len({pair.topic for pair in train}) > 1  # without topics, cross-validation splits by prompt
     groups = [pair.topic if by_topic else pair.id for pair in train]
     positive = [style.Labelled(pair.chosen, group) for pair, group in zip(train, groups, strict=True)]
     negative = [style.Labelled(pair.rejected, group) for pair, group in zip(train, groups, strict=True)]
@@ -99,6 +99,7 @@ def classifier(run: Run) -> style.StyleClassifier:
 
 @once_per_config
 def load_persona(run: Run) -> Persona:
+    """The persona that the configuration names."""
     return personas.load(run.config.persona)
 
 

@@ -22,7 +22,7 @@ from moltlm.pipeline.stages.personality import load_adapters, personality
 
 @once_per_config
 def buffer(run: Run) -> Artifact:
-    """Choose the exchanges that carry the personality, under a token budget. `molt replay build CONFIG`"""
+    """Choose the exchanges to replay, within a token budget. `molt replay build CONFIG`"""
     config, data, adapter = run.config, pairs(run), personality(run)
     inputs = {"personality": adapter.fingerprint, "replay": identity(config.replay), "seed": config.run.seed}
 
@@ -39,7 +39,7 @@ def buffer(run: Run) -> Artifact:
 
 
 def _own_answers(run: Run, exchanges: list[Exchange]) -> list[Exchange]:
-    """The same prompts with what the personality itself answers; an incoherent answer is left out."""
+    """The same prompts with the answers of the personality; incoherent answers are dropped."""
     prompts, batch = [item.prompt for item in exchanges], run.config.model.eval_batch_size
     with run.console.progress("own answers") as progress, run.base.state(PERSONALITY):
         answers = run.base.generate(prompts, run.config.pairs.max_new_tokens, batch, progress)

@@ -65,7 +65,7 @@ def _gates(run: Run, adapters: tuple[Adapter, ...]) -> Artifact:
     below = {PERSONALITY_ADAPTER: personality(run)}
     parts = {adapter: trained(run, adapter) for adapter in adapters}
     inputs: dict[str, Any] = {
-        "beneath": {str(label): artifact.fingerprint for label, artifact in below.items()},
+        "adapters_below": {str(label): artifact.fingerprint for label, artifact in below.items()},
         "experts": {str(label): artifact.fingerprint for label, artifact in parts.items()},
         "router": identity(config.router),
         "train": identity(config.train),

@@ -23,7 +23,7 @@ from moltlm.pipeline.stages.personality import personality, training_facts
 from moltlm.pipeline.stages.replay import buffer
 
 ON_POLICY = {"generations", "max_new_tokens", "metric"}
-"""What practice on own samples depends on, besides the settings that say so by name."""
+"""Settings that practice on own samples depends on, besides those named on_policy."""
 NOT_TRAINED = {
     "control", "floor", "metric", "seed", "test", "passage_words", "max_new_tokens", "generations",
     "on_policy", "on_policy_steps", "on_policy_rounds", "on_policy_learning_rate",
@@ -45,7 +45,7 @@ def task(run: Run, adapter: Adapter) -> Artifact:
     replay = _replay(run, settings)
     remembered = layout.earlier_tasks(run, adapter) if protect.task_memory else []
     inputs: dict[str, Any] = {
-        "beneath": {str(label): artifact.fingerprint for label, artifact in below.items()},
+        "adapters_below": {str(label): artifact.fingerprint for label, artifact in below.items()},
         "start": start.fingerprint if start else None,
         "task": identity(settings, exclude=NOT_TRAINED),
         "examples": source_of(settings),
@@ -53,7 +53,7 @@ def task(run: Run, adapter: Adapter) -> Artifact:
         "instructions": fingerprint_rows(instructions) if instructions else None,
         "memory": [[label, source_of(config.tasks[label])] for label in remembered],
         "seed": layout.seed_of(run, settings),
-        # the layout shows in `beneath` and `start`, except that of a mixture
+        # the layout shows in `adapters_below` and `start`, except that of a mixture
         "protect": identity(protect, exclude={"layout"}),
         "mixture": protect.layout == "mixture" or None,
         # the strength is chosen by answers to training examples
@@ -64,13 +64,13 @@ def task(run: Run, adapter: Adapter) -> Artifact:
     def make(folder: Path) -> dict[str, Any]:
         lesson = lesson_of(run, adapter, start)
         result = teaching.teach(run, lesson, folder)
-        examples = {id(item) for item in lesson.taught}
+        examples = {id(item) for item in lesson.examples}
         return {
             **training_facts(result.trained),
             "examples": len(result.mix),
             "replayed": sum(id(item) not in examples for item in result.mix),
-            **asdict(result.far),
-            "risk": result.far.risk,
+            **asdict(result.distance),
+            "risk": result.distance.risk,
             "strength": result.strength,
         }
 
@@ -100,14 +100,14 @@ def practice(run: Run, adapter: Adapter) -> Artifact:
 
 
 def trained(run: Run, adapter: Adapter) -> Artifact:
-    """The adapter at the end of its trainings, as it is served."""
+    """The adapter after all its trainings, as it is served."""
     if adapter == PERSONALITY_ADAPTER:
         return personality(run)
     return task(run, adapter) if layout.task_settings(run, adapter).on_policy == "none" else practice(run, adapter)
 
 
 def lesson_of(run: Run, adapter: Adapter, start: Artifact | None) -> teaching.Lesson:
-    """All that a task is trained with, going on from the adapter in `start` if there is one."""
+    """Everything that a task is trained with; `start` is the adapter to train further, if any."""
     settings = layout.task_settings(run, adapter)
     seed = layout.seed_of(run, settings)
     replay = _replay(run, settings)
@@ -134,7 +134,7 @@ def _replay(run: Run, settings: TaskConfig) -> Artifact | None:
 
 
 def _instructions(run: Run) -> list[Exchange]:
-    """What is replayed beside the personality, if it is not the base's own answers."""
+    """The exchanges of `replay.instructions`, which are replayed in place of neutral answers."""
     path = run.config.replay.instructions
     if not path:
         return []
@@ -142,10 +142,11 @@ def _instructions(run: Run) -> list[Exchange]:
 
 
 def training_examples(settings: TaskConfig, source: str, seed: int) -> list[Exchange]:
+    """The training examples of a task as exchanges; `source` says whose they are."""
     return [Exchange(item.prompt, item.answer, source=source) for item in task_data.examples(settings, "train", seed)]
 
 
 def _memory(run: Run, name: str) -> list[Exchange]:
-    """The examples of an earlier task that are replayed: a sample that its seed draws."""
+    """A sample of the examples of an earlier task, to replay."""
     settings = run.config.tasks[name]
     return training_examples(settings, name, layout.seed_of(run, settings))[: run.config.protect.task_memory]

@@ -1,4 +1,4 @@
-"""How a task is taught: what is mixed in, what is kept, and how far the new is from it."""
+"""Training of a task: the mix of examples and replay, the distance between them, practice on own samples."""
 
 from __future__ import annotations
 
@@ -18,80 +18,91 @@ from moltlm.data.errors import MoltError
 from moltlm.data.replay import Buffer
 from moltlm.data.state import PERSONALITY
 from moltlm.data.types import Exchange, Progress, TaskExample
-from moltlm.evals import distance
+from moltlm.evals import distance as distances
 from moltlm.evals import tasks as scores
+from moltlm.evals.distance import Distance
 from moltlm.pipeline.run import Run
 
 TEMPERATURE = 0.7
-LOOKED_AT = 64
-"""Examples of each side by which the distance is judged."""
+DISTANCE_EXAMPLES = 64
+"""Examples of each side from which the distance is computed."""
 TRIAL = 64
 """Examples that strengths of the adapter are tried on, at most a quarter of all."""
 
 
 @dataclass(frozen=True)
 class Lesson:
-    """All that a task is taught with. `memory` holds examples of earlier tasks, `neutral` the base's own answers,
-    `instructions` what is replayed in their place, if anything; `beneath` are the folders of the adapters below, lowest
-    first, `start` that of the one to go on from."""
+    """Everything that a task is trained with.
+
+    Attributes:
+        examples: the task's training examples.
+        buffer: the replay buffer, if it is used.
+        memory: examples of earlier tasks to replay.
+        neutral: the base's own answers to neutral prompts.
+        instructions: exchanges that are replayed in place of the neutral ones; may be empty.
+        adapters_below: folders of the frozen adapters below, lowest first.
+        start: folder of the adapter to train further, if any.
+    """
 
     name: str
     task: TaskConfig
     seed: int
-    taught: list[Exchange]
+    examples: list[Exchange]
     buffer: Buffer | None
     memory: list[Exchange]
     neutral: list[Exchange]
     instructions: list[Exchange]
-    beneath: dict[str, Path]
+    adapters_below: dict[str, Path]
     start: Path | None
 
     @property
-    def kept(self) -> list[Exchange]:
+    def replayable(self) -> list[Exchange]:
+        """What can be replayed: the buffer, and the memory of earlier tasks."""
         return [*(self.buffer.exchanges if self.buffer else []), *self.memory]
 
 
 @dataclass(frozen=True)
-class Taught:
-    """What came of a lesson: the training, what was in it, how far that was, and the strength that was chosen."""
+class TaskTraining:
+    """A trained task: the training, its mix of exchanges in order, the distance of the task from what is replayed, and
+    the chosen strength of the adapter."""
 
     trained: TrainingResult
     mix: list[Exchange]
-    far: distance.Distance
+    distance: Distance
     strength: float
 
 
-def teach(run: Run, lesson: Lesson, folder: Path) -> Taught:
-    """Train the adapter into `folder`."""
-    far = _distance(run, lesson)
-    run.console.say(f"  {far.sentence(lesson.name)}")
+def teach(run: Run, lesson: Lesson, folder: Path) -> TaskTraining:
+    """Train the adapter of a task into `folder`."""
+    distance = _distance(run, lesson)
+    run.console.say(f"  {distance.sentence(lesson.name)}")
     lesson, trial = _held_out(run, lesson)
     mix = mixture(lesson, run.config.replay.neutral_share)
     run.release()
     with run.console.progress(lesson.name) as progress:
         trained = _train(run, lesson, mix, folder, progress, trial)
-    return Taught(trained, mix, far, trained.records.get("strength", 1.0))
+    return TaskTraining(trained, mix, distance, trained.records.get("strength", 1.0))
 
 
 def _held_out(run: Run, lesson: Lesson) -> tuple[Lesson, Trial | None]:
     """The lesson without the examples that strengths are tried on, and what tries a model on them."""
     if not run.config.protect.scales:
         return lesson, None
-    count = min(TRIAL, len(lesson.taught) // 4)
-    held_out, batch = lesson.taught[:count], run.config.model.eval_batch_size
+    count = min(TRIAL, len(lesson.examples) // 4)
+    held_out, batch = lesson.examples[:count], run.config.model.eval_batch_size
     prompts, references = [item.prompt for item in held_out], [item.answer for item in held_out]
 
     def trial(model: TextModel, progress: Progress) -> float:
         answers = model.generate(prompts, lesson.task.max_new_tokens, batch, progress)
         return sum(scores.score(lesson.task, answers, references))
 
-    return replace(lesson, taught=lesson.taught[count:]), trial if held_out else None
+    return replace(lesson, examples=lesson.examples[count:]), trial if held_out else None
 
 
 def _loaded(run: Run, lesson: Lesson, folder: Path) -> Any:
-    """The base with the lesson's adapters, that in `folder` as its own."""
+    """The base with the adapters below and, as the task's own, the one in `folder`."""
     run.release()
-    for name, path in {**lesson.beneath, lesson.name: folder}.items():
+    for name, path in {**lesson.adapters_below, lesson.name: folder}.items():
         run.base.load(name, path)
     return run.base
 
@@ -107,7 +118,7 @@ def _train(
             seed=lesson.seed,
             progress=progress,
             name=lesson.name,
-            adapters_below=lesson.beneath,
+            adapters_below=lesson.adapters_below,
             start=lesson.start,
             material=_material(lesson, trial),
             task=lesson.task,
@@ -117,7 +128,7 @@ def _train(
 
 
 def _material(lesson: Lesson, trial: Trial | None) -> Material:
-    return Material(lesson.neutral, lesson.kept, lesson.buffer.stored if lesson.buffer else [], trial)
+    return Material(lesson.neutral, lesson.replayable, lesson.buffer.stored if lesson.buffer else [], trial)
 
 
 def practise(run: Run, lesson: Lesson, folder: Path) -> dict[str, Any]:
@@ -136,11 +147,11 @@ def practise(run: Run, lesson: Lesson, folder: Path) -> dict[str, Any]:
                     seed=lesson.seed,
                     progress=progress,
                     name=lesson.name,
-                    adapters_below=lesson.beneath,
-                    start=_known(lesson.start),
+                    adapters_below=lesson.adapters_below,
+                    start=_required(lesson.start),
                     material=_material(lesson, trial),
                     task=settings,
-                    examples=[TaskExample(item.prompt, item.answer) for item in lesson.taught],
+                    examples=[TaskExample(item.prompt, item.answer) for item in lesson.examples],
                     reward=lambda answers, references: scores.score(settings, answers, references),
                 )
             )
@@ -149,68 +160,72 @@ def practise(run: Run, lesson: Lesson, folder: Path) -> dict[str, Any]:
 
 
 def _regenerate(run: Run, lesson: Lesson, folder: Path, trial: Trial | None) -> dict[str, Any]:
-    settings, start, right, seconds, peak = lesson.task, _known(lesson.start), [], 0.0, 0.0
+    settings, start, right, seconds, peak = lesson.task, _required(lesson.start), [], 0.0, 0.0
     changes = {"steps": settings.on_policy_steps, "learning_rate": settings.on_policy_learning_rate, "arrival": "batch"}
     for number in range(settings.on_policy_rounds):
-        own = _own_right(run, lesson, start, number)
-        right.append(len(own))
-        if len(own) < settings.batch_size:
+        samples = _right_samples(run, lesson, start, number)
+        right.append(len(samples))
+        if len(samples) < settings.batch_size:
+            share = f"{len(samples)} of {len(lesson.examples)}"
             raise MoltError(
-                f"{lesson.name}: only {len(own)} of {len(lesson.taught)} own answers are right, too few to learn from.",
-                f"Teach it better first: raise tasks.{lesson.name}.steps, or set on_policy=none",
+                f"{lesson.name}: only {share} sampled answers are right, too few to learn from.",
+                f"Train it longer first: raise tasks.{lesson.name}.steps, or set on_policy=none",
             )
         last = number == settings.on_policy_rounds - 1
-        here = folder if last else folder / f"round-{number}"
+        round_folder = folder if last else folder / f"round-{number}"
         part = replace(
-            lesson, task=settings.model_copy(update=changes), taught=own, start=start, seed=lesson.seed + number
+            lesson, task=settings.model_copy(update=changes), examples=samples, start=start, seed=lesson.seed + number
         )
         run.release()
         with run.console.progress(f"{lesson.name}, own answers") as progress:
-            trained = _train(run, part, mixture(part, run.config.replay.neutral_share), here, progress, trial)
-        start, seconds, peak = here, seconds + trained.seconds, max(peak, trained.peak_gib)
+            trained = _train(run, part, mixture(part, run.config.replay.neutral_share), round_folder, progress, trial)
+        start, seconds, peak = round_folder, seconds + trained.seconds, max(peak, trained.peak_gib)
     steps = settings.on_policy_steps * settings.on_policy_rounds
     return {"right": right, "seconds": round(seconds, 1), "steps": steps, "peak_gib": round(peak, 2)}
 
 
-def _own_right(run: Run, lesson: Lesson, start: Path, number: int) -> list[Exchange]:
-    """The model's own answers to the training prompts, sampled, as far as they are right."""
-    model, state = _loaded(run, lesson, start), states.of(*lesson.beneath, lesson.name)
-    prompts, batch = [item.prompt for item in lesson.taught], run.config.model.eval_batch_size
+def _right_samples(run: Run, lesson: Lesson, start: Path, number: int) -> list[Exchange]:
+    """Those of the model's sampled answers to the training prompts that are right."""
+    model, state = _loaded(run, lesson, start), states.of(*lesson.adapters_below, lesson.name)
+    prompts, batch = [item.prompt for item in lesson.examples], run.config.model.eval_batch_size
     with run.console.progress(f"{lesson.name}, own answers") as progress, model.state(state):
-        tokens, heat = lesson.task.max_new_tokens, TEMPERATURE
-        answers = model.generate(prompts, tokens, batch, progress, heat, lesson.seed + number)
-    marks = scores.score(lesson.task, answers, [item.answer for item in lesson.taught])
-    rows = zip(lesson.taught, answers, marks, strict=True)
+        tokens, temperature = lesson.task.max_new_tokens, TEMPERATURE
+        answers = model.generate(prompts, tokens, batch, progress, temperature, lesson.seed + number)
+    marks = scores.score(lesson.task, answers, [item.answer for item in lesson.examples])
+    rows = zip(lesson.examples, answers, marks, strict=True)
     return [replace(item, answer=answer) for item, answer, right in rows if right]
 
 
-def _known(start: Path | None) -> Path:
+def _required(start: Path | None) -> Path:
+    """The adapter to practise. Raises ValueError if there is none."""
     if start is None:
         raise ValueError("practice goes on from a trained adapter")
     return start
 
 
 def mixture(lesson: Lesson, share: float = 0.0) -> list[Exchange]:
-    """In training order; `share` of what is replayed is neutral."""
+    """The exchanges of a training in order; `share` of the replayed ones is neutral."""
     settings = lesson.task
-    again = lesson.kept if settings.replay_ratio else []
-    if again and share:
+    replayed = lesson.replayable if settings.replay_ratio else []
+    if replayed and share:
         neutral = round(share * settings.replayed)
-        again = mixing.mix(again, lesson.instructions or lesson.neutral, 1, settings.replayed, neutral, lesson.seed)
+        replayed = mixing.mix(
+            replayed, lesson.instructions or lesson.neutral, 1, settings.replayed, neutral, lesson.seed
+        )
     budget = (settings.steps, settings.batch_size, settings.replayed)
     if settings.arrival == "stream":
-        return mixing.stream(lesson.taught, again, *budget, settings.stream_memory, lesson.seed)
-    return mixing.mix(lesson.taught, again, *budget, lesson.seed)
+        return mixing.stream(lesson.examples, replayed, *budget, settings.stream_memory, lesson.seed)
+    return mixing.mix(lesson.examples, replayed, *budget, lesson.seed)
 
 
-def _distance(run: Run, lesson: Lesson) -> distance.Distance:
-    """Of the task from what is replayed, or from neutral answers where nothing is."""
+def _distance(run: Run, lesson: Lesson) -> Distance:
+    """The distance of the task from what is replayed, or from neutral answers where nothing is."""
     model, batch = run.base, run.config.model.eval_batch_size
     if "personality" not in model.adapters:
-        model.load("personality", lesson.beneath["personality"])
-    sides = [rows[:LOOKED_AT] for rows in (lesson.taught, lesson.kept or lesson.neutral)]
+        model.load("personality", lesson.adapters_below["personality"])
+    sides = [rows[:DISTANCE_EXAMPLES] for rows in (lesson.examples, lesson.replayable or lesson.neutral)]
     with model.state(PERSONALITY):
-        scores = [model.score([i.prompt for i in rows], [i.answer for i in rows], batch) for rows in sides]
+        likelihoods = [model.score([i.prompt for i in rows], [i.answer for i in rows], batch) for rows in sides]
     new, old = (model.embed([item.question for item in rows]) for rows in sides)
-    surprise, usual = (-sum(score.per_token for score in side) / len(side) for side in scores)
-    return distance.Distance(distance.proxy_a_distance(new, old), surprise, usual)
+    task_nll, replay_nll = (-sum(score.per_token for score in side) / len(side) for side in likelihoods)
+    return Distance(distances.proxy_a_distance(new, old), task_nll, replay_nll)
