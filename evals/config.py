@@ -1,4 +1,4 @@
-"""Configuration of evaluation, the gate and the hypotheses. Imports no torch."""
+"""Configuration of evaluations, the gate and the hypotheses. Imports no torch."""
 
 from __future__ import annotations
 
@@ -11,27 +11,33 @@ from moltlm.data.config import EndpointConfig, Section
 
 
 class CapabilityConfig(Section):
+    """General ability, measured item by item with lm-evaluation-harness."""
+
     items: dict[str, int] = Field(
         default_factory=lambda: {"arc_easy": 100, "piqa": 100, "hellaswag": 60, "lambada": 150},
-        description="benchmark: number of items (0 = all); an embedded one, any task of lm-evaluation-harness by name, "
-        "or a YAML file of yours, as the harness has them",
+        description="number of items by benchmark, 0 for all; a benchmark is an embedded one, the name of a task of "
+        "lm-evaluation-harness, or the path of a YAML file with such a task",
     )
-    batch_size: int = Field(default=16, ge=1)
+    batch_size: int = Field(default=16, ge=1, description="answers that are scored at a time")
 
 
 class PersonaEvalConfig(Section):
-    max_new_tokens: int = Field(default=64, ge=8, description="length of a generated answer")
-    neutral: int = Field(default=30, ge=2, description="neutral prompts for KL to the base")
-    samples: int = Field(default=20, ge=0, description="unselected answers printed in the report")
+    """Answers to the held-out prompts, scored by style and coherence."""
+
+    max_new_tokens: int = Field(default=64, ge=8, description="length limit of a generated answer, tokens")
+    neutral: int = Field(
+        default=30, ge=2, description="neutral prompts on which cross-entropy and KL to the base are measured"
+    )
+    samples: int = Field(default=20, ge=0, description="held-out prompts whose answers the report prints; 0 for none")
 
 
 class PressureConfig(Section):
     """Attacks on the personality, and long conversations."""
 
-    attacks: int = Field(default=8, ge=0, description="of each kind; 0 = none")
-    conversations: int = Field(default=3, ge=0, description="of held-out questions; 0 = none")
-    turns: int = Field(default=10, ge=2, description="of a conversation")
-    max_new_tokens: int = Field(default=48, ge=8, description="length of a generated answer")
+    attacks: int = Field(default=8, ge=0, description="attacks of each kind; 0 for none")
+    conversations: int = Field(default=3, ge=0, description="conversations of held-out questions; 0 for none")
+    turns: int = Field(default=10, ge=2, description="user turns of a conversation")
+    max_new_tokens: int = Field(default=48, ge=8, description="length limit of a generated answer, tokens")
 
     @property
     def on(self) -> bool:
@@ -39,13 +45,24 @@ class PressureConfig(Section):
 
 
 class ProfileConfig(Section):
-    """What else a personality may change: which traits the model says are its own, and off-target drift."""
+    """What else training may change: preferences between traits, questionnaires, and refusals."""
 
-    preferences: bool = Field(default=True, description="the spec's traits against other dispositions")
-    big_five: Path | None = Field(default=None, description="MPI items as JSONL: text, trait (O C E A N), key (1, -1)")
-    traits: Path | None = Field(default=None, description="JSONL: question, behavior, answer_matching (Yes, No)")
-    refusals: Path | None = Field(default=None, description="requests as JSONL: prompt, label (safe, unsafe)")
-    items: int = Field(default=100, ge=0, description="of each file, evenly over its scales; 0 = all")
+    preferences: bool = Field(
+        default=True, description="measure whether the model prefers the traits of the spec to other dispositions"
+    )
+    big_five: Path | None = Field(
+        default=None, description="JSONL of MPI items with text, trait (O C E A N) and key (1, -1); null for none"
+    )
+    traits: Path | None = Field(
+        default=None,
+        description="JSONL of yes-or-no items with question, behavior and answer_matching (Yes, No); null for none",
+    )
+    refusals: Path | None = Field(
+        default=None, description="JSONL of requests with prompt and label (safe, unsafe); null for none"
+    )
+    items: int = Field(
+        default=100, ge=0, description="items of each file, evenly over its traits, behaviors or labels; 0 for all"
+    )
 
     @property
     def on(self) -> bool:
@@ -53,49 +70,71 @@ class ProfileConfig(Section):
 
 
 class JudgeConfig(EndpointConfig):
-    """A language model that compares answers, two by two. Optional."""
+    """A language model that compares two answers at a time. Optional."""
 
     section: ClassVar[str] = "judge"
-    kind: Literal["none", "endpoint"] = Field(default="none", description="endpoint: any OpenAI-compatible server")
-    temperature: float = Field(default=0.0, ge=0, le=2)
-    max_tokens: int = Field(default=256, ge=8, description="length of a reply, its reasoning included")
-    prompts: int = Field(default=0, ge=0, description="held-out prompts whose answers are compared; 0 = all")
+    kind: Literal["none", "endpoint"] = Field(
+        default="none", description="endpoint: an OpenAI-compatible server; none: no judge"
+    )
+    temperature: float = Field(default=0.0, ge=0, le=2, description="of sampling; 0 for greedy replies")
+    max_tokens: int = Field(default=256, ge=8, description="length limit of a reply with its reasoning, tokens")
+    prompts: int = Field(default=0, ge=0, description="held-out prompts whose answers are compared; 0 for all")
     labels: Path | None = Field(
-        default=None, description="JSONL of what people preferred: question, first, second, preferred (1, 2, 0)"
+        default=None,
+        description="JSONL of answers that people compared, with question, first, second and preferred (1, 2, 0 for "
+        "neither), to check the judge against; null for none",
     )
 
 
 class GateConfig(Section):
-    """A candidate is promoted only if it is non-inferior to what it replaces, each margin in points of a score."""
+    """A candidate is promoted only if it is non-inferior to what it replaces, within margins in points of 100."""
 
-    capability_margin: float = Field(default=5.0, gt=0, description="points of mean accuracy over the benchmarks")
-    persona_margin: float = Field(default=10.0, gt=0, description="points of persona score")
-    coherence_margin: float = Field(default=10.0, gt=0, description="points of coherent answers")
-    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="one-sided")
+    capability_margin: float = Field(
+        default=5.0, gt=0, description="points of mean accuracy over the benchmarks that a candidate may not lose"
+    )
+    persona_margin: float = Field(
+        default=10.0, gt=0, description="points of mean persona score that a candidate may not lose"
+    )
+    coherence_margin: float = Field(
+        default=10.0, gt=0, description="points of the share of coherent answers that a candidate may not lose"
+    )
+    confidence: float = Field(
+        default=0.95, gt=0.5, lt=1, description="one-sided confidence with which each criterion has to be met, 0.5..1"
+    )
     noise_runs: int = Field(
-        default=0, ge=0, description="identical trainings of the personality, to see how far they are apart; 0 = none"
+        default=0,
+        ge=0,
+        description="identical trainings of the personality whose differences are measured; 0 for none, else 2 or more",
     )
 
     @field_validator("noise_runs")
     @classmethod
     def several(cls, value: int) -> int:
         if value == 1:
-            raise ValueError("how far runs are apart takes two or more, or 0 for none")
+            raise ValueError("the differences of identical trainings need 2 or more of them, or 0 for none")
         return value
 
 
 class Arm(Section):
-    """One way of training that a hypothesis compares. What is not set here has the default here, not the config's."""
+    """One way of training that a hypothesis compares. Its defaults are these, whatever the run's configuration says."""
 
-    method: Literal["dpo", "sft"]
-    parameters: Literal["lora", "full"] = "lora"
-    learning_rate: PositiveFloat | list[PositiveFloat] | str = Field(
-        description="several: the best is chosen on the tuning seeds; an arm's name: what was chosen for that one"
+    method: Literal["dpo", "sft"] = Field(description="dpo: preference pairs; sft: the chosen answers only")
+    parameters: Literal["lora", "full"] = Field(
+        default="lora", description="what is trained: an adapter or all weights"
     )
-    reference: Literal["start", "none"] = "start"
-    kl_weight: NonNegativeFloat | list[NonNegativeFloat] = Field(default=0.0, description="several: likewise")
+    learning_rate: PositiveFloat | list[PositiveFloat] | str = Field(
+        description="peak learning rate; of a list, the best is chosen on the tuning seeds; the name of another arm "
+        "stands for the rate that was chosen for that one"
+    )
+    reference: Literal["start", "none"] = Field(
+        default="start", description="reference of the DPO loss: the model before training, or none"
+    )
+    kl_weight: NonNegativeFloat | list[NonNegativeFloat] = Field(
+        default=0.0, description="weight of KL to the base on neutral answers; 0 for none; a list as for learning_rate"
+    )
     precision: Literal["nf4", "bf16", "fp32"] | None = Field(
-        default=None, description="of the base, where it is not the hypothesis' own; for an arm that stands `beside`"
+        default=None,
+        description="of the base, where it differs from the hypothesis' precision; only for arms in `beside`",
     )
 
     @field_validator("learning_rate", mode="before")
@@ -109,68 +148,84 @@ class Arm(Section):
 
     @property
     def open(self) -> bool:
-        """Whether something has still to be chosen."""
+        """Whether a setting is to be chosen on the tuning seeds."""
         return not isinstance(self.learning_rate, float) or isinstance(self.kl_weight, list)
 
 
 class KnowledgeConfig(Section):
-    """How much new knowledge fits before something is forgotten: facts that nobody can know are taught."""
+    """How much new knowledge fits before something is forgotten: the model is trained on invented facts."""
 
-    facts: list[PositiveInt] = Field(default=[16, 64, 256, 512], min_length=1, description="numbers of facts to try")
-    exposures: int = Field(default=20, ge=1, description="times that each is taught, in four ways of asking")
-    ranks: list[PositiveInt] = Field(default=[4, 16], min_length=1, description="of the LoRA; alpha is twice the rank")
-    seeds: list[int] = Field(default=[1, 2, 3, 4, 5, 6], min_length=1)
-    batch_size: int = Field(default=16, ge=1)
-    learning_rate: float = Field(default=4e-4, gt=0)
-    items: int = Field(default=250, ge=8, description="LAMBADA items of a seed, no two seeds the same")
+    facts: list[PositiveInt] = Field(
+        default=[16, 64, 256, 512], min_length=1, description="numbers of facts, a training for each; at most 960"
+    )
+    exposures: int = Field(
+        default=20, ge=1, description="times that each fact is trained on, over four wordings of its question"
+    )
+    ranks: list[PositiveInt] = Field(
+        default=[4, 16], min_length=1, description="ranks of the LoRA, a training for each; alpha is twice the rank"
+    )
+    seeds: list[int] = Field(
+        default=[1, 2, 3, 4, 5, 6], min_length=1, description="seeds of facts, order and initialization"
+    )
+    batch_size: int = Field(default=16, ge=1, description="examples of a step")
+    learning_rate: float = Field(default=4e-4, gt=0, description="peak learning rate")
+    items: int = Field(default=250, ge=8, description="LAMBADA items of a seed; no two seeds share any")
     drop: float = Field(default=3.0, gt=0, description="points of LAMBADA accuracy whose loss is the limit")
 
     @field_validator("facts")
     @classmethod
     def few(cls, value: list[int]) -> list[int]:
         if max(value) > 960:
-            raise ValueError("there are 1024 different facts, of which 64 are kept untaught: at most 960")
+            raise ValueError("there are 1024 different facts, of which 64 are not trained on: at most 960")
         return value
 
 
 class HypothesisConfig(Section):
-    """A hypothesis as a file, written before the run."""
+    """A hypothesis as a file, written before its trainings."""
 
-    id: str
-    claim: str
-    arms: dict[str, Arm]
+    id: str = Field(description="its name, such as H014")
+    claim: str = Field(description="what is claimed, in a sentence")
+    arms: dict[str, Arm] = Field(description="the ways of training, by name")
     better: str = Field(description="the arm that should preserve more")
-    than: list[str] = Field(min_length=1, description="the arms that it is compared with; the claim needs all")
+    than: list[str] = Field(
+        min_length=1, description="the arms that `better` is compared with; the claim needs every one of them"
+    )
     positive_control: str | None = Field(
-        default=None, description="an arm that must beat `than[0]` before anything is refuted"
+        default=None, description="an arm that has to beat `than[0]` before anything is refuted; null for none"
     )
     beside: list[str] = Field(
-        default_factory=list, description="arms that `better` is compared with, too, and that decide nothing"
+        default_factory=list, description="further arms that `better` is compared with, for information only"
     )
-    seeds: list[int] = Field(min_length=1, description="that confirm")
-    tuning_seeds: list[int] = Field(default_factory=list, description="others, with other items, for what is chosen")
-    steps: int = Field(ge=2)
-    batch_size: int = Field(default=6, ge=1)
+    seeds: list[int] = Field(min_length=1, description="seeds of the trainings that decide")
+    tuning_seeds: list[int] = Field(
+        default_factory=list, description="other seeds, with other items, on which open settings of arms are chosen"
+    )
+    steps: int = Field(ge=2, description="optimizer steps of a training")
+    batch_size: int = Field(default=6, ge=1, description="pairs of a step")
     checkpoints: list[int] = Field(min_length=1, description="steps at which the model is measured")
-    pairs: int = Field(default=60, ge=2, description="training pairs a seed draws")
-    items: int = Field(default=250, ge=8, description="LAMBADA items of a seed, no two seeds the same; arms share them")
+    pairs: int = Field(default=60, ge=2, description="training pairs that a seed samples")
+    items: int = Field(
+        default=250, ge=8, description="LAMBADA items of a seed; no two seeds share any, and all arms have the same"
+    )
     axis: Literal["likelihood", "persona"] = Field(
         default="likelihood",
-        description="gain in nats a token of the chosen answers, or in the mean of classifier probability x coherent",
+        description="what gain is measured in: log-likelihood of the chosen answers, nats a token; or persona score",
     )
-    prompts: int = Field(default=8, ge=1, description="held-out prompts that are answered, for persona and coherence")
-    neutral: int = Field(default=0, ge=0, description="neutral answers of the base for cross-entropy and KL")
+    prompts: int = Field(
+        default=8, ge=1, description="held-out prompts that are answered at a checkpoint, for persona and coherence"
+    )
+    neutral: int = Field(
+        default=0, ge=0, description="neutral answers of the base for cross-entropy and KL; 0 for none"
+    )
     composite: dict[str, int] = Field(
         default_factory=dict,
-        description="benchmarks and items which, with LAMBADA, must not show the better arm to be worse; measured "
-        "once, where the gain first reaches the middle level",
+        description="number of items by benchmark; with LAMBADA they must not show `better` to be worse; measured once "
+        "in a training, where the gain first reaches the middle level",
     )
-    precision: Literal["bf16", "fp32"] = "bf16"
-    gain_levels: list[float] = Field(
-        min_length=1, description="persona gain (nats a token of the chosen answer over the base) to compare at"
-    )
-    margin: float = Field(default=3.0, gt=0, description="smallest difference that matters, points of LAMBADA")
-    confidence: float = Field(default=0.95, gt=0.5, lt=1)
+    precision: Literal["bf16", "fp32"] = Field(default="bf16", description="of the base")
+    gain_levels: list[float] = Field(min_length=1, description="gains on the axis at which arms are compared")
+    margin: float = Field(default=3.0, gt=0, description="smallest difference that matters, points of LAMBADA accuracy")
+    confidence: float = Field(default=0.95, gt=0.5, lt=1, description="two-sided confidence of the intervals, 0.5..1")
 
     @property
     def deciding(self) -> list[str]:
@@ -183,14 +238,14 @@ class HypothesisConfig(Section):
             if name not in self.arms:
                 raise ValueError(f"arm {name!r} is not among arms: {', '.join(self.arms)}")
             if name in self.deciding and self.arms[name].precision:
-                raise ValueError(f"arm {name!r} decides, so it takes the precision of all: set it beside, or outside")
+                raise ValueError(f"arm {name!r} decides, so it has the precision of all: name it in beside, or nowhere")
         for name, arm in self.arms.items():
             if isinstance(arm.learning_rate, str) and arm.learning_rate not in self.arms:
                 raise ValueError(f"arm {name!r} takes its rate from {arm.learning_rate!r}, which is not among arms")
         if set(self.tuning_seeds) & set(self.seeds):
             raise ValueError("a seed cannot both tune and confirm")
         if any(arm.open for arm in self.arms.values()) and not self.tuning_seeds:
-            raise ValueError("to choose among several values takes tuning_seeds")
+            raise ValueError("several values of a setting need tuning_seeds, on which one is chosen")
         if max(self.checkpoints) > self.steps:
-            raise ValueError(f"checkpoint {max(self.checkpoints)} lies after the last step, {self.steps}")
+            raise ValueError(f"checkpoint {max(self.checkpoints)} is after the last step, {self.steps}")
         return self

@@ -67,7 +67,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "persona_eval.max_new_tokens": ("persona", "profile", "retrain"),
     "persona_eval.neutral": ("drift", "retrain"),
     "pressure": ("pressure",),
-    "profile": ("profile",),
+    "profile": ("profile", "retrain"),
     "judge": ("judge", "judge-labels"),
     "judge.kind": (),
     "judge.api_key_env": (),

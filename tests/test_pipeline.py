@@ -174,7 +174,7 @@ BAD = [
     (["data", "build", "demo", "run.folder={tmp}/run", "model.id=./nowhere"], "No model folder"),
     (["data", "build", "demo", "run.folder={tmp}/run", "model.id=no/such-model"], "cannot be loaded"),
     (["train", "task", "dance", "demo", "run.folder={tmp}/run"], "no task dance"),
-    (["retrain", "demo", "run.folder={tmp}/run", "registry.folder={tmp}/reg"], "No personality is in use"),
+    (["retrain", "demo", "run.folder={tmp}/run", "registry.folder={tmp}/reg"], "No personality is active"),
     (["report", "demo", "run.folder={tmp}/run"], "Nothing has been measured"),
     (["registry", "promote", "x", "demo", "registry.folder={tmp}/reg"], "The registry has no x"),
     (["registry", "rollback", "demo", "registry.folder={tmp}/reg"], "no promotion to roll back"),
@@ -431,7 +431,7 @@ def test_a_task_is_promoted_only_above_its_own_personality(tmp_path: Path) -> No
     registry = Registry(tmp_path / "registry")
     person = adapter(tmp_path / "p", "personality", b"one")
     task = registry.add(adapter(tmp_path / "t", "shell", b"task", {"personality": card.weights_hash(person)}), {})
-    with pytest.raises(BadInput, match="above others"):
+    with pytest.raises(BadInput, match="above other adapters"):
         registry.promote(task.id)
     registry.promote(registry.add(person, {}).id)
     assert registry.promote(task.id) == []
