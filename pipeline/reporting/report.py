@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import cache
 from typing import Any
 
 import yaml
@@ -32,6 +33,7 @@ def markdown(results: Results) -> str:
     return re.sub(r"\n{3,}", "\n\n", page).strip() + "\n"
 
 
+@cache
 def _templates(escaped: bool) -> Environment:
     environment = Environment(
         loader=PackageLoader("moltlm.pipeline.reporting", ""),
