@@ -190,7 +190,7 @@ class DpoConfig(Section):
 
 class ProtectConfig(Monitored):
     """What keeps the personality and earlier tasks while a task is learned, besides replay and the learning rate. The
-    methods are in `adapters.protections`. A weight of 0 is off."""
+    methods are in `adapters/protections`. A weight of 0 is off."""
 
     layout: Literal["routed", "stacked", "shared", "mixture"] = Field(
         default="routed",

@@ -41,7 +41,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "dpo.kl_batch": ("personality", "job", "retrain"),
     "replay": ("replay",),
     "replay.instructions": ("replay", "task"),
-    "protect": ("task",),
+    "protect": ("task", "gates"),
     "router": ("router", "gates"),
     "tasks.*": ("task",),
     "tasks.*.kind": DATA,
