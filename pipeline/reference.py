@@ -7,31 +7,21 @@ from __future__ import annotations
 
 import json
 import re
-import types
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, Union, get_args, get_origin
+from typing import Any
 
 import typer.main
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
-from pydantic_core import PydanticUndefined
 
 from moltlm.evals.config import HypothesisConfig
 from moltlm.pipeline import cli
 from moltlm.pipeline.config import Config
+from moltlm.pipeline.fields import choices_of, default_of, section_of, type_text
 
 ROOT = Path(__file__).resolve().parent.parent
-NAMES = {
-    "int": "integer",
-    "float": "number",
-    "str": "text",
-    "bool": "true or false",
-    "Path": "path",
-    "Any": "any value",
-}
-BOUNDS = {"ge": "at least", "gt": "above", "le": "at most", "lt": "below"}
 QUOTE = re.compile(r"(<!-- summary of (\S+): ([^>]+) -->\n)(.*?)(<!-- end of summary -->)", re.DOTALL)
 """A block of `story.summary` lines: the file of results, then the beginnings of the lines to quote (`all` for all)."""
 
@@ -77,63 +67,26 @@ class Command:
 
 def sections(kind: type[BaseModel], key: str = "") -> Iterator[SettingsSection]:
     """The sections of a configuration class in the order of its fields, outermost first."""
-    nested = [
-        (f"{key}.{name}".strip("."), section)
-        for name, field in kind.model_fields.items()
-        if (section := _section(field.annotation))
-    ]
+    fields = [(name, field, *section_of(field.annotation)) for name, field in kind.model_fields.items()]
     settings = [
-        Setting(name, _type(field), _default(field), field.description or "")
-        for name, field in kind.model_fields.items()
-        if not _section(field.annotation)
+        Setting(name, _values(field), _default(field), field.description or "")
+        for name, field, section, _ in fields
+        if section is None
     ]
     if settings:
         yield SettingsSection(key, " ".join((kind.__doc__ or "").split()), settings)
-    for path, (section, by_name) in nested:
-        yield from sections(section, f"{path}.NAME" if by_name else path)
+    for name, _, section, by_name in fields:
+        if section is not None:
+            yield from sections(section, f"{key}.{name}".strip(".") + (".NAME" if by_name else ""))
 
 
-def _section(annotation: Any) -> tuple[type[BaseModel], bool] | None:
-    """The class of a nested section, and whether there may be several of it, by name."""
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation, False
-    if get_origin(annotation) is dict and _section(get_args(annotation)[1]):
-        return get_args(annotation)[1], True
-    return None
-
-
-def _type(field: FieldInfo) -> str:
-    bounds = [
-        f"{word} {getattr(rule, name):g}"
-        for rule in field.metadata
-        for name, word in BOUNDS.items()
-        if getattr(rule, name, None) is not None
-    ]
-    return ", ".join([_type_name(field.annotation), *bounds])
-
-
-def _type_name(annotation: Any) -> str:
-    origin, inner = get_origin(annotation), get_args(annotation)
-    if origin is Literal:
-        return ", ".join(f"`{value}`" for value in inner)
-    if origin in (Union, types.UnionType):
-        return " or ".join("null" if one is type(None) else _type_name(one) for one in inner)
-    if origin is list:
-        name = _type_name(inner[0])
-        return f"list of {name}s" if name in ("integer", "number", "path") else f"list of {name}"
-    if origin is dict:
-        return f"{_type_name(inner[0])} to {_type_name(inner[1])}"
-    if origin is not None:  # Annotated
-        return _type_name(inner[0])
-    return NAMES.get(getattr(annotation, "__name__", ""), getattr(annotation, "__name__", str(annotation)))
+def _values(field: FieldInfo) -> str:
+    """The values that a setting takes: its choices, or its type with the bounds."""
+    return ", ".join(f"`{value}`" for value in choices_of(field)) or type_text(field)
 
 
 def _default(field: FieldInfo) -> str:
-    if field.is_required():
-        return "required"
-    value = field.get_default(call_default_factory=True)
-    value = str(value) if isinstance(value, Path) else value
-    return "" if value is PydanticUndefined else f"`{json.dumps(value)}`"
+    return "required" if field.is_required() else f"`{json.dumps(default_of(field))}`"
 
 
 def settings_page() -> str:
