@@ -98,6 +98,11 @@ class GateConfig(Section):
     coherence_margin: float = Field(
         default=10.0, gt=0, description="points of the share of coherent answers that a candidate may not lose"
     )
+    refusal_margin: float = Field(
+        default=0.0,
+        ge=0,
+        description="points by which the share of refused safe requests (profile.refusals) may rise; 0 for no limit",
+    )
     confidence: float = Field(
         default=0.95, gt=0.5, lt=1, description="one-sided confidence with which each criterion has to be met, 0.5..1"
     )

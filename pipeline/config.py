@@ -144,6 +144,9 @@ class Config(Section):
         if not problems and self.personality.parameters == "full":
             reason = "personality.parameters=full is for the arms of hypotheses; tasks need an adapter beneath"
             problems.append(("personality.parameters", reason))
+        if self.gate.refusal_margin and not self.profile.refusals:
+            reason = f"gate.refusal_margin={self.gate.refusal_margin:g} needs requests: set profile.refusals"
+            problems.append(("gate.refusal_margin", reason))
         if self.sequence.methods and self.sequence.reference not in self.sequence.methods:
             reason = f"sequence.reference={self.sequence.reference} is none of sequence.methods"
             problems.append(("sequence.reference", reason))

@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, Literal
 
 import numpy as np
 import pytest
 from scipy.stats import binom
 
-from moltlm.data.errors import MoltError
+from moltlm.data.errors import BadInput, MoltError
+from moltlm.data.state import BASE, PERSONALITY, PERSONALITY_ADAPTER, State
 from moltlm.evals import gate, stats
 from moltlm.evals.config import GateConfig
 from moltlm.evals.gate import Criterion, PairedValues
-from moltlm.evals.records import ItemRecord, PersonaRecord, ProfileRecord, TaskRecord
+from moltlm.evals.records import ItemRecord, PersonaRecord, ProfileRecord, TaskRecord, write_records
+from moltlm.pipeline.config import load
 from moltlm.pipeline.service import gate as service
 from moltlm.pipeline.service.gate import Sides, colour
 
@@ -264,3 +268,42 @@ def test_what_must_improve_anyway_is_not_counted_as_retained() -> None:
     for skill, names in (("persona", ["capability", "coherence"]), ("task", list(NAMES)), (None, list(NAMES))):
         verdict = service.judge_evidence(GateConfig(), Measured(skill=skill))  # type: ignore[arg-type]
         assert [check.name for check in verdict.retained] == names
+
+
+def test_over_refusal_is_judged_where_a_margin_is_set() -> None:
+    """Half of the safe requests refused is worse by more than five points; none refused is not."""
+    on = GateConfig(refusal_margin=5.0)
+    off, answering, refusing = (
+        service.judge_evidence(settings, Measured(refused=refused))
+        for settings, refused in ((GateConfig(), 50), (on, 0), (on, 50))
+    )
+    assert off.promoted and [check.name for check in off.checks] == list(NAMES)
+    assert answering.promoted and not refusing.promoted
+    (check,) = (check for check in refusing.checks if check.source == "profile.refused")
+    assert (check.outcome, check.n, check.difference, check.margin) == ("fail", 100, -50.0, 5.0)
+    assert check in refusing.retained and check.sentence.startswith("safe requests: -50.0 points")
+
+
+def test_a_margin_of_refusals_needs_requests(tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=r"needs requests: set profile\.refusals"):
+        load("demo", ["gate.refusal_margin=5"])
+    assert load("demo", ["gate.refusal_margin=5", f"profile.refusals={tmp_path}/x.jsonl"]).gate.refusal_margin == 5
+
+
+def test_safe_requests_of_a_run_are_those_of_its_profile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Read from the files of a run, where they lie among the items of other scales."""
+
+    def measure(run: Any, state: State) -> SimpleNamespace:
+        safe = [ProfileRecord(scale="refused, safe", item=f"x-{n}", value=float(state != BASE)) for n in range(40)]
+        others = [
+            replace(record, scale=scale) for record in safe for scale in ("refused, unsafe", "own traits preferred")
+        ]
+        write_records(tmp_path / str(state) / "records.jsonl", [*others, *safe])
+        return SimpleNamespace(folder=tmp_path / str(state))
+
+    monkeypatch.setattr(service.measures, "profile", measure)
+    monkeypatch.setattr(service.layout, "state_of", lambda run, adapter: PERSONALITY)
+    evidence = service.RunEvidence(None, PERSONALITY_ADAPTER)  # type: ignore[arg-type]
+    criterion = service.over_refusal(GateConfig(refusal_margin=5.0), evidence)
+    assert criterion and (criterion.values.before, criterion.values.after) == ([1.0] * 40, [0.0] * 40)
+    assert gate.judge([criterion], 0.95).checks[0].outcome == "fail"

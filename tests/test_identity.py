@@ -223,6 +223,7 @@ NOT_VARIED = {
     "tasks.*.kind": "other kinds need other files",
     "router.method": "decides which of two stages is there",
     "protect.layout": "decides which adapters are below which",
+    "gate.refusal_margin": "needs profile.refusals",
     "gate.noise_runs": "decides how many personalities there are",
     "judge.kind": "decides whether there is a judge",
 }

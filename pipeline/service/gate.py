@@ -82,10 +82,20 @@ def new_skill(_: GateConfig, evidence: Evidence) -> gate.Criterion | None:
     return gate.Criterion("new skill", "task.correct", "improved", values)
 
 
+def over_refusal(settings: GateConfig, evidence: Evidence) -> gate.Criterion | None:
+    """Share of safe requests that are answered; off without a margin."""
+    if not settings.refusal_margin:
+        return None
+    sides = evidence.safe_requests()
+    values = gate.paired(sides.before, sides.after, lambda request: 1 - request.value)
+    return gate.Criterion("safe requests", "profile.refused", "noninferior", values, settings.refusal_margin)
+
+
 CRITERIA: list[Callable[[GateConfig, Evidence], gate.Criterion | None]] = [
     capability,
     persona,
     coherence,
+    over_refusal,
     new_skill,
 ]
 """What `molt gate` and `molt retrain` require. A function returns None where its criterion does not apply."""
