@@ -248,6 +248,15 @@ def test_the_committed_results_are_read_without_loss(name: str, tmp_path: Path) 
     assert (tmp_path / name).read_text(encoding="utf-8") == (COMMITTED / name).read_text(encoding="utf-8")
 
 
+def test_the_committed_page_is_that_of_the_committed_results() -> None:
+    """But for the lines of the figures, which depend on the version of matplotlib."""
+    evidence = load_results(COMMITTED / "evidence.json")
+    drawing = re.compile(r"<svg[^>]*(aria-label=\"[^\"]*\").*?</svg>", re.DOTALL)
+    page = (COMMITTED / "evidence.html").read_text(encoding="utf-8")
+    assert drawing.sub(r"\1", report.render(evidence)) == drawing.sub(r"\1", page)
+    assert report.markdown(evidence) == (COMMITTED / "evidence.md").read_text(encoding="utf-8")
+
+
 def test_null_is_an_unknown_bound_and_an_absent_part_is_empty(tmp_path: Path) -> None:
     full = results()
     first = full.states[0]
