@@ -9,7 +9,7 @@ from typing import Any
 from moltlm.data.errors import BadInput
 from moltlm.data.io import read_json, sha256_file, write_json, write_text
 
-MANIFEST = "molting.json"
+MANIFEST = "moltlm.json"
 MIXTURE = "mixture.json"
 """File beside the weights of a mixture of experts (`adapters.mixture`)."""
 
@@ -51,7 +51,7 @@ def read(folder: Path) -> Manifest:
         BadInput: The folder has no manifest, or its weights have changed since it was written.
     """
     if not (folder / MANIFEST).is_file():
-        raise BadInput(f"{folder} holds no adapter trained by molting.", "Look for one: molt registry list")
+        raise BadInput(f"{folder} holds no adapter trained by moltlm.", "Look for one: molt registry list")
     manifest = Manifest(**read_json(folder / MANIFEST))
     if weights_hash(folder) != manifest.weights_sha256:
         raise BadInput(
@@ -89,11 +89,11 @@ def weights_hash(folder: Path) -> str:
 def _card(manifest: Manifest, mixed: bool) -> str:
     below = ", ".join(manifest.adapters_below) or "none"
     rows = "\n".join(f"| {key} | {value} |" for key, value in manifest.training.items())
-    kind = "A mixture of LoRA experts, which only molting can load," if mixed else "A LoRA adapter"
+    kind = "A mixture of LoRA experts, which only moltlm can load," if mixed else "A LoRA adapter"
     return (
-        f"---\nbase_model: {manifest.base}\nlibrary_name: peft\ntags: [lora, molting]\n---\n\n"
+        f"---\nbase_model: {manifest.base}\nlibrary_name: peft\ntags: [lora, moltlm]\n---\n\n"
         f"# {manifest.name}\n\n{kind} for `{manifest.base}` ({manifest.precision} base, digest "
-        f"`{manifest.base_digest}`), trained with molting. Frozen adapters below it during training: {below}.\n\n"
+        f"`{manifest.base_digest}`), trained with moltlm. Frozen adapters below it during training: {below}.\n\n"
         f"| setting | value |\n|---|---|\n{rows}\n" + ("" if mixed else _loading(manifest.base))
     )
 

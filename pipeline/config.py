@@ -182,7 +182,7 @@ class Config(Section):
 
 
 def shipped(*parts: str) -> Path:
-    """A file or folder that is installed with molting."""
+    """A file or folder that is installed with moltlm."""
     return Path(str(resources.files("moltlm.configs").joinpath(*parts)))
 
 

@@ -223,7 +223,7 @@ def environment() -> dict[str, Any]:
         except importlib.metadata.PackageNotFoundError:
             versions[package] = "missing"
     return {
-        "molting": __version__,
+        "moltlm": __version__,
         "python": platform.python_version(),
         "platform": platform.platform(terse=True),
         "versions": versions,

@@ -36,7 +36,7 @@ def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         archive.writestr(f"{info}/RECORD", "")
     wheel = assets.Wheel("tiny-asset", "1.0", sha256_file(file), "a line", "CC0")
     monkeypatch.setattr(assets, "ASSETS", (assets.Asset("thing", wheel, unpack),))
-    monkeypatch.setenv("MOLTING_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("MOLTLM_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.setenv("PIP_FIND_LINKS", str(folder))
     return folder
@@ -162,7 +162,7 @@ def test_too_little_space_is_seen_before_the_download(index: Path, monkeypatch: 
 
 def test_a_cache_that_cannot_be_made_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
-    monkeypatch.setenv("MOLTING_CACHE", str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv("MOLTLM_CACHE", str(tmp_path / "file" / "cache"))
     with pytest.raises(BadInput, match="cannot be stored"):
         assets.pull()
 
@@ -172,9 +172,9 @@ def test_names(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(BadInput, match="no embedded benchmark arc_hard") as caught:
         assets.benchmark_path("arc_hard")
     assert "arc_easy" in caught.value.fix
-    monkeypatch.delenv("MOLTING_CACHE", raising=False)
+    monkeypatch.delenv("MOLTLM_CACHE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", "/somewhere")
-    assert assets.cache_dir() == Path("/somewhere/molting")
+    assert assets.cache_dir() == Path("/somewhere/moltlm")
 
 
 def test_quiet_hides_bars_and_warnings_for_a_while(capfd: pytest.CaptureFixture[str]) -> None:
@@ -192,8 +192,8 @@ def test_quiet_hides_bars_and_warnings_for_a_while(capfd: pytest.CaptureFixture[
 
 @pytest.fixture(scope="module")
 def real() -> Iterator[Path]:
-    """The cache with the real assets; without one, and with MOLTING_OFFLINE_TESTS set, what needs them is skipped."""
-    if os.environ.get("MOLTING_OFFLINE_TESTS") and not all(state.present for state in assets.status()):
+    """The cache with the real assets; without one, and with MOLTLM_OFFLINE_TESTS set, what needs them is skipped."""
+    if os.environ.get("MOLTLM_OFFLINE_TESTS") and not all(state.present for state in assets.status()):
         pytest.skip("the embedded assets are not fetched: molt assets pull")
     assets.pull(silent)
     yield assets.cache_dir()

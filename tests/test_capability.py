@@ -146,7 +146,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [{"id": str(i), "context": f"tea at {i} and", "target": " tea"} for i in range(10)]
     write_jsonl(folder / "lambada.jsonl", words)
     write_json(folder / "asset.json", {"format": assets.FORMAT, "sha256": {}})
-    monkeypatch.setenv("MOLTING_CACHE", str(tmp_path))
+    monkeypatch.setenv("MOLTLM_CACHE", str(tmp_path))
 
 
 def sampled(chat: Any, count: int, seed: int, skip: int = 0) -> set[int | str]:
@@ -257,7 +257,7 @@ def test_what_is_wrong_with_it_is_one_error(tiny: Path, tmp_path: Path) -> None:
 
 
 def test_the_embedded_model_is_better_than_chance() -> None:
-    if os.environ.get("MOLTING_OFFLINE_TESTS") and not all(state.present for state in assets.status()):
+    if os.environ.get("MOLTLM_OFFLINE_TESTS") and not all(state.present for state in assets.status()):
         pytest.skip("the embedded assets are not fetched: molt assets pull")
     folder = assets.model_path(assets.MODEL)
     assert folder is not None

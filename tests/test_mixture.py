@@ -183,7 +183,7 @@ def test_a_mixture_is_trained_stored_and_trained_further(
     tiny: Path, tmp_path: Path, beneath: dict[str, Path], mixed: Path
 ) -> None:
     assert mixture.load(mixed) == Mixture("separable", [2, 2, 2, 2], 1) and mixture.load(beneath["personality"]) is None
-    assert "only molting can load" in (mixed / "README.md").read_text()
+    assert "only moltlm can load" in (mixed / "README.md").read_text()
     before = served(tiny, beneath, shell=mixed)
     again = task(settings(tiny, kl_weight=0.5), tiny, beneath, tmp_path, start=mixed, material=Material(MIX[:2]))
     assert again.changed_tensors == 42  # A, B and a gate of 14 layers

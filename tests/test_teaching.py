@@ -81,7 +81,7 @@ def test_the_least_strength_that_will_do_is_kept(made: Made) -> None:
     run = made(**{"protect.scales": "[0.0, 0.6]"})
     found = tasks.task(run, Adapter("own"))
     assert whole.facts["strength"] == 1 and found.facts["strength"] in (0.6, 1.0)
-    assert found.facts["strength"] == read_json(found.folder / "molting.json")["training"].get("strength", 1.0)
+    assert found.facts["strength"] == read_json(found.folder / "moltlm.json")["training"].get("strength", 1.0)
     assert measures.task_score(run, "own", states.of("personality", "own")).facts["exact_match"] > 0.5
     assert {item["step"] for item in read_jsonl(found.folder / "metrics.jsonl")} == set(range(1, 31))
 

@@ -24,7 +24,7 @@ from moltlm.pipeline.typed_json import read_document, write_document
 class Environment:
     """The versions and the machine that a run was made with."""
 
-    molting: str = ""
+    moltlm: str = ""
     python: str = ""
     platform: str = ""
     versions: dict[str, str] = field(default_factory=dict)

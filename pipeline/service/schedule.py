@@ -14,7 +14,7 @@ from moltlm.data.errors import MoltError
 from moltlm.data.io import fingerprint, write_text
 from moltlm.pipeline.config import ScheduleConfig
 
-MARK = "# molting"
+MARK = "# moltlm"
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ def plan(
     """
     kind = kind or ("systemd" if has_systemd() else "cron")
     config_path = config_path.resolve()
-    name = f"molting-{config_path.stem}-{fingerprint(str(config_path))[:6]}"
+    name = f"moltlm-{config_path.stem}-{fingerprint(str(config_path))[:6]}"
     program = Path(sys.executable).with_name("molt")
     folder = shlex.quote(str(Path.cwd()))
     command = shlex.join([str(program), "retrain", str(config_path), *(overrides or [])])
@@ -55,12 +55,12 @@ def plan(
         return Job(kind, name, command, {}, line)
     units = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd" / "user"
     service = (
-        f"[Unit]\nDescription=molting: retrain, judge, promote or keep ({config_path.name})\n\n"
+        f"[Unit]\nDescription=moltlm: retrain, judge, promote or keep ({config_path.name})\n\n"
         f"[Service]\nType=oneshot\nWorkingDirectory={Path.cwd()}\nExecStart={command}\n"
         "# 3: judged and not promoted, which is not a failure\nSuccessExitStatus=3\nNice=10\n"
     )
     timer = (
-        f"[Unit]\nDescription=molting: {schedule.every} retraining\n\n"
+        f"[Unit]\nDescription=moltlm: {schedule.every} retraining\n\n"
         f"[Timer]\nOnCalendar={_calendar(schedule)}\nPersistent=true\n\n[Install]\nWantedBy=timers.target\n"
     )
     files = {units / f"{name}.service": service, units / f"{name}.timer": timer}
