@@ -20,7 +20,7 @@ from moltlm.data import spec as specs
 from moltlm.data.config import PersonaConfig
 from moltlm.data.errors import BadInput
 from moltlm.data.spec import Spec, Trait
-from moltlm.data.spec_formats import read_any
+from moltlm.data.spec_formats import reader
 from moltlm.pipeline import cli
 from moltlm.pipeline.config import load
 from moltlm.pipeline.setup import init
@@ -68,6 +68,10 @@ CARD: dict[str, Any] = {
         },
     },
 }
+
+
+def read_any(path: Path, name: str | None = None) -> Spec:
+    return reader.read(path, name).spec
 
 
 def chunk(kind: bytes, data: bytes) -> bytes:
@@ -341,12 +345,12 @@ def test_damaged_cards_give_a_spec_or_one_error(tmp_path: Path, data: st.DataObj
 def test_a_project_is_made_and_its_config_loads(tmp_path: Path, source: str, monkeypatch: pytest.MonkeyPatch) -> None:
     if source == "none":
         answers = iter(["Ann", "A calm one.", "Briefly.", "I am calm.", "", "I joke: often.", "I never lie."])
-        spec = init.ask_for_spec(lambda question, default: next(answers))
+        spec = init.ask_for_spec(lambda question, default: next(answers)).spec
         assert [trait.text for trait in spec.traits] == ["I am calm.", "I joke: often."]
     else:
         raw = SOUL.encode() if source == "SOUL.md" else png(text_chunk("tEXt", b"chara", CARD_BYTES))
         (tmp_path / source).write_bytes(raw)
-        spec = read_any(tmp_path / source)
+        spec = read_any(tmp_path / source, "Mo" if source == "SOUL.md" else None)
     folder = tmp_path / "new" / "project"
     paths = init.create(folder, spec, "smollm2-135m-instruct")
     assert all(path.is_file() for path in paths)
