@@ -111,10 +111,13 @@ class _Card:
 
     def spec(self) -> Spec:
         book = lore.read(self.data, self.cast)
+        defined = any(text_of(self.data.get(key)) for key in ("definition", "bot_definitions"))
         talk = examples.read(
             _marked(self.data, self.fields["mes_example"]), {name.lower() for name in self.names}, self.cast
         )
         self._count(talk)
+        if defined:  # Character.AI: the definition describes the character between its examples
+            book.always, talk.prose = [*talk.prose, *book.always], []
         return Spec(
             name=self.name,
             summary=self._summary(),
@@ -174,7 +177,7 @@ class _Card:
     def _count(self, talk: Examples) -> None:
         self.left_out["line of a third speaker in an example"] += talk.others
         short = [text for text in talk.prose if not lists.says_enough(text)]
-        self.left_out["example of a word or two"] += len(short)
+        self.left_out["example of a single word"] += len(short)
         talk.prose = [text for text in talk.prose if lists.says_enough(text)]
         count_fields(self.data, NAMES | IGNORED | {"extensions"}, self.left_out)
         extensions = self.data.get("extensions")

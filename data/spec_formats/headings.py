@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from functools import lru_cache
 
 KINDS = ("boundaries", "voice", "values", "examples", "background", "traits")
 """What a section holds. The first kind with a word in the heading is taken: "How I never talk" is a boundary."""
@@ -118,6 +119,7 @@ WHOLE = {
 """Stems that are also the beginning of other words: only the whole word counts (with a plural's ending)."""
 
 
+@lru_cache(4096)
 def kind_of(heading: str) -> str:
     """The kind of section under a heading; "" for any other."""
     text = NEGATED.sub(" ", re.sub(r"[\s_]+", " ", re.sub(r"[^\w\s]", " ", plain(heading))))
@@ -131,8 +133,13 @@ def kind_of(heading: str) -> str:
     return ""
 
 
+PLAIN_LABELS = {plain(name) for name in NAME_LABELS}
+
+
+@lru_cache(4096)
 def is_name_label(label: str) -> bool:
-    return plain(label).strip() in {plain(name) for name in NAME_LABELS}
+    """Whether a label stands before the persona's name."""
+    return plain(label).strip() in PLAIN_LABELS
 
 
 PLACEHOLDER = re.compile(
@@ -146,6 +153,7 @@ UNFILLED = re.compile(
 )
 
 
+@lru_cache(4096)
 def is_placeholder(text: str) -> bool:
     """Whether a text waits to be filled in: `_(pick something you like)_`, `[Name]`, `{{name}}`, `TODO`, `___`, nothing."""
     bare = text.strip().strip("*_`\"'“” ").strip()

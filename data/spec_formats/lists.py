@@ -22,6 +22,13 @@ IDENTITY_WORDS = {
 }  # fmt: skip
 """Labels of facts that are not traits."""
 PRONOUN = re.compile(r"\b(?:he|she|they|him|her|his|hers|them|their|theirs)\b", re.IGNORECASE)
+SECOND_PERSON = tuple(
+    (re.compile(pattern, re.IGNORECASE), text)
+    for pattern, text in (
+        (r"\byou(?: are|'re)\b", "I am"), (r"\byou were\b", "I was"), (r"\byours\b", "mine"), (r"\byour\b", "my"),
+        (r"\byourself\b", "myself"), (r"\b(to|for|at|with|of|from|about|on|by|asks?|tells?) you\b", r"\1 me"), (r"\byou\b", "I"),
+    )
+)  # fmt: skip
 VERB_FIRST = {"always", "sometimes", "perhaps", "is"}
 LIMIT = 12
 """Sentences of prose that are taken as traits."""
@@ -64,11 +71,13 @@ def _as_traits(sentence: str, names: list[str], wording: Wording) -> list[str]:
 
 
 def says_enough(part: str) -> bool:
-    return len(part.split()) >= 3 or len(re.findall("[぀-ヿ一-鿿가-힯]", part)) >= 4
+    return len(part.split()) >= 2 or len(re.findall("[぀-ヿ一-鿿가-힯]", part)) >= 4
 
 
 def _first_person(sentence: str, names: list[str]) -> str:
     """The sentence with "I" as its subject, if the rest of it does not speak of the character again."""
+    if re.match(r"You(?:'re)? ", sentence):
+        return _from_second_person(sentence)
     if re.match(r"An? ", sentence) and not PRONOUN.search(sentence):
         return f"I am {sentence[0].lower()}{sentence[1:]}"
     subjects = "|".join(re.escape(name) for name in sorted(names, key=len, reverse=True))
@@ -76,6 +85,13 @@ def _first_person(sentence: str, names: list[str]) -> str:
     if not match or PRONOUN.search(match.group(2)) or any(name in match.group(2) for name in names):
         return sentence
     return f"I {({'is': 'am', 'has': 'have'}).get(match.group(1), match.group(1))} {match.group(2)}"
+
+
+def _from_second_person(sentence: str) -> str:
+    """ "I sigh, and I love rain." from "You sigh, and you love rain." """
+    for pattern, text in SECOND_PERSON:
+        sentence = pattern.sub(text, sentence)
+    return sentence
 
 
 def _grouped(text: str) -> list[tuple[str, str]]:

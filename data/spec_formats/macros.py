@@ -26,6 +26,7 @@ PICTURE = re.compile(r"!\[[^\[\]\n]*\]\([^()\n]*\)|<img\b[^<>]*>", re.IGNORECASE
 DECORATOR = re.compile(r"^[ \t]*@@+\w[^\n]*(?:\n|\Z)", re.MULTILINE)
 EMPTIED = re.compile(f"^[ \t{REMOVED}]+\n", re.MULTILINE)
 SENTENCE = re.compile(r"((?<=[.!?…])[ \t]+|(?<=[。！？])|\n+)")
+PHRASE = re.compile(r"((?<=[.!?…,;])[ \t]+|(?<=[。！？，；])|\n+)")
 
 CHARACTER = {"char", "bot", "charname", "char_name", "character", "agentname", "charifnotgroup", "group"}
 PERSON = {"user", "username", "user_name", "sub", "obj", "name1", "persona_name"}
@@ -143,20 +144,28 @@ def _sentences(text: str, cast: Cast, certain: bool = False) -> str:
     unwanted = (UNCERTAIN, CHANCE) if certain else (UNCERTAIN,)
     if not any(mark in text for mark in unwanted):
         return text.replace(CHANCE, "")
-    parts = SENTENCE.split(text)
+    unsure = re.compile("|".join(unwanted))
+    text, count = _drop(text, unsure, PHRASE if certain else SENTENCE)
+    cast.left_out["sentence that depends on a macro"] += count
+    return text.replace(CHANCE, "").replace(UNCERTAIN, "")
+
+
+def _drop(text: str, unwanted: re.Pattern[str], between: re.Pattern[str]) -> tuple[str, int]:
+    """The text without the short sentences in which a pattern is found, and their number."""
+    parts, count = between.split(text), 0
     for place in range(0, len(parts), 2):
-        if len(parts[place]) <= LONG and any(mark in parts[place] for mark in unwanted):
-            if UNCERTAIN in parts[place]:
-                cast.left_out["sentence that depends on a macro"] += 1
+        if len(parts[place]) <= LONG and unwanted.search(parts[place]):
             parts[place] = ""
+            count += 1
             if place + 1 < len(parts) and "\n" not in parts[place + 1]:
                 parts[place + 1] = ""
-    return "".join(parts).replace(CHANCE, "").replace(UNCERTAIN, "")
+    return "".join(parts), count
 
 
 def _tidy(text: str) -> str:
     """Close the gaps where something was removed."""
     text = EMPTIED.sub(lambda match: "" if REMOVED in match.group() else match.group(), text)
+    text = re.sub(f",[ \t]*{REMOVED}+(?=[ \t]*(?:[,.;\n]|$))", "", text)
     text = re.sub(f"(?<=[ \t]){REMOVED}+[ \t]", "", text).replace(REMOVED, "")
     return re.sub(r"\n{3,}", "\n\n", text).strip()
 
@@ -203,10 +212,8 @@ def _spoken(text: str, cast: Cast, forms: tuple[str, str, str], verbs: dict[str,
         return text
     subject, other, possessive = forms
     if NAMED.search(text):
-        parts = SENTENCE.split(text)
-        named = [bool(NAMED.search(part)) for part in parts]
-        cast.left_out["sentence with the user's name"] += sum(named)
-        text = "".join("" if drop else part for part, drop in zip(parts, named, strict=True)).strip(" ")
+        text, count = _drop(text, NAMED, SENTENCE)
+        cast.left_out["sentence with the user's name"] += count
     text = ADDRESSED.sub("", text)
     text = GREETED.sub(r"\1", text)
     text = CALLED.sub(lambda match: match.group(1).upper(), text)

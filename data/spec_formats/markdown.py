@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -106,7 +107,7 @@ def _spec(source: Source, name: str, content: Content, whole: str, left_out: Lef
         [],
     )
     if chosen is groups[""]:
-        chosen = [part for item in chosen for part in (_sentences(item, name, cast) if len(item) > 200 else [item])]
+        chosen = _prose(chosen, groups, name, cast)
     if not chosen and content.unfilled:
         raise source.bad(
             f" is an unfilled template: {content.unfilled[0]!r} stands where a trait should.",
@@ -117,7 +118,7 @@ def _spec(source: Source, name: str, content: Content, whole: str, left_out: Lef
     return Spec(
         name=name,
         summary=next(iter(groups[""]), traits[0].text)[:300],
-        system_prompt=macros.instruction(whole, cast) or cast.wording.you_are.format(name),
+        system_prompt=macros.instruction(_filled(whole), cast) or cast.wording.you_are.format(name),
         voice=unique(
             [
                 *groups["voice"],
@@ -134,8 +135,11 @@ def _spec(source: Source, name: str, content: Content, whole: str, left_out: Lef
     )
 
 
-def _sentences(item: str, name: str, cast: Cast) -> list[str]:
-    return lists.sentences_about(item, [name], cast.wording) or [item]
+def _prose(paragraphs: list[str], groups: dict[str, list[str]], name: str, cast: Cast) -> list[str]:
+    """The sentences of paragraphs as traits; those that forbid something are put with the boundaries."""
+    sentences = [part for text in paragraphs for part in lists.sentences_about(text, [name], cast.wording) or [text]]
+    groups["boundaries"] = unique([*groups["boundaries"], *filter(IMPERATIVE_NO.match, sentences)])
+    return unique(text for text in sentences if not IMPERATIVE_NO.match(text)) or unique(paragraphs)
 
 
 def _content(text: str, left_out: LeftOut) -> Content:
@@ -153,7 +157,7 @@ def _content(text: str, left_out: LeftOut) -> Content:
 
 def _add_item(content: Content, kind: str, item: str, left_out: LeftOut) -> None:
     plain = _plain(item)
-    fact = FACT.match(item) or LABEL.match(item)
+    fact = _labelled(item)
     key = fact.group(1).strip(" :：").lower() if fact else ""
     value = _plain(fact.group(2)) if fact else ""
     if headings.is_name_label(key) and (kind in ("", "traits", "background") or not kind):
@@ -199,6 +203,27 @@ def _label_items(kind: str, value: str, plain: str) -> list[str]:
     return [value]
 
 
+def _filled(text: str) -> str:
+    """The text without the lines that wait to be filled in."""
+    return "\n".join(line for line in text.split("\n") if not _waits(line))
+
+
+@lru_cache(4096)
+def _waits(line: str) -> bool:
+    bullet = BULLET.match(line)
+    item = (bullet.group(1) if bullet else line.lstrip("# \t")).strip()
+    if not re.search(r"\w", item):
+        return False
+    fact = _labelled(item) if bullet or item.startswith("**") else None
+    return is_placeholder(fact.group(2) if fact else item)
+
+
+def _labelled(item: str) -> re.Match[str] | None:
+    """A label with its value, with emphasis or without."""
+    return FACT.match(item) or LABEL.match(item) if ":" in item or "：" in item or item.startswith("**") else None
+
+
+@lru_cache(4096)
 def _plain(item: str) -> str:
     return EMPHASIS.sub("", TAG.sub("", LINK.sub(r"\1", item)).strip()).strip()
 
@@ -374,13 +399,11 @@ def _name(source: Source, content: Content, whole: str, files: dict[str, str]) -
     stated = content.facts.get("name")
     if stated is not None and not is_placeholder(stated):
         return re.split(r"\s+[(（—–|]|[,;，]", stated)[0].strip(" .\"'“”") or stated
-    if stated is not None:
-        raise _unfilled(source, files, stated)
     title = content.title
-    if title and is_placeholder(title):
-        raise _unfilled(source, files, title)
-    if name := title or _stated_name(whole):
+    if name := (title if not is_placeholder(title) else "") or _stated_name(whole):
         return name
+    if title or stated is not None:
+        raise _unfilled(source, files, title or stated or "")
     stem = re.sub(r"[._-]+", " ", source.path.stem).strip()
     if source.path.is_dir() or headings.plain(stem.split()[0] if stem else "") in headings.GENERIC:
         raise source.nameless()
@@ -426,12 +449,12 @@ def _title(heading: str) -> str:
     return ""
 
 
-_NAMED = r"[*_\"“「]{0,3}([^\W\d_][\w'’.-]{0,30}(?:[ ][A-ZÀ-ÝА-Я][\w'’.-]{0,30}){0,2})[*_\"”」]{0,3}"
+_NAMED = r"[*_\"“「]{0,3}([^\W\d_][\w'’.-]{0,30}(?:[ ][A-ZÀ-ÝА-Я][\w'’.-]{0,30}){0,2})"
 STATED = re.compile(
-    r"(?:\b(?:you are|you're|your name is|my name is|i am|i'm|du bist|du heißt|ich bin|ich heiße|mein name ist|dein name ist|eres|te llamas|me llamo"
-    r"|mi nombre es|tu nombre es|soy|tu es|tu t'appelles|je m'appelle|je suis|você é|voce e|chamas-te|eu sou|seu nome é|meu nome é|sei|ti chiami|mi chiamo"
-    rf"|io sono|il tuo nome è)[ ]+|(?:你是|我是|你叫|我叫|あなたは|私は|私の名前は)){_NAMED}",
-    re.IGNORECASE,
+    r"(?:(?i:\b(?:you are|you're|your name is|my name is|i am|i'm|du bist|du heißt|ich bin|ich heiße|mein name ist"
+    r"|dein name ist|eres|te llamas|me llamo|mi nombre es|tu nombre es|soy|tu es|tu t'appelles|je m'appelle|je suis"
+    r"|você é|voce e|chamas-te|eu sou|seu nome é|meu nome é|sei|ti chiami|mi chiamo|io sono|il tuo nome è))[ ]+"
+    rf"|(?:你是|我是|你叫|我叫|あなたは|私は|私の名前は)){_NAMED}"
 )
 ARTICLES = {
     "a", "an", "the", "not", "no", "my", "your", "here", "someone", "becoming", "always", "never", "ein", "eine", "der", "die", "das", "kein",

@@ -28,9 +28,7 @@ BOMS = {
     b"\xff\xfe": "utf-16-le",
     b"\xfe\xff": "utf-16-be",
 }
-YAML_START = re.compile(
-    r"(?:\s*#[^\n]*\n|\s)*(?:---[ \t]*\n(?:\s*#[^\n]*\n|\s)*)?[\"']?[A-Za-z_][\w -]{0,40}[\"']?:(?:[ \t]|\n|$)"
-)
+YAML_START = re.compile(r"[\"']?[A-Za-z_][\w -]{0,40}[\"']?:(?:[ \t]|\n|$)")
 
 
 def read(path: Path, name: str | None = None, folder: str = "FOLDER") -> SpecReading:
@@ -142,7 +140,7 @@ def _is_json(text: str) -> bool:
 
 def _is_yaml(text: str) -> bool:
     """Whether a text without a suffix that says so begins as YAML does and holds a block that only YAML has."""
-    return bool(YAML_START.match(text)) and bool(
+    return bool(YAML_START.match(refused.beginning(text))) and bool(
         re.search(
             r"^(?:traits|system_prompt|context|greeting|name)[\"']?:[ \t]*(?:[|>\[-][^\n]*)?$", text, re.MULTILINE
         )

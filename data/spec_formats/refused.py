@@ -48,8 +48,8 @@ NO_PERSONAS = (
     NoPersona("a Jupyter notebook", _has("cells", "nbformat")),
     NoPersona("a GeoJSON file", lambda record: record.get("type") in ("FeatureCollection", "Feature")),
     NoPersona("the configuration of a model", _any("architectures", "model_type", "tokenizer_class", "bos_token")),
-    NoPersona("a lorebook, which has no character: read the card that it belongs to", lambda record: "entries" in record and "first_mes" not in record),
-    NoPersona("a lorebook, which has no character: read the card that it belongs to", lambda record: str(record.get("spec", "")).startswith("lorebook")),
+    NoPersona("a lorebook", lambda record: "entries" in record and "first_mes" not in record),
+    NoPersona("a lorebook", lambda record: str(record.get("spec", "")).startswith("lorebook")),
     NoPersona("a preset of SillyTavern (sampling or prompts)", _any("temp", "prompt_order", "chat_completion_source", "input_sequence")),
     NoPersona("an instruction template of text-generation-webui", _any("instruction_template", "turn_template")),
     NoPersona("a NovelAI scenario", _any("scenarioVersion", "lorebookVersion")),
@@ -97,13 +97,13 @@ def is_known(record: dict[str, Any]) -> bool:
 
 
 TEXTS = (
-    (re.compile(r"\s*(?:<!doctype html|<html\b)", re.IGNORECASE), "a web page: save its text as Markdown"),
-    (re.compile(r"\s*<\?xml|\s*<svg\b", re.IGNORECASE), "an XML file"),
+    (re.compile(r"(?:<!doctype html|<html\b)", re.IGNORECASE), "a web page: save its text as Markdown"),
+    (re.compile(r"<\?xml|<svg\b", re.IGNORECASE), "an XML file"),
     (re.compile(r"%PDF-"), "a PDF: save its text as Markdown"),
     (re.compile(r"\{\\rtf"), "a rich text file: save it as Markdown or text"),
     (re.compile(r"#!"), "a script"),
-    (re.compile(r"(?:\s*#[^\n]*\n|\s)*\[(?:package|project|tool\.[\w.]+|workspace|build-system|dependencies)\][ \t]*(?:\n|$)"), "a TOML file of a package"),
-    (re.compile(r"(?:\s*(?://|#)[^\n]*\n|\s)*(?:import\s+[\w{*]|from\s+[\w.]+\s+import\s|const\s+\w|export\s+(?:const|default|type)|def\s+\w+\(|class\s+\w+[:({])"), "a program"),
+    (re.compile(r"\[(?:package|project|tool\.[\w.]+|workspace|build-system|dependencies)\][ \t]*(?:\n|$)"), "a TOML file of a package"),
+    (re.compile(r"(?:import\s+[\w{*]|from\s+[\w.]+\s+import\s|const\s+\w|export\s+(?:const|default|type)|def\s+\w+\(|class\s+\w+[:({])"), "a program"),
 )  # fmt: skip
 MARKED = re.compile(
     r"^[ \t>]*(?:#{1,6}[ \t]*|\*\*)?(user|human|assistant|ai|chatgpt|claude)(?:\*\*)?[ \t]*(?:[:：](?:\*\*)?|$)",
@@ -111,10 +111,26 @@ MARKED = re.compile(
 )
 
 
+def beginning(text: str) -> str:
+    """The text from the first line on that is neither blank nor a comment; a script's first line counts."""
+    if text.startswith("#!"):
+        return text
+    place = 0
+    while place < len(text):
+        end = text.find("\n", place)
+        end = len(text) if end < 0 else end
+        line = text[place:end].strip()
+        if line and not line.startswith(("# ", "//")) and line not in ("#", "---"):
+            return text[place:].lstrip()
+        place = end + 1
+    return ""
+
+
 def text_error(source: Source, text: str) -> BadInput | None:
     """The error about a text that is no description of a persona; None if it may be one."""
+    start = beginning(text)
     for pattern, what in TEXTS:
-        if pattern.match(text):
+        if pattern.match(start):
             return source.bad(f": This is {what}, not a persona.", f"Then read that: {source.command('SOUL.md')}")
     lines = [line for line in text[:100_000].split("\n") if line.strip()]
     sides = [match.group(1).lower() for line in lines if (match := MARKED.match(line))]
