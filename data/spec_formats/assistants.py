@@ -14,7 +14,7 @@ from moltlm.data.spec_formats import macros, markdown, wording
 from moltlm.data.spec_formats.macros import Cast
 from moltlm.data.spec_formats.reading import LeftOut, Source, SpecReading, count_fields, text_of, unique
 
-Path = tuple[str, ...]
+Keys = tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -22,17 +22,18 @@ class Layout:
     """Where a tool keeps the parts of an assistant: paths of keys."""
 
     format: str
-    instructions: Path
-    name: Path = ("name",)
-    summary: Path = ("description",)
-    greeting: Path = ()
+    instructions: Keys
+    name: Keys = ("name",)
+    summary: Keys = ("description",)
+    greeting: Keys = ()
 
 
 LAYOUTS = (
     Layout("custom GPT", ("gizmo", "instructions"), ("gizmo", "display", "name"), ("gizmo", "display", "description"),
            ("gizmo", "display", "welcome_message")),
     Layout("Open WebUI model", ("params", "system"), summary=("meta", "description")),
-    Layout("LobeChat agent", ("config", "systemRole"), ("meta", "title"), ("meta", "description"), ("config", "openingMessage")),
+    Layout("LobeChat agent", ("config", "systemRole"), ("meta", "title"), ("meta", "description"),
+           ("config", "openingMessage")),
     Layout("LobeChat agent", ("systemRole",), ("title",), greeting=("openingMessage",)),
     Layout("HuggingChat assistant", ("preprompt",)),
     Layout("LM Studio preset", ("inference_params", "pre_prompt")),
@@ -84,7 +85,7 @@ def read(source: Source, record: dict[str, Any]) -> SpecReading:
     )
 
 
-def _at(record: Any, path: Path) -> Any:
+def _at(record: Any, path: Keys) -> Any:
     for key in path:
         record = record.get(key) if isinstance(record, dict) else None
     return record

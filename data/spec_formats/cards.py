@@ -163,9 +163,9 @@ class _Card:
         )
 
     def _traits(self) -> list[Trait]:
-        texts = [self._uncounted(key, certain=True) for key in ("personality", "description")]
-        found = unique(lists.traits_of(*texts, self.names, self.cast.wording)) if any(texts) else []
-        return traits_from(found[:TRAITS] or [self.cast.wording.i_am.format(self.name)])
+        texts = (self._uncounted("personality", certain=True), self._uncounted("description", certain=True))
+        sentences = unique(lists.traits_of(*texts, self.names, self.cast.wording)) if any(texts) else []
+        return traits_from(sentences[:TRAITS] or [self.cast.wording.i_am.format(self.name)])
 
     def _summary(self) -> str:
         notes = self._uncounted("creator_notes")

@@ -34,11 +34,11 @@ def is_document(record: dict[str, Any]) -> bool:
 def read_document(source: Source, record: dict[str, Any]) -> SpecReading:
     """Read an object with a list of traits beside a name, a summary, values and boundaries."""
     key = next(key for key in ("traits", "principles", "constitution") if isinstance(record.get(key), list))
-    own = text_of(record.get("name") or record.get("persona"))
+    stated_name = text_of(record.get("name") or record.get("persona"))
     reading = read(
         source,
         [row if trait_of(row) else {"trait": _row(row), **row} if isinstance(row, dict) else "" for row in record[key]],
-        own,
+        stated_name,
     )
     parts = {name: text_of(record.get(name)) for name in ("system_prompt", "description", "summary")}
     spec = reading.spec.model_copy(
@@ -67,11 +67,11 @@ def _row(row: Any) -> str:
     return ""
 
 
-def read(source: Source, rows: list[Any], own: str = "") -> SpecReading:
+def read(source: Source, rows: list[Any], stated_name: str = "") -> SpecReading:
     """Read rows of traits; `source.name` chooses one of several personas, or names one without a name.
 
     Args:
-        own: the name that the file gives beside the rows.
+        stated_name: the name that the file gives beside the rows.
 
     Raises:
         BadInput: if there is no trait, or several personas and none is chosen.
@@ -85,7 +85,7 @@ def read(source: Source, rows: list[Any], own: str = "") -> SpecReading:
             raise source.bad(f" holds {len(names)} personas.", f"Choose one with --name: {', '.join(names)}.")
         labelled = [(persona, row) for persona, row in labelled if persona == source.name]
     left_out: LeftOut = Counter({"row without a trait": sum(not trait_of(row) for row in rows)})
-    name = source.name or labelled[0][0] or own or source.path.stem
+    name = source.name or labelled[0][0] or stated_name or source.path.stem
     traits = traits_from([trait_of(row) for _, row in labelled], [_questions(row) for _, row in labelled])
     lines = "\n".join(f"- {trait.text}" for trait in traits)
     prompt = f"You are {name}, an assistant of this character:\n{lines}"

@@ -8,9 +8,9 @@ from typing import Any
 from moltlm.data.spec import Spec, Turn, traits_from
 from moltlm.data.spec_formats import lists, macros, wording
 from moltlm.data.spec_formats.macros import Cast
-from moltlm.data.spec_formats.reading import Source, SpecReading, count_fields, text_of, texts_of, unique
+from moltlm.data.spec_formats.reading import LeftOut, Source, SpecReading, count_fields, text_of, texts_of, unique
 
-KEPT = {
+FIELDS = {
     "name",
     "system",
     "bio",
@@ -22,6 +22,7 @@ KEPT = {
     "adjectives",
     "knowledge",
 }
+AGENT = ("{{agentname}}", "{{char}}", "{{agent}}")
 
 
 def is_character(record: dict[str, Any]) -> bool:
@@ -36,51 +37,59 @@ def is_character(record: dict[str, Any]) -> bool:
 
 def read(source: Source, record: dict[str, Any]) -> SpecReading:
     """Read a character: its bio, lore, style, adjectives, topics and examples. Settings and secrets are never kept."""
-    own = record["name"].strip()
-    name = source.name or own
+    name = source.name or text_of(record["name"])
     if not name:
         raise source.nameless()
-    left_out = Counter[str]()
-    bio, lore = _facts(record.get("bio")), _facts(record.get("lore"))
-    language = wording.detect(" ".join([text_of(record.get("system")), *bio, *lore]))
+    left_out: LeftOut = Counter()
+    language = wording.detect(" ".join(text_of(record.get(key), " ") for key in ("system", "bio", "lore")))
     cast = Cast(name, language, left_out)
-
-    def plain(values: list[str]) -> list[str]:
-        return unique(macros.instruction(value, cast) for value in values)
-
-    bio, lore = plain(bio), plain(lore)
-    style = record.get("style")
-    styles = style if isinstance(style, dict) else {"all": style}
-    topics, adjectives = plain(texts_of(record.get("topics"))), plain(texts_of(record.get("adjectives")))
-    posts = unique(macros.answer(text, cast) for text in texts_of(record.get("postExamples")))
-    system = macros.instruction(text_of(record.get("system")), cast)
-    count_fields(record, KEPT, left_out)
-    count_fields(styles, {"all", "chat"}, left_out)
-    knowledge = record.get("knowledge")
-    known = plain([row for row in knowledge if isinstance(row, str)] if isinstance(knowledge, list) else [])
-    left_out["knowledge"] += len(knowledge) - len(known) if isinstance(knowledge, list) else 0
-    opening = "" if name in system.split("\n")[0] else language.you_are.format(name)
-    prompt = [
-        " ".join(filter(None, [opening, system])), *(_list(title, rows) for title, rows in (
-            ("About you", bio), ("Your past", lore), ("What you know", known), ("What you talk about", topics))),
-    ]  # fmt: skip
-    traits = unique([*(lists.i_am(text, language) for text in adjectives), *bio])
+    bio = _plain(_lines(record.get("bio")), cast)
+    adjectives = [lists.i_am(text, language) for text in _plain(texts_of(record.get("adjectives")), cast)]
+    count_fields(record, FIELDS, left_out)
+    prompt = _prompt(record, bio, cast)
     spec = Spec(
         name=name,
-        summary=(bio or [system])[0][:300],
-        system_prompt="\n\n".join(filter(None, prompt)) or language.you_are.format(name),
-        voice=unique(
-            [*plain([text for key in ("all", "chat") for text in texts_of(styles.get(key))])]
-            + [f"Writes a post like this: {text}" for text in posts]
-        ),
-        traits=traits_from(traits or [language.i_am.format(name)]),
-        dialogues=_dialogues(record.get("messageExamples"), {own.lower(), name.lower()}, cast),
+        summary=(bio or [prompt])[0][:300],
+        system_prompt=prompt,
+        voice=_voice(record, cast),
+        traits=traits_from(unique([*adjectives, *bio]) or [language.i_am.format(name)]),
+        dialogues=_dialogues(record.get("messageExamples"), {text_of(record["name"]).lower(), name.lower()}, cast),
         catchphrases=[name],
     )
     return SpecReading(spec, "ElizaOS character", +left_out)
 
 
-def _facts(value: Any) -> list[str]:
+def _prompt(record: dict[str, Any], bio: list[str], cast: Cast) -> str:
+    system = macros.instruction(text_of(record.get("system")), cast)
+    knowledge = record.get("knowledge")
+    rows = knowledge if isinstance(knowledge, list) else []
+    texts = [row for row in rows if isinstance(row, str)]
+    cast.left_out["knowledge"] += len(rows) - len(texts)
+    parts = (
+        ("About you", bio),
+        ("Your past", _plain(_lines(record.get("lore")), cast)),
+        ("What you know", _plain(texts, cast)),
+        ("What you talk about", _plain(texts_of(record.get("topics")), cast)),
+    )
+    opening = "" if cast.character in system.split("\n")[0] else cast.wording.you_are.format(cast.character)
+    return "\n\n".join(filter(None, [" ".join(filter(None, [opening, system])), *(_list(*part) for part in parts)]))
+
+
+def _voice(record: dict[str, Any], cast: Cast) -> list[str]:
+    """The style of everything and of chats; what is for posts alone is left out, but for the posts themselves."""
+    style = record.get("style")
+    styles = style if isinstance(style, dict) else {"all": style}
+    count_fields({f"style.{key}": value for key, value in styles.items()}, {"style.all", "style.chat"}, cast.left_out)
+    rules = [text for key in ("all", "chat") for text in texts_of(styles.get(key))]
+    posts = [macros.answer(text, cast) for text in texts_of(record.get("postExamples"))]
+    return unique([*_plain(rules, cast), *(f"Writes a post like this: {text}" for text in posts if text)])
+
+
+def _plain(texts: list[str], cast: Cast) -> list[str]:
+    return unique(macros.instruction(text, cast) for text in texts)
+
+
+def _lines(value: Any) -> list[str]:
     return [line for text in texts_of(value) for line in text.split("\n") if line.strip()]
 
 
@@ -89,31 +98,36 @@ def _list(title: str, rows: list[str]) -> str:
 
 
 def _dialogues(value: Any, names: set[str], cast: Cast) -> list[list[Turn]]:
-    """The examples: lists of messages by `name` or `user`, or objects that hold such a list."""
+    """The examples: lists of messages, or objects that hold such a list."""
     dialogues = []
     for example in value if isinstance(value, list) else []:
-        messages = example.get("examples") or example.get("messages") if isinstance(example, dict) else example
-        turns: list[Turn] = []
-        partner = ""
-        for message in messages if isinstance(messages, list) else []:
-            speaker, text = _message(message)
-            role = "assistant" if speaker in names or speaker in ("{{agentname}}", "{{char}}", "{{agent}}") else "user"
-            partner = partner or (speaker if role == "user" else "")
-            if not text or (role == "user" and speaker != partner):
-                cast.left_out["message without a text" if not text else "message of a third speaker"] += 1
-                break
-            clean = macros.answer(text, cast) if role == "assistant" else macros.question(text, cast)
-            if not clean:
-                break
-            if turns and turns[-1].role == role:
-                turns[-1] = Turn(role=role, content=f"{turns[-1].content}\n{clean}")
-            else:
-                turns.append(Turn(role=role, content=clean))
-        if len(turns) > 1 and any(turn.role == "assistant" for turn in turns[1:]):
+        messages = (example.get("examples") or example.get("messages")) if isinstance(example, dict) else example
+        turns = _turns(messages if isinstance(messages, list) else [], names, cast)
+        if any(turn.role == "assistant" for turn in turns[1:]):
             dialogues.append(turns)
         else:
             cast.left_out["example without a question and an answer"] += 1
     return dialogues
+
+
+def _turns(messages: list[Any], names: set[str], cast: Cast) -> list[Turn]:
+    """The messages of the character and of the first other speaker, up to one that is empty or of a third speaker."""
+    turns: list[Turn] = []
+    partner = ""
+    for message in messages:
+        speaker, text = _message(message)
+        is_answer = speaker in names or speaker in AGENT
+        partner = partner or ("" if is_answer else speaker)
+        clean = macros.answer(text, cast) if is_answer else macros.question(text, cast)
+        if not clean or (not is_answer and speaker != partner):
+            cast.left_out["message without a text" if not clean else "message of a third speaker"] += 1
+            break
+        role = "assistant" if is_answer else "user"
+        if turns and turns[-1].role == role:
+            turns[-1] = Turn(role=role, content=f"{turns[-1].content}\n{clean}")
+        else:
+            turns.append(Turn(role=role, content=clean))
+    return turns
 
 
 def _message(message: Any) -> tuple[str, str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from itertools import pairwise
+from typing import Literal
 
 from moltlm.data.spec import Turn
 from moltlm.data.spec_formats import macros
@@ -21,10 +22,14 @@ SPEAKER = re.compile(
     r"[*_\"]{0,3}[ \t]*[:：][*_]{0,3}[ \t]*(?P<text>.*)$",
     re.IGNORECASE,
 )
+Side = Literal["user", "assistant"]
+Line = tuple[Side, str]
+"""Who says a text, and the text."""
 USER_NAMES = {"user", "you", "the user", "human", "anon", "me", "customer", "player"}
 LABELS = {
     "note", "notes", "ps", "p.s.", "warning", "time", "date", "location", "mood", "status", "ooc", "example", "scene",
-    "setting", "summary", "system", "http", "https", "thought", "thoughts", "edit", "hint", "first", "second", "next", "then",
+    "setting", "summary", "system", "http", "https", "thought", "thoughts", "edit", "hint", "first", "second", "next",
+    "then",
 }  # fmt: skip
 """Words before a colon that name no speaker."""
 
@@ -56,9 +61,9 @@ def read(text: str, names: set[str], cast: Cast) -> Examples:
     return examples
 
 
-def _add(examples: Examples, turns: list[tuple[str, str]], prose: str, cast: Cast) -> None:
-    spoken = [(role, _clean(role, text, cast)) for role, text in turns]
-    clean = [Turn(role=role, content=text) for role, text in _joined([pair for pair in spoken if pair[1]])]
+def _add(examples: Examples, turns: list[Line], prose: str, cast: Cast) -> None:
+    cleaned = [(role, _clean(role, text, cast)) for role, text in turns]
+    clean = [Turn(role=role, content=text) for role, text in _joined([pair for pair in cleaned if pair[1]])]
     if any(first.role == "user" and second.role == "assistant" for first, second in pairwise(clean)):
         examples.dialogues.append(clean)
     else:
@@ -67,13 +72,13 @@ def _add(examples: Examples, turns: list[tuple[str, str]], prose: str, cast: Cas
         examples.prose.append(text)
 
 
-def _clean(role: str, text: str, cast: Cast) -> str:
+def _clean(role: Side, text: str, cast: Cast) -> str:
     return macros.answer(text, cast) if role == "assistant" else macros.question(text, cast)
 
 
-def _joined(turns: list[tuple[str, str]]) -> list[tuple[str, str]]:
+def _joined(turns: list[Line]) -> list[Line]:
     """Turns of one speaker after each other as one."""
-    joined: list[tuple[str, str]] = []
+    joined: list[Line] = []
     for role, text in turns:
         if joined and joined[-1][0] == role:
             joined[-1] = (role, f"{joined[-1][1]}\n{text}")
@@ -82,7 +87,7 @@ def _joined(turns: list[tuple[str, str]]) -> list[tuple[str, str]]:
     return joined
 
 
-def _turns(block: str, names: set[str]) -> tuple[list[tuple[str, str]], str, int]:
+def _turns(block: str, names: set[str]) -> tuple[list[Line], str, int]:
     """The turns of a block, the text before them, and the number of lines of third speakers."""
     lines = [(line, _speaker(line, names)) for line in block.strip().split("\n")]
     speakers = [speaker for _, speaker in lines if speaker]
@@ -91,7 +96,7 @@ def _turns(block: str, names: set[str]) -> tuple[list[tuple[str, str]], str, int
     users = [speaker.name for speaker in speakers if speaker.role == "user"]
     others = [speaker.name for speaker in speakers if speaker.role == "other"]
     partner = "user" if "user" in users else next(iter([*users, *others]), None)
-    turns: list[tuple[str, list[str]]] = []
+    turns: list[tuple[Side, list[str]]] = []
     prose: list[str] = []
     for place, (line, speaker) in enumerate(lines):
         if speaker and speaker.name != partner and speaker.role != "assistant":
@@ -106,7 +111,7 @@ def _turns(block: str, names: set[str]) -> tuple[list[tuple[str, str]], str, int
     return _texts(turns), "\n".join(prose), 0
 
 
-def _texts(turns: list[tuple[str, list[str]]]) -> list[tuple[str, str]]:
+def _texts(turns: list[tuple[Side, list[str]]]) -> list[Line]:
     return [(role, "\n".join(texts)) for role, texts in turns]
 
 

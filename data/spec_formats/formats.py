@@ -25,7 +25,11 @@ FORMATS = (
     SpecFormat("a text-generation-webui character (YAML)", webui.is_character, webui.read),
     SpecFormat("a character card (JSON, PNG, WEBP, JPEG, charx)", cards.is_card, cards.read),
     SpecFormat("a constitution (JSON or JSONL of traits)", constitution.is_document, constitution.read_document),
-    SpecFormat("an assistant with instructions (OpenAI, custom GPT, Open WebUI, LobeChat)", assistants.is_assistant, assistants.read),
+    SpecFormat(
+        "an assistant with instructions (OpenAI, custom GPT, Open WebUI, LobeChat)",
+        assistants.is_assistant,
+        assistants.read,
+    ),
 )  # fmt: skip
 """An object has the first format whose `detect` is true: those with fields of their own come first."""
 WRAPPERS = ("data", "character", "char", "card", "node", "definition", "bot", "agent", "assistant", "persona")
@@ -100,8 +104,8 @@ def _chosen(source: Source, personas: list[tuple[Any, SpecFormat]]) -> tuple[Any
     names = [_called(record) for record, _ in personas]
     if source.name in names:
         return personas[names.index(source.name)]
-    shown = ", ".join(name or "(no name)" for name in names[:20])
-    raise source.bad(f" holds {len(personas)} personas.", f"Choose one with --name: {shown}.")
+    listing = ", ".join(name or "(no name)" for name in names[:20])
+    raise source.bad(f" holds {len(personas)} personas.", f"Choose one with --name: {listing}.")
 
 
 def _called(record: dict[str, Any]) -> str:

@@ -10,15 +10,15 @@ from moltlm.data.spec_formats.wording import ENGLISH, Wording
 
 LABELLED = re.compile(r"^[\s*_-]*([^\W\d_][\w /]{0,30}?)[*_]*\s*(?:[:=：][*_]*\s*(\S.*)|\((.+)\))\s*$")
 PERSONALITY = (
-    "personality|persona|traits?|mind|character|attributes?|personalidad|carácter|rasgos|persönlichkeit|charakter|eigenschaften"
-    "|wesen|personnalité|caractère|traits de caractère|personalidade|caráter|traços|personalità|carattere|tratti|persoonlijkheid"
-    "|karakter|osobowość|charakter|характер|личность|性格|个性|個性|人格|人柄|特徴|특징|성격"
+    "personality|persona|traits?|mind|character|attributes?|personalidad|carácter|rasgos|persönlichkeit|charakter"
+    "|eigenschaften|wesen|personnalité|caractère|traits de caractère|personalidade|caráter|traços|personalità|carattere"
+    "|tratti|persoonlijkheid|karakter|osobowość|характер|личность|性格|个性|個性|人格|人柄|特徴|특징|성격"
 )
 OF_CHARACTER = re.compile(PERSONALITY, re.IGNORECASE)
 LISTED = re.compile(rf"(?<!\w)(?:{PERSONALITY})[*_]*\s*[:(=：][*_]*\s*([^\])\n]+)", re.IGNORECASE)
 IDENTITY_WORDS = {
-    *IDENTITY, "nombre", "nom", "nome", "alter", "edad", "âge", "idade", "età", "geschlecht", "gender", "sex", "species",
-    "height", "weight", "名前", "名字", "姓名", "年龄", "年齢", "이름", "나이", "имя", "возраст",
+    *IDENTITY, "nombre", "nom", "nome", "alter", "edad", "âge", "idade", "età", "geschlecht", "gender", "sex",
+    "species", "height", "weight", "名前", "名字", "姓名", "年龄", "年齢", "이름", "나이", "имя", "возраст",
 }  # fmt: skip
 """Labels of facts that are not traits."""
 PRONOUN = re.compile(r"\b(?:he|she|they|him|her|his|hers|them|their|theirs)\b", re.IGNORECASE)
@@ -26,7 +26,8 @@ SECOND_PERSON = tuple(
     (re.compile(pattern, re.IGNORECASE), text)
     for pattern, text in (
         (r"\byou(?: are|'re)\b", "I am"), (r"\byou were\b", "I was"), (r"\byours\b", "mine"), (r"\byour\b", "my"),
-        (r"\byourself\b", "myself"), (r"\b(to|for|at|with|of|from|about|on|by|asks?|tells?) you\b", r"\1 me"), (r"\byou\b", "I"),
+        (r"\byourself\b", "myself"),
+        (r"\b(to|for|at|with|of|from|about|on|by|asks?|tells?) you\b", r"\1 me"), (r"\byou\b", "I"),
     )
 )  # fmt: skip
 VERB_FIRST = {"always", "sometimes", "perhaps", "is"}

@@ -62,13 +62,13 @@ def instruction(text: str, cast: Cast, certain: bool = False) -> str:
 def answer(text: str, cast: Cast) -> str:
     """What the character says, without macros: a `{{user}}` who is addressed is left out, any other is "you"."""
     text = _sentences(resolve(text, cast), cast)
-    return _spoken(_tidy(text), cast, ("you", cast.wording.you, "your"), YOU_VERBS).strip()
+    return _with_pronouns(_tidy(text), cast, ("you", cast.wording.you, "your"), YOU_VERBS).strip()
 
 
 def question(text: str, cast: Cast) -> str:
     """What the user says, without macros: `{{user}}` is "I" or "me"."""
     text = _sentences(resolve(text, cast), cast)
-    return _spoken(_tidy(text), cast, ("I", cast.wording.me, "my"), I_VERBS).strip()
+    return _with_pronouns(_tidy(text), cast, ("I", cast.wording.me, "my"), I_VERBS).strip()
 
 
 def resolve(text: str, cast: Cast) -> str:
@@ -206,7 +206,7 @@ I_VERBS = {**YOU_VERBS, "is": "am", "isn't": "am not", "was": "was", "wasn't": "
 NO_VERBS = {"always", "perhaps", "sometimes", "this", "his", "its", "as", "us", "yes", "thus", "towards", "whose"}
 
 
-def _spoken(text: str, cast: Cast, forms: tuple[str, str, str], verbs: dict[str, str]) -> str:
+def _with_pronouns(text: str, cast: Cast, forms: tuple[str, str, str], verbs: dict[str, str]) -> str:
     """Put pronouns for the user. `forms`: subject, object, possessive."""
     if USER not in text and POSSESSIVE not in text:
         return text

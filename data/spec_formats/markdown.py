@@ -4,53 +4,31 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Any
 
-import yaml
-
-from moltlm.data.io import parse_yaml
+from moltlm.data.errors import BadInput
 from moltlm.data.spec import IDENTITY, Spec, traits_from
-from moltlm.data.spec_formats import examples, headings, lists, macros, wording
+from moltlm.data.spec_formats import blocks, examples, headings, lists, macros, names, wording
 from moltlm.data.spec_formats.headings import is_placeholder, kind_of
 from moltlm.data.spec_formats.macros import Cast
 from moltlm.data.spec_formats.reading import LeftOut, Source, SpecReading, text_of, texts_of, unique
 
 TRAITS = 100
 """The most bullets that are taken as traits; all of them stay in the system prompt."""
-FACT = re.compile(r"^\*\*([^*:：]{1,40})[:：]?\*\*[ \t]*[:：]?[ \t]*(.*)$", re.DOTALL)
-LABEL = re.compile(r"^[*_]{0,3}([^\W\d_][\w ]{0,24}?)[*_]{0,3}[ \t]*[:：][*_]{0,3}[ \t]*(\S.*)$")
-BULLET = re.compile(r"^[ \t>]*(?:[-*+•·]|\d{1,4}[.)、])[ \t]+(?:\[[ xX]\][ \t]+)?(.*)$")
-HEADING = re.compile(r"^ {0,3}(#{1,6})(?:[ \t]+(.*))?$")
-FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})")
-RULE = re.compile(r"^[ \t]*\|?[ \t:|-]*-[ \t:|-]*$")
-EMPHASIS = re.compile(r"\*\*|__|`|^>[ \t]*|^_|_$|^\*(?=\S)|(?<=\S)\*$")
-LINK = re.compile(r"\[([^\[\]\n]*)\]\([^()\n]*\)")
-TAG = re.compile(r"</?[a-zA-Z][^<>\n]*>")
 IMPERATIVE_NO = re.compile(
-    r"(?:never|don'?t|do not|avoid|refuse|nie(?:mals)?|niemals|kein\w*|nunca|jam[aá]s|no (?=\w+[ae]?s\b)|ne\b.{0,40}\b(?:pas|jamais)|non\b.{0,40}\bmai"
-    r"|n[ãa]o (?=\w+e\b))\b|不要|绝不|絕不|永不|禁止|决不",
+    r"(?:never|don'?t|do not|avoid|refuse|nie(?:mals)?|niemals|kein\w*|nunca|jam[aá]s|no (?=\w+s\b)"
+    r"|ne\b.{0,40}\b(?:pas|jamais)|non\b.{0,40}\bmai|n[ãa]o (?=\w+e\b))\b|不要|绝不|絕不|永不|禁止|决不",
     re.IGNORECASE,
 )
-NOT_IDENTITY = {"role", "age"}
-
-
-@dataclass
-class Section:
-    """The items under one heading. `kind` is the heading's own or that of the heading above it."""
-
-    heading: str = ""
-    level: int = 0
-    kind: str = ""
-    items: list[str] = field(default_factory=list)
-    lines: list[str] = field(default_factory=list)
+"""How a sentence begins that forbids something."""
+HINT = re.compile(r"[_*(]{1,3}(?:fill|edit|update|replace|delete)\b.*[_*)]", re.IGNORECASE | re.DOTALL)
+"""What a template tells those who fill it in."""
 
 
 @dataclass
 class Content:
-    """What the sections hold, by kind; `facts` by label; `labelled`: facts under no known heading that may be traits."""
+    """What the sections hold, by kind. `labelled`: facts under no known heading, which may be traits."""
 
     facts: dict[str, str] = field(default_factory=dict)
     labelled: list[str] = field(default_factory=list)
@@ -69,9 +47,9 @@ def read(source: Source, files: dict[str, str]) -> SpecReading:
     left_out: LeftOut = Counter()
     parts, matter = [], {}
     for text in files.values():
-        body, fields = _front_matter(text.replace("\r\n", "\n").replace("\r", "\n"))
+        body, fields = blocks.front_matter(text.replace("\r\n", "\n").replace("\r", "\n"))
         matter |= fields
-        parts.append(_without_comments(body, left_out).strip())
+        parts.append(blocks.without_comments(body, left_out).strip())
     whole = "\n\n".join(filter(None, parts))
     if not whole and not matter:
         raise source.bad(" is empty.", f"Write who it is: {source.edit()}")
@@ -83,9 +61,9 @@ def read(source: Source, files: dict[str, str]) -> SpecReading:
 
 def name_in(text: str) -> str:
     """The name that a text of instructions gives: in a label, its title, or "You are NAME"; "" if none."""
-    content = _content(_without_comments(text, Counter()), Counter())
+    content = _content(blocks.without_comments(text, Counter()), Counter())
     name = content.facts.get("name", "")
-    return name if name and not is_placeholder(name) else content.title or _stated_name(text)
+    return name if name and not is_placeholder(name) else content.title or names.in_text(text)
 
 
 def _spec(source: Source, name: str, content: Content, whole: str, left_out: LeftOut) -> Spec:
@@ -118,7 +96,7 @@ def _spec(source: Source, name: str, content: Content, whole: str, left_out: Lef
     return Spec(
         name=name,
         summary=next(iter(groups[""]), traits[0].text)[:300],
-        system_prompt=macros.instruction(_filled(whole), cast) or cast.wording.you_are.format(name),
+        system_prompt=macros.instruction(blocks.filled(whole), cast) or cast.wording.you_are.format(name),
         voice=unique(
             [
                 *groups["voice"],
@@ -144,9 +122,9 @@ def _prose(paragraphs: list[str], groups: dict[str, list[str]], name: str, cast:
 
 def _content(text: str, left_out: LeftOut) -> Content:
     content = Content()
-    for section in _sections(text, left_out):
+    for section in blocks.sections(text, left_out):
         if section.level == 1 and not content.title:
-            content.title = _title(section.heading)
+            content.title = names.in_title(section.heading)
         if section.kind == "examples":
             content.talk += [*section.lines, "<START>"]
             continue
@@ -156,41 +134,40 @@ def _content(text: str, left_out: LeftOut) -> Content:
 
 
 def _add_item(content: Content, kind: str, item: str, left_out: LeftOut) -> None:
-    plain = _plain(item)
-    fact = _labelled(item)
-    key = fact.group(1).strip(" :：").lower() if fact else ""
-    value = _plain(fact.group(2)) if fact else ""
-    if headings.is_name_label(key) and (kind in ("", "traits", "background") or not kind):
+    """Put an item where its label, or else its section, says."""
+    plain = blocks.plain(item)
+    label = blocks.labelled(item)
+    key = label.group(1).strip(" :：").lower() if label else ""
+    value = blocks.plain(label.group(2)) if label else ""
+    if headings.is_name_label(key) and kind in ("", "traits", "background"):
         content.facts.setdefault("name", value)
-        return
-    if is_placeholder(value if key else plain):
+    elif is_placeholder(value if key else plain):
         content.unfilled.append(plain[:60])
         left_out["unfilled line of a template"] += 1
-        return
-    if re.fullmatch(r"_[^_]+_|\*[^*]+\*|\([^()]+\)", item.strip()) and re.match(
-        r"[_*(]*(?:fill|edit|update|replace|delete)\b", item.strip(), re.IGNORECASE
-    ):
+    elif HINT.fullmatch(item.strip()):
         left_out["hint of a template"] += 1
-        return
-    labelled = kind_of(key) if key and not kind and len(key.split()) <= 2 else ""
-    if labelled and labelled != "background" and key not in IDENTITY:
-        if not FACT.match(item) or labelled in ("boundaries", "values", "voice") or "," in value:
-            content.lists[labelled] += _label_items(labelled, value, plain)
-            return
-    is_fact = (
-        bool(fact)
-        and bool(value)
-        and len(value.split()) <= 20
-        and not key.endswith(".")
-        and (FACT.match(item) or key in IDENTITY)
-    )
-    if not is_fact or (kind and key not in IDENTITY):
-        bucket = "boundaries" if not kind and IMPERATIVE_NO.match(plain) else kind
-        content.lists[bucket].append(plain)
-        return
-    content.facts[key] = value
-    if key not in IDENTITY:
-        content.labelled.append(plain)
+    elif labelled := _kind_of_label(kind, key, item, value):
+        content.lists[labelled] += _label_items(labelled, value, plain)
+    elif _is_fact(key, value, item) and (not kind or key in IDENTITY):
+        content.facts[key] = value
+        content.labelled += [] if key in IDENTITY else [plain]
+    else:
+        content.lists["boundaries" if not kind and IMPERATIVE_NO.match(plain) else kind].append(plain)
+
+
+def _kind_of_label(kind: str, key: str, item: str, value: str) -> str:
+    """What a label such as `voice: short` says of its value, outside of the sections that have a kind."""
+    if kind or not key or len(key.split()) > 2 or key in IDENTITY:
+        return ""
+    labelled = kind_of(key)
+    bold_trait = blocks.FACT.match(item) and labelled not in ("boundaries", "values", "voice") and "," not in value
+    return "" if labelled == "background" or bold_trait else labelled
+
+
+def _is_fact(key: str, value: str, item: str) -> bool:
+    if not key or not value or len(value.split()) > 20 or key.endswith("."):
+        return False
+    return bool(blocks.FACT.match(item)) or key in IDENTITY
 
 
 def _label_items(kind: str, value: str, plain: str) -> list[str]:
@@ -201,163 +178,6 @@ def _label_items(kind: str, value: str, plain: str) -> list[str]:
     if sum(len(word.split()) <= 4 for word in words) * 2 >= len(words) and words:
         return [lists.i_am(word, wording.detect(plain)) for word in words]
     return [value]
-
-
-def _filled(text: str) -> str:
-    """The text without the lines that wait to be filled in."""
-    return "\n".join(line for line in text.split("\n") if not _waits(line))
-
-
-@lru_cache(4096)
-def _waits(line: str) -> bool:
-    bullet = BULLET.match(line)
-    item = (bullet.group(1) if bullet else line.lstrip("# \t")).strip()
-    if not re.search(r"\w", item):
-        return False
-    fact = _labelled(item) if bullet or item.startswith("**") else None
-    return is_placeholder(fact.group(2) if fact else item)
-
-
-def _labelled(item: str) -> re.Match[str] | None:
-    """A label with its value, with emphasis or without."""
-    return FACT.match(item) or LABEL.match(item) if ":" in item or "：" in item or item.startswith("**") else None
-
-
-@lru_cache(4096)
-def _plain(item: str) -> str:
-    return EMPHASIS.sub("", TAG.sub("", LINK.sub(r"\1", item)).strip()).strip()
-
-
-def _sections(text: str, left_out: LeftOut) -> Iterator[Section]:
-    """The sections of a text, with code left out of their items. A heading without a kind has that of the one above it."""
-    section, above = Section(), dict[int, str]()
-    fence = ""
-    paragraph: list[str] = []
-    table: list[str] = []
-    lines = text.split("\n")
-
-    def close() -> None:
-        if table:
-            section.items.extend(_table(table, section))
-        elif paragraph:
-            section.items.append(" ".join(paragraph))
-        table.clear()
-        paragraph.clear()
-
-    for place, line in enumerate(lines):
-        after = lines[place + 1] if place + 1 < len(lines) else ""
-        mark = FENCE.match(line)
-        if fence:
-            section.lines.append(line)
-            fence = "" if mark and mark.group(1).startswith(fence) and line.strip() == mark.group(1) else fence
-            continue
-        if mark:
-            close()
-            fence = mark.group(1)
-            left_out["block of code (it stays in the system prompt)"] += 1
-            continue
-        heading = _heading(line, after, paragraph)
-        if heading:
-            close()
-            yield section
-            level, title = heading
-            above = {key: kind for key, kind in above.items() if key < level}
-            kind = kind_of(title) or (above[max(above)] if above else "")
-            if level > 1:
-                above[level] = kind
-            elif kind == "traits" and not _is_kind_title(title):
-                kind = ""
-            section = Section(title, level, kind)
-            continue
-        section.lines.append(line)
-        _add_line(line, after, paragraph, table, close)
-    close()
-    yield section
-
-
-def _is_kind_title(title: str) -> bool:
-    """Whether a title of level 1 is the heading of a section ("# Traits") rather than the document's."""
-    return len(title.split()) <= 2
-
-
-def _add_line(line: str, after: str, paragraph: list[str], table: list[str], close: Any) -> None:
-    bullet = BULLET.match(line)
-    label = LABEL.match(line.strip())
-    if table and "|" in line:
-        table.append(line)
-    elif "|" in line and (line.lstrip().startswith("|") or (RULE.match(after) and "|" in after)):
-        close()
-        table.append(line)
-    elif bullet:
-        close()
-        paragraph.append(bullet.group(1).strip())
-    elif not line.strip() or not line.strip("-*_= \t"):
-        close()
-    elif label and (
-        kind_of(label.group(1)) or headings.is_name_label(label.group(1)) or label.group(1).lower() in IDENTITY
-    ):
-        close()
-        paragraph.append(line.strip())
-        if not paragraph[0].endswith((",", "、")):
-            close()
-    else:
-        if table:
-            close()
-        paragraph.append(line.strip())
-
-
-def _heading(line: str, after: str, paragraph: list[str]) -> tuple[int, str] | None:
-    """The level and text of a heading, also of one that is underlined; None for any other line."""
-    if match := HEADING.match(line):
-        return len(match.group(1)), (match.group(2) or "").strip("# *_\t")
-    if line.strip() and not paragraph and not BULLET.match(line) and "|" not in line:
-        under = after.strip()
-        if len(under) >= 2 and set(under) <= {"="}:
-            return 1, line.strip(" *_")
-        if len(under) >= 3 and set(under) <= {"-"}:
-            return 2, line.strip(" *_")
-    bold = re.fullmatch(r"\s*\*\*([^*\n]{2,60}?)[:：]?\*\*[:：]?\s*", line)
-    if bold and not paragraph and kind_of(bold.group(1)) and not headings.is_name_label(bold.group(1)):
-        return 5, bold.group(1)
-    return None
-
-
-def _table(rows: list[str], section: Section) -> list[str]:
-    """The rows of a table as `first: second; third`. The header says what they are where the heading does not."""
-    cells = [[cell.strip() for cell in row.strip().strip("|").split("|")] for row in rows if not RULE.match(row)]
-    ruled = len(rows) > 1 and bool(RULE.match(rows[1]))
-    header, body = (cells[0], cells[1:]) if ruled and cells else ([], cells)
-    kinds = [kind_of(cell) for cell in header]
-    if not section.kind and kinds and kinds[0]:
-        section.kind = kinds[0]
-    items = []
-    for row in body:
-        first, *rest = [cell for cell in row if cell] or [""]
-        text = "; ".join(rest)
-        label = _plain(first).rstrip(":：")
-        fact = not section.kind and len(row) == 2 and not any(kinds)
-        items.append(f"**{label}:** {text}" if fact and text else f"{label}: {text}" if text else first)
-    return [item for item in items if item.strip()]
-
-
-def _front_matter(text: str) -> tuple[str, dict[str, Any]]:
-    """The text after its front matter, and the fields of that."""
-    text = text.lstrip("\ufeff")
-    mark = text[:3]
-    if mark not in ("---", "+++") or text[3:4] not in ("\n", " "):
-        return text, {}
-    end = text.find(f"\n{mark}", 3)
-    if end < 0:
-        return text, {}
-    body = text[end + 4 :].partition("\n")[2]
-    if mark == "+++":
-        pairs = re.findall(r"^[ \t]*(\w+)[ \t]*=[ \t]*\"([^\"\n]*)\"", text[3:end], re.MULTILINE)
-        return body, dict(pairs)
-    try:
-        fields = parse_yaml(text[3:end])
-    except yaml.YAMLError:
-        fields = dict(re.findall(r"^(\w+):[ \t]*(\S.*)$", text[3:end], re.MULTILINE))
-    return (body, fields) if isinstance(fields, dict) else (text, {})
 
 
 def _add_matter(content: Content, matter: dict[Any, Any], left_out: LeftOut) -> None:
@@ -379,102 +199,30 @@ def _add_matter(content: Content, matter: dict[Any, Any], left_out: LeftOut) -> 
             left_out[f"{key[:40]} in the front matter"] += 1
 
 
-def _without_comments(text: str, left_out: LeftOut) -> str:
-    """The text without `<!-- -->`, of which one that is never closed goes to the end."""
-    parts, place = [], 0
-    while (start := text.find("<!--", place)) >= 0:
-        parts.append(text[place:start])
-        left_out["comment"] += 1
-        end = text.find("-->", start + 4)
-        if end < 0:
-            return "".join(parts)
-        place = end + 3
-    return "".join([*parts, text[place:]])
-
-
 def _name(source: Source, content: Content, whole: str, files: dict[str, str]) -> str:
     """What the persona is called: as the user says, or the text, or else a file's name that may be one."""
     if source.name:
         return source.name
     stated = content.facts.get("name")
     if stated is not None and not is_placeholder(stated):
-        return re.split(r"\s+[(（—–|]|[,;，]", stated)[0].strip(" .\"'“”") or stated
+        return names.in_label(stated)
     title = content.title
-    if name := (title if not is_placeholder(title) else "") or _stated_name(whole):
+    if name := (title if not is_placeholder(title) else "") or names.in_text(whole):
         return name
     if title or stated is not None:
         raise _unfilled(source, files, title or stated or "")
-    stem = re.sub(r"[._-]+", " ", source.path.stem).strip()
-    if source.path.is_dir() or headings.plain(stem.split()[0] if stem else "") in headings.GENERIC:
+    if source.path.is_dir() or not (stem := names.in_file(source.path.stem)):
         raise source.nameless()
-    return source.path.stem
+    return stem
 
 
-def _unfilled(source: Source, files: dict[str, str], text: str) -> Any:
+def _unfilled(source: Source, files: dict[str, str], text: str) -> BadInput:
     folder = source.path if source.path.is_dir() else source.path.parent
     file = next(
         (name for name, body in files.items() if re.search(r"name|nombre|nom", body, re.IGNORECASE)), next(iter(files))
     )
-    shown = " ".join(text.split())[:60] or "nothing"
+    excerpt = " ".join(text.split())[:60] or "nothing"
     return source.bad(
-        f" is an unfilled template: the name in {file} is {shown!r}.",
+        f" is an unfilled template: the name in {file} is {excerpt!r}.",
         f"Fill in the name: {source.edit(folder / file)}, or give it: {source.command(name='NAME')}",
     )
-
-
-def _title(heading: str) -> str:
-    """The name in a title: one to four words that are no common ones, also in "SOUL.md - Vex" and "Vex, a clockmaker"."""
-    text = _plain(re.sub(r"\b(?:SOUL|IDENTITY|AGENTS|CLAUDE|README|PERSONA)\.md\b", "", heading, flags=re.IGNORECASE))
-    for part in re.split(r"\s+[-–—|:]+\s+|[:：,，(（]\s*|\s+—\s*", text):
-        part = re.sub(
-            r"^(?:meet|about|this is|i am|ich bin|soy|je suis|eu sou|sono|the soul of|soul of|über|sobre)\s+|['’]s (?:soul|identity|persona)$",
-            "",
-            part.strip(' -–—|:*_)）."“”'),
-            flags=re.IGNORECASE,
-        )
-        words = part.split()
-        if (
-            not 1 <= len(words) <= 4
-            or headings.plain(words[0]) in headings.GENERIC
-            or headings.plain(part) in headings.GENERIC
-        ):
-            continue
-        if (kind_of(part) and len(words) > 1) or (kind_of(part) and not part[0].isupper()):
-            continue
-        if kind_of(part) or (is_placeholder(part) and not re.match(r"[\[{<(]", part)):
-            continue
-        if words[0].lower() in ("who", "your", "the"):
-            continue
-        return part
-    return ""
-
-
-_NAMED = r"[*_\"“「]{0,3}([^\W\d_][\w'’.-]{0,30}(?:[ ][A-ZÀ-ÝА-Я][\w'’.-]{0,30}){0,2})"
-STATED = re.compile(
-    r"(?:(?i:\b(?:you are|you're|your name is|my name is|i am|i'm|du bist|du heißt|ich bin|ich heiße|mein name ist"
-    r"|dein name ist|eres|te llamas|me llamo|mi nombre es|tu nombre es|soy|tu es|tu t'appelles|je m'appelle|je suis"
-    r"|você é|voce e|chamas-te|eu sou|seu nome é|meu nome é|sei|ti chiami|mi chiamo|io sono|il tuo nome è))[ ]+"
-    rf"|(?:你是|我是|你叫|我叫|あなたは|私は|私の名前は)){_NAMED}"
-)
-ARTICLES = {
-    "a", "an", "the", "not", "no", "my", "your", "here", "someone", "becoming", "always", "never", "ein", "eine", "der", "die", "das", "kein",
-    "un", "una", "el", "la", "une", "le", "um", "uma", "o", "il", "lo", "nicht", "who", "what", "both", "more", "also", "just", "very", "one", "it",
-}  # fmt: skip
-
-
-def _stated_name(text: str) -> str:
-    """NAME in "You are NAME" and the like, if it is written as a name."""
-    for match in STATED.finditer(text[:20_000]):
-        name = re.split(r"(?:です|だ|，|。|、)", match.group(1))[0].rstrip(".'’-")
-        first = name.split()[0] if name else ""
-        bold = match.group()[: -len(match.group(1))][-1:] in '*_"“「'
-        german = (
-            re.match(r"(?:du|ich)\b", match.group(), re.IGNORECASE)
-            and not bold
-            and not re.match(r"[,. (]", text[match.end() : match.end() + 1] or ".")
-        )
-        if first and first[0].isupper() and headings.plain(first) not in ARTICLES | headings.GENERIC and not german:
-            return name
-        if first and not first[0].isascii() and not first[0].islower() and len(name) <= 12:
-            return name
-    return ""

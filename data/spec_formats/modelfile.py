@@ -36,8 +36,8 @@ def read(source: Source, text: str) -> SpecReading:
         if command == "SYSTEM":
             systems.append(value)
         elif command == "MESSAGE":
-            role, _, said = value.partition(" ")
-            content = _unquoted(said.strip())
+            role, _, message = value.partition(" ")
+            content = _unquoted(message.strip())
             if role.lower() == "system":
                 systems.append(content)
             elif role.lower() in ("user", "assistant") and content:

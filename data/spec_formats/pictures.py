@@ -28,8 +28,18 @@ PNG = b"\x89PNG\r\n\x1a\n"
 ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 CARD_LIMIT = 16 << 20
 """Maximum size of a card in bytes, compressed or not."""
-BROKEN = (zipfile.BadZipFile, zlib.error, lzma.LZMAError, struct.error, AttributeError, LookupError, OSError, RuntimeError,
-          ValueError, EOFError)  # fmt: skip
+BROKEN = (
+    zipfile.BadZipFile,
+    zlib.error,
+    lzma.LZMAError,
+    struct.error,
+    AttributeError,
+    LookupError,
+    OSError,
+    RuntimeError,
+    ValueError,
+    EOFError,
+)
 """What zipfile raises for a damaged archive."""
 TEXT_CHUNKS = (b"tEXt", b"zTXt", b"iTXt")
 OBJECT = re.compile(r'\{\s*"')
@@ -84,7 +94,7 @@ def _no_card(source: Source) -> BadInput:
 
 
 def _png(source: Source, file: BinaryIO) -> Any:
-    """The card in the `ccv3` chunk, or else in `chara`. Lengths are checked, and nothing is inflated beyond CARD_LIMIT."""
+    """The card in the `ccv3` chunk, or else in `chara`. Lengths are checked, and CARD_LIMIT bounds what is inflated."""
     cards: dict[str, bytes] = {}
     for kind, data in _png_chunks(source, file):
         keyword, _, rest = data.partition(b"\0")
@@ -172,9 +182,9 @@ def _webp(source: Source, file: BinaryIO) -> Any:
     while place + 8 <= size:
         file.seek(place)
         kind, length = struct.unpack("<4sI", file.read(8))
-        if kind in (b"EXIF", b"XMP ", b"JUNK", b"CHAR") and length <= CARD_LIMIT:
-            if (card := _in_metadata(file.read(length))) is not None:
-                return card
+        metadata = kind in (b"EXIF", b"XMP ", b"JUNK", b"CHAR") and length <= CARD_LIMIT
+        if metadata and (card := _in_metadata(file.read(length))) is not None:
+            return card
         place += 8 + length + length % 2
     return None
 
@@ -285,7 +295,8 @@ def _other_archive(source: Source, names: list[str], where: str) -> BadInput:
             f"Export the character as a PNG card, and read that: {source.command('card.png')}",
         )
     folder = source.path.stem or "unpacked"
+    unpack = f"unzip -d {shlex.quote(folder)} {shlex.quote(str(source.path))}"
     return source.bad(
         f" is an archive without card.json{where}.",
-        f"Unpack it and read what is in it: unzip -d {shlex.quote(folder)} {shlex.quote(str(source.path))} && {source.command(folder)}",
+        f"Unpack it and read what is in it: {unpack} && {source.command(folder)}",
     )

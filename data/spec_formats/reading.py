@@ -82,10 +82,10 @@ def texts_of(value: Any) -> list[str]:
     return [text for item in items if (text := text_of(item))]
 
 
-def count_fields(record: dict[str, Any], kept: Iterable[str], left_out: LeftOut) -> None:
-    """Count every field that has a value and is not kept; a list counts its items."""
+def count_fields(record: dict[str, Any], read_fields: Iterable[str], left_out: LeftOut) -> None:
+    """Count every field that has a value and is not read; a list counts its items."""
     for key, value in record.items():
-        if key not in kept and value not in (None, "", "none", [], {}, False):
+        if key not in read_fields and value not in (None, "", "none", [], {}, False):
             left_out[str(key)[:40]] += len(value) if isinstance(value, list) else 1
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -10,105 +11,142 @@ from typing import Any
 from moltlm.data.errors import BadInput
 from moltlm.data.spec_formats.reading import Source
 
-CONVERSATIONS = "conversations"
+Record = dict[str, Any]
+Detect = Callable[[Record], bool]
 
 
 @dataclass(frozen=True)
-class NoPersona:
-    """A kind of file: what it is, and whether an object is one."""
+class OtherFile:
+    """A kind of file that is no persona: what it is, and whether an object is one."""
 
     what: str
-    detect: Callable[[dict[str, Any]], bool]
+    detect: Detect
 
 
-def _has(*keys: str) -> Callable[[dict[str, Any]], bool]:
+def _all(*keys: str) -> Detect:
     return lambda record: all(key in record for key in keys)
 
 
-def _any(*keys: str) -> Callable[[dict[str, Any]], bool]:
+def _any(*keys: str) -> Detect:
     return lambda record: any(key in record for key in keys)
 
 
-NO_PERSONAS = (
-    NoPersona("an npm package-lock.json", _has("lockfileVersion")),
-    NoPersona("a Composer file", lambda record: "require" in record and ("autoload" in record or "/" in str(record.get("name")))),
-    NoPersona("a VS Code extension's or npm package.json", lambda record: "engines" in record and "version" in record),
-    NoPersona(
-        "an npm package.json",
-        lambda record: "name" in record
-        and not {"version", "scripts", "dependencies", "devDependencies", "main", "peerDependencies", "workspaces"}.isdisjoint(record)
-        and not {"personality", "first_mes", "char_name", "bio", "instructions", "system_prompt"} & set(record)
-        and not isinstance(record.get("persona"), dict),
-    ),
-    NoPersona("a browser extension's manifest", _has("manifest_version")),
-    NoPersona("a web app manifest", _any("start_url", "theme_color")),
-    NoPersona("a TypeScript configuration", _any("compilerOptions")),
-    NoPersona("an OpenAPI document", _any("openapi", "swagger")),
-    NoPersona("a JSON schema", _any("$schema", "$defs")),
-    NoPersona("a Jupyter notebook", _has("cells", "nbformat")),
-    NoPersona("a GeoJSON file", lambda record: record.get("type") in ("FeatureCollection", "Feature")),
-    NoPersona("the configuration of a model", _any("architectures", "model_type", "tokenizer_class", "bos_token")),
-    NoPersona("a lorebook", lambda record: "entries" in record and "first_mes" not in record),
-    NoPersona("a lorebook", lambda record: str(record.get("spec", "")).startswith("lorebook")),
-    NoPersona("a preset of SillyTavern (sampling or prompts)", _any("temp", "prompt_order", "chat_completion_source", "input_sequence")),
-    NoPersona("an instruction template of text-generation-webui", _any("instruction_template", "turn_template")),
-    NoPersona("a NovelAI scenario", _any("scenarioVersion", "lorebookVersion")),
-    NoPersona("a KoboldAI story", _any("gamestarted", "savedsettings")),
-    NoPersona("a Docker Compose file", _any("services")),
-    NoPersona("a workflow of GitHub Actions", _has("jobs")),
-    NoPersona("a Kubernetes manifest", _has("apiVersion", "kind")),
-    NoPersona("a conda environment", _has("channels", "dependencies")),
-    NoPersona("the configuration of a MkDocs site", _any("site_name")),
-    NoPersona("a configuration of molt; the persona is in the folder that persona.spec names", lambda record: "persona" in record and not {"personality", "pairs", "registry", "capability"}.isdisjoint(record)),
-    NoPersona("an n8n workflow", _has("nodes", "connections")),
-    NoPersona(CONVERSATIONS, lambda record: any(isinstance(record.get(key), list) for key in ("messages", "conversations", "chat_messages", "turns", "conversation"))),
-    NoPersona(CONVERSATIONS, lambda record: "mapping" in record or ("role" in record and "content" in record)),
-    NoPersona(CONVERSATIONS, lambda record: {"user_name", "character_name"} <= set(record) or {"mes", "is_user"} <= set(record)),
-    NoPersona(CONVERSATIONS, lambda record: "chosen" in record and "rejected" in record),
-)  # fmt: skip
+PACKAGE = {"version", "scripts", "dependencies", "devDependencies", "main", "peerDependencies", "workspaces"}
+PERSONA = {
+    "personality",
+    "first_mes",
+    "char_name",
+    "bio",
+    "instructions",
+    "system_prompt",
+    "system",
+    "persona",
+    "traits",
+}
+MOLT = {"personality", "pairs", "registry", "capability"}
+TURNS = ("messages", "conversations", "chat_messages", "turns", "conversation")
 
 
-def error_about(source: Source, record: dict[str, Any]) -> BadInput:
-    """The error about an object that is no persona, by its name if it is known."""
-    known = next((each for each in NO_PERSONAS if each.detect(record)), None)
+def _is_package(record: Record) -> bool:
+    return "name" in record and not PACKAGE.isdisjoint(record) and PERSONA.isdisjoint(record)
+
+
+def _is_composer(record: Record) -> bool:
+    return "require" in record and ("autoload" in record or "/" in str(record.get("name")))
+
+
+def _is_lorebook(record: Record) -> bool:
+    return str(record.get("spec", "")).startswith("lorebook") or ("entries" in record and "first_mes" not in record)
+
+
+def _is_molt_config(record: Record) -> bool:
+    return "persona" in record and any(isinstance(record.get(key), dict) for key in MOLT)
+
+
+def _is_conversation(record: Record) -> bool:
+    pairs = (("role", "content"), ("user_name", "character_name"), ("mes", "is_user"), ("chosen", "rejected"))
+    return (
+        "mapping" in record
+        or any(isinstance(record.get(key), list) for key in TURNS)
+        or any(first in record and second in record for first, second in pairs)
+    )
+
+
+OTHERS = (
+    OtherFile("an npm package-lock.json", _all("lockfileVersion")),
+    OtherFile("a Composer file", _is_composer),
+    OtherFile("the package.json of an extension", _all("engines", "version")),
+    OtherFile("an npm package.json", _is_package),
+    OtherFile("the manifest of a browser extension", _all("manifest_version")),
+    OtherFile("the manifest of a web app", _any("start_url", "theme_color")),
+    OtherFile("a TypeScript configuration", _all("compilerOptions")),
+    OtherFile("an OpenAPI document", _any("openapi", "swagger")),
+    OtherFile("a JSON schema", _any("$schema", "$defs")),
+    OtherFile("a Jupyter notebook", _all("cells", "nbformat")),
+    OtherFile("a GeoJSON file", lambda record: record.get("type") in ("FeatureCollection", "Feature")),
+    OtherFile("the configuration of a model", _any("architectures", "model_type", "tokenizer_class", "bos_token")),
+    OtherFile("a lorebook without a character", _is_lorebook),
+    OtherFile("a preset of SillyTavern", _any("temp", "prompt_order", "chat_completion_source", "input_sequence")),
+    OtherFile("an instruction template of text-generation-webui", _any("instruction_template", "turn_template")),
+    OtherFile("a NovelAI scenario or lorebook", _any("scenarioVersion", "lorebookVersion")),
+    OtherFile("a KoboldAI story", _any("gamestarted", "savedsettings")),
+    OtherFile("a Docker Compose file", _all("services")),
+    OtherFile("a workflow of GitHub Actions", _all("jobs")),
+    OtherFile("a Kubernetes manifest", _all("apiVersion", "kind")),
+    OtherFile("a conda environment", _all("channels", "dependencies")),
+    OtherFile("the configuration of a MkDocs site", _all("site_name")),
+    OtherFile("a configuration of molt, whose persona.spec names the folder with the persona", _is_molt_config),
+    OtherFile("an n8n workflow", _all("nodes", "connections")),
+)
+
+
+def is_known(record: Record) -> bool:
+    """Whether an object is of a known kind that is no persona."""
+    return _is_conversation(record) or any(each.detect(record) for each in OTHERS)
+
+
+def error_about(source: Source, record: Record) -> BadInput:
+    """The error about an object that is no persona, which says what it is if that is known."""
     advice = f"Read a file that describes the persona: {source.command('SOUL.md')}"
-    if known and known.what == CONVERSATIONS:
+    for each in OTHERS:
+        if each.detect(record):
+            return source.bad(f": This is {each.what}, not a persona.", advice)
+    if _is_conversation(record):
         return conversations(source)
-    if known:
-        return source.bad(f": This is {known.what}, not a persona.", advice)
     keys = ", ".join(sorted(map(str, record))[:8]) or "none"
-    name = "a name" if isinstance(record.get("name"), str) else "no name"
     return source.bad(
-        f" is no spec: no traits, and no character card with a name. It is an object with {name}, and no field of it describes a character "
+        " is no spec: no traits, and no character card with a name and a text about the character "
         f"(its fields: {keys[:120]}).",
         advice,
     )
 
 
 def conversations(source: Source) -> BadInput:
-    return source.bad(
-        ": These are conversations, not a persona.",
-        f"Learn from them in a project: molt data import '{source.path}' --out conversations/chats.jsonl",
-    )
+    """The error about a file of conversations."""
+    command = f"molt data import {shlex.quote(str(source.path))} --out conversations/chats.jsonl"
+    return source.bad(": These are conversations, not a persona.", f"Learn from them in a project: {command}")
 
 
-def is_known(record: dict[str, Any]) -> bool:
-    return any(each.detect(record) for each in NO_PERSONAS)
-
-
+TOML = r"\[(?:package|project|tool\.[\w.]+|workspace|build-system|dependencies)\][ \t]*(?:\n|$)"
+PROGRAM = (
+    r"(?:import\s+[\w{*]|from\s+[\w.]+\s+import\s|const\s+\w|export\s+(?:const|default|type)|def\s+\w+\("
+    r"|class\s+\w+[:({])"
+)
 TEXTS = (
     (re.compile(r"(?:<!doctype html|<html\b)", re.IGNORECASE), "a web page: save its text as Markdown"),
     (re.compile(r"<\?xml|<svg\b", re.IGNORECASE), "an XML file"),
     (re.compile(r"%PDF-"), "a PDF: save its text as Markdown"),
     (re.compile(r"\{\\rtf"), "a rich text file: save it as Markdown or text"),
     (re.compile(r"#!"), "a script"),
-    (re.compile(r"\[(?:package|project|tool\.[\w.]+|workspace|build-system|dependencies)\][ \t]*(?:\n|$)"), "a TOML file of a package"),
-    (re.compile(r"(?:import\s+[\w{*]|from\s+[\w.]+\s+import\s|const\s+\w|export\s+(?:const|default|type)|def\s+\w+\(|class\s+\w+[:({])"), "a program"),
-)  # fmt: skip
-MARKED = re.compile(
+    (re.compile(TOML), "a TOML file of a package"),
+    (re.compile(PROGRAM), "a program"),
+)
+"""How the first line that is no comment shows what a text is."""
+TURN = re.compile(
     r"^[ \t>]*(?:#{1,6}[ \t]*|\*\*)?(user|human|assistant|ai|chatgpt|claude)(?:\*\*)?[ \t]*(?:[:：](?:\*\*)?|$)",
     re.IGNORECASE,
 )
+"""A line with which somebody's turn begins."""
 
 
 def beginning(text: str) -> str:
@@ -133,8 +171,6 @@ def text_error(source: Source, text: str) -> BadInput | None:
         if pattern.match(start):
             return source.bad(f": This is {what}, not a persona.", f"Then read that: {source.command('SOUL.md')}")
     lines = [line for line in text[:100_000].split("\n") if line.strip()]
-    sides = [match.group(1).lower() for line in lines if (match := MARKED.match(line))]
-    first = MARKED.match(lines[0]) if lines else None
-    if first and len(sides) >= 2 and len({side in ("user", "human") for side in sides}) == 2:
-        return conversations(source)
-    return None
+    sides = [match.group(1).lower() in ("user", "human") for line in lines if (match := TURN.match(line))]
+    begins = bool(lines) and bool(TURN.match(lines[0]))
+    return conversations(source) if begins and True in sides and False in sides else None

@@ -32,9 +32,11 @@ ENGLISH = Wording(
 )
 WORDINGS = (
     ENGLISH,
-    Wording("de", "Ich bin {}.", "Du bist {}.", "der Benutzer", "dich", "mich", "der die das und ist nicht ein eine mit ich du"),
+    Wording("de", "Ich bin {}.", "Du bist {}.", "der Benutzer", "dich", "mich",
+            "der die das und ist nicht ein eine mit ich du"),
     Wording("es", "Soy {}.", "Eres {}.", "el usuario", "ti", "mí", "el los las y es no con una su que del en por"),
-    Wording("fr", "Je suis {}.", "Tu es {}.", "l'utilisateur", "toi", "moi", "le les et est une avec des pas dans je tu qui"),
+    Wording("fr", "Je suis {}.", "Tu es {}.", "l'utilisateur", "toi", "moi",
+            "le les et est une avec des pas dans je tu qui"),
     Wording("pt", "Sou {}.", "Você é {}.", "o usuário", "você", "mim", "o os e é não com uma um do da em você ele ela"),
     Wording("it", "Sono {}.", "Sei {}.", "l'utente", "te", "me", "il gli e è non con una un di che sono del della"),
     Wording("nl", "Ik ben {}.", "Jij bent {}.", "de gebruiker", "jou", "mij", "het en niet een met ik je zijn van"),
