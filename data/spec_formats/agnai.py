@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from moltlm.data.spec_formats import cards
@@ -34,4 +35,4 @@ def read(source: Source, record: dict[str, Any]) -> SpecReading:
     reading = cards.read(source, card, "Agnai character")
     for key in ("description", "appearance"):
         reading.left_out[key] += bool(text_of(record.get(key)))
-    return SpecReading(reading.spec, reading.format, +reading.left_out)
+    return replace(reading, left_out=+reading.left_out)

@@ -135,4 +135,6 @@ def from_instructions(
         "voice": unique([*reading.spec.voice, *openings]),
         "dialogues": [*reading.spec.dialogues, *(dialogues or [])],
     }
-    return SpecReading(reading.spec.model_copy(update=update), format, +(counts + reading.left_out))
+    return SpecReading(
+        reading.spec.model_copy(update=update), format, +(counts + reading.left_out), (name, *reading.names)
+    )

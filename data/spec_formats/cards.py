@@ -74,7 +74,7 @@ def read(source: Source, record: dict[str, Any], format: str = "") -> SpecReadin
             f"Write the description: {source.edit()}",
         )
     card = _Card(source, data, fields, name)
-    return SpecReading(card.spec(), format or _version(record), +card.left_out)
+    return SpecReading(card.spec(), format or _version(record), +card.left_out, tuple(card.names[1:]))
 
 
 def _field(data: dict[str, Any], names: Iterable[str]) -> str:

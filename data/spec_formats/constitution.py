@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from typing import Any
 
 from moltlm.data.spec import Spec, traits_from
@@ -54,7 +55,7 @@ def read_document(source: Source, record: dict[str, Any]) -> SpecReading:
         }
     )
     count_fields(record, {key, "name", "persona", *parts, "voice", "values", "boundaries"}, reading.left_out)
-    return SpecReading(spec, reading.format, reading.left_out)
+    return replace(reading, spec=spec)
 
 
 def _row(row: Any) -> str:
@@ -89,7 +90,12 @@ def read(source: Source, rows: list[Any], stated_name: str = "") -> SpecReading:
     traits = traits_from([trait_of(row) for _, row in labelled], [_questions(row) for _, row in labelled])
     lines = "\n".join(f"- {trait.text}" for trait in traits)
     prompt = f"You are {name}, an assistant of this character:\n{lines}"
-    return SpecReading(Spec(name=name, system_prompt=prompt, traits=traits), "constitution", +left_out)
+    return SpecReading(
+        Spec(name=name, system_prompt=prompt, traits=traits),
+        "constitution",
+        +left_out,
+        (labelled[0][0] or stated_name,),
+    )
 
 
 def _questions(row: Any) -> list[str]:

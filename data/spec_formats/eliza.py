@@ -56,7 +56,7 @@ def read(source: Source, record: dict[str, Any]) -> SpecReading:
         dialogues=_dialogues(record.get("messageExamples"), {text_of(record["name"]).lower(), name.lower()}, cast),
         catchphrases=[name],
     )
-    return SpecReading(spec, "ElizaOS character", +left_out)
+    return SpecReading(spec, "ElizaOS character", +left_out, (text_of(record["name"]),))
 
 
 def _prompt(record: dict[str, Any], bio: list[str], cast: Cast) -> str:

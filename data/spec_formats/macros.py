@@ -27,6 +27,7 @@ DECORATOR = re.compile(r"^[ \t]*@@+\w[^\n]*(?:\n|\Z)", re.MULTILINE)
 EMPTIED = re.compile(f"^[ \t{REMOVED}]+\n", re.MULTILINE)
 SENTENCE = re.compile(r"((?<=[.!?…])[ \t]+|(?<=[。！？])|\n+)")
 PHRASE = re.compile(r"((?<=[.!?…,;])[ \t]+|(?<=[。！？，；])|\n+)")
+CLAUSE = re.compile(r"((?<=[.!?…*\"”])[ \t]+|(?<=[。！？])|\n+)")
 
 CHARACTER = {"char", "bot", "charname", "char_name", "character", "agentname", "charifnotgroup", "group"}
 PERSON = {"user", "username", "user_name", "sub", "obj", "name1", "persona_name"}
@@ -212,7 +213,7 @@ def _with_pronouns(text: str, cast: Cast, forms: tuple[str, str, str], verbs: di
         return text
     subject, other, possessive = forms
     if NAMED.search(text):
-        text, count = _drop(text, NAMED, SENTENCE)
+        text, count = _drop(text, NAMED, CLAUSE)
         cast.left_out["sentence with the user's name"] += count
     text = ADDRESSED.sub("", text)
     text = GREETED.sub(r"\1", text)

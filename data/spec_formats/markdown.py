@@ -56,19 +56,20 @@ def read(source: Source, files: dict[str, str]) -> SpecReading:
     content = _content(whole, left_out)
     _add_matter(content, matter, left_out)
     name = _name(source, content, whole, files)
-    return SpecReading(_spec(source, name, content, whole, left_out), "Markdown", +left_out)
+    spec = _spec(source, name, content, whole, left_out)
+    return SpecReading(spec, "Markdown", +left_out, (_stated_name(content, whole),))
 
 
 def name_in(text: str) -> str:
     """The name that a text of instructions gives: in a label, its title, or "You are NAME"; "" if none."""
     content = _content(blocks.without_comments(text, Counter()), Counter())
-    name = content.facts.get("name", "")
-    return name if name and not is_placeholder(name) else content.title or names.in_text(text)
+    return _stated_name(content, text)
 
 
 def _spec(source: Source, name: str, content: Content, whole: str, left_out: LeftOut) -> Spec:
     cast = Cast(name, wording.detect(whole), left_out)
-    content.facts["name"] = name if "name" in content.facts else content.facts.pop("name", "")
+    if "name" in content.facts:
+        content.facts["name"] = name
     facts = {key: value for key, value in content.facts.items() if value and not is_placeholder(value)}
     talk = (
         examples.read("\n".join(content.talk), {name.lower(), name.split()[0].lower()}, cast)
@@ -203,17 +204,21 @@ def _name(source: Source, content: Content, whole: str, files: dict[str, str]) -
     """What the persona is called: as the user says, or the text, or else a file's name that may be one."""
     if source.name:
         return source.name
-    stated = content.facts.get("name")
-    if stated is not None and not is_placeholder(stated):
-        return names.in_label(stated)
-    title = content.title
-    if name := (title if not is_placeholder(title) else "") or names.in_text(whole):
+    if name := _stated_name(content, whole):
         return name
-    if title or stated is not None:
-        raise _unfilled(source, files, title or stated or "")
+    if content.title or "name" in content.facts:
+        raise _unfilled(source, files, content.facts.get("name") or content.title)
     if source.path.is_dir() or not (stem := names.in_file(source.path.stem)):
         raise source.nameless()
     return stem
+
+
+def _stated_name(content: Content, whole: str) -> str:
+    """The name in a label, in the title, or in "You are NAME"; "" if there is none or it waits to be filled in."""
+    for name in (names.in_label(content.facts.get("name", "")), content.title):
+        if name and not is_placeholder(name):
+            return name
+    return names.in_text(whole)
 
 
 def _unfilled(source: Source, files: dict[str, str], text: str) -> BadInput:

@@ -46,6 +46,8 @@ def _may_be_name(text: str) -> bool:
 
 def in_label(value: str) -> str:
     """The name in the value of a label, without what explains it: "Vex (she)" is Vex."""
+    if is_placeholder(value):
+        return value
     return re.split(r"\s+[(（—–|]|[,;，]", value)[0].strip(" .\"'“”") or value
 
 
@@ -66,9 +68,9 @@ def in_text(text: str) -> str:
 def _is_german_noun(match: re.Match[str], text: str) -> bool:
     """Whether the capital after "du bist" may be that of any noun: nothing sets it off as a name."""
     before = match.group()[: -len(match.group(1))]
-    after = text[match.end() : match.end() + 1] or "."
+    after = text[match.end() : match.end() + 1]
     german = bool(re.match(r"(?:du|ich) (?:bist|bin)\b", before, re.IGNORECASE))
-    return german and before[-1:] not in '*_"“「' and after not in ",. ("
+    return german and before[-1:] not in '*_"“「' and after not in (",", "(")
 
 
 def in_file(stem: str) -> str:

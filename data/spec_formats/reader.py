@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import re
 import shlex
+from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from moltlm.data.errors import BadInput
 from moltlm.data.io import parse_yaml
 from moltlm.data.spec import Spec
 from moltlm.data.spec_formats import formats, markdown, modelfile, pictures, refused
-from moltlm.data.spec_formats.reading import Source, SpecReading
+from moltlm.data.spec_formats.reading import Source, SpecReading, unique
 
 FILE_LIMIT = 64 << 20
 """Maximum size of a text in bytes."""
@@ -29,6 +31,10 @@ BOMS = {
     b"\xfe\xff": "utf-16-be",
 }
 YAML_START = re.compile(r"[\"']?[A-Za-z_][\w -]{0,40}[\"']?:(?:[ \t]|\n|$)")
+
+YAML_BLOCK = re.compile(
+    r"^(?:traits|system_prompt|context|greeting|name)[\"']?:[ \t]*(?:[|>\[-][^\n]*)?$", re.MULTILINE
+)
 
 
 def read(path: Path, name: str | None = None, folder: str = "FOLDER") -> SpecReading:
@@ -48,27 +54,30 @@ def read(path: Path, name: str | None = None, folder: str = "FOLDER") -> SpecRea
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise source.bad(f": {where}: {first['msg']}.", f"Remove what cannot be read there: {source.edit()}") from None
-    if source.name and reading.spec.name != source.name:
-        return SpecReading(renamed(reading.spec, source.name), reading.format, reading.left_out)
+    if source.name:
+        return replace(reading, spec=renamed(reading.spec, (*reading.names, reading.spec.name), source.name))
     return reading
 
 
-def renamed(spec: Spec, name: str) -> Spec:
-    """The spec with another name, wherever the old one stands as a word."""
-    word = re.compile(rf"(?<!\w){re.escape(spec.name)}(?!\w)")
+def renamed(spec: Spec, names: Iterable[str], name: str) -> Spec:
+    """The spec with another name, wherever one of the old names stands as a word."""
+    old = sorted({each for each in names if len(each) > 1 and each != name}, key=len, reverse=True)
+    if not old:
+        return spec
+    word = re.compile(rf"(?<!\w)(?:{re.escape(name)}|{'|'.join(map(re.escape, old))})(?!\w)")
 
     def put(value: Any) -> Any:
         if isinstance(value, str):
             return word.sub(lambda _: name, value)
         if isinstance(value, list):
             return [put(item) for item in value]
-        return (
-            {key: item if key == "id" else put(item) for key, item in value.items()}
-            if isinstance(value, dict)
-            else value
-        )
+        if isinstance(value, dict):
+            return {key: item if key in ("id", "role") else put(item) for key, item in value.items()}
+        return value
 
-    return Spec.model_validate(put(spec.model_dump()))
+    values = put(spec.model_dump())
+    facts = {key: text for key, text in values["facts"].items() if key != "nickname"}
+    return Spec.model_validate({**values, "name": name, "facts": facts, "catchphrases": unique(values["catchphrases"])})
 
 
 def _read(source: Source) -> SpecReading:
@@ -85,7 +94,7 @@ def _read(source: Source) -> SpecReading:
         raise source.bad(f" cannot be read: {error.strerror}.", f"chmod u+r {shlex.quote(str(path))}") from None
     if card := pictures.card_in(source, head):
         reading = formats.read_value(source, card[0])
-        return SpecReading(reading.spec, f"{reading.format} in a {card[1]}", reading.left_out)
+        return replace(reading, format=f"{reading.format} in a {card[1]}")
     return _from_text(source, _text(source, path))
 
 
@@ -139,34 +148,43 @@ def _is_json(text: str) -> bool:
 
 
 def _is_yaml(text: str) -> bool:
-    """Whether a text without a suffix that says so begins as YAML does and holds a block that only YAML has."""
-    return bool(YAML_START.match(refused.beginning(text))) and bool(
-        re.search(
-            r"^(?:traits|system_prompt|context|greeting|name)[\"']?:[ \t]*(?:[|>\[-][^\n]*)?$", text, re.MULTILINE
-        )
-    )
+    """Whether a text whose file's name does not say so is YAML: it begins so, and holds a block or a known format."""
+    if not YAML_START.match(refused.beginning(text)):
+        return False
+    if YAML_BLOCK.search(text):
+        return True
+    try:
+        value = parse_yaml(text)
+    except yaml.YAMLError:
+        return False
+    return isinstance(value, dict) and (formats.detect(value) is not None or refused.is_known(value))
 
 
 def _from_yaml(source: Source, text: str) -> SpecReading:
     try:
         value = parse_yaml(text)
     except yaml.YAMLError:
-        return SpecReading(specs.read(source.path), "persona.yaml")  # its error names the line
+        return _persona(source.path)  # its error names the line
     if isinstance(value, dict) and "system_prompt" in value and "traits" in value:
-        return SpecReading(specs.read(source.path), "persona.yaml")
+        return _persona(source.path)
     if isinstance(value, dict) and (
         formats.detect(value) or refused.is_known(value) or not {"traits", "system_prompt"} & set(value)
     ):
         return formats.read_value(source, {str(key): item for key, item in value.items()})
     if isinstance(value, list):
         return formats.read_value(source, value)
-    return SpecReading(specs.read(source.path), "persona.yaml")
+    return _persona(source.path)
+
+
+def _persona(path: Path) -> SpecReading:
+    spec = specs.read(path)
+    return SpecReading(spec, "persona.yaml", names=(spec.name,))
 
 
 def _folder(source: Source) -> SpecReading:
     path = source.path
     if (path / "persona.yaml").is_file():
-        return SpecReading(specs.read(path / "persona.yaml"), "persona.yaml")
+        return _persona(path / "persona.yaml")
     names = {item.name.lower(): item for item in path.iterdir() if item.is_file()}
     files = [names[name.lower()] for name in FILES if name.lower() in names]
     if not files:
@@ -191,7 +209,7 @@ def _from_json(source: Source, text: str) -> SpecReading:
         and isinstance(value.get("traits"), list)
         and set(value) <= set(Spec.model_fields)
     ):
-        return SpecReading(specs.read(source.path), "persona.yaml")
+        return _persona(source.path)
     return formats.read_value(source, value)
 
 

@@ -52,11 +52,17 @@ class Source:
 
 @dataclass(frozen=True)
 class SpecReading:
-    """A spec, the format that it was read from, and how much of the source it does not hold."""
+    """What was read from a source.
+
+    Args:
+        left_out: how much of the source the spec does not hold.
+        names: what the source calls the persona, whatever the user calls it.
+    """
 
     spec: Spec
     format: str
     left_out: LeftOut = field(default_factory=Counter)
+    names: tuple[str, ...] = ()
 
 
 def parse_json(source: Source, text: str | bytes) -> Any:
