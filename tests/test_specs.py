@@ -1069,7 +1069,7 @@ def test_init_says_what_it_read_and_what_it_left_out(tmp_path: Path, capsys: pyt
     with pytest.raises(SystemExit):
         cli.main(["init", str(tmp_path / "p"), "--from", str(tmp_path / "card.json")])
     out = " ".join(capsys.readouterr().out.split())
-    assert "Ada, read from character card V1: 3 traits" in out and "2 tags" in out
+    assert "Ada, read from character card V1: 3 traits" in out and "tags (2)" in out
     with pytest.raises(SystemExit):
         cli.main(["init", str(tmp_path / "q"), "--from", str(tmp_path / "card.json"), "--json"])
     result = json.loads(capsys.readouterr().out)

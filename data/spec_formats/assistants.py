@@ -6,7 +6,7 @@ The instructions are read like a SOUL.md.
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from moltlm.data.spec import Turn
@@ -48,6 +48,17 @@ LAYOUTS = (
 """Every known layout. A record has the first whose instructions are a text there."""
 
 
+@dataclass(frozen=True)
+class Assistant:
+    """What a tool keeps of an assistant."""
+
+    instructions: str
+    name: str = ""
+    summary: str = ""
+    greetings: list[str] = field(default_factory=list)
+    dialogues: list[list[Turn]] = field(default_factory=list)
+
+
 def layout_of(record: dict[str, Any]) -> Layout | None:
     """The layout of an object that holds instructions; None if it holds none, or a Dify or LM Studio form of them."""
     return next((each for each in LAYOUTS if isinstance(_at(record, each.instructions), str)), None)
@@ -62,27 +73,21 @@ def read(source: Source, record: dict[str, Any]) -> SpecReading:
     record = _flat(record)
     layout = layout_of(record)
     assert layout is not None
-    instructions = text_of(_at(record, layout.instructions))
-    name = text_of(_at(record, layout.name)) or text_of(record.get("name"))
+    paths = (layout.instructions, layout.name, layout.summary, layout.greeting)
+    instructions, name, summary, greeting = (text_of(_at(record, path)) if path else "" for path in paths)
+    assistant = Assistant(instructions, name or text_of(record.get("name")), summary, [greeting] if greeting else [])
+    return from_instructions(source, assistant, layout.format, _other_fields(record, paths))
+
+
+def _other_fields(record: dict[str, Any], paths: tuple[Keys, ...]) -> LeftOut:
+    """The fields that are not read: those of the record, and those of the objects in it that hold what is read."""
     left_out: LeftOut = Counter()
-    top = {path[0] for path in (layout.instructions, layout.name, layout.summary, layout.greeting) if path}
-    count_fields(record, {*top, "name", "object", "id", "created_at"}, left_out)
-    for path in (layout.instructions, layout.summary):
-        holder = _at(record, path[:-1]) if len(path) > 1 else None
-        if isinstance(holder, dict):
-            count_fields(
-                holder, {path[-1], *top, "name", "title", "display", "welcome_message", "openingMessage"}, left_out
-            )
-    greeting = text_of(_at(record, layout.greeting)) if layout.greeting else ""
-    return from_instructions(
-        source,
-        instructions,
-        layout.format,
-        name,
-        text_of(_at(record, layout.summary)),
-        [greeting] if greeting else [],
-        left_out=left_out,
-    )
+    count_fields(record, {*(path[0] for path in paths if path), "name", "object", "id", "created_at"}, left_out)
+    for parents in {path[:-1] for path in paths if len(path) > 1}:
+        holder = _at(record, parents)
+        read_fields = {path[len(parents)] for path in paths if path[: len(parents)] == parents}
+        count_fields(holder if isinstance(holder, dict) else {}, read_fields, left_out)
+    return left_out
 
 
 def _at(record: Any, path: Keys) -> Any:
@@ -94,47 +99,36 @@ def _at(record: Any, path: Keys) -> Any:
 def _flat(record: dict[str, Any]) -> dict[str, Any]:
     """The record with LM Studio's list of settings (`llm.prediction.systemPrompt`) as one field."""
     fields = _at(record, ("operation", "fields"))
-    for field in fields if isinstance(fields, list) else []:
+    for each in fields if isinstance(fields, list) else []:
         if (
-            isinstance(field, dict)
-            and str(field.get("key", "")).endswith("systemPrompt")
-            and isinstance(field.get("value"), str)
+            isinstance(each, dict)
+            and str(each.get("key", "")).endswith("systemPrompt")
+            and isinstance(each.get("value"), str)
         ):
-            return {"name": record.get("name"), "systemPrompt": field["value"]}
+            return {"name": record.get("name"), "systemPrompt": each["value"]}
     return record
 
 
-def from_instructions(
-    source: Source,
-    text: str,
-    format: str,
-    name: str = "",
-    summary: str = "",
-    greetings: list[str] | None = None,
-    dialogues: list[list[Turn]] | None = None,
-    left_out: LeftOut | None = None,
-) -> SpecReading:
+def from_instructions(source: Source, assistant: Assistant, format: str, left_out: LeftOut) -> SpecReading:
     """Make a spec of a name and instructions in prose or Markdown.
 
     Raises:
         BadInput: if there are no instructions, or nobody is named.
     """
+    text = assistant.instructions
     if not text.strip():
         raise source.bad(f" is an assistant ({format}) without instructions.", f"Write them: {source.edit()}")
-    counts: LeftOut = left_out if left_out is not None else Counter()
-    named = source.name or name or markdown.name_in(text)
-    if not named:
+    name = source.name or assistant.name or markdown.name_in(text)
+    if not name:
         raise source.nameless()
-    cast = Cast(named, wording.detect(text), counts)
-    reading = markdown.read(
-        Source(source.path, named, source.folder), {source.path.name: macros.instruction(text, cast)}
-    )
-    openings = [f"Opens a conversation like this: {macros.answer(each, cast)}" for each in greetings or []]
+    cast = Cast(name, wording.detect(text), left_out)
+    plain = macros.instruction(text, cast)
+    reading = markdown.read(replace(source, name=name), {source.path.name: plain})
+    openings = [f"Opens a conversation like this: {macros.answer(each, cast)}" for each in assistant.greetings]
     update = {
-        "summary": summary[:300] or reading.spec.summary,
+        "summary": assistant.summary[:300] or reading.spec.summary,
         "voice": unique([*reading.spec.voice, *openings]),
-        "dialogues": [*reading.spec.dialogues, *(dialogues or [])],
+        "dialogues": [*reading.spec.dialogues, *assistant.dialogues],
     }
-    return SpecReading(
-        reading.spec.model_copy(update=update), format, +(counts + reading.left_out), (name, *reading.names)
-    )
+    spec = reading.spec.model_copy(update=update)
+    return SpecReading(spec, format, +(left_out + reading.left_out), (assistant.name, *reading.names))

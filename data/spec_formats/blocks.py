@@ -18,7 +18,9 @@ from moltlm.data.spec_formats.reading import LeftOut
 
 FACT = re.compile(r"^\*\*([^*:：]{1,40})[:：]?\*\*[ \t]*[:：]?[ \t]*(.*)$", re.DOTALL)
 LABEL = re.compile(r"^[*_]{0,3}([^\W\d_][\w ]{0,24}?)[*_]{0,3}[ \t]*[:：][*_]{0,3}[ \t]*(\S.*)$")
-BULLET = re.compile(r"^[ \t>]*(?:[-*+•·]|\d{1,4}[.)、])[ \t]+(?:\[[ xX]\][ \t]+)?(.*)$")
+BULLET = re.compile(
+    r"^[ \t>]*(?:(?:[-*+–—]|\d{1,4}[.)、．])[ \t]+|[・•·●○◆◇■□►▶➤✓✔①-⑳][ \t]*)(?:\[[ xX]\][ \t]+)?(.*)$"
+)
 HEADING = re.compile(r"^ {0,3}(#{1,6})(?:[ \t]+(.*))?$")
 FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})")
 RULE = re.compile(r"^[ \t]*\|?[ \t:|-]*-[ \t:|-]*$")
@@ -72,6 +74,7 @@ class _Parser:
         self.fence = ""
         self.paragraph: list[str] = []
         self.table: list[str] = []
+        self.in_list = False
 
     def feed(self, line: str, after: str) -> Section | None:
         """Read a line, of which the next may make a heading or a table. Returns the section that it ends, if any."""
@@ -116,7 +119,14 @@ class _Parser:
 
     def _add(self, line: str, after: str) -> None:
         bullet = BULLET.match(line)
-        if self.table and "|" in line:
+        indented = line.startswith(("    ", "\t"))
+        if line.strip() and not indented:
+            self.in_list = bool(bullet)
+        if not line.strip("-*_= \t\r"):
+            self.close()
+        elif indented and not (bullet or self.in_list or self.paragraph):
+            self.left_out["line of code (it stays in the system prompt)"] += 1
+        elif self.table and "|" in line:
             self.table.append(line)
         elif "|" in line and (line.lstrip().startswith("|") or (RULE.match(after) and "|" in after)):
             self.close()
@@ -124,8 +134,6 @@ class _Parser:
         elif bullet:
             self.close()
             self.paragraph.append(bullet.group(1).strip())
-        elif not line.strip("-*_= \t\r"):
-            self.close()
         elif _is_label(line):
             self.close()
             self.paragraph.append(line.strip())

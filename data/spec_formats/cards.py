@@ -172,7 +172,8 @@ class _Card:
         if notes and not ADVERT.search(notes):
             return notes.split("\n")[0][:300]
         self.left_out["creator_notes"] += bool(notes)
-        return (self._uncounted("description") or self._uncounted("personality")).split("\n")[0][:300]
+        lines = (self._uncounted("description") or self._uncounted("personality")).split("\n")
+        return next((line for line in lines if re.search(r"[.!?。]$", line)), lines[0])[:300]
 
     def _count(self, talk: Examples) -> None:
         self.left_out["line of a third speaker in an example"] += talk.others

@@ -90,12 +90,8 @@ def read(source: Source, rows: list[Any], stated_name: str = "") -> SpecReading:
     traits = traits_from([trait_of(row) for _, row in labelled], [_questions(row) for _, row in labelled])
     lines = "\n".join(f"- {trait.text}" for trait in traits)
     prompt = f"You are {name}, an assistant of this character:\n{lines}"
-    return SpecReading(
-        Spec(name=name, system_prompt=prompt, traits=traits),
-        "constitution",
-        +left_out,
-        (labelled[0][0] or stated_name,),
-    )
+    spec = Spec(name=name, system_prompt=prompt, traits=traits)
+    return SpecReading(spec, "constitution", +left_out, (labelled[0][0] or stated_name,))
 
 
 def _questions(row: Any) -> list[str]:

@@ -62,7 +62,7 @@ def read(text: str, names: set[str], cast: Cast) -> Examples:
 
 
 def _add(examples: Examples, turns: list[Line], prose: str, cast: Cast) -> None:
-    cleaned = [(role, _clean(role, text, cast)) for role, text in turns]
+    cleaned: list[Line] = [(role, _clean(role, text, cast)) for role, text in turns]
     clean = [Turn(role=role, content=text) for role, text in _joined([pair for pair in cleaned if pair[1]])]
     if any(first.role == "user" and second.role == "assistant" for first, second in pairwise(clean)):
         examples.dialogues.append(clean)

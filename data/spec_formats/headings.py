@@ -18,8 +18,8 @@ PLACEHOLDER = re.compile(
     r"\s*(?:[_*~]*\([^()]*\)[_*~]*|[_*]*\[[^\[\]]*\](?!\()[_*]*|\{+[^{}]*\}+|<[^<>]*>|\$\{?\w*\}?|[_.…\-–—?]+|#+)\s*"
 )
 UNFILLED = re.compile(
-    r"(?:todo|tbd|tba|fixme|xxx+|n/?a|none|null|unknown|undefined|untitled|placeholder|insert\b.*|fill\b.*|pick\b.*"
-    r"|choose\b.*|e\.g\..*|for example.*|lorem ipsum.*|your[ _-]?(?:agent|assistant|bot|character)?(?:'s)?[ _-]?name"
+    r"(?:todo|tbd|tba|fixme|xxx+|n/?a|none|null|unknown|undefined|untitled|placeholder|insert\b.{0,40}\b(?:name|here)"
+    r"|fill (?:me |this )?in\b.*|e\.g\..*|lorem ipsum.*|your[ _-]?(?:agent|assistant|bot|character)?(?:'s)?[ _-]?name"
     r"(?:[ _-]here)?|(?:agent|assistant|character|bot|persona)[ _-]?name|name[ _-]?here|(?:dein|ihr)[ _-]?name"
     r"|tu[ _-]?nombre|votre[ _-]?nom|ton[ _-]?nom|seu[ _-]?nome|il[ _-]?tuo[ _-]?nome"
     r"|你的名字|名字|あなたの名前)[ .!…]*",

@@ -23,6 +23,10 @@ BRACES = re.compile(r"\{\{|\}\}")
 LOOSE = re.compile(r"\{{1,2}\s*(char|user)\s*\}{1,2}|<(char|bot|user)>", re.IGNORECASE)
 NAME = re.compile(r"^\s*([#/]{0,2}[^\s:]*)\s*(?:::?)?\s*(.*)$", re.DOTALL)
 PICTURE = re.compile(r"!\[[^\[\]\n]*\]\([^()\n]*\)|<img\b[^<>]*>", re.IGNORECASE)
+HTML = re.compile(
+    r"</?(?:p|br|div|span|strong|em|b|i|u|s|a|h[1-6]|ul|ol|li|hr|center|font|details|summary|small|big|blockquote)\b[^<>\n]*>",
+    re.IGNORECASE,
+)
 DECORATOR = re.compile(r"^[ \t]*@@+\w[^\n]*(?:\n|\Z)", re.MULTILINE)
 EMPTIED = re.compile(f"^[ \t{REMOVED}]+\n", re.MULTILINE)
 SENTENCE = re.compile(r"((?<=[.!?…])[ \t]+|(?<=[。！？])|\n+)")
@@ -57,7 +61,7 @@ def instruction(text: str, cast: Cast, certain: bool = False) -> str:
         certain: leave out sentences with a choice by chance too, as a trait must.
     """
     text = _sentences(resolve(text, cast), cast, certain)
-    return _put_user(_tidy(text), cast.wording.user, f"{cast.wording.user}'s")
+    return _put_user(_tidy(text), cast.wording.user, f"{cast.wording.user}'s", PLAIN_START)
 
 
 def answer(text: str, cast: Cast) -> str:
@@ -74,7 +78,7 @@ def question(text: str, cast: Cast) -> str:
 
 def resolve(text: str, cast: Cast) -> str:
     """The text with every macro replaced by its value, or by one of the marks above."""
-    text = DECORATOR.sub("", PICTURE.sub("", MARKS.sub("", text)))
+    text = DECORATOR.sub("", HTML.sub("", PICTURE.sub("", MARKS.sub("", text))))
     text = LOOSE.sub(lambda match: f"{{{{{match.group(1) or match.group(2)}}}}}", text)
     stack: list[list[str]] = [[]]
     place = 0
@@ -172,15 +176,16 @@ def _tidy(text: str) -> str:
 
 
 START = r"(?:^|(?<=[.!?…\"“*(\n])|(?<=[.!?…\"”*] ))"
-"""The place where a sentence begins."""
+"""The place where a sentence begins, also in quotes or asterisks."""
+PLAIN_START = r"(?:^|(?<=[.!?…\n])|(?<=[.!?…] ))"
 
 
-def _put_user(text: str, user: str, possessive: str) -> str:
+def _put_user(text: str, user: str, possessive: str, start: str = START) -> str:
     if USER not in text and POSSESSIVE not in text:
         return text
     text = re.sub(f"{USER}['’]s\\b|{POSSESSIVE}", possessive, text)
-    text = re.sub(f"{START}{re.escape(possessive)}", possessive[:1].upper() + possessive[1:], text)
-    text = re.sub(f"{START}{USER}", user[:1].upper() + user[1:], text)
+    text = re.sub(f"{start}{re.escape(possessive)}", possessive[:1].upper() + possessive[1:], text)
+    text = re.sub(f"{start}{USER}", user[:1].upper() + user[1:], text)
     return text.replace(USER, user)
 
 

@@ -24,6 +24,11 @@ IMPERATIVE_NO = re.compile(
 """How a sentence begins that forbids something."""
 HINT = re.compile(r"[_*(]{1,3}(?:fill|edit|update|replace|delete)\b.*[_*)]", re.IGNORECASE | re.DOTALL)
 """What a template tells those who fill it in."""
+ABOUT_FILE = re.compile(
+    r"\b(?:this file|these files|diese datei|diese dateien|este archivo|estos archivos|ce fichier|ces fichiers"
+    r"|este arquivo|questo file)\b",
+    re.IGNORECASE,
+)
 
 
 @dataclass
@@ -35,6 +40,7 @@ class Content:
     lists: dict[str, list[str]] = field(default_factory=lambda: {key: [] for key in (*headings.KINDS, "")})
     talk: list[str] = field(default_factory=list)
     title: str = ""
+    summary: str = ""
     unfilled: list[str] = field(default_factory=list)
 
 
@@ -96,7 +102,7 @@ def _spec(source: Source, name: str, content: Content, whole: str, left_out: Lef
     traits = traits_from(chosen[:TRAITS] or [cast.wording.i_am.format(name)])
     return Spec(
         name=name,
-        summary=next(iter(groups[""]), traits[0].text)[:300],
+        summary=(content.summary or next(iter(groups[""]), traits[0].text))[:300],
         system_prompt=macros.instruction(blocks.filled(whole), cast) or cast.wording.you_are.format(name),
         voice=unique(
             [
@@ -116,6 +122,7 @@ def _spec(source: Source, name: str, content: Content, whole: str, left_out: Lef
 
 def _prose(paragraphs: list[str], groups: dict[str, list[str]], name: str, cast: Cast) -> list[str]:
     """The sentences of paragraphs as traits; those that forbid something are put with the boundaries."""
+    paragraphs = [text for text in paragraphs if not text.endswith((":", "："))]
     sentences = [part for text in paragraphs for part in lists.sentences_about(text, [name], cast.wording) or [text]]
     groups["boundaries"] = unique([*groups["boundaries"], *filter(IMPERATIVE_NO.match, sentences)])
     return unique(text for text in sentences if not IMPERATIVE_NO.match(text)) or unique(paragraphs)
@@ -145,8 +152,8 @@ def _add_item(content: Content, kind: str, item: str, left_out: LeftOut) -> None
     elif is_placeholder(value if key else plain):
         content.unfilled.append(plain[:60])
         left_out["unfilled line of a template"] += 1
-    elif HINT.fullmatch(item.strip()):
-        left_out["hint of a template"] += 1
+    elif HINT.fullmatch(item.strip()) or ABOUT_FILE.search(plain):
+        left_out["line about the file (it stays in the system prompt)"] += 1
     elif labelled := _kind_of_label(kind, key, item, value):
         content.lists[labelled] += _label_items(labelled, value, plain)
     elif _is_fact(key, value, item) and (not kind or key in IDENTITY):
@@ -190,7 +197,7 @@ def _add_matter(content: Content, matter: dict[Any, Any], left_out: LeftOut) -> 
         if headings.is_name_label(key) and text_of(value):
             content.facts.setdefault("name", text_of(value))
         elif key in ("description", "summary", "bio") and text_of(value):
-            content.lists[""].insert(0, text_of(value))
+            content.summary = content.summary or text_of(value)
         elif key in IDENTITY and text_of(value):
             content.facts.setdefault(key, text_of(value))
         elif kind in ("traits", "voice", "values", "boundaries") and any(texts):

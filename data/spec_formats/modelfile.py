@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from moltlm.data.spec import Turn
-from moltlm.data.spec_formats.assistants import from_instructions
+from moltlm.data.spec_formats.assistants import Assistant, from_instructions
 from moltlm.data.spec_formats.reading import LeftOut, Source, SpecReading
 
 COMMAND = re.compile(
@@ -48,13 +48,8 @@ def read(source: Source, text: str) -> SpecReading:
         raise source.bad(
             " is a Modelfile without SYSTEM, so nothing says who the assistant is.", f"Write it: {source.edit()}"
         )
-    return from_instructions(
-        source,
-        systems[-1] if systems[-1].strip() else systems[0],
-        "Modelfile",
-        dialogues=[turns] if turns else [],
-        left_out=left_out,
-    )
+    assistant = Assistant(next(filter(None, reversed(systems)), ""), dialogues=[turns] if turns else [])
+    return from_instructions(source, assistant, "Modelfile", left_out)
 
 
 def _commands(text: str) -> Iterator[tuple[str, str]]:

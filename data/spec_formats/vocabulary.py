@@ -21,9 +21,9 @@ WORDS = {
         "linguaggio espress"
     ),
     "values": (
-        "value values belie convicti werte wert ueberzeugung uberzeugung glaube valores valor creencia creo_en "
-        "conviccion valeurs valeur croyance convictions crenca convicc valori credo credenze convinzion waarden "
-        "overtuiging wartosc ценност убежд degerler"
+        "value values kernwert grundwert belie convicti werte wert ueberzeugung uberzeugung glaube valores valor "
+        "creencia creo_en conviccion valeurs valeur croyance convictions crenca convicc valori credo credenze "
+        "convinzion waarden overtuiging wartosc ценност убежд degerler"
     ),
     "examples": (
         "example dialogue conversation sample beispiel dialog gespraech gesprach ejemplo dialogo conversacion "
@@ -37,7 +37,8 @@ WORDS = {
         "conoscenz kontext contexto contesto context"
     ),
     "traits": (
-        "trait core truth truths personalit who_you who_i character principle continuity quality qualities nature "
+        "trait core kernwahrheit kerneigenschaft leitprinzip leitsatz grundhaltung haltung verite verdad verita "
+        "waarheid truth truths personalit who_you who_i character principle continuity quality qualities nature "
         "temperament attributes personlichkeit persoenlichkeit charakter eigenschaft wesen wesenszug wer_du "
         "wer_ich kern prinzip grundsatz grundsaetz personalidad caracter rasgo quien_eres quien_soy principio "
         "esencia naturaleza personnalite caractere qui_tu qui_je qui_es principe essence personalidade traco "

@@ -99,7 +99,7 @@ def ask_for_spec(ask: Ask, name: str | None = None) -> SpecReading:
 def summary(reading: SpecReading) -> list[str]:
     """Lines that say what was read and what was left out, by kind."""
     spec = reading.spec
-    counts = {
+    contents = {
         "trait": len(spec.traits),
         "question": sum(len(trait.questions) for trait in spec.traits),
         "dialogue": len(spec.dialogues),
@@ -107,11 +107,12 @@ def summary(reading: SpecReading) -> list[str]:
         "value": len(spec.values),
         "fact": len(spec.facts),
     }
-    parts = [_count(number, noun) for noun, number in counts.items()]
+    parts = [_count(number, noun) for noun, number in contents.items()]
     parts.append(f"{len(spec.boundaries)} {'boundary' if len(spec.boundaries) == 1 else 'boundaries'}")
     lines = [f"{spec.name}, read from {reading.format}: {', '.join(parts)}"]
     if reading.left_out:
-        lines.append("left out: " + ", ".join(f"{number} {what}" for what, number in sorted(reading.left_out.items())))
+        counts = [f"{what} ({number})" for what, number in sorted(reading.left_out.items())]
+        lines.append(f"left out: {', '.join(counts)}")
     return lines
 
 
