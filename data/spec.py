@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import re
+import shlex
+import unicodedata
+from collections.abc import Iterable
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Literal
 
@@ -119,17 +123,32 @@ def read(path: Path) -> Spec:
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole file"
-        raise BadInput(f"persona {path}: {where}: {first['msg']}.", "Compare with the shipped persona.yaml.") from None
+        raise BadInput(
+            f"persona {path}: {where}: {first['msg']}.", f"Open it: ${{EDITOR:-vi}} {shlex.quote(str(path))}"
+        ) from None
 
 
-def add_trait(traits: list[Trait], text: str, questions: list[str] | None = None) -> None:
-    """Append a trait whose id is made of its first words and differs from the ids before it. Empty texts are
-    skipped."""
-    if not text.strip():
-        return
-    words = re.findall(r"[a-z0-9]+", text.lower())
-    stem = "_".join([word for word in words if word not in ("i", "am", "a", "an", "the", "to", "be")][:4]) or "trait"
-    taken, identity, number = {trait.id for trait in traits}, stem, 2
-    while identity in taken:
-        identity, number = f"{stem}_{number}", number + 1
-    traits.append(Trait(id=identity, text=text.strip(), questions=questions or []))
+def traits_from(texts: Iterable[str], questions: Iterable[list[str]] = ()) -> list[Trait]:
+    """Traits whose ids are made of their first words and differ from each other. Empty texts are skipped.
+
+    Args:
+        questions: those of each text, in the same order.
+    """
+    traits: list[Trait] = []
+    numbers: dict[str, int] = {}
+    for text, asked in zip_longest(texts, questions, fillvalue=None):
+        if text and text.strip():
+            traits.append(Trait(id=_identity(text, numbers), text=text.strip(), questions=asked or []))
+    return traits
+
+
+def _identity(text: str, numbers: dict[str, int]) -> str:
+    """An id that is not in `numbers`, which holds the ids so far and the last number that was added to each."""
+    plain = unicodedata.normalize("NFKD", text[:400].lower().replace("ß", "ss")).encode("ascii", "ignore").decode()
+    words = [word for word in re.findall(r"[a-z0-9]+", plain) if word not in ("i", "am", "a", "an", "the", "to", "be")]
+    stem = identity = "_".join(words[:4]) or "trait"
+    while identity in numbers:
+        numbers[stem] += 1
+        identity = f"{stem}_{numbers[stem]}"
+    numbers[identity] = 1
+    return identity

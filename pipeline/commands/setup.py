@@ -23,30 +23,28 @@ def init(
     source: Annotated[
         Path | None,
         typer.Option(
-            "--from",
-            help="persona to start from: persona.yaml, SOUL.md or its folder, a character card, a constitution",
+            "--from", help="persona.yaml, SOUL.md, character card, assistant, constitution, or a folder of them"
         ),
     ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="name of the persona; selects one of several in a constitution")
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="name of the persona; selects one where a file holds several")] = None,
     model: Annotated[str, typer.Option(help="model as a hub id or a local folder")] = "smollm2-135m-instruct",
     json_output: Json = False,
 ) -> None:
-    """Create a project folder from an existing persona, or from answers to a few questions."""
-    from moltlm.data import spec_formats
+    """Start a project from a file that describes the persona, or from a few questions."""
+    from moltlm.data.spec_formats import reader
     from moltlm.pipeline.setup import init as module
 
-    spec = spec_formats.read_any(source, name) if source else module.ask_for_spec(_ask)
-    paths = module.create(folder, spec, model)
-    questions = sum(len(trait.questions) for trait in spec.traits)
-    lines = [str(path) for path in paths]
-    lines.append(
-        f"{spec.name}: {len(spec.traits)} traits, {questions} questions, {len(spec.dialogues)} dialogues, "
-        f"{len(spec.voice)} lines on voice, {len(spec.boundaries)} boundaries"
-    )
+    reading = reader.read(source, name, str(folder)) if source else module.ask_for_spec(_ask, name)
+    paths = module.create(folder, reading.spec, model)
+    value = {
+        "files": [str(path) for path in paths],
+        "format": reading.format,
+        "left_out": dict(reading.left_out),
+        "spec": reading.spec.model_dump(),
+    }
+    lines = [*map(str, paths), *module.summary(reading)]
     lines.append(f"next: cd {shlex.quote(str(folder))} && molt data build molt.yaml")
-    Console(json_output).result({"files": [str(path) for path in paths], "spec": spec.model_dump()}, "\n".join(lines))
+    Console(json_output).result(value, "\n".join(lines))
 
 
 def _ask(question: str, default: str | None) -> str:

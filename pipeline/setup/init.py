@@ -9,6 +9,7 @@ from moltlm.data import spec as specs
 from moltlm.data.errors import BadInput
 from moltlm.data.io import write_text
 from moltlm.data.spec import Spec, Trait
+from moltlm.data.spec_formats.reading import SpecReading
 from moltlm.pipeline.config import load
 
 Ask = Callable[[str, str | None], str]
@@ -66,25 +67,58 @@ QUESTIONS = (
 )
 
 
-def ask_for_spec(ask: Ask) -> Spec:
-    """A spec from the answers to a few questions. Raises BadInput without a name."""
-    answers: dict[str, list[str]] = {}
-    for key, question, default in QUESTIONS:
+def ask_for_spec(ask: Ask, name: str | None = None) -> SpecReading:
+    """Make a spec from the answers to a handful of questions.
+
+    Args:
+        name: what the persona is called; it is asked for if it is None.
+
+    Raises:
+        BadInput: without a name.
+    """
+    answers: dict[str, list[str]] = {"name": [name.strip()]} if name and name.strip() else {}
+    for key, question, default in QUESTIONS[1:] if answers else QUESTIONS:
         answers.setdefault(key, []).append(ask(question, default).strip())
     name = answers["name"][0]
     if not name:
         raise BadInput("An assistant needs a name.", "Run it again, or start from a file: molt init FOLDER --from FILE")
-    summary, voice = answers["summary"][0], answers["voice"][0]
+    description, voice = answers["summary"][0], answers["voice"][0]
     traits = [text for text in answers["trait"] if text] or ["I am who I say I am."]
-    return Spec(
+    spec = Spec(
         name=name,
-        summary=summary,
-        system_prompt=" ".join(part for part in (f"You are {name}.", summary, voice) if part),
+        summary=description,
+        system_prompt=" ".join(part for part in (f"You are {name}.", description, voice) if part),
         voice=[voice] if voice else [],
         traits=[Trait(id=f"trait_{place}", text=text) for place, text in enumerate(traits, start=1)],
         boundaries=[text for text in answers["boundary"] if text],
         catchphrases=[name],
     )
+    return SpecReading(spec, "your answers")
+
+
+def summary(reading: SpecReading) -> list[str]:
+    """Lines that say what was read and what was left out, by kind."""
+    spec = reading.spec
+    contents = {
+        "trait": len(spec.traits),
+        "question": sum(len(trait.questions) for trait in spec.traits),
+        "dialogue": len(spec.dialogues),
+        "line on voice": len(spec.voice),
+        "value": len(spec.values),
+        "fact": len(spec.facts),
+    }
+    parts = [_count(number, noun) for noun, number in contents.items()]
+    parts.append(f"{len(spec.boundaries)} {'boundary' if len(spec.boundaries) == 1 else 'boundaries'}")
+    lines = [f"{spec.name}, read from {reading.format}: {', '.join(parts)}"]
+    if reading.left_out:
+        counts = [f"{what} ({number})" for what, number in sorted(reading.left_out.items())]
+        lines.append(f"left out: {', '.join(counts)}")
+    return lines
+
+
+def _count(number: int, noun: str) -> str:
+    head, _, rest = noun.partition(" ")
+    return f"{number} {head}{'' if number == 1 else 's'}{' ' if rest else ''}{rest}"
 
 
 def create(folder: Path, spec: Spec, model: str) -> list[Path]:
@@ -109,6 +143,6 @@ def create(folder: Path, spec: Spec, model: str) -> list[Path]:
 
 def _config(spec: Spec, model: str) -> str:
     slug = "".join(char if char.isalnum() else "-" for char in spec.name.lower()).strip("-") or "persona"
-    with_questions = sum(bool(trait.questions) for trait in spec.traits)
-    per_trait = max(8, -(-96 // len(spec.traits))) if not with_questions else 12
+    has_questions = any(trait.questions for trait in spec.traits)
+    per_trait = 12 if has_questions else max(8, -(-96 // len(spec.traits)))
     return CONFIG.format(name=" ".join(spec.name.split()), slug=slug, model=model, prompts=per_trait)
