@@ -83,7 +83,7 @@ def _once(text: str, counts: Counter[str]) -> str:
 def _numbers(text: str, present: Triggers) -> list[tuple[Span, str]]:
     """Everything that has digits. What one detector finds the next ones do not see."""
     spans: list[tuple[Span, str]] = []
-    if not (present.number or may_hold_address(present) or may_hold_plate(present)):
+    if not (present.number or may_hold_address(present) or may_hold_document(present) or may_hold_plate(present)):
         return spans
     view = fold(text)
     for mark, detector, where in _jobs(view, present):
@@ -101,8 +101,8 @@ def _jobs(view: str, present: Triggers) -> Iterator[Job]:
     if present.long_number:
         near = _around(_LONG_NUMBER, view)
         yield from ((mark, detector, near) for mark, detector in _LONG_NUMBERS)
-        if may_hold_document(present):
-            yield "ID", named_documents, whole
+    if may_hold_document(present):
+        yield "ID", named_documents, whole
     if may_hold_plate(present):
         yield "ID", plates, whole
 

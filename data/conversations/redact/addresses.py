@@ -13,7 +13,7 @@ _NAME = rf"{_CAP}(?: {_CAP}){{0,3}}"
 _TOWN = rf"{_CAP}(?:[ -](?:(?:am|an der|de|do|da|la|le|les|sur|di|upon|in|im) )?{_CAP}){{0,3}}"
 _SMALL = r"(?:(?:de la|de los|de las|de l['’]|de|du|des|da|do|dos|das|della|dello|dei|degli|del|di|la|le|les|d['’]|l['’]) ?){0,2}"
 _NUMBER = r"(?:n[.º°o]{1,2} ?|num\.? ?)?\d{1,5}(?: ?(?:bis|ter)| ?[A-Za-z](?![A-Za-z]))?(?:[-/]\d{1,4}[a-z]?)?"
-_FLAT = r"(?:,? (?:apt|apartment|flat|unit|suite|ste|floor|apto|piso|top|wohnung|int\.?|bât\.?|app\.?)\.? ?#?[\w-]{1,5}|,? #\d{1,5}|, \d{1,2}[.ºªo°]{1,2} ?(?:[A-Za-z]{1,4}\b\.?)?)?"
+_FLAT = r"(?:,? (?i:apt|apartment|flat|unit|suite|ste|floor|apto|piso|top|wohnung|int\.?|bât\.?|app\.?)\.? ?#?[\w-]{1,5}|,? #\d{1,5}|, \d{1,2}[.ºªo°]{1,2} ?(?:[A-Za-z]{1,4}\b\.?)?)?"
 _POSTCODE = (
     rf"(?:[A-Z]{{1,2}}-)?\d{{4,5}}(?:-\d{{3,4}})?(?: [A-Z]{{2}}(?![A-Za-z]))? {_TOWN}(?:,? \(?[A-Z]{{2}}\)?(?![A-Za-z]))?"
     rf"|{_TOWN},? (?:[A-Z]{{2}},? )?\d{{5}}(?:-\d{{4}})?|(?:{_TOWN},? )?[A-Z]{{1,2}}\d[A-Z\d]? ?\d[A-Z]{{2}}|{_TOWN},? [A-Z]{{2,3}} \d{{4}}"

@@ -84,8 +84,8 @@ _DOCUMENT_NOUNS = (
 )
 _IS = r"(?:\s?(?:number|no\.?|nr\.?|num\.?|número|numéro|numero|nummer|n\.?º))?[\"'*]{0,2}\s{0,2}(?:[:：=#]|(?:is|ist|es|est|é|è|lautet|jest|to|是|は|는|은|это)(?![^\W\d_]):?)?[\"'*]{0,2}\s{0,3}"
 DOCUMENT = re.compile(
-    rf"(?<![^\W\d_])(?:{_DOCUMENT_NOUNS})(?![^\W\d_]){_IS}((?=(?:[A-Za-z]{{0,6}}[ .\-/]?\d){{6}}|[A-Za-z]{{6}}\d\d[A-Za-z]|[A-Za-z]{{4}}\d{{6}}"
-    r"|(?:\S{0,3}\d){6})[A-Za-z0-9](?:[ .\-/]?[A-Za-z0-9]){6,24}?)(?![A-Za-z0-9]|[.\-/][A-Za-z0-9])",
+    rf"(?<![^\W\d_])(?:{_DOCUMENT_NOUNS})(?![^\W\d_]){_IS}"
+    r"([A-Z0-9]{1,4}(?: (?=[A-Z]{0,2}\d)[A-Z0-9]{1,4}){2,5}(?: (?-i:[A-Z]))?|[A-Z0-9]+(?:[.\-/][A-Z0-9]+)*)(?![A-Z0-9])",
     re.IGNORECASE,
 )
 # Forms that are no other number: an American SSN, a Brazilian CPF, an Italian codice fiscale, a Spanish DNI. Like all here
@@ -154,7 +154,7 @@ def named_documents(view: str, window: Span) -> Iterator[Span]:
     low = lowered(view)
     for place in (place for word in _DOCUMENT_STARTS for place in places(low, word)):
         match = DOCUMENT.match(view, place)
-        if match and match.end() <= window[1]:
+        if match and sum(map(str.isdigit, match[1])) >= 5 and len(match[1]) >= 7:
             yield match.span(1)
 
 

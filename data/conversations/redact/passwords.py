@@ -93,7 +93,7 @@ _NOUNS: tuple[tuple[str, ...], ...] = (
 _WITHOUT_DIGITS = (b"pass", b"kennwort", b"senha", b"contrase")
 _IS = (
     r"is now|is still|is|was|will be|are|ist jetzt|ist|war|lautet|lauten|heißt|heisst|es ahora|es|era|será|est maintenant|est|était"
-    r"|sera|é|foi|è|sarà|jest|är|είναι|это|là|adalah|set to|changed to|equals|reads|être|ser|sein|sei"
+    r"|sera|c['’]est|c['’]était|é|foi|è|sarà|jest|är|είναι|это|là|adalah|set to|changed to|equals|reads|être|ser|sein|sei"
 )
 # short words that mean `is` in one language and something else in others
 _IS_HERE = {
@@ -117,7 +117,7 @@ _SIGN = (
     r"(?:[\"'`*_)\]]{0,4}\s{0,3}(?P<sign>::?=|={1,3}|!==?|=>|->|→|[:：＝]|\s\|)(?:\s{0,3}|\s*(?=[\"'`]))"
     r"|\s(?:%s)[:：]?\s{1,2}|\s?(?:是|为|為|は|が|는|은|है|هي|هو)[:：]?\s?)"
 )
-_BARE = r"(?: [^\W\d_]{2,10}){0,2}[\"'`*]{0,2}\s(?=[^\s\d]*\d|[\"'`“„«])(?P<sign>)"
+_BARE = r"(?: [^\W\d_]{2,10}){0,2}\s(?=[^\s\d]*\d|[\"'`“„«])(?P<sign>)"
 _STOP = r"\s\"'`“”„«»‚‘’,;()\[\]{}<>|。，、；"
 # a sentence in a script without spaces goes on after the value
 _SCRIPTS = r"\u0590-\u08ff\u0900-\u1cff\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af"
@@ -273,7 +273,7 @@ def is_secret(value: str, kind: str, quoted: bool, bare: bool, following: str) -
         return False
     if digits:
         return not (bare and not quoted and _is_words(value)) and not re.match(r"\d{1,3}[a-z]+\Z", value)
-    return bool(_SYMBOL.search(value)) or (quoted and not bare and len(value) >= 6)
+    return bool(_SYMBOL.search(value)) or (quoted and len(value) >= (8 if bare else 6))
 
 
 def _is_words(value: str) -> bool:
