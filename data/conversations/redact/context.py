@@ -20,7 +20,7 @@ _BEFORE = re.compile(
     rf"(?<![^\W\d_])(?:{_THINGS})(?![^\W_])[^.;!?\n]{{0,16}}$|(?:订单|訂單|货号|型号|注文|品番|주문|송장)\S{{0,6}}$",
     re.I,
 )
-_BEFORE_DOT = re.compile(rf"(?<![^\W\d_])(?:{_THINGS})(?:\s?(?:no|nr|num|n)\.|\.)\s?[:#]?\s?$", re.I)
+_BEFORE_DOT = re.compile(rf"(?:usd|eur|gbp|jpy|chf|brl|[€$£¥])\s?$|(?<![^\W\d_])(?:{_THINGS})(?:\s?(?:no|nr|num|n)\.|\.)\s?[:#]?\s?$", re.I)
 _AFTER = re.compile(
     rf"\s?(?:\W\s?)?(?:is|was|are|ist|es|est|é|è)\s(?:an?|the|our|my|your|eine?|die|una?|le|la|une?)\s(?:\w+\s)?(?:{_THINGS})"
     r"(?![^\W_])|\s?(?:people|users|rows|items|units|pieces|sheep|bytes|hz|mhz|rpm|km|ms|eur|usd|€|\$)(?![^\W_])",

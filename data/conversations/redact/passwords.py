@@ -195,6 +195,12 @@ _REFERENCE = re.compile(
 )
 _CODE = re.compile(r"(?:[A-Z]{1,2}-?)?\d(?:[ -]?\d){2,7}#?\Z|(?=[A-Z0-9-]{5,12}\Z)[A-Z0-9-]*\d[A-Z0-9-]*\Z")
 _WORDISH = re.compile(r"(?:[A-Za-z]*\d{0,3}|\d+[A-Za-z]*)\Z")
+_THINGS = re.compile(
+    r"(?:windows|iphone|ipad|ios|macos|office|sha|md|base|utf|oauth|aes|rsa|web|ubuntu|debian|android|python|java|php|version|step|level"
+    r"|page|chapter|room|section|part|option|figure|table|line|user|test|server|galaxy|pixel|covid|top|mp|ip|http|tls|ssl|rfc|article"
+    r"|phase|type|class|day|week|q|x|h|pbkdf|scrypt|argon|bcrypt|wpa|ipv|win|ps|usb|rtx|gpt)[-_ ]?\d",
+    re.IGNORECASE,
+)
 _SYMBOL = re.compile(r"[^\W\d_]+[!@#$%^&*+=?~]+[^\W_]|[!@#$%^&*+=?~]{2,}[^\W_]{3,}")
 _REVERSED = re.compile(
     r"(?:^|[\s\"'`“„«(])(?P<value>[^\s\"'`“”„«»,;()\[\]{}<>|]{5,64})[\"'`”“»)]?,?\s(?:is|was|as|ist|als|es|como|est|comme|é|è|come|jest)\s"
@@ -266,19 +272,24 @@ def is_secret(value: str, kind: str, quoted: bool, bare: bool, following: str) -
     if kind == CODE:
         return bool(_CODE.match(value)) and not _UNIT_AFTER.match(following)
     if kind == KEY:
-        return len(value) >= 8 and bool(digits and letters) and not bare and (quoted or not _is_words(value))
+        return len(value) >= (20 if bare else 8) and bool(digits and letters) and (quoted or not _is_words(value))
     if digits and not letters:
         return 4 <= digits <= 12 and not bare and not _UNIT_AFTER.match(following)
     if len(value) < (4 if quoted else 5):
         return False
     if digits:
-        return not (bare and not quoted and _is_words(value)) and not re.match(r"\d{1,3}[a-z]+\Z", value)
+        return not (bare and not quoted and _is_name(value)) and not re.match(r"\d{1,3}[a-z]+\Z", value)
     return bool(_SYMBOL.search(value)) or (quoted and len(value) >= (8 if bare else 6))
 
 
 def _is_words(value: str) -> bool:
     """Whether a value is made of words, version numbers and quantities, such as `t5-small-lm` or `250grams`."""
     return all(_WORDISH.match(part) for part in re.split(r"[-_./+:]", value))
+
+
+def _is_name(value: str) -> bool:
+    """Whether a value may be the name of something in a text about passwords, such as `Windows10` or `sha-256`."""
+    return _is_words(value) and bool(sum(map(str.isdigit, value)) < 2 or _THINGS.match(value) or not value[0].isalpha())
 
 
 def is_placeholder(value: str) -> bool:

@@ -115,7 +115,7 @@ def _named(view: str, start: int, end: int) -> Iterator[Span]:
             yield _extended(view, start, end)
             return
         end = start + len(_LAST_GROUP.sub("", view[start:end]))
-    if 9 <= _digits(view[start:full]) <= 13 and not DATE.match(view, start, full):
+    if 9 <= _digits(view[start:full]) <= 13 and len(set(view[start:full])) > 4 and not DATE.match(view, start, full):
         yield _extended(view, start, full)
 
 

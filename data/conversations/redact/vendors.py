@@ -48,18 +48,20 @@ Asana               [012]/\d{10,20}(?:/\d{10,20})?:         H 32
 Atlassian           AT(?:ATT|CTT|BB|STT)                    W 24
 Authress            (?:sc|ext|scauth|authress)_[a-z0-9]{5,30}\.[a-z0-9]{4,6}\.acc[_-]   W 10
 AWS                 (?:A3T[A-Z0-9]|ABIA|ACCA|AKIA|ASIA|AROA|AIDA)  U 16
+AWS AppSync         da2-                                    A 26
 AWS Bedrock         ABSK                                    B 60
 AWS Bedrock         bedrock-api-key-                        B 28
-AWS AppSync         da2-                                    A 26
 Bitbucket           BBDC-                                   W 40
 Brevo               xkeysib-                                W 60
 Brevo               xsmtpsib-                               W 60
 Buildkite           bk(?:ua|ct)_                            A 36
 Cerebras            csk-                                    A 40
 CircleCI            CCIPAT_                                 W 40
+Clerk               (?:ak|ins)_live_                        A 24
+ClickUp             pk_\d{5,10}_                            U 30
 Clojars             CLOJARS_                                A 60
-Cloudflare          v1\.0-[a-f0-9]{24}-                     H 120
 Cloudflare          cf(?:at|ut|k)_                          A 40
+Cloudflare          v1\.0-[a-f0-9]{24}-                     H 120
 Cohere              co_                                     A 40
 Composio            comp_                                   W 30
 Contentful          CFPAT-                                  W 43
@@ -68,8 +70,9 @@ Datadog             dd(?:api|app)_                          A 32
 DeepSeek            sk-                                     H 32
 Defined Networking  dnkey-                                  W 50
 DigitalOcean        do[oprs]_v1_                            H 64
-Docker              dckr_[po]at_                            W 27
+Discord             mfa\.                                   W 60
 Docker              SWM(?:TKN|KEY)-1-                       W 40
+Docker              dckr_[po]at_                            W 27
 Doppler             dp\.(?:pt|st|ct|sa|scim|audit)\.(?:[a-z0-9_-]{2,35}\.)?   A 40
 Dropbox             sl\.(?:u\.)?                            W 60
 Duffel              duffel_(?:test|live)_                   W 40
@@ -78,50 +81,60 @@ EasyPost            EZ[AT]K                                 A 54
 ElevenLabs          sk_                                     H 48
 Facebook            EAA                                     A 80
 Figma               fig[du]r?_                              W 36
+Firecrawl           fc-                                     H 32
 Fireworks           fw_                                     A 20
-Flutterwave         FLW(?:SECK|PUBK)(?:_TEST)?-             A 12
-Fly.io              fo1_                                    W 40
+Flutterwave         FLW(?:SECK|PUBK)(?:_TEST)?-             W 12
 Fly.io              fm[12][ar]?_                            B 80
+Fly.io              fo1_                                    W 40
 Frame.io            fio-u-                                  W 60
+Gemini              AQ\.                                    W 40
 GitHub              gh[pousr]_                              A 36
 GitHub              github_pat_                             W 22
-GitLab              gl(?:pat|ptt|dt|rt|rtr|cbt|ft|imt|agent|soat|oas|ffct|wt|sat)-   W 20
 GitLab              _gitlab_session=                        A 32
+GitLab              gl(?:pat|ptt|dt|rt|rtr|cbt|ft|imt|agent|soat|oas|ffct|wt|sat)-   W 20
 GoCardless          live_                                   W 40
+Google              1//0                                    W 60
 Google              AIza                                    W 35
 Google              GOCSPX-                                 W 24
 Google              ya29\.                                  W 22
-Google              1//0                                    W 60
 Grafana             glc_                                    B 32
 Grafana             glsa_                                   W 32
 Groq                gsk_                                    A 40
 Harness             [ps]at\.[A-Za-z0-9_-]{22}\.[A-Za-z0-9]{24}\.   A 20
-HashiCorp           hv[sbr]\.                               W 24
 HashiCorp           [A-Za-z0-9]{14}\.atlasv1\.              W 60
+HashiCorp           hv[sbr]\.                               W 24
 Heroku              HRKU-                                   W 36
-Hugging Face        hf_                                     A 30
+HubSpot             pat-(?:na|eu|ap)\d-                     W 36
 Hugging Face        api_org_                                A 30
+Hugging Face        hf_                                     A 30
 Infracost           ico-                                    A 32
 Instagram           IGQV                                    W 60
 Intra42             s-s4t2(?:ud|af)-                        H 64
-LangSmith           ls(?:v2_[ps]t_|__)                      W 30
+Jina                jina_                                   A 40
+Kaggle              KGAT_                                   A 32
+Langchain           lsv2_                                   W 30
 Langfuse            [sp]k-lf-                               W 36
+LangSmith           ls(?:v2_[ps]t_|__)                      W 30
 Linear              lin_(?:api|oauth)_                      A 32
 LlamaCloud          llx-                                    W 40
+MailerSend          mlsn\.                                  H 60
 Mailgun             (?:pub)?key-                            H 32
 Mapbox              [ps]k\.eyJ                              W 30
 MaxMind             [A-Za-z0-9]{6}_[A-Za-z0-9]{25,29}_      mmk
+Modal               a[ks]-                                  A 22
+Neon                napi_                                   A 40
 Netlify             nf[pcoub]_                              A 36
 New Relic           NR(?:AK|II|JS|BR|RA|AL|SP)-             W 19
-Notion              secret_                                 A 40
 Notion              ntn_                                    A 40
+Notion              secret_                                 A 40
 npm                 npm_                                    A 36
 NuGet               oy2                                     A 43
 NVIDIA              nvapi-                                  W 40
 Nylas               nyk_v0_                                 A 40
 Octopus Deploy      API-                                    U 26
-OpenAI              sk-(?:proj|svcacct|admin|None|service)- W 20
+OpenAI              sess-                                   A 40
 OpenAI              sk-                                     A 40
+OpenAI              sk-(?:proj|svcacct|admin|None|service)- W 20
 OpenRouter          sk-or-                                  W 40
 OpenShift           sha256~                                 W 43
 Perplexity          pplx-                                   A 32
@@ -134,10 +147,12 @@ Prefect             pn[ub]_                                 A 36
 Pulumi              pul-                                    H 40
 PyPI                pypi-                                   W 50
 Readme              rdme_                                   A 60
+Render              rnd_                                    A 24
 Replicate           r8_                                     A 30
 Resend              re_[A-Za-z0-9]{6,10}_                   A 16
 Riot Games          RGAPI-                                  W 36
 RubyGems            rubygems_                               H 48
+RunPod              rpa_                                    A 40
 Salesforce          00D[A-Za-z0-9]{12,15}!                  W 40
 Scalingo            tk-us-                                  W 48
 SendGrid            SG\.[A-Za-z0-9_-]{16,32}\.              W 16
@@ -145,8 +160,8 @@ Sentry              sntry[su]_                              B 40
 SettleMint          sm_[aps]at_                             A 16
 Shippo              shippo_(?:live|test)_                   H 40
 Shopify             shp(?:at|ca|pa|ss|tka)_                 H 32
-Slack               xox[a-z](?:\.xox[a-z])?-                W 10
 Slack               xapp-                                   W 20
+Slack               xox[a-z](?:\.xox[a-z])?-                W 10
 Sonar               sq[apu]_                                H 40
 Sourcegraph         sgp_(?:local_|[a-f0-9]{16}_)?           H 40
 Square              (?:EAAA|sq0[a-z]{3}-)                   W 22
@@ -155,9 +170,13 @@ Stripe              whsec_                                  A 24
 Supabase            sb(?:p|_secret|_publishable)_           W 30
 Tailscale           tskey-(?:api|auth|client|scim|webhook)- W 20
 Tavily              tvly-                                   W 24
+Tencent             AKID                                    A 32
 Together            tgp_v1_                                 W 40
+Trello              ATTA                                    A 60
+Twitch              oauth:                                  A 30
 Typeform            tfp_                                    W 40
 Vercel              vc[a-z]_                                A 24
+Vercel              vercel_(?:blob_rw_)?                    A 24
 Voyage              pa-                                     W 40
 WakaTime            waka_                                   W 36
 Weights & Biases    wandb_v1_                               W 40
