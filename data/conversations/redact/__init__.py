@@ -2,8 +2,8 @@
 
 `triggers` decides on the bytes of a text what is looked for, since most texts hold nothing private. `folding` gives a
 view in which digits, dashes and spaces of all scripts are ASCII. One module then finds each kind: `secrets` (with
-`vendors`), `passwords`, `emails`, `phones`, `payment`, `identity` and `addresses`; `context` knows the words that make a
-number public, such as `order no.`. Everything is linear in the length of the text.
+`vendors`), `passwords` (with `nouns`), `emails`, `phones`, `payment`, `identity` and `addresses`. `context` knows the
+words that make a number public, such as `order no.`. Everything is linear in the length of the text.
 """
 
 from __future__ import annotations

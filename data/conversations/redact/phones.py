@@ -18,40 +18,53 @@ from moltlm.data.conversations.redact.spans import Span, line_before
 _EXTENSION = re.compile(
     r"(?:,? ?(?:ext|extension|x|durchwahl|ramal|poste|int|anexo)\.? ?\d{1,5}|/\d{2,4})(?![\w/]|[.-]\d)", re.I
 )
-# Each begins with a class of characters, which `re` looks for fast, and then looks back: no letter, digit or sign before.
+# Each begins with a class of characters, which `re` finds fast, and then looks back: no letter, digit or sign before.
 _ALONE = r"(?<![\w.+/,-].)(?<!\d[ -].)"
 INTERNATIONAL = re.compile(
-    r"[(+0](?<![A-Za-z0-9_+.,].)(?:(?<=\()(?:\+ ?|00 ?)|(?<=\+) ?|(?<=0)0 ?)\(?[1-9]\d{0,2}\)?(?:[ .\n/-]{0,2}\(?\d\)?){5,14}(?![A-Za-z0-9_])"
+    r"[(+0](?<![A-Za-z0-9_+.,].)(?:(?<=\()(?:\+ ?|00 ?)|(?<=\+) ?"
+    r"|(?<=0)0 ?)\(?[1-9]\d{0,2}\)?(?:[ .\n/-]{0,2}\(?\d\)?){5,14}(?![A-Za-z0-9_])"
 )
 LINKED = re.compile(r"(?:wa\.me/|phone=|tel:|sms:|callto:|facetime:)(\+?\d{7,15})(?!\d)", re.I)
 # the groups in which a country writes its numbers, with the regions that are tried
 NATIONAL = (
-    (r"[(2-91](?<![\w.+/-].)(?<!\d[ -].)(?:(?<=1)[-. ](?:\([2-9]\d\d\) ?|[2-9]\d\d(?=([-. ]))[-. ])|(?<=\()[2-9]\d\d\) ?"
+    (r"[(2-91](?<![\w.+/-].)(?<!\d[ -].)(?:(?<=1)[-. ](?:\([2-9]\d\d\) ?|[2-9]\d\d(?=([-. ]))[-. ])"
+     r"|(?<=\()[2-9]\d\d\) ?"
      r"|(?<=[2-9])\d\d([-. ]))[2-9]\d\d(?:\1|\2|[-. ])\d{4}(?![\w-]|\.\d)", ("US",)),
     (rf"0{_ALONE}[1-9](?:([ .-])\d\d)(?:\1\d\d){{3}}(?![\w-]|[ .]\d)", ("FR", "BE")),
-    (rf"[(0]{_ALONE}(?:(?<=\()0[1-9]|(?<=0)[1-9])\d{{0,4}}(?:\) ?|[ /-]{{1,3}})\d{{2,8}}(?:[ -]\d{{2,8}}){{0,3}}(?![\w-]|[ .,]\d)",
+    (rf"[(0]{_ALONE}(?:(?<=\()0[1-9]|(?<=0)[1-9])\d{{0,4}}(?:\) ?"
+     rf"|[ /-]{{1,3}})\d{{2,8}}(?:[ -]\d{{2,8}}){{0,3}}(?![\w-]|[ .,]\d)",
      ("DE", "GB", "AU", "JP", "KR", "IT", "AT", "CH", "NL", "TR", "SE", "IE", "ZA", "IN", "FR", "BE", "TW", "UA")),
     (rf"\({_ALONE}\d{{2,3}}\) ?(?:9 ?)?\d{{3,4}}[- ]\d{{4}}(?![\w-]|[.,]\d)", ("BR", "MX", "AR", "US")),
     (rf"1{_ALONE}[3-9]\d([ -])\d{{4}}\1\d{{4}}(?![\w-]|[.,]\d)", ("CN",)),
     (rf"8{_ALONE}[ -]?\(\d{{3}}\)[ -]?\d{{3}}[ -]?\d\d[ -]?\d\d(?![\w-]|[.,]\d)", ("RU",)),
 )  # fmt: skip
 _NOUNS = (
-    r"tele(?:ph|f)on[eo]?s?|t[eé]l[eé]phone|tel[eé]fono|telefon\w{0,12}|telem[oó]ve(?:l|is)|t[eé]l(?!\.? aviv)|phone|mobile|mobil\w{0,10}"
-    r"|cell(?:phone)?|landline|whats ?app|telegram|signal|wechat|viber|fax|handy(?:nr|nummer)?|ruf(?:nr|nummer)|m[oó]vil|celular|cel"
-    r"|cellulare|portable|gsm|komórk\w{0,3}|numer(?: telefonu)?|тел(?:ефон\w{0,3})?|моб(?:ильн\w{0,4})?|номер|mobiel|gsm-nummer"
+    r"tele(?:ph|f)on[eo]?s?|t[eé]l[eé]phone|tel[eé]fono|telefon\w{0,12}|telem[oó]ve(?:l|is)|t[eé]l(?!\.? aviv)"
+    r"|phone|mobile|mobil\w{0,10}"
+    r"|cell(?:phone)?|landline|whats ?app|telegram|signal|wechat|viber|fax|handy(?:nr|nummer)?|ruf(?:nr|nummer)"
+    r"|m[oó]vil|celular|cel"
+    r"|cellulare|portable|gsm|komórk\w{0,3}|numer(?: telefonu)?|тел(?:ефон\w{0,3})?|моб(?:ильн\w{0,4})?|номер"
+    r"|mobiel|gsm-nummer"
     r"|call|text|ring|dial|phone|reach|sms|message|whatsapp"
-    r"|llama(?:me|dme)?|llámame|ruf|rufen|anrufen|erreich\w{0,6}|appel\w{0,4}|joign\w{0,6}|liga(?:-me|me)?|ligue|chiama(?:mi)?|zadzwo\w{0,4}"
-    r"|(?:my|his|her|our|your|their|mum's|mom's|dad's|office) number|(?:mein|meine|seine|ihre|unsere) (?:nummer|nr)|mi número"
-    r"|(?:mon|son|notre|leur) numéro|(?:o )?(?:meu|seu|nosso) número|(?:il )?(?:mio|suo|nostro) numero|mój numer|mijn nummer|мой номер"
+    r"|llama(?:me|dme)?|llámame|ruf|rufen|anrufen|erreich\w{0,6}|appel\w{0,4}|joign\w{0,6}|liga(?:-me|me)?|ligue"
+    r"|chiama(?:mi)?|zadzwo\w{0,4}"
+    r"|(?:my|his|her|our|your|their|mum's|mom's|dad's|office) number|(?:mein|meine|seine|ihre|unsere) (?:nummer"
+    r"|nr)|mi número"
+    r"|(?:mon|son|notre|leur) numéro|(?:o )?(?:meu|seu|nosso) número|(?:il )?(?:mio|suo|nostro) numero|mój numer"
+    r"|mijn nummer|мой номер"
 )
 _LINKS = (
-    r"number|numbers|no|nr|num|n[uú]mero|numéro|numero|nummer|telefonu|is|are|was|it's|its|at|on|to|me|us|him|her|them|now|still|under|via|or"
-    r"|lautet|ist|sind|unter|auf|mich|an|uns|mir|es|est|sont|le|la|au|el|al|no|o|em|è|é|il|jest|mój|pod|to|moi|mig|op|me|bij|за|по|это|мой"
-    r"|fixo|fixe|fijo|fisso|vaste|stationär|new|old|home|work|office|private|personal|mobile|cell|phone|privat|neu|neue|nuevo|nouveau|novo|nuovo|de|do|da|del|der|mobil"
+    r"number|numbers|no|nr|num|n[uú]mero|numéro|numero|nummer|telefonu|is|are|was|it's|its|at|on|to|me|us|him"
+    r"|her|them|now|still|under|via|or"
+    r"|lautet|ist|sind|unter|auf|mich|an|uns|mir|es|est|sont|le|la|au|el|al|no|o|em|è|é|il|jest|mój|pod|to|moi"
+    r"|mig|op|me|bij|за|по|это|мой"
+    r"|fixo|fixe|fijo|fisso|vaste|stationär|new|old|home|work|office|private|personal|mobile|cell|phone|privat"
+    r"|neu|neue|nuevo|nouveau|novo|nuovo|de|do|da|del|der|mobil"
     r"|portable|casa|trabajo|cellulare|celular|directly|please|here|anytime|back|instead|für|for|the|emergencies"
 )
 _NAMED = re.compile(
-    rf"(?<![^\W\d_])(?:{_NOUNS})(?![^\W\d_])(?:[\s:=.,()#/*-]{{1,3}}(?:{_LINKS}|(?-i:[A-ZÀ-Þ][\w'’]{{1,14}}))(?![^\W\d_])){{0,5}}[\s:=.()#*\"'№-]{{0,4}}$",
+    rf"(?<![^\W\d_])(?:{_NOUNS})(?![^\W\d_])(?:[\s:=.,()#/*-]{{1,3}}(?:{_LINKS}"
+    rf"|(?-i:[A-ZÀ-Þ][\w'’]{{1,14}}))(?![^\W\d_])){{0,5}}[\s:=.()#*\"'№-]{{0,4}}$",
     re.I,
 )
 _NAMED_CJK = re.compile(
@@ -64,8 +77,9 @@ CANDIDATE = re.compile(
 )
 _NATIONAL = tuple((re.compile(expression, re.ASCII | re.DOTALL), regions) for expression, regions in NATIONAL)
 REGIONS = (
-    *("US", "GB", "DE", "FR", "ES", "PT", "IT", "BR", "NL", "IN", "AU", "MX", "PL", "CH", "AT", "BE", "IE", "CN", "JP", "KR"),
-    *("RU", "TR", "SE", "AR", "SA", "AE", "EG", "IR", "IL", "TH", "GR", "CZ", "UA", "ZA", "DK", "NO", "FI", "TW", "HK", "CO"),
+    *("US", "GB", "DE", "FR", "ES", "PT", "IT", "BR", "NL", "IN", "AU", "MX", "PL", "CH", "AT", "BE", "IE", "CN"),
+    *("JP", "KR", "RU", "TR", "SE", "AR", "SA", "AE", "EG", "IR", "IL", "TH", "GR", "CZ", "UA", "ZA", "DK", "NO"),
+    *("FI", "TW", "HK", "CO"),
 )  # fmt: skip
 _DAY, _MONTH, _YEAR = r"(?:0?[1-9]|[12]\d|3[01])", r"(?:0?[1-9]|1[0-2])", r"(?:19|20)\d\d"
 DATE = re.compile(
@@ -94,7 +108,7 @@ def phones(view: str, window: Span) -> Iterator[Span]:
 
 
 def _is_national(number: str, regions: tuple[str, ...]) -> bool:
-    """Whether a number in a country's groups is one of that country. American ones with 555 are made up, and private."""
+    """Whether a number in a country's groups is one of that country. American ones with 555 are made up: they count."""
     if _digits(number) < 9 or DATE.fullmatch(number):
         return False
     made_up = regions == ("US",) and number.startswith(("(", "555"))
@@ -121,7 +135,9 @@ def _named(view: str, start: int, end: int) -> Iterator[Span]:
 
 def is_named(view: str, start: int) -> bool:
     before = line_before(view, start, 70)
-    return bool(_NAMED.search(before) or (not before.isascii() and _NAMED_CJK.search(before) and not _THING_CJK.search(before)))
+    return bool(
+        _NAMED.search(before) or (not before.isascii() and _NAMED_CJK.search(before) and not _THING_CJK.search(before))
+    )
 
 
 def _public(view: str, start: int, end: int) -> bool:
@@ -150,7 +166,9 @@ def _is_made_up(number: str) -> bool:
 def _is_dialled(view: str, start: int, end: int) -> bool:
     """Whether a number that begins with 00 instead of + is dialled and does not count something."""
     number = view[start:end]
-    return not (_public(view, start, end) or (number.isdigit() and len(number) < 12) or view[start - 3 : start - 1].isdigit())
+    return not (
+        _public(view, start, end) or (number.isdigit() and len(number) < 12) or view[start - 3 : start - 1].isdigit()
+    )
 
 
 def _possible(number: str) -> bool:

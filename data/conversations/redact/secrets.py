@@ -31,28 +31,7 @@ SEED = re.compile(
 SEED_WORD = re.compile(r"[a-z]{3,8}")
 # three to eight letters and not in the list of BIP 39
 NO_SEED_WORD = frozenset(
-    [
-        "the",
-        "and",
-        "are",
-        "for",
-        "was",
-        "not",
-        "but",
-        "from",
-        "has",
-        "had",
-        "its",
-        "our",
-        "their",
-        "been",
-        "were",
-        "words",
-        "which",
-        "into",
-        "who",
-        "your",
-    ]
+    re.findall(r"\S+", "the and are for was not but from has had its our their been were words which into who your")
 )
 
 

@@ -208,14 +208,16 @@ OTHERS = re.compile(
 )
 # addresses and parameters that are a secret by themselves; the group is what goes
 LINKS = re.compile(
-    r"hooks\.slack\.com/(?:services|workflows|triggers)/([\w/+-]{20,})|discord(?:app)?\.com/api/webhooks/(\d{8,22}/[\w-]{20,})"
+    r"hooks\.slack\.com/(?:services|workflows|triggers)/([\w/+-]{20,})"
+    r"|discord(?:app)?\.com/api/webhooks/(\d{8,22}/[\w-]{20,})"
     r"|\.webhook\.office\.com/webhookb2/([\w@/-]{40,})|hooks\.zapier\.com/hooks/catch/([\w/]{8,})"
     r"|[?&;](?:sig|signature|x-amz-signature|x-goog-signature|x-amz-security-token)=([\w%+/=.-]{16,})"
     r"|(?:AccountKey|SharedAccessKey|SharedAccessSignature)=([\w%+/=]{20,})|:_auth(?:Token)?=\s?([\w.+/=-]{16,})",
     re.IGNORECASE,
 )
 HEADERS = re.compile(
-    r"\bBearer\s+(?=\S*\d)([A-Za-z0-9._~+/-]{16,}=*)|\bAuthorization:\s*(?:Basic|Token|ApiKey)\s+([A-Za-z0-9._~+/-]{8,}=*)",
+    r"\bBearer\s+(?=\S*\d)([A-Za-z0-9._~+/-]{16,}=*)|\bAuthorization:\s*(?:Basic|Token"
+    r"|ApiKey)\s+([A-Za-z0-9._~+/-]{8,}=*)",
     re.IGNORECASE,
 )
 
@@ -224,7 +226,7 @@ def _denylists(*plugins: Any) -> list[re.Pattern[str]]:
     return [each for plugin in plugins for each in plugin.denylist]
 
 
-# analyze_string of detect-secrets gives a prefix instead of the token for GitHub and GitLab, so the expressions are used
+# analyze_string of detect-secrets gives a prefix instead of the token for GitHub and GitLab: the expressions are used
 PROVIDERS = re.compile(
     "|".join(
         f"(?:{each.pattern})"
