@@ -126,10 +126,8 @@ def main() -> None:
     private = {line.kind for line in labelled if line.private}
     print(f"{'kind':16s} lines  exact missed  false")
     for kind, row in sorted(counts(labelled).items(), key=lambda item: (item[0] not in private, item[0])):
-        shown = (
-            [f"{row['exact']:6d} {row['missed']:6d}", " " * 6] if kind in private else [" " * 13, f"{row['false']:6d}"]
-        )
-        print(f"{kind:16s} {row['lines']:5d} {' '.join(shown)}".rstrip())
+        figures = f"{row['exact']:6d} {row['missed']:6d}" if kind in private else f"{'':13s} {row['false']:6d}"
+        print(f"{kind:16s} {row['lines']:5d} {figures}")
     precision, recall = quality()
     print(f"precision {precision:.3f}, recall {recall:.3f}")
 

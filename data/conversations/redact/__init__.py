@@ -40,7 +40,10 @@ Detector = Callable[[str, Span], Iterator[Span]]
 Job = tuple[str, Detector, list[Span]]
 """A mark, what finds such places, and where it looks."""
 
-_LONG_NUMBER = re.compile(r"\d(?:[^\w\n]{0,3}\n?[^\w\n]?\d){5,}")
+# six digits with spaces, dashes and the like between them; commas separate numbers
+_LONG_NUMBER = re.compile(r"\d(?:[^\w\n,;|]{0,3}\n?[^\w\n,;|]?\d){5,}")
+_YEARS = re.compile(r"1\d\d\d ?[-/] ?(?:1\d|20)\d\d|(?:19|20)\d\d(?: ?[-/] ?20\d\d|([-./])\d\d?\1\d\d?)")
+"""Ranges of years and dates, which most of the others are."""
 _LONG_NUMBERS: tuple[tuple[str, Detector], ...] = (
     ("IBAN", ibans),
     ("CARD", cards),
@@ -99,7 +102,7 @@ def _jobs(view: str, present: Triggers) -> Iterator[Job]:
     if may_hold_address(present):
         yield "LOCATION", addresses, address_windows(view, present)
     if present.long_number:
-        near = _around(_LONG_NUMBER, view)
+        near = _near_long_numbers(view)
         yield from ((mark, detector, near) for mark, detector in _LONG_NUMBERS)
     if may_hold_document(present):
         yield "ID", named_documents, whole
@@ -107,5 +110,6 @@ def _jobs(view: str, present: Triggers) -> Iterator[Job]:
         yield "ID", plates, whole
 
 
-def _around(expression: re.Pattern[str], view: str) -> list[Span]:
-    return windows(view, (match.span() for match in expression.finditer(view)), _BEFORE, _AFTER)
+def _near_long_numbers(view: str) -> list[Span]:
+    runs = (match for match in _LONG_NUMBER.finditer(view) if not _YEARS.fullmatch(match[0]))
+    return windows(view, (match.span() for match in runs), _BEFORE, _AFTER)

@@ -73,18 +73,39 @@ _CONTEXT = re.compile(
 )
 
 
+# the others, such as `way` and `hill`, are too frequent: their addresses are found after a word of the first kind
+_STREET_WORDS = hint_words(
+    "street st road rd avenue ave lane ln drive dr boulevard blvd court terrace crescent square rue chemin allée impasse"
+    " quai calle avenida avda plaza paseo carrer rua travessa praça estrada alameda via viale piazza corso vicolo ul"
+    " ulica platz weg allee gasse"
+)
+_STREET_PARTS = (b"stra", b"str.")  # Straße, Strasse, straat
 # a postcode or the end of a British one, and no year
 _POSTCODE_DIGITS = re.compile(r"\d(?<![\d.,].)(?:\d{3,4}(?![\d.,%]*\d)|[A-Z]{2}(?![A-Za-z0-9]))")
+_TOWN_AFTER = re.compile(r"(?:-\d{3,4}|\d?[A-Z]{2})? ?[A-ZÀ-Þ]|-\d{3,4}\b|$|[.,;\n]")
 _YEAR = re.compile(r"(?:19|20)\d\d")
 
 
 def may_hold_address(triggers: Triggers) -> bool:
-    return triggers.number or (triggers.digit and bool(triggers.words() & _CONTEXT_WORDS))
+    """Whether a text has a word such as `live`, or a word for a street and a number as long as a postcode."""
+    if not triggers.digit:
+        return False
+    if triggers.words() & _CONTEXT_WORDS:
+        return True
+    return triggers.number and (bool(triggers.words() & _STREET_WORDS) or triggers.any_of(_STREET_PARTS))
+
+
+def _is_postcode(view: str, match: re.Match[str]) -> bool:
+    """Whether digits are no year, and a word with a capital stands before or after them."""
+    if _YEAR.fullmatch(match[0]):
+        return False
+    before, after = view[max(match.start() - 20, 0) : match.start()].split(), view[match.end() : match.end() + 6]
+    return (bool(before) and before[-1][0].isupper()) or _TOWN_AFTER.match(after) is not None
 
 
 def address_windows(view: str, triggers: Triggers) -> list[Span]:
     """Where an address may be: around a postcode, and after a word such as `live`."""
-    codes = (match.span() for match in _POSTCODE_DIGITS.finditer(view) if not _YEAR.fullmatch(match[0]))
+    codes = (match.span() for match in _POSTCODE_DIGITS.finditer(view) if _is_postcode(view, match))
     near = [(max(start - 90, 0), min(end + 60, len(view))) for start, end in codes]
     words = triggers.words() & _CONTEXT_WORDS
     low = lowered(view) if words else ""

@@ -21,28 +21,12 @@ SPELLED = re.compile(
     rf"(?<![\w.+%-])[\w+%-][\w.+%-]{{0,63}}{_AT}[^\W_][\w-]{{0,62}}(?:{_DOT}[^\W_][\w-]{{0,62}}){{1,6}}", re.IGNORECASE
 )
 _AT_SIGN = re.compile(_AT, re.IGNORECASE)
-_SPELLED_HINTS = (
-    b"at)",
-    b"at]",
-    b"at }",
-    b"at}",
-    b"at )",
-    b"at ]",
-    b"arroba",
-    b"chiocciola",
-    b"@)",
-    b"@]",
-    b"chez)",
-    b"chez]",
-)
+# the same in the bytes of a text
+_AT_BYTES = re.compile(r"[\[({]\s?(?:at|ät|arroba|chez|chiocciola|@)\s?[\])}]".encode())
 
 
 def may_hold_email(triggers: Triggers) -> bool:
-    low = triggers.lower
-    return b"@" in low or (
-        (b"(" in low or b"[" in low or b"{" in low or b"\xef\xbc\xa0" in low)
-        and (triggers.any_of(_SPELLED_HINTS) or b"\xef\xbc\xa0" in low)
-    )
+    return b"@" in triggers.lower or b"\xef\xbc\xa0" in triggers.lower or _AT_BYTES.search(triggers.lower) is not None
 
 
 def emails(text: str) -> Iterator[Span]:

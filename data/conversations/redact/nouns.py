@@ -1,7 +1,7 @@
 """The nouns for passwords, keys and codes in many languages, and how a value follows them.
 
-To add a language: a row of `_NOUNS` for each word, and its word for `is` in `_IS`, or in `_IS_HERE` if it means something
-else elsewhere.
+To add a language: a row of `_NOUNS` for each word, and its word for `is` in `_IS`, or in `_IS_HERE` if it means
+something else elsewhere.
 """
 
 from __future__ import annotations

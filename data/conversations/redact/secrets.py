@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from moltlm.data.conversations.redact.passwords import is_placeholder
 from moltlm.data.conversations.redact.spans import Span, lowered, places, windows
-from moltlm.data.conversations.redact.triggers import Triggers
+from moltlm.data.conversations.redact.triggers import Triggers, hint_words
 from moltlm.data.conversations.redact.vendors import HINTED, OTHERS, PROVIDERS, VENDORS
 
 PEM = re.compile(
@@ -22,8 +22,10 @@ RANDOM = re.compile(r"[A-Za-z_-]{0,200}(?:\d|[a-z][A-Z])|[A-Za-z0-9]{30}|[a-z]{2
 BEFORE, AFTER = 60, 220
 
 SEED_NAMES = ("phrase", "mnemonic", "seed", "semilla", "recuper", "récupération", "wiederherstell", "助记词")
-SEED_HINTS = tuple(name.encode() for name in SEED_NAMES if name.isascii())
-OTHER_SEED_HINTS = tuple(name.encode() for name in SEED_NAMES if not name.isascii())
+SEED_PARTS = tuple(name.encode() for name in SEED_NAMES)
+SEED_WORDS = hint_words(
+    "phrase mnemonic seed semilla recuperación recuperação recupero récupération wiederherstellungsphrase"
+)
 SEED = re.compile(
     r"[^\n.:;=!?]{2,40}?(?:\s?[:=：是]|\s(?:is|are|ist|sind|lautet|es|son|est|é|è|sono|são))\s{0,3}[\"'`“]?"
     r"((?:(?:\d{1,2}[.)]\s?)?[a-z]{3,8}(?:,\s?|\s{1,2}|(?![a-z]))){12,25})"
@@ -40,7 +42,7 @@ def secrets(text: str, triggers: Triggers) -> Iterator[Span]:
         yield from (match.span() for match in PEM.finditer(text))
     if b"@" in triggers.lower and b"://" in triggers.lower:
         yield from _link_passwords(text)
-    if len(text) > 60 and (triggers.any_of(SEED_HINTS) or (triggers.scripts and triggers.any_of(OTHER_SEED_HINTS))):
+    if len(text) > 60 and (triggers.words() & SEED_WORDS if triggers.digit else triggers.any_of(SEED_PARTS)):
         yield from _seed_phrases(text)
     if triggers.token:
         yield from _tokens(text, triggers)
