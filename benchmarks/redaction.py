@@ -1,7 +1,7 @@
 """Precision and recall of redaction by kind, and its speed: `python benchmarks/redaction.py [FILE.jsonl ...]`.
 
-The labelled lines are in `tests/redaction.jsonl`. ⟦ ⟧ stand around what is private, and `{A36}` for 36 random letters and
-digits, so that no scanner takes the file for a leak.
+The labelled lines are in `tests/redaction.jsonl`. ⟦ ⟧ stand around what is private, and `{A36}` for 36 random letters
+and digits, so that no scanner takes the file for a leak.
 """
 
 from __future__ import annotations
@@ -79,7 +79,7 @@ def counts(labelled: list[Line]) -> dict[str, dict[str, int]]:
 
 
 def quality(seeds: int = 5) -> tuple[float, float]:
-    """Precision (lines with a private value among the redacted lines) and recall (private values that are gone exactly)."""
+    """Precision (private among the redacted lines) and recall (private values that are gone, and nothing else)."""
     exact = false = private = 0
     for seed in range(seeds):
         table = counts(lines(seed)).values()

@@ -41,7 +41,7 @@ Job = tuple[str, Detector, list[Span]]
 """A mark, what finds such places, and where it looks."""
 
 # six digits with spaces, dashes and the like between them; commas separate numbers
-_LONG_NUMBER = re.compile(r"\d(?:[^\w\n,;|]{0,3}\n?[^\w\n,;|]?\d){5,}")
+_LONG_NUMBER = re.compile(r"\d(?:[ .:/()'\n-]{0,4}\d){5,}")
 _YEARS = re.compile(r"1\d\d\d ?[-/] ?(?:1\d|20)\d\d|(?:19|20)\d\d(?: ?[-/] ?20\d\d|([-./])\d\d?\1\d\d?)")
 """Ranges of years and dates, which most of the others are."""
 _LONG_NUMBERS: tuple[tuple[str, Detector], ...] = (

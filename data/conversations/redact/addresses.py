@@ -75,9 +75,9 @@ _CONTEXT = re.compile(
 
 # the others, such as `way` and `hill`, are too frequent: their addresses are found after a word of the first kind
 _STREET_WORDS = hint_words(
-    "street st road rd avenue ave lane ln drive dr boulevard blvd court terrace crescent square rue chemin allée impasse"
-    " quai calle avenida avda plaza paseo carrer rua travessa praça estrada alameda via viale piazza corso vicolo ul"
-    " ulica platz weg allee gasse"
+    "street st road rd avenue ave lane ln drive dr boulevard blvd court terrace crescent square rue chemin allée"
+    " impasse quai calle avenida avda plaza paseo carrer rua travessa praça estrada alameda via viale piazza corso"
+    " vicolo ul ulica platz weg allee gasse"
 )
 _STREET_PARTS = (b"stra", b"str.")  # Straße, Strasse, straat
 # a postcode or the end of a British one, and no year

@@ -193,9 +193,9 @@ def _expression(row: str) -> str:
     beginning, *rest = row[20:].split()
     if len(rest) == 1:
         return beginning + rest[0]
-    letters, least = rest
-    evidence = "" if letters == "A" and int(least) >= 30 else _EVIDENCE  # no word is that long
-    return f"{beginning}{evidence}{_LETTERS[letters]}{{{least},}}={{0,3}}(?:\\.[A-Za-z0-9_-]{{8,}}){{0,2}}"
+    letters, length = rest
+    evidence = "" if letters == "A" and int(length) >= 30 else _EVIDENCE  # no word is that long
+    return f"{beginning}{evidence}{_LETTERS[letters]}{{{length},}}={{0,3}}(?:\\.[A-Za-z0-9_-]{{8,}}){{0,2}}"
 
 
 VENDORS = re.compile(
