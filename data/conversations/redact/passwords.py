@@ -33,8 +33,8 @@ _SAID = re.compile(
 _UNITS = re.compile(
     r"\d+[-–]?(?:char|zeich|stell|sign|caract|caratt|cifr|karakt|bit|byte|kb|mb|digit|letter|symbol|word|day"
     r"|week|month|year|hour|min|sec"
-    r"|gram|clove|cup|spoon|step|time|st\b|nd\b|rd\b|th\b|g\b|kg|ml|tage|wochen|monate|jahre|días|meses|jours"
-    r"|mois|dias|giorni|mesi|%)",
+    r"|gram|clove|cup|spoon|step|time|st|nd|rd|th|g|kg|ml|tage|wochen|monate|jahre|días|meses|jours"
+    r"|mois|dias|giorni|mesi|%)[^\W\d_]{0,12}\Z",
     re.IGNORECASE,
 )
 _UNIT_AFTER = re.compile(

@@ -17,7 +17,7 @@ PEM = re.compile(
 # the last @ before the host ends the password; user and password end at a slash
 URL_PASSWORD = re.compile(r"://[^\s/:@?#\[\]\"'<>]{0,64}:([^\s/\"'<>\[\]{}$]{1,128})@(?=[\w\[])")
 WORD = re.compile(r"(?<![A-Za-z0-9_-])[A-Za-z0-9_-]{16,}")
-RANDOM = re.compile(r"[A-Za-z_-]{0,200}(?:\d|[a-z][A-Z])|[A-Za-z0-9]{30}|[a-z]{2,8}_[A-Za-z]{30}")
+RANDOM = re.compile(r"[A-Za-z_-]{0,200}(?:\d|[a-z][A-Z])|[A-Za-z0-9]{30}|[A-Z]{20}|[a-z]{2,8}_[A-Za-z]{30}")
 # the context of the expressions that want a vendor's name before the token
 BEFORE, AFTER = 60, 220
 

@@ -194,7 +194,7 @@ def _expression(row: str) -> str:
     if len(rest) == 1:
         return beginning + rest[0]
     letters, length = rest
-    evidence = "" if letters == "A" and int(length) >= 30 else _EVIDENCE  # no word is that long
+    evidence = "" if letters == "U" or (letters == "A" and int(length) >= 30) else _EVIDENCE  # no word is that long
     return f"{beginning}{evidence}{_LETTERS[letters]}{{{length},}}={{0,3}}(?:\\.[A-Za-z0-9_-]{{8,}}){{0,2}}"
 
 
