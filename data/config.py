@@ -37,7 +37,9 @@ class ImportConfig(Section):
         default=5000, ge=1, description="maximum number of exchanges; more are sampled at random down to it"
     )
     redact: bool = Field(
-        default=True, description="replace secrets, e-mail addresses, phone and card numbers and IBANs by marks"
+        default=True,
+        description="replace secrets, e-mail and street addresses, numbers of phones, cards, accounts and documents, IP "
+        "addresses and positions by marks",
     )
     near_duplicate: float = Field(
         default=0.85,

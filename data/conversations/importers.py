@@ -32,7 +32,7 @@ class ImportReport:
 
     files: list[FileReport] = field(default_factory=list)
     redacted: Counter[str] = field(default_factory=Counter)
-    """Number of redactions by kind (EMAIL, PHONE, CARD, IBAN, SECRET), in turns of both sides."""
+    """Number of redactions by kind (`redact.MARKS`), in turns of both sides."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Files that were not read, and why."""
 
