@@ -44,7 +44,8 @@ def cycle(run: Run) -> Artifact | None:
             "Make one: molt run CONFIG   or put one into use: molt registry promote ID",
         )
     known, report = _already_seen(run), importers.ImportReport()
-    read = importers.read([config.retrain.conversations], config.conversations, report)
+    voice = material.voice(pairs.load_persona(run))
+    read = importers.read([config.retrain.conversations], config.conversations, report, voice)
     unseen = (item for item in read if _key(item) not in known)
     fresh = material.drawn(unseen, config.conversations.limit, config.run.seed)
     dropped = dict(report.dropped)
