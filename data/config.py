@@ -33,13 +33,17 @@ class ImportConfig(Section):
         default_factory=list,
         description="files, folders or zip archives of chat exports; the assistant's answers become the chosen side",
     )
+    assistant: str = Field(
+        default="",
+        description="the persona's name in chats that name their speakers; empty: the name in the persona's spec",
+    )
     limit: int = Field(
         default=5000, ge=1, description="maximum number of exchanges; more are sampled at random down to it"
     )
     redact: bool = Field(
         default=True,
-        description="replace secrets, e-mail and street addresses, numbers of phones, cards, accounts and documents, IP "
-        "addresses and positions by marks",
+        description="replace secrets, e-mail and street addresses, numbers of phones, cards, accounts and documents, "
+        "IP addresses and positions by marks",
     )
     near_duplicate: float = Field(
         default=0.85,

@@ -33,13 +33,17 @@ RAW = "text"
 
 @dataclass(frozen=True)
 class Exchange(Row):
-    """A conversation up to a user turn, and the assistant's answer to it."""
+    """A conversation up to a user turn, and the assistant's answer to it.
+
+    `rejected` is the worse answer to the same prompt, where the data gives one.
+    """
 
     prompt: list[Message]
     answer: str
     topic: str = ""
     trait: str = ""
     source: str = ""
+    rejected: str = ""
 
     @property
     def question(self) -> str:

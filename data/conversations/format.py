@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from moltlm.data.conversations.turns import Fail, FileReport, Record, Turn
+from moltlm.data.conversations.sources import Source
+from moltlm.data.conversations.turns import Conversation, Fail, FileReport, Record, Turn
 
 ReadRecord = Callable[[Record, FileReport, Fail], Iterator[Turn]]
-"""Yields the turns of one conversation. Counts in the report what it removes, and raises `fail(what)` for a record that
-lacks what the format has."""
+"""Yields the turns of one conversation, with the role "" and a `speaker` where only names are known. Counts in the
+report what it removes, and raises `fail(what)` for a record that lacks what the format has."""
 
 
 @dataclass(frozen=True)
@@ -22,6 +23,7 @@ class Format:
         detect: whether a JSON object has this shape. The first record of a file decides.
         read: the turns of one record.
         labelled: a record may have texts `source`, `topic` and `trait`, which its exchanges keep.
+        split: the conversations in a record that holds several, each of which `read` gets by itself.
         whole_file: the records of a file are the events of one conversation; `read` gets them one by one.
     """
 
@@ -30,4 +32,23 @@ class Format:
     detect: Callable[[Record], bool]
     read: ReadRecord
     labelled: bool = False
+    split: Callable[[Record], Iterable[Record]] | None = None
     whole_file: bool = False
+
+
+@dataclass(frozen=True)
+class TextFormat:
+    """A format that is no JSON.
+
+    Args:
+        name: what reports call it.
+        description: what an error says is supported.
+        detect: whether the beginning of a file, up to 256 KiB of text, has this format.
+        read: the conversations of a file. It counts each in `report.conversations`. Turns whose speaker is only named
+            have the role "" and the name as `speaker`.
+    """
+
+    name: str
+    description: str
+    detect: Callable[[str], bool]
+    read: Callable[[Source, FileReport], Iterator[Conversation]]

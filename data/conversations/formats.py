@@ -8,7 +8,7 @@ from typing import Any
 
 from moltlm.data.conversations.chatgpt import CHATGPT
 from moltlm.data.conversations.claude import CLAUDE
-from moltlm.data.conversations.format import Format
+from moltlm.data.conversations.format import Format, TextFormat
 from moltlm.data.conversations.messages import MESSAGES, PROMPTS, SHAREGPT
 from moltlm.data.conversations.preferences import PREFERENCES
 from moltlm.data.conversations.sessions import SESSION
@@ -18,9 +18,12 @@ from moltlm.data.conversations.turns import Conversation, Fail, FileReport, Reco
 FORMATS = (CHATGPT, CLAUDE, SHAREGPT, PREFERENCES, MESSAGES, PROMPTS, SESSION)
 """A record has the first format whose `detect` is true. SESSION is last, since its keys are the least specific."""
 
+TEXTS: tuple[TextFormat, ...] = ()
+"""Formats that are no JSON. A text that is none of them may be a transcript."""
+
 SUPPORTED = "; ".join(
     [
-        *(each.description for each in FORMATS),
+        *(each.description for each in (*FORMATS, *TEXTS)),
         "Markdown or text with a speaker before each turn (**User:**, ## Assistant, Human:)",
         "a folder or zip of these",
     ]
@@ -73,10 +76,11 @@ def _one_by_one(
         if detect(record) != format:
             keys = ", ".join(list(record)[:6]) if isinstance(record, dict) else type(record).__name__
             raise fail(f"expected {format.name} as before it, found {keys or 'an empty object'}.")
-        report.conversations += 1
         labels = {key: _label(record, key) if format.labelled else "" for key in ("source", "topic", "trait")}
-        turns = format.read(record, report, fail)
-        yield Conversation(place, turns, labels["source"] or source.stem, labels["topic"], labels["trait"])
+        for part in format.split(record) if format.split else (record,):
+            report.conversations += 1
+            turns = format.read(part, report, fail)
+            yield Conversation(place, turns, labels["source"] or source.stem, labels["topic"], labels["trait"])
 
 
 def _label(record: Record, key: str) -> str:

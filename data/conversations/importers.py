@@ -11,19 +11,21 @@ import os
 import tempfile
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from itertools import groupby
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from moltlm.data.config import ImportConfig
-from moltlm.data.conversations import formats, transcripts
+from moltlm.data.conversations import formats, transcripts, voices
 from moltlm.data.conversations.near import DuplicateIndex
 from moltlm.data.conversations.redact import redact
 from moltlm.data.conversations.sources import LIMIT, Source, head, json_lines, json_values, parse, sources
-from moltlm.data.conversations.turns import Conversation, FileReport, Turn
+from moltlm.data.conversations.turns import OTHER, Conversation, FileReport, Turn
+from moltlm.data.conversations.voices import Voice
 from moltlm.data.errors import BadInput
 from moltlm.data.types import Exchange, Message
+
+ANYBODY = Voice()
 
 
 @dataclass
@@ -35,6 +37,14 @@ class ImportReport:
     """Number of redactions by kind (`redact.MARKS`), in turns of both sides."""
     skipped: dict[str, str] = field(default_factory=dict)
     """Files that were not read, and why."""
+
+    fixes: dict[str, str] = field(default_factory=dict)
+    """For skipped files, what makes them readable."""
+
+    def pass_over(self, name: str, error: BadInput) -> None:
+        """Note that a file is not read, or not to its end."""
+        self.skipped[name] = error.what.removeprefix(name).lstrip(",: ").rstrip(".")
+        self.fixes[name] = error.fix
 
     @property
     def conversations(self) -> int:
@@ -83,7 +93,15 @@ class ImportReport:
         ]
 
 
-def read(paths: list[Path], config: ImportConfig, report: ImportReport) -> Iterator[Exchange]:
+@dataclass(frozen=True)
+class Job:
+    """How to read, and whose answers."""
+
+    config: ImportConfig
+    voice: Voice
+
+
+def read(paths: list[Path], config: ImportConfig, report: ImportReport, voice: Voice = ANYBODY) -> Iterator[Exchange]:
     """Read every assistant turn that follows a user turn, with up to `max_context_turns` turns before it.
 
     Files are read in sorted order, and their formats are detected from their content. Consecutive turns of one side are
@@ -93,12 +111,15 @@ def read(paths: list[Path], config: ImportConfig, report: ImportReport) -> Itera
     Args:
         paths: files, folders or zip archives.
         report: is filled while the exchanges are consumed.
+        voice: what the persona is called. `config.assistant` takes its place.
 
     Raises:
         BadInput: naming file and place, for anything malformed; for a folder or archive without conversations; and for
             an unknown format, if the user named the file itself. In folders and archives such files are skipped and
             reported.
+        UnknownPersona: if a file names its speakers, and nothing tells which of them is the persona.
     """
+    job = Job(config, replace(voice, names=(config.assistant,)) if config.assistant else voice)
     if not paths:
         raise BadInput("No conversations to read.", f"Name at least one of: {formats.SUPPORTED}.")
     with DuplicateIndex(config.near_duplicate) as index:
@@ -106,7 +127,7 @@ def read(paths: list[Path], config: ImportConfig, report: ImportReport) -> Itera
             before = report.conversations
             with sources(path, report.skipped.__setitem__) as files:
                 for source in files:
-                    yield from _file(source, config, report, index)
+                    yield from _file(source, job, report, index)
             if report.conversations == before:
                 raise _nothing(path, report)
 
@@ -114,12 +135,25 @@ def read(paths: list[Path], config: ImportConfig, report: ImportReport) -> Itera
 def _nothing(path: Path, report: ImportReport) -> BadInput:
     skipped = [f"{name}: {why}" for name, why in report.skipped.items() if name.startswith(str(path))]
     reasons = f" Skipped: {'; '.join(skipped[:3])}{'; ...' if len(skipped) > 3 else ''}." if skipped else ""
-    return BadInput(f"No conversations in {path}.{reasons}", f"Supported are: {formats.SUPPORTED}.")
+    fixes = [fix for name, fix in report.fixes.items() if name.startswith(str(path))]
+    return BadInput(
+        f"No conversations in {path}.{reasons}", fixes[0] if fixes else f"Supported are: {formats.SUPPORTED}."
+    )
 
 
-def _file(source: Source, config: ImportConfig, report: ImportReport, index: DuplicateIndex) -> Iterator[Exchange]:
+def _file(source: Source, job: Job, report: ImportReport, index: DuplicateIndex) -> Iterator[Exchange]:
+    """The exchanges of a file. One that the user did not name is passed over where it cannot be read."""
+    try:
+        yield from _read_file(source, job, report, index)
+    except BadInput as error:
+        if source.named:
+            raise
+        report.pass_over(source.name, error)
+
+
+def _read_file(source: Source, job: Job, report: ImportReport, index: DuplicateIndex) -> Iterator[Exchange]:
     file = FileReport(source.name)
-    conversations = _conversations(source, file)
+    conversations = _conversations(source, file, job.voice)
     if conversations is None:
         if source.named:
             raise _unknown(source)
@@ -127,10 +161,10 @@ def _file(source: Source, config: ImportConfig, report: ImportReport, index: Dup
         return
     report.files.append(file)
     for conversation in conversations:
-        yield from _exchanges(conversation, source, config, report, index)
+        yield from _exchanges(conversation, source, job, report, index)
 
 
-def _conversations(source: Source, file: FileReport) -> Iterator[Conversation] | None:
+def _conversations(source: Source, file: FileReport, voice: Voice) -> Iterator[Conversation] | None:
     """The conversations of a file, whose format is detected from its beginning; None for an unknown format."""
     start = head(source)
     text = start.decode(errors="replace").lstrip()
@@ -138,8 +172,12 @@ def _conversations(source: Source, file: FileReport) -> Iterator[Conversation] |
         return formats.conversations(_objects(source, text), source, file)
     if text[:1] == "[" and text[1:].lstrip()[:1] in ("{", ""):
         return formats.conversations(json_values(source), source, file)
-    style = transcripts.style_of(text)
-    return transcripts.conversations(*style, source, file) if style else None
+    format = next((each for each in formats.TEXTS if each.detect(text)), None)
+    if format:
+        file.format = format.name
+        return format.read(source, file)
+    style = transcripts.style_of(text, voice, f"{source.name}: ")
+    return transcripts.conversations(style, source, file) if style else None
 
 
 def _objects(source: Source, text: str) -> Iterator[tuple[str, Any]]:
@@ -160,21 +198,28 @@ def _unknown(source: Source) -> BadInput:
 
 
 def _exchanges(
-    conversation: Conversation, source: Source, config: ImportConfig, report: ImportReport, index: DuplicateIndex
+    conversation: Conversation, source: Source, job: Job, report: ImportReport, index: DuplicateIndex
 ) -> Iterator[Exchange]:
     """Make each assistant turn an exchange, or count it as dropped."""
-    file = report.files[-1]
+    file, config = report.files[-1], job.config
     context: deque[Message] = deque(maxlen=config.max_context_turns)
-    for turn in _merged(conversation, source, file):
+    for turn in _merged(conversation, source, job.voice, file):
         text = _clean(turn.text, config, report)
-        if turn.role == "user":
-            if not text:
-                context.clear()
-            context.append({"role": "user", "content": text})
-            continue
         prompt = list(context)
         if prompt and prompt[0]["role"] == "assistant":
             prompt = prompt[1:]
+        if turn.role == "user":
+            follows_question = bool(prompt) and prompt[-1]["role"] == "user"
+            if not text or turn.unwanted or follows_question:
+                context.clear()
+            if turn.unwanted:
+                file.noise[f"question {turn.unwanted}"] += 1
+            else:
+                context.append({"role": "user", "content": text})
+            continue
+        if turn.unwanted:  # another answer to the same question may follow
+            file.drop(turn.unwanted)
+            continue
         reason = "" if turn.context_only else _reason(turn, text, prompt, config, index)
         if turn.context_only:
             file.noise["answer given as context"] += 1
@@ -183,8 +228,10 @@ def _exchanges(
         else:
             file.turns += 1
             file.exchanges += 1
-            yield Exchange(prompt, text, conversation.topic, conversation.trait, conversation.source)
-        if text and prompt and prompt[-1]["content"]:
+            rejected = _clean(turn.rejected, config, report) if turn.rejected else ""
+            labels = (conversation.topic, conversation.trait, conversation.source)
+            yield Exchange(prompt, text, *labels, rejected)
+        if turn.role == "assistant" and text and prompt and prompt[-1]["content"] and prompt[-1]["role"] == "user":
             context.append({"role": "assistant", "content": text})
         else:
             context.clear()
@@ -192,9 +239,11 @@ def _exchanges(
 
 def _reason(turn: Turn, text: str, prompt: list[Message], config: ImportConfig, index: DuplicateIndex) -> str:
     """Why an assistant turn is dropped; "" if it is an exchange."""
+    if turn.role == OTHER:
+        return "answer to another speaker"
     if not text:
         return "only tools or thinking" if turn.noisy else "empty"
-    if not prompt:
+    if not prompt or prompt[-1]["role"] != "user":
         return "no user turn before"
     if not prompt[-1]["content"]:
         return "empty question"
@@ -203,18 +252,25 @@ def _reason(turn: Turn, text: str, prompt: list[Message], config: ImportConfig, 
     return index.classify(prompt[-1]["content"], text)
 
 
-def _merged(conversation: Conversation, source: Source, file: FileReport) -> Iterator[Turn]:
-    """Join consecutive turns of one role, with a blank line between them. Raises BadInput for a turn over LIMIT."""
-    for role, run in groupby(conversation.turns, key=lambda turn: turn.role):
-        texts, size, noisy, context_only = [], 0, False, True
-        for count, turn in enumerate(run):
-            file.noise[f"{role} turn joined to the one before"] += count > 0
-            size += len(turn.text)
-            if size > LIMIT:
-                raise source.bad(f", {conversation.place}: one turn is larger than {LIMIT >> 20} MiB.")
-            texts.append(turn.text.strip())
-            noisy, context_only = noisy or turn.noisy, context_only and turn.context_only
-        yield Turn(role, "\n\n".join(filter(None, texts)), noisy, context_only)
+def _merged(conversation: Conversation, source: Source, voice: Voice, file: FileReport) -> Iterator[Turn]:
+    """Join consecutive turns of one side, with a blank line between them.
+
+    Raises:
+        BadInput: for a turn over LIMIT.
+        UnknownPersona: if the speakers are only named, and none of the names tells the persona.
+    """
+
+    def fail(what: str) -> BadInput:
+        return source.bad(f", {conversation.place}: {what}")
+
+    for run in voices.runs(voices.assign(conversation.turns, voice, file, fail), file):
+        first, role = run[0], "user" if run[0].role == "user" else "assistant"
+        file.noise[f"{role} turn joined to the one before"] += len(run) - 1
+        if sum(len(turn.text) for turn in run) > LIMIT:
+            raise fail(f"one turn is larger than {LIMIT >> 20} MiB.")
+        text = "\n\n".join(filter(None, (turn.text.strip() for turn in run)))
+        rejected = first.rejected if len(run) == 1 else ""
+        yield first._replace(text=text, noisy=any(turn.noisy for turn in run), rejected=rejected)
 
 
 def _clean(text: str, config: ImportConfig, report: ImportReport) -> str:

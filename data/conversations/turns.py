@@ -23,6 +23,9 @@ ROLES = {
 }
 NOISE = {"system": "system message", "tool": "tool result", "call": "tool call"}
 """Roles whose messages are no turns, and the kind of noise under which they are counted."""
+OTHER = "other"
+"""Role of a speaker who is neither the user nor the persona."""
+
 TEXT_BLOCKS = ("text", "input_text", "output_text")
 THINK = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
 HARNESS = re.compile(
@@ -37,13 +40,23 @@ HARNESS = re.compile(
 class Turn(NamedTuple):
     """What one side says.
 
-    `noisy`: something was removed from it. `context_only`: it may precede an answer, but is never learned as one.
+    Args:
+        role: user, assistant, system, OTHER, or "" where only the name of the speaker is known.
+        text: without what a machine wrote.
+        noisy: something was removed from it.
+        context_only: it may precede an answer, but is never learned as one.
+        speaker: the name of who speaks. `voices.assign` turns names into roles.
+        unwanted: why it is neither learned nor context (`rated down`), or "".
+        rejected: the answer that the data gives as the worse one to the same question, or "".
     """
 
     role: str
     text: str
     noisy: bool = False
     context_only: bool = False
+    speaker: str = ""
+    unwanted: str = ""
+    rejected: str = ""
 
 
 @dataclass(frozen=True)
@@ -69,6 +82,8 @@ class FileReport:
     dropped: Counter[str] = field(default_factory=Counter)
     noise: Counter[str] = field(default_factory=Counter)
     """What was removed and is no assistant turn: tool calls and results, thinking, system messages, ..."""
+    speakers: dict[str, str] = field(default_factory=dict)
+    """The role of each speaker whom the file knows only by name."""
 
     def drop(self, reason: str) -> None:
         """Count an assistant turn that becomes no exchange."""
@@ -91,10 +106,12 @@ def turns_of(messages: Any, report: FileReport, fail: Fail) -> Iterator[Turn]:
         name = next((message[key] for key in ("role", "from", "sender") if isinstance(message.get(key), str)), None)
         content = next((message[key] for key in ("content", "value", "text") if key in message), "")
         calls = message.get("tool_calls") or message.get("function_call")
-        role = ROLES.get((name or "").lower())
+        role = ROLES.get((name or "").lower(), "" if name and name.strip() else None)
         if role is None or (content == "" and not calls and not {"content", "value", "text"} & set(message)):
             raise fail(f"a message needs a role ({', '.join(ROLES)}) and a content; found {name or 'no role'}.")
-        yield from turn_of(role, content, report, fail, calls=calls, context_only=message.get("weight") == 0)
+        context_only = message.get("weight") == 0
+        for turn in turn_of(role, content, report, fail, calls=calls, context_only=context_only):
+            yield turn if role else turn._replace(speaker=name or "")
 
 
 def turn_of(
@@ -109,7 +126,7 @@ def turn_of(
     """The turn of one message, or nothing: system and tool messages, and user messages of tool results, are noise.
 
     Args:
-        role: one of the values of ROLES.
+        role: one of the values of ROLES, or "" for a speaker who is only named.
         content: a text, or a list of blocks.
         calls: the tool calls of the message, which are counted as noise.
         clean: remove what a coding agent put into the text (HARNESS).
@@ -121,7 +138,7 @@ def turn_of(
     text = _text(content, report.noise, fail)
     if calls:
         report.noise["tool call"] += len(calls) if isinstance(calls, list) else 1
-    if role == "assistant" and "<think" in text:
+    if role in ("assistant", "") and "<think" in text:
         text, count = THINK.subn("", text)
         report.noise["thinking"] += count
     if clean and ("<" in text or "[Req" in text):
@@ -129,7 +146,7 @@ def turn_of(
         report.noise["text of the harness"] += count
     noisy = report.noise.total() > before
     is_question = text.strip() or not noisy or report.noise["attachment"] > attachments
-    if role == "assistant" or is_question:
+    if role in ("assistant", "") or is_question:
         yield Turn(role, text, noisy, context_only)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any
@@ -104,6 +105,9 @@ def _whole_job(name: str, overrides: list[str] | None, json_output: bool) -> Non
 def data_import(
     paths: Annotated[list[Path], typer.Argument(help="chat exports, transcripts, session logs, or folders of them")],
     out: Annotated[Path, typer.Option(help="JSONL file to write")] = Path("conversations/imported.jsonl"),
+    assistant: Annotated[
+        str, typer.Option(help="the persona's name, in chats that name their speakers", show_default=False)
+    ] = "",
     redact: Annotated[
         bool, typer.Option(help="replace secrets, e-mail addresses, phone and card numbers by marks")
     ] = True,
@@ -115,13 +119,18 @@ def data_import(
     """
     from moltlm.data.config import ImportConfig
     from moltlm.data.conversations import importers
+    from moltlm.data.conversations.voices import Voice
     from moltlm.data.errors import BadInput
 
     console = Console(json_output)
     if out.exists():
         raise BadInput(f"{out} exists already.", "Name another: --out conversations/more.jsonl")
     report = importers.ImportReport()
-    count = importers.write(importers.read(paths, ImportConfig(redact=redact), report), out)
+    command = shlex.join(["molt", "data", "import", *map(str, paths), "--out", str(out)])
+    command += "" if redact else " --no-redact"
+    voice = Voice(option=f"--assistant {{0}}: {command.replace('{', '{{').replace('}', '}}')} --assistant {{0}}")
+    settings = ImportConfig(redact=redact, assistant=assistant)
+    count = importers.write(importers.read(paths, settings, report, voice), out)
     lines = [_imported(row) for row in report.rows()]
     lines += [f"{name}: skipped, {reason}" for name, reason in report.skipped.items()]
     if report.redacted:

@@ -108,7 +108,9 @@ def _new_exchanges(run: Run, dropped: dict[str, int]) -> list[Exchange]:
     """A sample of the exchanges that no earlier cycle was trained on. Counts what the importer dropped."""
     config, report = run.config, importers.ImportReport()
     finished = _finished_keys(run)
-    read = importers.read([config.retrain.conversations], config.conversations, report)
+    read = importers.read(
+        [config.retrain.conversations], config.conversations, report, material.voice(pairs.load_persona(run))
+    )
     unseen = (item for item in read if _key(item) not in finished)
     sampled = material.sample(unseen, config.conversations.limit, config.run.seed)
     dropped.update(report.dropped)

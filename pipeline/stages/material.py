@@ -13,6 +13,7 @@ from typing import Any
 from moltlm.data import endpoint, leakage, prompts, tasks, teacher
 from moltlm.data import persona as personas
 from moltlm.data.conversations import importers
+from moltlm.data.conversations.voices import Voice
 from moltlm.data.errors import BadInput
 from moltlm.data.persona import Persona
 from moltlm.data.state import BASE
@@ -43,7 +44,7 @@ def gather(run: Run, persona: Persona) -> Material:
     config, model = run.config, run.base
     report = importers.ImportReport()
     paths = [Path(path) for path in config.conversations.paths]
-    read = importers.read(paths, config.conversations, report) if paths else iter(())
+    read = importers.read(paths, config.conversations, report, voice(persona)) if paths else iter(())
     imported = sample(read, config.conversations.limit, config.run.seed)
     generated, ledger = _from_teacher(run, persona)
     exchanges = [*persona.train, *imported, *generated]
@@ -69,6 +70,11 @@ def gather(run: Run, persona: Persona) -> Material:
         "held_out": "heldout.jsonl" if persona.heldout else f"{config.pairs.heldout_share:.0%} by topic",
     }
     return Material(fitting, heldout, facts, [f"{kind}: {text[:80]!r}" for text, kind in leaked[:20]])
+
+
+def voice(persona: Persona) -> Voice:
+    """Whose answers are learned from conversations that name their speakers: the persona's, by its name."""
+    return Voice((persona.spec.name,), "conversations.assistant={}")
 
 
 def sample(stream: Iterator[Exchange], limit: int, seed: int) -> list[Exchange]:

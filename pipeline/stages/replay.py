@@ -16,7 +16,8 @@ from moltlm.data.types import Exchange
 from moltlm.pipeline.identity import identity
 from moltlm.pipeline.run import Artifact, Run, once_per_config
 from moltlm.pipeline.stages import buffer as building
-from moltlm.pipeline.stages.pairs import load_pairs, pairs
+from moltlm.pipeline.stages import material
+from moltlm.pipeline.stages.pairs import load_pairs, load_persona, pairs
 from moltlm.pipeline.stages.personality import load_adapters, personality
 
 
@@ -52,7 +53,7 @@ def updated_buffer(run: Run, paths: list[Path]) -> Artifact:
     config, report = run.config, importers.ImportReport()
     if not paths:
         raise BadInput("No new conversations are named.", "Name some: molt replay update CONFIG conversations.jsonl")
-    exchanges = list(importers.read(paths, config.conversations, report))
+    exchanges = list(importers.read(paths, config.conversations, report, material.voice(load_persona(run))))
     if not exchanges:
         raise BadInput("These conversations contain no exchange.", f"See why: molt data import {paths[0]}")
     current = buffer(run)
