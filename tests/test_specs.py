@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import struct
@@ -147,6 +148,12 @@ def test_lists_in_brackets_and_prose_become_traits(tmp_path: Path) -> None:
     }
     (tmp_path / "c.json").write_text(json.dumps(card))
     assert len(read_any(tmp_path / "c.json").traits) == 2
+
+
+def test_short_sentences_are_no_list_of_words(tmp_path: Path) -> None:
+    for written in ("Bo is a baker. He hums.", "Bo's personality: Bo is a baker. He hums."):
+        (tmp_path / "c.json").write_text(json.dumps({"name": "Bo", "personality": written}))
+        assert [trait.text for trait in read_any(tmp_path / "c.json").traits] == ["I am a baker.", "He hums."]
 
 
 @pytest.mark.parametrize(
@@ -1037,7 +1044,8 @@ HOSTILE = {
 def test_reading_is_linear(tmp_path: Path, kind: str) -> None:
     """64 kB take milliseconds; a reader whose time is quadratic takes minutes for these."""
     began = time.process_time()
-    read_text(tmp_path, HOSTILE[kind], "vex.md" if HOSTILE[kind][0] != "{" else "card.json")
+    with contextlib.suppress(BadInput):
+        read_text(tmp_path, HOSTILE[kind], "vex.md" if HOSTILE[kind][0] != "{" else "card.json")
     assert time.process_time() - began < 3
 
 
