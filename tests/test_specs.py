@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import io
 import json
 import struct
@@ -102,14 +103,14 @@ def charx(**members: bytes) -> bytes:
     return out.getvalue()
 
 
-def is_ada(found: Spec) -> None:
-    assert found.name == "Ada" and found.summary == "For people with clocks."
-    assert [trait.text for trait in found.traits] == ["I am patient.", "I am dry.", "I am exact."]
+def is_ada(result: Spec) -> None:
+    assert result.name == "Ada" and result.summary == "For people with clocks."
+    assert [trait.text for trait in result.traits] == ["I am patient.", "I am dry.", "I am exact."]
     for part in ("Ada mends clocks for the user.", "A workshop.", "Stay in the workshop.", "Be brief.", "has a cat"):
-        assert part in found.system_prompt
-    assert "hidden" not in found.system_prompt
-    assert found.voice == ["Opens a conversation like this: Mind the springs."]
-    assert [[(turn.role, turn.content) for turn in talk] for talk in found.dialogues] == [
+        assert part in result.system_prompt
+    assert "hidden" not in result.system_prompt
+    assert result.voice == ["Opens a conversation like this: Mind the springs."]
+    assert [[(turn.role, turn.content) for turn in talk] for talk in result.dialogues] == [
         [("user", "Is it broken?"), ("assistant", "Only tired.\nLeave it here.")]
     ]
 
@@ -149,6 +150,12 @@ def test_lists_in_brackets_and_prose_become_traits(tmp_path: Path) -> None:
     assert len(read_any(tmp_path / "c.json").traits) == 2
 
 
+def test_short_sentences_are_no_list_of_words(tmp_path: Path) -> None:
+    for written in ("Bo is a baker. He hums.", "Bo's personality: Bo is a baker. He hums."):
+        (tmp_path / "c.json").write_text(json.dumps({"name": "Bo", "personality": written}))
+        assert [trait.text for trait in read_any(tmp_path / "c.json").traits] == ["I am a baker.", "He hums."]
+
+
 @pytest.mark.parametrize(
     "written",
     [
@@ -172,21 +179,21 @@ def test_keys_of_a_list_are_not_traits(tmp_path: Path, written: str, field: str)
 def test_a_bullet_with_a_bold_label_is_a_trait(tmp_path: Path, heading: str) -> None:
     bullets = "- **Be direct:** Say what you mean.\n- **Be kind**: Always.\n- **Name:** Bo\n"
     (tmp_path / "SOUL.md").write_text(f"# SOUL.md\n\n## {heading}\n\n{bullets}\n## Other\n\nA line of text.\n")
-    found = read_any(tmp_path / "SOUL.md")
-    assert [trait.text for trait in found.traits] == ["Be direct: Say what you mean.", "Be kind: Always."]
-    assert found.name == "Bo" and found.facts["name"] == "Bo"
+    result = read_any(tmp_path / "SOUL.md")
+    assert [trait.text for trait in result.traits] == ["Be direct: Say what you mean.", "Be kind: Always."]
+    assert result.name == "Bo" and result.facts["name"] == "Bo"
 
 
 def test_the_files_of_an_agent(tmp_path: Path) -> None:
     (tmp_path / "SOUL.md").write_text(SOUL)
     (tmp_path / "IDENTITY.md").write_text(IDENTITY)
-    found = read_any(tmp_path)
-    assert found.name == "Mo" and found.facts["creature"] == "a small owl"
-    assert "Be genuinely helpful. Skip the filler and just help." in [trait.text for trait in found.traits]
-    assert "Have opinions." in [trait.text for trait in found.traits]
-    assert found.boundaries == ["Private things stay private."]
-    assert found.voice == ["Dry, and short when it can be.", "calm"]
-    assert SOUL.strip() in found.system_prompt and IDENTITY.strip() in found.system_prompt
+    result = read_any(tmp_path)
+    assert result.name == "Mo" and result.facts["creature"] == "a small owl"
+    assert "Be genuinely helpful. Skip the filler and just help." in [trait.text for trait in result.traits]
+    assert "Have opinions." in [trait.text for trait in result.traits]
+    assert result.boundaries == ["Private things stay private."]
+    assert result.voice == ["Dry, and short when it can be.", "calm"]
+    assert SOUL.strip() in result.system_prompt and IDENTITY.strip() in result.system_prompt
     assert read_any(tmp_path / "SOUL.md", "Jo").name == "Jo"
 
 
@@ -200,19 +207,19 @@ def test_the_files_of_an_agent(tmp_path: Path) -> None:
 )
 def test_a_constitution(tmp_path: Path, text: str) -> None:
     (tmp_path / "mine.json").write_text(text)
-    found = read_any(tmp_path / "mine.json")
-    assert [trait.id for trait in found.traits] == ["calm", "calm_2", "joke"]
-    assert found.name == "mine"
-    assert found.traits[0].questions in ([], ["why?"])
+    result = read_any(tmp_path / "mine.json")
+    assert [trait.id for trait in result.traits] == ["calm", "calm_2", "joke"]
+    assert result.name == "mine"
+    assert result.traits[0].questions in ([], ["why?"])
 
 
 @pytest.mark.skipif(not DATA.is_dir(), reason="the shared data sets do not lie beside this checkout")
 @pytest.mark.parametrize("name", ["oct_handwritten", "oct_constitutions"])
 def test_the_constitutions_of_open_character_training(name: str) -> None:
     path = DATA / name / "train.jsonl"
-    with pytest.raises(BadInput, match="11 personas") as found:
+    with pytest.raises(BadInput, match="11 personas") as result:
         read_any(path)
-    names = found.value.fix.rstrip(".").split(": ")[1].split(", ")
+    names = result.value.fix.rstrip(".").split(": ")[1].split(", ")
     rows = [json.loads(line) for line in path.read_text().split("\n") if line.strip()]
     loaded = [read_any(path, each) for each in names]
     assert sum(len(spec.traits) for spec in loaded) == len(rows) == 115
@@ -298,18 +305,18 @@ UNREADABLE = [
 )
 def test_what_is_broken_or_hostile_is_named(tmp_path: Path, raw: bytes, message: str) -> None:
     (tmp_path / "in").write_bytes(raw)
-    with pytest.raises(BadInput, match=message) as found:
+    with pytest.raises(BadInput, match=message) as result:
         read_any(tmp_path / "in")
-    assert str(tmp_path / "in") in found.value.what
+    assert str(tmp_path / "in") in result.value.what
 
 
 def accepted(tmp_path: Path, raw: bytes) -> None:
     (tmp_path / "in").write_bytes(raw)
     try:
-        found = read_any(tmp_path / "in")
+        result = read_any(tmp_path / "in")
     except BadInput:
         return
-    assert found.name and found.traits
+    assert result.name and result.traits
     assert sorted(path.name for path in tmp_path.iterdir()) == ["in"]
 
 
@@ -1037,7 +1044,8 @@ HOSTILE = {
 def test_reading_is_linear(tmp_path: Path, kind: str) -> None:
     """64 kB take milliseconds; a reader whose time is quadratic takes minutes for these."""
     began = time.process_time()
-    read_text(tmp_path, HOSTILE[kind], "vex.md" if HOSTILE[kind][0] != "{" else "card.json")
+    with contextlib.suppress(BadInput):
+        read_text(tmp_path, HOSTILE[kind], "vex.md" if HOSTILE[kind][0] != "{" else "card.json")
     assert time.process_time() - began < 3
 
 
@@ -1078,11 +1086,11 @@ def test_init_says_what_it_read_and_what_it_left_out(tmp_path: Path, capsys: pyt
 
 def test_init_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "SOUL.md").write_text(SOUL)
-    with pytest.raises(SystemExit) as done:
+    with pytest.raises(SystemExit) as exited:
         cli.main(["init", str(tmp_path / "p"), "--from", str(tmp_path / "SOUL.md"), "--name", "Mo"])
-    assert done.value.code == 0
+    assert exited.value.code == 0
     assert "next: cd" in capsys.readouterr().out
-    with pytest.raises(SystemExit) as done:
+    with pytest.raises(SystemExit) as exited:
         cli.main(["init", str(tmp_path / "q"), "--from", str(tmp_path / "nothing")])
-    assert done.value.code == 2
+    assert exited.value.code == 2
     assert not (tmp_path / "q").exists()

@@ -50,7 +50,8 @@ def is_card(record: dict[str, Any]) -> bool:
     if str(record.get("spec", "")).startswith("chara_card") or isinstance(record.get("data"), dict):
         return str(record.get("spec", "chara_card")).startswith("chara_card")
     name = any(isinstance(record.get(key), str) for key in FIELDS["name"])
-    return name and (not SIGNATURE.isdisjoint(record) or ("description" in record and set(record) <= PLAIN))
+    signed = any(isinstance(record.get(key), str | list) for key in SIGNATURE)
+    return name and (signed or ("description" in record and set(record) <= PLAIN))
 
 
 def read(source: Source, record: dict[str, Any], format: str = "") -> SpecReading:

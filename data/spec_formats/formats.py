@@ -34,6 +34,8 @@ FORMATS = (
 """An object has the first format whose `detect` is true: those with fields of their own come first."""
 WRAPPERS = ("data", "character", "char", "card", "node", "definition", "bot", "agent", "assistant", "persona")
 """Fields in which an export may hold the object that is read."""
+LISTS = ("data", "characters", "agents", "assistants", "personas", "models")
+"""Fields in which an export may hold a list of such objects."""
 
 SUPPORTED = "; ".join(
     [
@@ -59,7 +61,10 @@ def read_value(source: Source, value: Any) -> SpecReading:
         BadInput: if it is none of these, saying what it is.
     """
     if isinstance(value, dict):
-        return _object(source, value)
+        rows = next((value[key] for key in LISTS if isinstance(value.get(key), list)), None)
+        if rows is None or not any(isinstance(row, dict) and _unwrapped(row)[1] for row in rows) or detect(value):
+            return _object(source, value)
+        value = rows
     rows = value if isinstance(value, list) else [value]
     personas = [(record, format) for row in rows for record, format in [_unwrapped(row)] if format]
     if personas and not any(isinstance(row, str) for row in rows):

@@ -15,7 +15,7 @@ WHO = re.compile(
 )
 """A heading that asks who somebody is: traits, whatever its other words are."""
 PLACEHOLDER = re.compile(
-    r"\s*(?:[_*~]*\([^()]*\)[_*~]*|[_*]*\[[^\[\]]*\](?!\()[_*]*|\{+[^{}]*\}+|<[^<>]*>|\$\{?\w*\}?|[_.…\-–—?]+|#+)\s*"
+    r"\s*(?:[_*~]*[(（][^()（）]*[)）][_*~]*|[【［「][^【】［］「」]*[】］」]|[_*]*\[[^\[\]]*\](?!\()[_*]*|\{+[^{}:\"]*\}+|<[^<>]*>|\$\{?\w*\}?|[_.…\-–—?]+|#+)\s*"
 )
 UNFILLED = re.compile(
     r"(?:todo|tbd|tba|fixme|xxx+|n/?a|none|null|unknown|undefined|untitled|placeholder|insert\b.{0,40}\b(?:name|here)"

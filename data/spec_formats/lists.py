@@ -42,6 +42,10 @@ def traits_of(personality: str, description: str, names: Iterable[str], wording:
         personality: the text about the personality alone; it goes first.
         names: what the character is called.
     """
+    names = [name for name in names if name]
+    owner = "|".join(map(re.escape, names)) or "x"
+    label = re.compile(rf"^\s*(?:{owner})['’]s (?:persona|personality|traits?|description)\s*:\s*", re.IGNORECASE)
+    personality, description = label.sub("", personality), label.sub("", description)
     if grouped := _grouped(personality) or _grouped(description):
         character = [text for key, text in grouped if OF_CHARACTER.fullmatch(key)]
         others = [(key.lower(), text) for key, text in grouped if key.lower() not in IDENTITY_WORDS]
@@ -50,7 +54,9 @@ def traits_of(personality: str, description: str, names: Iterable[str], wording:
     listed = LISTED.search(description)
     text = personality or (listed.group(1) if listed else "")
     parts = [part for chunk in re.split(r"(?<=\w)\.\s", text) for part in words_of(chunk)]
-    if parts and sum(len(part.split()) <= 4 for part in parts) >= len(parts) / 2:
+    subject = re.compile(rf"(?:{owner}|He|She|They|It|You|I|The)\b")
+    short = not any(subject.match(part) for part in parts)
+    if parts and short and sum(len(part.split()) <= 4 for part in parts) >= len(parts) / 2:
         return [i_am(part, wording) for part in parts]
     return sentences_about(personality or description, names, wording)
 

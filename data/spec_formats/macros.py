@@ -195,9 +195,9 @@ NAMED = re.compile(
 )
 ADDRESSED = re.compile(rf",[ \t]*{USER}{END}")
 GREETED = re.compile(
-    r"\b(hello|hi|hey|welcome|back|morning|evening|afternoon|night|thanks|thank you|please|sorry|oh|ah|yes|no|well|okay"
-    r"|bye|goodbye|greetings|hola|hallo|bonjour|salut|olá|oi|ciao|gracias|danke|merci|obrigado|obrigada|grazie"
-    rf"|buenos días|guten tag|guten morgen)[ \t]+{USER}{END}",
+    r"\b(hello|hi|hey|welcome|back|morning|evening|afternoon|night|thanks|thank you|please|hmm?|huh|there|sorry|oh|ah"
+    r"|yes|no|well|okay|bye|goodbye|greetings|hola|hallo|bonjour|salut|olá|oi|ciao|gracias|danke|merci|obrigado|obrigada"
+    rf"|grazie|buenos días|guten tag|guten morgen)[ \t]+{USER}{END}",
     re.IGNORECASE,
 )
 CALLED = re.compile(rf"{START}{USER}[ \t]*[,，、~][ \t]*(\w?)")

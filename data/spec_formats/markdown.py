@@ -98,6 +98,8 @@ def _spec(source: Source, name: str, content: Content, whole: str, left_out: Lef
             f" is an unfilled template: {content.unfilled[0]!r} stands where a trait should.",
             f"Fill in the traits: {source.edit()}",
         )
+    if not (chosen or talk.dialogues or talk.prose or facts or any(groups.values())):
+        raise source.bad(" holds no text that describes a persona.", f"Write who it is: {source.edit()}")
     left_out["bullet that is no trait of its own (it stays in the system prompt)"] += max(0, len(chosen) - TRAITS)
     traits = traits_from(chosen[:TRAITS] or [cast.wording.i_am.format(name)])
     return Spec(

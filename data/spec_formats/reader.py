@@ -165,7 +165,11 @@ def _from_yaml(source: Source, text: str) -> SpecReading:
         value = parse_yaml(text)
     except yaml.YAMLError:
         return _persona(source.path)  # its error names the line
-    if isinstance(value, dict) and "system_prompt" in value and "traits" in value:
+    if (
+        isinstance(value, dict)
+        and "system_prompt" in value
+        and ("traits" in value or set(value) <= set(Spec.model_fields))
+    ):
         return _persona(source.path)
     if isinstance(value, dict) and (
         formats.detect(value) or refused.is_known(value) or not {"traits", "system_prompt"} & set(value)

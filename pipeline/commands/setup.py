@@ -26,9 +26,7 @@ def init(
             "--from", help="persona.yaml, SOUL.md, character card, assistant, constitution, or a folder of them"
         ),
     ] = None,
-    name: Annotated[
-        str | None, typer.Option(help="name of the persona; selects one where a file holds several")
-    ] = None,
+    name: Annotated[str | None, typer.Option(help="name of the persona; selects one of several in a file")] = None,
     model: Annotated[str, typer.Option(help="model as a hub id or a local folder")] = "smollm2-135m-instruct",
     json_output: Json = False,
 ) -> None:
