@@ -156,7 +156,7 @@ BAD = [
     (["config", "check", "demo", "personality.parameters=full", "model.precision=bf16"], "need an adapter beneath"),
     (
         ["hypothesis", "run", "H014", *TINY[2:], "persona.spec={tmp}/short", "model.id={tmp}/hello"],
-        "draws 60 pairs for each seed, and there are 1",
+        "samples 60 pairs for each seed, and there are 1",
     ),
     (
         ["hypothesis", "run", "H014", "llama-8b", "run.folder={tmp}/run"],
@@ -218,8 +218,8 @@ EARLY = [
     (["eval", "profile", "demo", RUN, "profile.preferences=false"], "profile.preferences=true"),
     (["eval", "profile", "demo", RUN, "profile.traits={tmp}/no.jsonl"], "no.jsonl does not exist"),
     (["export", "demo", RUN, "--out", "{tmp}/out", "--state", "personality+nosuch"], "no task nosuch"),
-    (["export", "demo", RUN, "--out", "{tmp}/out", "--state", "base"], "nothing to export"),
-    (["export", "demo", RUN, "--out", "{tmp}/out", "--method", "glue"], "no method glue"),
+    (["export", "demo", RUN, "--out", "{tmp}/out", "--state", "base"], "cannot be exported"),
+    (["export", "demo", RUN, "--out", "{tmp}/out", "--method", "glue"], "Unknown method glue"),
     (["chat", "demo", RUN, "--use", "personality+nosuch", "--message", "hi"], "no task nosuch"),
     (["train", "task", "nosuch", "demo", RUN], "no task nosuch"),
     (["train", "task", "own", "demo", RUN, OWN], "tasks.own.path: {tmp}/nowhere does not exist"),

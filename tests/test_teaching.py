@@ -56,7 +56,7 @@ def made(tiny_project: Path, tmp_path: Path) -> Iterator[Made]:
 def test_own_answers_that_are_right_are_learned_in_rounds(made: Made) -> None:
     run = made(own={"on_policy": "regenerate", "on_policy_steps": 6, "on_policy_rounds": 2})
     first, then = tasks.task(run, Adapter("own")), tasks.practice(run, Adapter("own"))
-    assert first.facts["apart"] >= 0 and first.facts["risk"] in ("low", "medium", "high")
+    assert first.facts["prompts"] >= 0 and first.facts["risk"] in ("low", "medium", "high")
     assert len(then.facts["right"]) == 2 and min(then.facts["right"]) >= 4
     assert tasks.trained(run, Adapter("own")).fingerprint == then.fingerprint != first.fingerprint
     assert measures.task_score(run, "own", states.of("personality", "own")).facts["exact_match"] > 0.5

@@ -143,8 +143,8 @@ def test_an_approximation_is_told(config: str, tmp_path: Path, capsys: pytest.Ca
     ("options", "message"),
     [
         (["--to", "moon"], "Nothing is exported to moon"),
-        (["--state", "base"], "nothing to export"),
-        (["--method", "glue"], "no method glue"),
+        (["--state", "base"], "cannot be exported"),
+        (["--method", "glue"], "Unknown method glue"),
         (["--state", "personality+dance"], "no task dance"),
     ],
 )
