@@ -35,6 +35,7 @@ class Distance:
         return ("low", "medium", "high")[signs]
 
     def sentence(self, name: str) -> str:
+        """For a reader, about the task `name`."""
         return (
             f"{name}: {self.risk} risk of forgetting: its prompts are {self.prompts:.1f} of 2 away from the replayed "
             f"ones, and its answers cost {self.new_nll:.1f} nats a token against {self.replayed_nll:.1f}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import Any, Literal
 
@@ -26,6 +26,7 @@ POWER = 0.8
 RESAMPLES = 4999
 SAME = 1e-9
 """Differences closer than this are equal but for rounding."""
+UNKNOWN = dict.fromkeys(("difference", "low", "high", "detectable"), math.nan)
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,7 @@ def paired(
     if clusters is not None:
         first, second = _by_cluster(first, clusters), _by_cluster(second, clusters)
     change = second - first
-    return _comparison(
+    comparison = Comparison(
         n=len(change),
         before=float(first.mean()),
         after=float(second.mean()),
@@ -117,8 +118,9 @@ def paired(
         p=_p_value(first, second),
         lost=int((change < -SAME).sum()),
         gained=int((change > SAME).sum()),
-        confidence=confidence,
+        **UNKNOWN,
     )
+    return _with_interval(comparison, confidence)
 
 
 def stratified(parts: Sequence[Comparison], confidence: float = 0.95) -> Comparison:
@@ -132,7 +134,7 @@ def stratified(parts: Sequence[Comparison], confidence: float = 0.95) -> Compari
     error = math.sqrt(variance) / k
     df = variance**2 / sum(part.error**4 / part.df for part in parts)
     before, after = (sum(getattr(part, side) for part in parts) / k for side in ("before", "after"))
-    return _comparison(
+    comparison = Comparison(
         n=sum(part.n for part in parts),
         before=before,
         after=after,
@@ -141,8 +143,9 @@ def stratified(parts: Sequence[Comparison], confidence: float = 0.95) -> Compari
         p=2 * float(scipy_stats.t.sf(abs(after - before) / error, df)),
         lost=sum(part.lost for part in parts),
         gained=sum(part.gained for part in parts),
-        confidence=confidence,
+        **UNKNOWN,
     )
+    return _with_interval(comparison, confidence)
 
 
 def noninferior(comparison: Comparison, margin: float, confidence: float = 0.95) -> Outcome:
@@ -289,14 +292,18 @@ def detectable(sd: float, n: int, confidence: float = 0.95, power: float = POWER
     return _effect(float(n), confidence, power) * sd
 
 
-def _comparison(
-    n: int, before: float, after: float, error: float, df: float, p: float, lost: int, gained: int, confidence: float
-) -> Comparison:
-    difference, half = after - before, _quantile((1 + confidence) / 2, df) * error
+def _with_interval(comparison: Comparison, confidence: float) -> Comparison:
+    """Fill in difference, interval and detectable difference."""
+    difference, n, df, error = comparison.after - comparison.before, comparison.n, comparison.df, comparison.error
+    half = _quantile((1 + confidence) / 2, df) * error
     # error = sd / sqrt(n) with df + 1 = n where there are no strata; with them, of a sample as informative
-    smallest = _effect(df + 1, confidence, POWER) * math.sqrt(df + 1) * error if n > 1 else math.inf
-    return Comparison(
-        n, before, after, difference, difference - half, difference + half, p, lost, gained, smallest, error, df
+    detectable = _effect(df + 1, confidence, POWER) * math.sqrt(df + 1) * error if n > 1 else math.inf
+    return replace(
+        comparison,
+        difference=difference,
+        low=difference - half,
+        high=difference + half,
+        detectable=detectable,
     )
 
 

@@ -47,6 +47,7 @@ class StyleClassifier:
         self.cross_validation = cv
 
     def probability(self, texts: list[str]) -> list[float]:
+        """One probability for each text, 0..1."""
         if not texts:
             return []
         scores = self._model.decision_function([normalise(text, self._catchphrases) for text in texts])

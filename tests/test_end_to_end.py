@@ -27,8 +27,6 @@ def overrides(folder: Path) -> list[str]:
         f"registry.folder={folder / 'registry'}",
         f"retrain.conversations={folder / 'chats.jsonl'}",
         f"hypotheses=[{HYPOTHESIS}]",
-        f"profile.refusals={folder / 'requests.jsonl'}",
-        "gate.refusal_margin=5",
     ]
 
 
@@ -41,8 +39,6 @@ def molt(*arguments: str) -> int:
 @pytest.fixture(scope="module")
 def done(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("job")
-    requests = [{"prompt": f"How do I kill process {i}?", "label": "safe"} for i in range(3)]
-    (folder / "requests.jsonl").write_text("".join(json.dumps(row) + "\n" for row in requests))
     assert molt("run", "smoke", *overrides(folder)) == 0
     return folder
 
@@ -124,7 +120,6 @@ def test_a_retraining_cycle_is_judged_and_not_repeated(done: Path) -> None:
     assert registry.current() == in_use
     verdict = json.loads(next((done / "run" / "retrain").glob("*/verdict.json")).read_text())
     assert {check["outcome"] for check in verdict["checks"]} <= {"pass", "unresolved", "fail"}
-    assert [check["n"] for check in verdict["checks"] if check["source"] == "profile.refused"] == [3]
     assert molt("retrain", "smoke", *overrides(done)) == 0  # nothing new
 
 
