@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+from moltlm.data.conversations import tree
 from moltlm.data.conversations.format import Format
 from moltlm.data.conversations.turns import NOISE, ROLES, Fail, FileReport, Record, Turn, noise_kind, turn_of
 
@@ -14,34 +15,36 @@ CITATION = re.compile("\ue200[^\ue201]*\ue201|【\\d+[^】]{0,80}†[^】]{0,80}
 
 def _read(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     """The path from the root to `current_node`. Answers on other branches were regenerated, and are dropped."""
-    nodes = record["mapping"]
-    if not all(isinstance(node, dict) for node in nodes.values()):
+    mapping = record["mapping"]
+    if not all(isinstance(node, dict) for node in mapping.values()):
         raise fail("a node of `mapping` is not an object.")
-    node_id = record.get("current_node")
-    path: dict[str, Record] = {}
-    node_id = node_id if isinstance(node_id, str) and node_id in nodes else _latest_leaf(nodes)
-    while isinstance(node_id, str) and node_id in nodes:
-        if node_id in path:
+    names, nodes = list(mapping), list(mapping.values())
+    leaf = record.get("current_node")
+    leaf = leaf if isinstance(leaf, str) and leaf in mapping else _latest_leaf(mapping)
+    path, place = list[int](), dict(zip(names, range(len(names)), strict=True))
+    on_path = set[str]()
+    while isinstance(leaf, str) and leaf in mapping:
+        if leaf in on_path:
             raise fail("the parents in `mapping` go round in a circle.")
-        path[node_id] = nodes[node_id]
-        node_id = nodes[node_id].get("parent")
-    branches = FileReport("")
-    for name, node in nodes.items():
-        if name not in path:
-            for turn in _turns(node.get("message"), branches, fail):
-                report.drop_answer(turn, "alternative branch")
-    for node in reversed(path.values()):
-        yield from _turns(node.get("message"), report, fail)
+        on_path.add(leaf)
+        path.append(place[leaf])
+        leaf = mapping[leaf].get("parent")
+
+    def read(node: Record, report: FileReport) -> Iterator[Turn]:
+        return _turns(node.get("message"), report, fail)
+
+    return tree.walk(nodes, path[::-1], read, report)
 
 
 def _latest_leaf(nodes: dict[str, Record]) -> str | None:
-    """The leaf with the latest time, for an export without `current_node`."""
+    """The leaf with the latest time, for an export without `current_node`; of those without a time, the last."""
+    parents = {parent for node in nodes.values() if isinstance(parent := node.get("parent"), str)}
     leaves = [
-        (time if isinstance(time := (node.get("message") or {}).get("create_time"), int | float) else 0, name)
-        for name, node in nodes.items()
-        if not node.get("children") and isinstance(node.get("message"), dict | None)
+        (time if isinstance(time := node["message"].get("create_time"), int | float) else 0, place, name)
+        for place, (name, node) in enumerate(nodes.items())
+        if name not in parents and isinstance(node.get("message"), dict)
     ]
-    return max(leaves)[1] if leaves else None
+    return max(leaves)[2] if leaves else None
 
 
 def _turns(message: Any, report: FileReport, fail: Fail) -> Iterator[Turn]:

@@ -2,50 +2,55 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
+from moltlm.data.conversations import tree
 from moltlm.data.conversations.format import Format
 from moltlm.data.conversations.turns import Fail, FileReport, Record, Turn, turns_of
 
+PASTED = re.compile(r"|paste.*|untitled.*", re.IGNORECASE)
+"""Names of attachments that are no files: text that was pasted into the question."""
+
 
 def _read(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
-    """Turns of `chat_messages`: their text blocks, or `text` in older exports. Where messages name their parents, the
-    path to the last message; answers off that path are dropped."""
+    """Turns of `chat_messages`, along the shown path where they name their parents."""
     messages = record["chat_messages"]
     if not all(isinstance(message, dict) for message in messages):
         raise fail("one of `chat_messages` is not an object.")
-    links = [(message.get("uuid"), message.get("parent_message_uuid")) for message in messages]
-    is_tree = all(isinstance(name, str) and isinstance(parent, str) for name, parent in links)
-    path = _ancestors(dict(links), links[-1][0]) if is_tree and links else None
-    branches = FileReport("")
-    for message in messages:
-        on_path = path is None or message["uuid"] in path
-        plain = {"sender": message.get("sender"), "content": _blocks(message)}
-        for turn in turns_of([plain], report if on_path else branches, fail):
-            if on_path:
-                yield turn
-            else:
-                report.drop_answer(turn, "alternative branch")
+    path = tree.shown([tree.node_of(message) for message in messages], tree.leaf_of(record))
 
+    def read(message: Record, report: FileReport) -> Iterator[Turn]:
+        return turns_of([{**message, "content": _blocks(message)}], report, fail)
 
-def _ancestors(parents: dict[str, str], name: str) -> set[str]:
-    """The message and all above it."""
-    path: set[str] = set()
-    while name in parents and name not in path:
-        path.add(name)
-        name = parents[name]
-    return path
+    return tree.walk(messages, path, read, report)
 
 
 def _blocks(message: Record) -> list[Any]:
+    """The text blocks, or `text` in older exports; pasted text; and a block for each other attachment."""
     lists = {
         key: value if isinstance(value := message.get(key), list) else [] for key in ("content", "attachments", "files")
     }
     blocks = lists["content"]
     if not any(isinstance(block, dict) and block.get("type") == "text" for block in blocks):
         blocks = [message.get("text") or "", *blocks]
-    return [*blocks, *({"type": "attachment"} for _ in lists["attachments"] + lists["files"])]
+    has_text = any(isinstance(block, str | dict) and _text(block).strip() for block in blocks)
+    attachments = [_attachment(item, has_text) for item in lists["attachments"]]
+    return [*blocks, *attachments, *({"type": "file"} for _ in lists["files"])]
+
+
+def _text(block: str | Record) -> str:
+    text = block if isinstance(block, str) else block.get("text")
+    return text if isinstance(text, str) else ""
+
+
+def _attachment(item: Any, has_text: bool) -> Record:
+    """Pasted text is what the user says; an attached file is, if the message says nothing else."""
+    content = item.get("extracted_content") if isinstance(item, dict) else None
+    if isinstance(content, str) and (not has_text or PASTED.fullmatch(str(item.get("file_name") or ""))):
+        return {"type": "text", "text": content}
+    return {"type": "file"}
 
 
 CLAUDE = Format(
