@@ -1,0 +1,103 @@
+"""Commands that measure what was trained, item by item."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from moltlm.data.state import State
+from moltlm.pipeline.commands.common import (
+    ConfigArg,
+    Json,
+    Overrides,
+    arguments,
+    group,
+    loaded,
+    print_artifacts,
+    running,
+)
+from moltlm.pipeline.console import Console
+
+app = typer.Typer()
+InState = Annotated[
+    str, typer.Option(help="state to measure: base, personality or personality+TASK; all states by default")
+]
+eval_app = group(app, "eval", "Measure capability, persona, drift and more, item by item.")
+
+
+@eval_app.command("capability")
+def eval_capability(
+    config: ConfigArg, overrides: Overrides = None, state: InState = "", json_output: Json = False
+) -> None:
+    """Measure general ability on benchmarks of lm-evaluation-harness."""
+    measured("capability", config, overrides, state, json_output)
+
+
+@eval_app.command("persona")
+def eval_persona(
+    config: ConfigArg, overrides: Overrides = None, state: InState = "", json_output: Json = False
+) -> None:
+    """Measure persona and coherence of the answers to held-out prompts."""
+    measured("persona_of", config, overrides, state, json_output)
+
+
+@eval_app.command("drift")
+def eval_drift(config: ConfigArg, overrides: Overrides = None, state: InState = "", json_output: Json = False) -> None:
+    """Measure KL to the base and cross-entropy on neutral answers and on the tasks' test examples."""
+    measured("drift", config, overrides, state, json_output)
+
+
+@eval_app.command("pressure")
+def eval_pressure(
+    config: ConfigArg, overrides: Overrides = None, state: InState = "", json_output: Json = False
+) -> None:
+    """Measure the persona under attack, over long conversations, and in facts about itself."""
+    measured("pressure", config, overrides, state, json_output)
+
+
+@eval_app.command("profile")
+def eval_profile(
+    config: ConfigArg, overrides: Overrides = None, state: InState = "", json_output: Json = False
+) -> None:
+    """Measure which traits the model claims; Big Five, other traits and refusals from your own files."""
+    measured("profile", config, overrides, state, json_output)
+
+
+@eval_app.command("judge")
+def eval_judge(config: ConfigArg, overrides: Overrides = None, state: InState = "", json_output: Json = False) -> None:
+    """Let a language model judge whose answers are more in character, over an OpenAI-compatible endpoint."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from moltlm.pipeline import layout
+        from moltlm.pipeline.stages import measures
+
+        artifacts = [measures.judge(current, each) for each in _named(state) or layout.candidates(current)]
+        artifacts += [measures.judge_of_labels(current)] if current.config.judge.labels else []
+        print_artifacts(console, artifacts, f"molt report {arguments(config, overrides)}")
+
+
+@eval_app.command("noise")
+def eval_noise(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
+    """Train the personality gate.noise_runs times with the same seed, and measure how much the results differ."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from moltlm.pipeline.stages import measures
+
+        print_artifacts(console, [measures.noise(current)], f"molt report {arguments(config, overrides)}")
+
+
+def _named(state: str) -> list[State]:
+    """The state of the option, if it names one."""
+    return [State.parse(state)] if state else []
+
+
+def measured(what: str, config: str, overrides: list[str] | None, state: str, json_output: bool) -> None:
+    """Run one of `stages.measures` in one state, or in all of them."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from moltlm.pipeline import layout
+        from moltlm.pipeline.stages import measures
+
+        artifacts = [getattr(measures, what)(current, each) for each in _named(state) or layout.states(current)]
+        print_artifacts(console, artifacts, f"molt report {arguments(config, overrides)}")

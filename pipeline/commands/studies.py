@@ -1,0 +1,152 @@
+"""Commands for experiments over many trainings: methods on a sequence of tasks, and hypotheses."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moltlm.pipeline.commands.common import (
+    Json,
+    MethodsConfigArg,
+    Overrides,
+    StudyConfigArg,
+    arguments,
+    group,
+    loaded,
+    print_artifacts,
+    running,
+)
+from moltlm.pipeline.console import Console
+
+app = typer.Typer()
+hypothesis_app = group(app, "hypothesis", "Test pre-registered hypotheses about training.")
+
+
+@app.command("compare-methods")
+def compare_methods(
+    config: MethodsConfigArg,
+    overrides: Overrides = None,
+    only: Annotated[
+        str, typer.Option(help="train only these methods, separated by commas; the report has all that are measured")
+    ] = "",
+    best: Annotated[int | None, typer.Option(min=1, help="run the remaining seeds only for the N best methods")] = None,
+    measured_rows: Annotated[
+        list[Path] | None, typer.Option("--with", help="methods.json of another run; its rows are not measured again")
+    ] = None,
+    json_output: Json = False,
+) -> None:
+    """Compare methods against forgetting on one sequence of tasks: what each learns and keeps.
+
+    Shipped configs with methods: sequence-135m. An interrupted comparison resumes.
+    """
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from moltlm.pipeline.reporting import methods as methods_report
+        from moltlm.pipeline.studies import sequence
+        from moltlm.pipeline.studies.methods import MethodRow
+        from moltlm.pipeline.typed_json import to_plain
+
+        selected = [name.strip() for name in only.split(",") if name.strip()]
+        reference, files = current.config.sequence.reference, list[Path]()
+
+        def write(rows: list[MethodRow]) -> None:
+            files[:] = methods_report.write(current.folder, rows, reference)
+
+        rows = sequence.compare(current, selected, best, measured_rows or [], write)
+        table = methods_report.table(rows, reference)
+        console.result(to_plain(rows), f"{table}\n{', '.join(map(str, files))}")
+
+
+@hypothesis_app.command("run")
+def hypothesis_run(
+    name: Annotated[
+        str, typer.Argument(help="hypothesis: h014, h015, h014-135m, h015-135m, or a YAML file of your own")
+    ],
+    config: StudyConfigArg = "demo",
+    overrides: Overrides = None,
+    arm: Annotated[str, typer.Option(help="run only the trainings of this arm, without a verdict")] = "",
+    json_output: Json = False,
+) -> None:
+    """Run the trainings of a hypothesis that are not stored, and judge it by the rule in its file."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from moltlm.pipeline.studies import grid
+
+        artifacts = grid.train_arm(current, name, arm) if arm else [grid.verdict(current, name)]
+        print_artifacts(console, artifacts, f"molt report {arguments(config, overrides)}")
+
+
+@hypothesis_app.command("plan")
+def hypothesis_plan(
+    name: Annotated[
+        str, typer.Argument(help="hypothesis: h014, h015, h014-135m, h015-135m, or a YAML file of your own")
+    ],
+    config: StudyConfigArg = "demo",
+    overrides: Overrides = None,
+    json_output: Json = False,
+) -> None:
+    """Print how many trainings a hypothesis takes, how long, and how much memory. Trains nothing."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from moltlm.pipeline.studies.plan import plan
+
+        planned = plan(current, name)
+        console.result(asdict(planned), f"{planned}\nnext: molt hypothesis run {name} {arguments(config, overrides)}")
+
+
+@hypothesis_app.command("explore")
+def hypothesis_explore(config: StudyConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
+    """Ask all stored trainings whether forgetting shows early, and whether it starts at a threshold of KL."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from moltlm.pipeline.studies.explore import explore
+
+        print_artifacts(console, [explore(current)], f"molt report {arguments(config, overrides)}")
+
+
+@hypothesis_app.command("knowledge")
+def hypothesis_knowledge(config: StudyConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
+    """Teach invented facts, and measure how many bits are stored before other abilities suffer."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from moltlm.pipeline.studies import knowledge
+
+        print_artifacts(console, [knowledge.answer(current)], f"molt report {arguments(config, overrides)}")
+
+
+RecordsArg = Annotated[Path, typer.Argument(help="folder of the files, one for each training")]
+
+
+@hypothesis_app.command("export")
+def hypothesis_export(
+    folder: RecordsArg, config: StudyConfigArg = "demo", overrides: Overrides = None, json_output: Json = False
+) -> None:
+    """Write the stored trainings and their pairs to a folder, as small files without weights."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from moltlm.pipeline.studies import archive as records
+
+        _print_files(
+            console, "written", records.export_trainings(current, folder), f"molt hypothesis import {folder} CONFIG"
+        )
+
+
+@hypothesis_app.command("import")
+def hypothesis_import(
+    folder: RecordsArg, config: StudyConfigArg = "demo", overrides: Overrides = None, json_output: Json = False
+) -> None:
+    """Add trainings of another run or machine to this one, so that they are not repeated."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from moltlm.pipeline.studies import archive as records
+
+        folders = records.import_trainings(current, folder)
+        _print_files(console, "imported", folders, f"molt hypothesis run H014 {arguments(config, overrides)}")
+
+
+def _print_files(console: Console, what: str, files: list[Path], following: str) -> None:
+    listed = [str(file) for file in files]
+    console.result({what: listed}, "\n".join([*listed, f"{what}: {len(listed)}", f"next: {following}"]))
