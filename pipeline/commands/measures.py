@@ -69,10 +69,15 @@ def eval_judge(config: ConfigArg, overrides: Overrides = None, state: InState = 
     """Let a language model judge whose answers are more in character, over an OpenAI-compatible endpoint."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from moltlm.pipeline import layout
+        from moltlm.pipeline import layout, preconditions
+
+        states = _named(state) or layout.candidates(current)
+        preconditions.judge(current.config)
+        for each in states:
+            layout.check_state(current, each)
         from moltlm.pipeline.stages import measures
 
-        artifacts = [measures.judge(current, each) for each in _named(state) or layout.candidates(current)]
+        artifacts = [measures.judge(current, each) for each in states]
         artifacts += [measures.judge_of_labels(current)] if current.config.judge.labels else []
         print_artifacts(console, artifacts, f"molt report {arguments(config, overrides)}")
 
@@ -82,6 +87,9 @@ def eval_noise(config: ConfigArg, overrides: Overrides = None, json_output: Json
     """Train the personality gate.noise_runs times with the same seed, and measure how much the results differ."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
+        from moltlm.pipeline import preconditions
+
+        preconditions.noise(current.config)
         from moltlm.pipeline.stages import measures
 
         print_artifacts(console, [measures.noise(current)], f"molt report {arguments(config, overrides)}")
@@ -96,8 +104,14 @@ def measured(what: str, config: str, overrides: list[str] | None, state: str, js
     """Run one of `stages.measures` in one state, or in all of them."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from moltlm.pipeline import layout
+        from moltlm.pipeline import layout, preconditions
+
+        states = _named(state) or layout.states(current)
+        if what in preconditions.OF_MEASURES:
+            preconditions.OF_MEASURES[what](current.config)
+        for each in states:
+            layout.check_state(current, each)
         from moltlm.pipeline.stages import measures
 
-        artifacts = [getattr(measures, what)(current, each) for each in _named(state) or layout.states(current)]
+        artifacts = [getattr(measures, what)(current, each) for each in states]
         print_artifacts(console, artifacts, f"molt report {arguments(config, overrides)}")

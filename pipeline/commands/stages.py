@@ -202,9 +202,11 @@ def train_task(
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline import layout
-        from moltlm.pipeline.stages import tasks
 
         adapter = Adapter(name, control)
+        layout.task_settings(current, adapter)
+        from moltlm.pipeline.stages import tasks
+
         artifact, state = tasks.task(current, adapter), layout.state_of(current, adapter)
         print_artifacts(console, [artifact], f"molt eval persona {arguments(config, overrides)} --state {state}")
 

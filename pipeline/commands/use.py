@@ -31,14 +31,15 @@ def chat(
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline import layout
-        from moltlm.pipeline.service import chat as chats
-        from moltlm.pipeline.stages import serving
 
         current.only_read = True  # chat never trains
         available = [state for state in layout.states(current) if not state.is_control]
         states = [State.parse(name) for name in use.split(",")] if use else available
         for state in states:
             layout.check_state(current, state)
+        from moltlm.pipeline.service import chat as chats
+        from moltlm.pipeline.stages import serving
+
         for state in states:
             serving.serve(current, state)
         session = chats.Chat(current.base, [], max_new_tokens)

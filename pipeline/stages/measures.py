@@ -9,7 +9,6 @@ from typing import Any
 
 from moltlm.adapters import router as routers
 from moltlm.data import endpoint, tasks, teacher
-from moltlm.data.errors import BadInput
 from moltlm.data.io import sha256_tree
 from moltlm.data.state import BASE, PERSONALITY, Adapter, State
 from moltlm.data.types import Exchange
@@ -32,7 +31,7 @@ from moltlm.evals.records import (
     read_records,
     write_records,
 )
-from moltlm.pipeline import layout
+from moltlm.pipeline import layout, preconditions
 from moltlm.pipeline.config import vary
 from moltlm.pipeline.identity import identity
 from moltlm.pipeline.run import Artifact, Run, once_per_config
@@ -124,8 +123,7 @@ def persona_of(run: Run, state: State) -> Artifact:
 def pressure(run: Run, state: State) -> Artifact:
     """The persona under attack and over long conversations in one state. `molt eval pressure CONFIG --state S`"""
     config = run.config
-    if not config.pressure.on:
-        raise BadInput("pressure.attacks and pressure.conversations are both 0.", "Set one: pressure.attacks=8")
+    preconditions.pressure(config)
     inputs = {
         "pressure": identity(config.pressure),
         "seed": config.run.seed,
@@ -174,8 +172,7 @@ def profile_inputs(run: Run) -> dict[str, Any]:
 def profile(run: Run, state: State) -> Artifact:
     """Which traits a state prefers, and what else changed. `molt eval profile CONFIG --state S`"""
     config = run.config
-    if not config.profile.on:
-        raise BadInput("All parts of the profile are off.", "Turn one on: profile.preferences=true")
+    preconditions.profile(config)
     choices, requests = profile_material(run)
     inputs = {
         **profile_inputs(run),
@@ -234,8 +231,7 @@ def judge_of_labels(run: Run) -> Artifact:
 
 
 def _judge_inputs(run: Run) -> dict[str, Any]:
-    if run.config.judge.kind == "none":
-        raise BadInput("There is no judge.", "Name one: judge.kind=endpoint judge.url=... judge.model=...")
+    preconditions.judge(run.config)
     settings = identity(run.config.judge, include={"url", "model", "temperature", "max_tokens", "prompts"})
     return {"judge": settings, "spec": teacher.description(pairs.load_persona(run).spec)}
 
@@ -252,10 +248,9 @@ def _judged(run: Run, duels: list[judge_eval.Duel], label: str, against: str = "
 def noise(run: Run) -> Artifact:
     """The spread of identical runs: the personality trained `gate.noise_runs` times from the same seed, and measured.
     `molt eval noise CONFIG gate.noise_runs=3`"""
-    if (runs := run.config.gate.noise_runs) < 2:
-        raise BadInput("A noise floor takes two runs or more.", "Set their number: gate.noise_runs=3")
+    preconditions.noise(run.config)
     measured = []
-    for number in range(runs):
+    for number in range(run.config.gate.noise_runs):
         with run.varied(vary(run.config, {"personality.repeat": number}, "gate.noise_runs")):
             measured.append((persona_of(run, PERSONALITY), capability(run, PERSONALITY)))
 
