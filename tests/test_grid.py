@@ -217,9 +217,9 @@ def test_the_best_rate_at_an_edge_is_tried_beyond() -> None:
     ("change", "message"),
     [
         ({"tuning_seeds": [1]}, "tune and confirm"),
-        ({"tuning_seeds": []}, "takes tuning_seeds"),
+        ({"tuning_seeds": []}, "need tuning_seeds"),
         ({"beside": ["nobody"]}, "not among arms"),
-        ({"arms": {**FILE["arms"], "full": {**FILE["arms"]["full"], "precision": "nf4"}}}, "set it beside"),
+        ({"arms": {**FILE["arms"], "full": {**FILE["arms"]["full"], "precision": "nf4"}}}, "name it in beside"),
         (
             {"arms": {**FILE["arms"], "kl": {"method": "sft", "learning_rate": "nobody"}}},
             "takes its rate from 'nobody'",

@@ -51,7 +51,7 @@ def test_a_judge_compares_states_and_pays_once(config: str, capsys: pytest.Captu
     folder = Path(load(config).run.folder)
     found = json.loads((folder / "results.json").read_text())["judge"]
     assert found["states"]["personality+shell"]["base"]["win_rate"]["mean"] == 0.5  # it says 0 each time
-    assert found["states"]["personality"] == {}
+    assert "personality" not in found["states"]
     assert "A language model as the judge" in (folder / "report.html").read_text()
 
 
@@ -93,7 +93,7 @@ def test_chat_reads_a_pipe_and_survives_mistakes(
     assert molt("chat", config, "--use", "base,personality", "--max-new-tokens", "4") == 0
     told = capsys.readouterr().out
     assert "base: " in told and "personality: " in told
-    assert "/dance is no command" in told and "No adapter nobody is loaded" in told
+    assert "Unknown command: /dance" in told and "No adapter nobody is loaded" in told
     assert "answering: base" in told and "unheard" not in told
 
 
@@ -136,7 +136,7 @@ def test_export_on_the_command_line(config: str, tmp_path: Path, capsys: pytest.
 def test_an_approximation_is_told(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--state", "personality+shell", "--method", "svd", "--rank", "2", "--out", str(tmp_path / "out")]
     assert molt("export", config, *options) == 0
-    assert "away from the exact stack" in capsys.readouterr().out
+    assert "differs from the exact stack" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
