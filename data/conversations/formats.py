@@ -89,6 +89,4 @@ def _label(record: Record, key: str) -> str:
 
 
 def _fail(source: Source, place: str) -> Fail:
-    line = place.removeprefix("line ")
-    fix = f"Look at it: sed -n {line}p '{source.name}'" if line != place else f"Look at it: less '{source.name}'"
-    return lambda what: source.bad(f", {place}: {what}", fix)
+    return lambda what: source.bad(f", {place}: {what}", source.look(place))

@@ -1,68 +1,67 @@
-"""Files, folders and zip archives as streams of lines or of JSON values. No file is ever read whole."""
+"""Files, folders and archives as streams of lines or of JSON values. No file is ever read whole."""
 
 from __future__ import annotations
 
 import codecs
-import io
 import json
-import lzma
 import os
-import struct
-import zipfile
-import zlib
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Generator, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import replace
+from functools import partial
 from pathlib import Path, PurePosixPath
 from typing import Any, BinaryIO
 
+from moltlm.data.conversations import tables, unread
+from moltlm.data.conversations.archives import (
+    Member,
+    export_folders,
+    is_tar,
+    is_upload,
+    tar_members,
+    tar_paths,
+    zip_members,
+)
+from moltlm.data.conversations.source import Source, quoted
+from moltlm.data.conversations.streams import (
+    CHUNK,
+    Codec,
+    Origin,
+    as_utf8,
+    codec_of,
+    encoding_of,
+    spooled,
+    stream,
+)
 from moltlm.data.errors import BadInput
 
-SUFFIXES = (".json", ".jsonl", ".ndjson", ".md", ".markdown", ".txt")
+TEXTS = (".json", ".jsonl", ".ndjson", ".md", ".markdown", ".txt", ".text", ".csv", ".tsv", ".parquet", "")
+PACKED = (".gz", ".tgz", ".zst", ".tzst", ".bz2", ".tbz2", ".xz", ".txz", ".zip", ".tar")
+"""Suffixes of the files that are read in folders and archives. A file that the user names may have any name."""
+
 LIMIT = 64 << 20
 """Maximum size of a line or a conversation, in bytes (in characters, within a JSON array)."""
 
-CHUNK = 1 << 20
 HEAD = 1 << 18
-MEMBER_LIMIT = 64 << 30
-RATIO_LIMIT, RATIO_FROM = 250, 10 << 20
-"""A zip member that unpacks to RATIO_FROM bytes or more, and to RATIO_LIMIT times its packed size, is a bomb."""
+START = 512
+"""Bytes that tell the container: the mark of a tar archive is at 257."""
+ZIP = (b"PK\x03\x04", b"PK\x05\x06")
 
-BOMS = (codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE, codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-BROKEN_ARCHIVE = (
-    zipfile.BadZipFile,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    EOFError,
-    OSError,
-    ValueError,
-    RuntimeError,
+PRINT_PARQUET = (
+    "python -c 'import pandas, sys; print(pandas.read_parquet(sys.argv[1]).to_json(orient=\"records\", lines=True))'"
 )
-"""What zipfile raises for a damaged archive. NotImplementedError, for an unknown compression, is a RuntimeError."""
+"""A shell command that prints a table as the JSON lines that are read."""
 
 INCOMPLETE = "Unterminated string"
 DECODE = json.JSONDecoder().raw_decode
 
-
-@dataclass(frozen=True)
-class Source:
-    """A file to read. `name` is for people (`export.zip/chats/a.json`), `stem` is the source of its exchanges."""
-
-    name: str
-    stem: str
-    named: bool
-    """Whether the user named this file: it must be readable. Other files may be skipped."""
-    open: Callable[[], BinaryIO]
-
-    def bad(self, what: str, fix: str = "") -> BadInput:
-        return BadInput(f"{self.name}{what}", fix or f"Look at it: less '{self.name}'")
+Skip = Callable[[str, str], None]
 
 
 @contextmanager
-def sources(path: Path, skip: Callable[[str, str], None]) -> Iterator[Iterator[Source]]:
+def sources(path: Path, skip: Skip) -> Iterator[Iterator[Source]]:
     """Every file that may hold conversations, in sorted order: the file itself, the files in the folder, or the members
-    of the zip archive.
+    of the archive; compressed files are unpacked, and tables are read as JSON lines.
 
     Args:
         skip: called with the name of each other file and the reason for skipping it.
@@ -71,7 +70,7 @@ def sources(path: Path, skip: Callable[[str, str], None]) -> Iterator[Iterator[S
         BadInput: for a path that does not exist or is no file and no folder.
     """
     if path.is_dir():
-        yield _folder(path, skip)
+        found = _folder(path, skip)
     elif not path.exists():
         raise BadInput(
             f"conversations {path} does not exist.", "Correct the path in the config or on the command line."
@@ -80,11 +79,14 @@ def sources(path: Path, skip: Callable[[str, str], None]) -> Iterator[Iterator[S
         raise BadInput(
             f"conversations {path} is no file and no folder.", "Copy its content into a file, and give that."
         )
-    elif _is_zip(path):
-        with _archive(path) as members:
-            yield _members(path, members, skip)
     else:
-        yield iter([Source(str(path), path.stem, True, lambda: _open(path))])
+        found = _expand(_file(path), True, skip)
+    with closing(found):
+        yield found
+
+
+def _file(path: Path) -> Member:
+    return Member(str(path), PurePosixPath(path.name), lambda: _open(path), path.stat().st_size)
 
 
 def _open(path: Path) -> BinaryIO:
@@ -94,103 +96,130 @@ def _open(path: Path) -> BinaryIO:
         raise BadInput(f"{path} cannot be read: {error.strerror}.", f"Make it readable: chmod u+r '{path}'") from None
 
 
-def _is_zip(path: Path) -> bool:
-    with _open(path) as file:
-        return file.read(4) in (b"PK\x03\x04", b"PK\x05\x06")
-
-
-def _folder(path: Path, skip: Callable[[str, str], None]) -> Iterator[Source]:
+def _folder(path: Path, skip: Skip) -> Generator[Source]:
     def unreadable(error: OSError) -> None:
         raise BadInput(f"{error.filename} cannot be read: {error.strerror}.", f"chmod u+rx '{error.filename}'")
 
+    exports: set[PurePosixPath] = set()
     for parent, folders, names in os.walk(path, onerror=unreadable):
         folders.sort()
-        for name in sorted(names):
-            file = Path(parent) / name
-            reason = _unwanted(file.relative_to(path).parts)
+        files = {PurePosixPath(Path(parent).relative_to(path) / name): Path(parent) / name for name in sorted(names)}
+        exports |= export_folders([relative for relative, file in files.items() if _is_export(file)])
+        for relative, file in files.items():
+            reason = _unwanted(relative, exports)
             if reason or not file.is_file():
                 skip(str(file), reason or "no regular file")
             else:
-                yield Source(str(file), file.stem, False, lambda file=file: _open(file))
+                yield from _expand(_file(file), False, skip)
 
 
-def _unwanted(parts: tuple[str, ...]) -> str:
-    if any(part.startswith(".") or part == "__MACOSX" for part in parts):
+def _is_export(file: Path) -> bool:
+    """Whether a file of an export's name has its content too: other files beside it are then no conversations."""
+    if not export_folders([PurePosixPath(file.name)]) or not file.is_file():
+        return False
+    with _open(file) as opened:
+        start = opened.read(HEAD)
+    return any(key in start for key in (b'"mapping"', b'"chat_messages"'))
+
+
+def _unwanted(path: PurePosixPath, exports: Collection[PurePosixPath]) -> str:
+    """Why a file in a folder or an archive is not read; "" if it is."""
+    if any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
         return "hidden"
-    return "" if parts[-1].lower().endswith(SUFFIXES) else "not " + ", ".join(f"*{suffix}" for suffix in SUFFIXES)
+    if is_upload(path, exports):
+        return "an upload or other data of the export, of which only conversations*.json is read"
+    if path.suffix.lower() in (*TEXTS, *PACKED):
+        return ""
+    return unread.by_suffix(path.suffix) or "not *.json, *.jsonl, *.md, *.txt, *.csv, *.parquet or one of them packed"
 
 
-@contextmanager
-def _archive(path: Path) -> Iterator[zipfile.ZipFile]:
+def _expand(member: Member, named: bool, skip: Skip, depth: int = 0) -> Generator[Source]:
+    """The sources in a file. A damaged one that nobody named becomes a source that cannot be opened."""
     try:
-        archive = zipfile.ZipFile(path)
-    except BROKEN_ARCHIVE as error:
-        raise BadInput(
-            f"{path} is no whole zip archive ({error}).", f"Fetch it again, and test it: unzip -t '{path}'"
-        ) from None
-    with archive:
-        yield archive
+        if member.error:
+            raise member.error
+        with member.open() as file:
+            start = file.read(START)
+        codec = codec_of(start)
+        if codec:
+            member, start = _unpacked(member, codec)
+        if start.startswith(ZIP) or is_tar(start):
+            yield from _archive(member, is_tar(start), skip, depth)
+        else:
+            yield _source(member, start, named)
+    except BadInput as error:
+        if named:
+            raise
+        yield Source(member.name, member.path.stem, False, partial(_raise, error))
 
 
-def _members(path: Path, archive: zipfile.ZipFile, skip: Callable[[str, str], None]) -> Iterator[Source]:
-    """Members are streamed from the archive; their names are shown, never used as paths."""
-    for member in sorted(archive.infolist(), key=lambda member: member.filename):
-        name, inner = f"{path}/{member.filename}", PurePosixPath(member.filename.replace("\\", "/"))
-        if member.filename.endswith("/"):
-            continue
-        reason = _unwanted(tuple(part for part in inner.parts if part not in ("/", "..")) or ("?",))
+def _raise(error: BadInput) -> BinaryIO:
+    raise error
+
+
+def _unpacked(member: Member, codec: Codec) -> tuple[Member, bytes]:
+    """The file in a compressed file, and how it starts."""
+    command = f"{member.command} | {codec.unpack}" if member.command else f"{codec.unpack} {quoted(member.name)}"
+    origin = Origin(member.name, member.size, f"{command} > /dev/null")
+    path = member.path.with_name(codec.inner_name(member.path.name))
+    opened = replace(member, path=path, command=command, open=lambda: stream(lambda: codec.open(member.open()), origin))
+    with opened.open() as file:
+        return opened, file.read(START)
+
+
+def _archive(archive: Member, is_tar_archive: bool, skip: Skip, depth: int) -> Iterator[Source]:
+    """The sources in an archive. Raises BadInput for what is no whole archive, and for one that lies two deep."""
+    if depth > 1:
+        raise BadInput(f"{archive.name} is an archive in an archive in an archive.", "Unpack the outer ones.")
+    if is_tar_archive:
+        exports = export_folders(tar_paths(archive))
+        members = tar_members(archive)
+    else:
+        held = archive if not archive.command else replace(archive, open=partial(spooled, archive.open))
+        exports = export_folders([member.path for member in zip_members(held)])
+        members = zip_members(held)
+    for member in members:
+        reason = _unwanted(member.path, exports)
         if reason:
-            skip(name, reason)
-            continue
-        if member.flag_bits & 1:
-            raise BadInput(f"{name} is encrypted.", f"Unpack it with its password, and give the folder: unzip '{path}'")
-        bomb = member.file_size >= RATIO_FROM and member.file_size > RATIO_LIMIT * max(member.compress_size, 1)
-        if bomb or member.file_size > MEMBER_LIMIT:
-            raise BadInput(
-                f"{name} would unpack from {member.compress_size:,} to {member.file_size:,} bytes: no text does that.",
-                f"If you trust it, unpack it and give the folder: unzip '{path}'",
-            )
-        yield Source(name, inner.stem, False, lambda member=member: _open_member(archive, member, path))
+            skip(member.name, reason)
+        else:
+            yield from _expand(member, False, skip, depth + 1)
 
 
-def _open_member(archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> BinaryIO:
-    return io.BufferedReader(_Member(archive, member, path), CHUNK)
+def _source(member: Member, start: bytes, named: bool) -> Source:
+    """The source of a file that is no archive and not compressed: a text as UTF-8, a table as JSON lines."""
+    name, opened, command = member.name, member.open, member.command
+    if start.startswith(b"PAR1"):
+        return _table(member, named)
+    encoding = encoding_of(start)
+    if encoding:
+        iconv = f"iconv -f {encoding} -t UTF-8"
+        command = f"{command} | {iconv}" if command else f"{iconv} {quoted(name)}"
+        origin = Origin(name, member.size, f"Convert it: {command} > fixed.txt")
+        opened = partial(as_utf8, opened, encoding, origin)
+    if member.path.suffix.lower() in (".csv", ".tsv"):
+        opened = partial(tables.csv_lines, name, opened)
+    return Source(name, member.path.stem, named, opened, command)
 
 
-class _Member(io.RawIOBase):
-    """A member of an archive whose damage shows as BadInput, and that stops at its declared size."""
-
-    def __init__(self, archive: zipfile.ZipFile, member: zipfile.ZipInfo, path: Path) -> None:
-        self.what, self.fix = f"{path}/{member.filename}", f"Fetch the archive again, and test it: unzip -t '{path}'"
-        try:
-            self.file = archive.open(member)
-        except BROKEN_ARCHIVE as error:
-            raise BadInput(f"{self.what} cannot be unpacked ({error}).", self.fix) from None
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        try:
-            block = self.file.read(len(buffer))
-        except BROKEN_ARCHIVE as error:
-            raise BadInput(f"{self.what} is damaged ({error}).", self.fix) from None
-        buffer[: len(block)] = block
-        return len(block)
-
-    def close(self) -> None:
-        if not self.closed and hasattr(self, "file"):
-            self.file.close()
-        super().close()
+def _table(member: Member, named: bool) -> Source:
+    """A Parquet file, which is read from its end."""
+    opened, command = member.open, f"{PRINT_PARQUET} {quoted(member.name)}"
+    if member.command:
+        opened, command = partial(spooled, opened), f"{member.command} > inner.parquet && {PRINT_PARQUET} inner.parquet"
+    rows = partial(tables.parquet_lines, member.name, opened)
+    origin = Origin(member.name, member.size, f"{command} > rows.jsonl")
+    return Source(member.name, member.path.stem, named, lambda: stream(rows, origin), command)
 
 
 def head(source: Source) -> bytes:
-    """The first 256 KiB, without a byte order mark. Raises BadInput if they are clearly not UTF-8."""
+    """The first 256 KiB, without a byte order mark. Raises BadInput for what is no text, and for a format that is known
+    and not read."""
     with source.open() as file:
         start = file.read(HEAD)
-    if start.startswith(BOMS) or b"\0" in start:
-        fix = f"Convert it: iconv -f UTF-16 -t UTF-8 '{source.name}' > fixed.json"
-        raise source.bad(" is not UTF-8 but UTF-16, or no text at all.", fix)
+    error = unread.known(source, start)
+    if error:
+        raise error
     return start.removeprefix(codecs.BOM_UTF8)
 
 
@@ -212,7 +241,8 @@ def lines(source: Source) -> Iterator[tuple[int, str]]:
 
 
 def _not_utf8(source: Source, where: str, byte: int) -> BadInput:
-    fix = f"Convert it: iconv -f ISO-8859-1 -t UTF-8 '{source.name}' > fixed.json"
+    convert = source.convert("iconv -f CP1252 -t UTF-8", Path(source.name).suffix)
+    fix = f"Convert it from its encoding, which is CP1252 in most of Western Europe: {convert}"
     return source.bad(f"{where} is not UTF-8: byte {byte} cannot be read.", fix)
 
 
@@ -233,9 +263,7 @@ def json_lines(source: Source) -> Iterator[tuple[str, Any]]:
             try:
                 value = parse(text)
             except ValueError as error:
-                raise source.bad(
-                    f", line {number}: not valid JSON ({error}).", f"Look at it: sed -n {number}p '{source.name}'"
-                ) from None
+                raise source.bad(f", line {number}: not valid JSON ({error}).", source.look(f"line {number}")) from None
             yield f"line {number}", value
 
 
@@ -330,5 +358,5 @@ class _Buffer:
         line = self.lines + self.text.count("\n", 0, self.at if at is None else at) + 1
         return self.source.bad(
             f", line {line}, conversation {max(number, 1)}: not valid JSON ({why}).",
-            f"Export it again, or look at it: python -m json.tool '{self.source.name}' > /dev/null",
+            f"Export it again, or look at it: {self.source.piped('python -m json.tool')} > /dev/null",
         )

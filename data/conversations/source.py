@@ -1,0 +1,50 @@
+"""A file to read, wherever it lies: on the disk, in an archive, compressed, or made of the rows of a table."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO
+
+from moltlm.data.errors import BadInput
+
+
+def quoted(path: object) -> str:
+    """A path in single quotes, for a shell."""
+    return "'" + str(path).replace("'", "'\\''") + "'"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A file to read.
+
+    Args:
+        name: for people, such as `export.zip/chats/a.json`.
+        stem: the source of its exchanges.
+        named: whether the user named this file: it must be readable. Other files may be skipped.
+        open: its content as UTF-8.
+        command: a shell command that prints the content, if `cat NAME` does not.
+    """
+
+    name: str
+    stem: str
+    named: bool
+    open: Callable[[], BinaryIO]
+    command: str = ""
+
+    def bad(self, what: str, fix: str = "") -> BadInput:
+        """The error for what is wrong with this file; `what` begins with a comma, a colon or a verb."""
+        return BadInput(f"{self.name}{what}", fix or self.look())
+
+    def look(self, place: str = "") -> str:
+        """How to see the file, or one line of it (`line 3`)."""
+        line = place.removeprefix("line ")
+        return f"Look at it: {self.piped(f'sed -n {line}p' if line != place else 'less')}"
+
+    def piped(self, program: str) -> str:
+        """A shell command that runs a program on the content."""
+        return f"{self.command} | {program}" if self.command else f"{program} {quoted(self.name)}"
+
+    def convert(self, program: str, suffix: str) -> str:
+        """A shell command that writes what `program` makes of the content to a new file, and imports that."""
+        return f"{self.piped(program)} > fixed{suffix} && molt data import fixed{suffix}"

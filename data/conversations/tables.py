@@ -1,0 +1,166 @@
+"""CSV and Parquet as JSON lines: a row is a conversation, a question and its answer, or a turn."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import Any, BinaryIO
+
+from moltlm.data.conversations.streams import CHUNK, Blocks
+from moltlm.data.errors import BadInput
+
+RECORDS = ("messages", "conversations", "conversation", "chosen", "mapping", "chat_messages", "turns")
+"""Columns whose rows are conversations."""
+QUESTIONS = ("prompt", "question", "instruction", "query", "input", "user", "human", "user_message", "q", "request")
+ANSWERS = ("answer", "response", "completion", "output", "reply", "assistant", "bot", "ai", "model_response", "a")
+ANSWERS += ("assistant_message", "bot_response", "gpt")
+SPEAKERS = ("role", "speaker", "author", "sender", "from", "user", "username", "name", "author_name", "sender_name")
+TEXTS = ("content", "text", "message", "body", "mes", "value", "utterance", "contents")
+THREADS = ("conversation_id", "session_id", "thread_id", "chat_id", "dialog_id", "dialogue_id", "conversationid")
+THREADS += ("sessionid", "threadid", "conv_id", "conversation", "session", "thread", "channel_id")
+IS_USER = ("iscreatedbyuser", "is_created_by_user", "is_user", "is_human", "isuser", "ishuman", "from_user")
+DELIMITERS = ",;\t|"
+PLAIN = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?|true|false")
+"""Cells of other columns that are numbers or truth values: marks such as a rating, a label, a weight."""
+
+TURN = ("table_speaker", "table_text", "table_thread", "table_is_user")
+"""The keys of a row that is a turn, as `rows.TABLE` reads it."""
+
+Row = dict[str, Any]
+Fit = Callable[[Row], Row]
+
+
+def fit(columns: Iterable[str]) -> Fit | None:
+    """How rows of these columns become records of a known format; None if the columns say nothing."""
+    names = {re.sub(r"\W+", "_", column.strip().lower()).strip("_"): column for column in columns}
+
+    def first(wanted: tuple[str, ...]) -> str | None:
+        return next((names[name] for name in wanted if name in names), None)
+
+    if any(name in names for name in RECORDS) and not ("conversation" in names and first(TEXTS)):
+        return lambda row: {name: _parsed(row.get(column)) for name, column in names.items()}
+    question, answer = first(QUESTIONS), first(ANSWERS)
+    speaker, text = first(SPEAKERS), first(TEXTS)
+    if question and answer:
+        if {"instruction", "output"} <= set(names) or ("prompt" in names and first(ANSWERS[:3])):
+            return lambda row: {name: _parsed(row.get(column)) for name, column in names.items()}
+        renamed = {question: "prompt", answer: "answer"}
+        return lambda row: {renamed.get(column, name): _parsed(row.get(column)) for name, column in names.items()}
+    if text and speaker and text != speaker:
+        parts = (speaker, text, first(THREADS), first(IS_USER))
+        return lambda row: {key: row.get(part) for key, part in zip(TURN, parts, strict=True) if part}
+    return None
+
+
+def _parsed(value: Any) -> Any:
+    """A cell: JSON where it is an object or a list, else as it is."""
+    if isinstance(value, str) and value[:1] in ("[", "{"):
+        try:
+            return json.loads(value)
+        except (ValueError, RecursionError):
+            return value
+    return value
+
+
+def csv_lines(name: str, open_text: Callable[[], BinaryIO]) -> BinaryIO:
+    """A CSV as JSON lines. Raises BadInput for columns that say nothing and for a malformed row."""
+    return io.BufferedReader(Blocks(_encoded(_csv_rows(name, open_text))), CHUNK)
+
+
+def _csv_rows(name: str, open_text: Callable[[], BinaryIO]) -> Iterator[Row]:
+    csv.field_size_limit(1 << 26)
+    with open_text() as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
+        try:
+            first = text.readline(1 << 16)
+            header, delimiter, fitted = _header(name, first)
+            rest = csv.reader(chain([first], _unbroken(text)), delimiter=delimiter)
+            next(rest)
+            for row in rest:
+                if any(row):
+                    cells = dict(zip(header, row, strict=False))
+                    yield fitted({key: _plain(key, cell) for key, cell in cells.items() if cell})
+        except (csv.Error, UnicodeDecodeError) as error:
+            what = f"{name} is no CSV in UTF-8 that can be read ({error})."
+            raise BadInput(what, "Save it as CSV in UTF-8 with commas, and import that.") from None
+
+
+def _unbroken(text: io.TextIOWrapper) -> Iterator[str]:
+    """Lines, none of which is longer than a field may be."""
+    while line := text.readline(1 << 26):
+        yield line.replace("\0", "")
+
+
+def _header(name: str, line: str) -> tuple[list[str], str, Fit]:
+    """The columns of a CSV, its delimiter, and how its rows are read."""
+    columns: list[str] = []
+    for delimiter in sorted(DELIMITERS, key=lambda sign: -line.count(sign)):
+        columns = next(csv.reader([line], delimiter=delimiter), [])
+        fitted = fit(columns)
+        if fitted:
+            return columns, delimiter, fitted
+    listed = ", ".join(columns[:8])[:200] or "none"
+    raise unknown_columns(name, listed)
+
+
+def unknown_columns(name: str, listed: str) -> BadInput:
+    """The error for a table whose columns say nothing."""
+    return BadInput(
+        f"{name} is a table without columns of conversations; its columns are: {listed}.",
+        "Name them prompt and answer; or messages (JSON); or role and content, with conversation_id.",
+    )
+
+
+def _plain(column: str, cell: str) -> Any:
+    known = (*RECORDS, *QUESTIONS, *ANSWERS, *SPEAKERS, *TEXTS, *THREADS, "rejected")
+    if column.strip().lower() not in known and PLAIN.fullmatch(cell.strip().lower()):
+        return json.loads(cell.strip().lower())
+    return cell
+
+
+def parquet_lines(name: str, open_file: Callable[[], BinaryIO]) -> BinaryIO:
+    """A Parquet file as JSON lines. Raises BadInput for columns that say nothing, and for a damaged file."""
+    return io.BufferedReader(Blocks(_encoded(_parquet_rows(name, open_file))), CHUNK)
+
+
+def _parquet_rows(name: str, open_file: Callable[[], BinaryIO]) -> Iterator[Row]:
+    import pyarrow
+    from pyarrow import parquet
+
+    try:
+        with open_file() as file:
+            table = parquet.ParquetFile(file)
+            fitted = fit(table.schema_arrow.names)
+            if fitted is None:
+                raise unknown_columns(name, ", ".join(table.schema_arrow.names[:8])[:200])
+            for batch in table.iter_batches(batch_size=64):
+                for row in batch.to_pylist():
+                    yield fitted(row)
+    except (pyarrow.ArrowException, OSError, ValueError, TypeError, OverflowError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise BadInput(f"{name} is no Parquet file that can be read ({reason}).", "Fetch it again.") from None
+
+
+def _encoded(rows: Iterator[Row]) -> Iterator[bytes]:
+    for row in rows:
+        yield (json.dumps(_without_nulls(row, top=True), ensure_ascii=False, default=_shown) + "\n").encode(
+            "utf-8", "replace"
+        )
+
+
+def _shown(value: Any) -> str | None:
+    """Dates as text; images and other bytes are left out."""
+    return None if isinstance(value, bytes) else str(value)
+
+
+def _without_nulls(value: Any, top: bool = False) -> Any:
+    """A table has every column in every row: those without a value are left out. A message's content stays."""
+    if isinstance(value, dict):
+        kept_null = () if top else TEXTS
+        return {str(key): _without_nulls(item) for key, item in value.items() if item is not None or key in kept_null}
+    if isinstance(value, list):
+        return [_without_nulls(item) for item in value]
+    return value
