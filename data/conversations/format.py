@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
-from moltlm.data.conversations.sources import Source
+from moltlm.data.conversations.source import Source
 from moltlm.data.conversations.turns import Conversation, Fail, FileReport, Record, Turn
 
 ReadRecord = Callable[[Record, FileReport, Fail], Iterator[Turn]]
@@ -25,6 +26,8 @@ class Format:
         labelled: a record may have texts `source`, `topic` and `trait`, which its exchanges keep.
         split: the conversations in a record that holds several, each of which `read` gets by itself.
         whole_file: the records of a file are the events of one conversation; `read` gets them one by one.
+        gather: makes whole conversations, each with its place, of the records of a file, which are parts of them and of
+            any shape; `read` gets those. Memory holds the file.
     """
 
     name: str
@@ -34,6 +37,7 @@ class Format:
     labelled: bool = False
     split: Callable[[Record], Iterable[Record]] | None = None
     whole_file: bool = False
+    gather: Callable[[Iterable[tuple[str, Any]]], Iterable[tuple[str, Record]]] | None = None
 
 
 @dataclass(frozen=True)

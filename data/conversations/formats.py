@@ -2,28 +2,55 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any
 
+from moltlm.data.conversations import (
+    characters,
+    cursor,
+    gemini,
+    local_apps,
+    messengers,
+    table_rows,
+    templates,
+    terminal,
+    whatsapp,
+)
 from moltlm.data.conversations.chatgpt import CHATGPT
 from moltlm.data.conversations.claude import CLAUDE
 from moltlm.data.conversations.format import Format, TextFormat
 from moltlm.data.conversations.messages import MESSAGES, PROMPTS, SHAREGPT
 from moltlm.data.conversations.preferences import PREFERENCES
 from moltlm.data.conversations.sessions import SESSION
-from moltlm.data.conversations.sources import Source
+from moltlm.data.conversations.source import Source
 from moltlm.data.conversations.turns import Conversation, Fail, FileReport, Record, Turn, type_name
 
-FORMATS = (CHATGPT, CLAUDE, SHAREGPT, PREFERENCES, MESSAGES, PROMPTS, SESSION)
+FORMATS = (
+    CHATGPT,
+    CLAUDE,
+    *local_apps.FORMATS,
+    *characters.FORMATS,
+    *messengers.FORMATS,
+    *messengers.UNREAD,
+    *gemini.FORMATS,
+    *cursor.FORMATS,
+    table_rows.TABLE,
+    SHAREGPT,
+    PREFERENCES,
+    MESSAGES,
+    PROMPTS,
+    templates.ROWS,
+    SESSION,
+)
 """A record has the first format whose `detect` is true. SESSION is last, since its keys are the least specific."""
 
-TEXTS: tuple[TextFormat, ...] = ()
+TEXTS: tuple[TextFormat, ...] = (whatsapp.WHATSAPP, templates.TEMPLATE, terminal.CLAUDE_CODE, cursor.MARKDOWN)
 """Formats that are no JSON. A text that is none of them may be a transcript."""
 
 SUPPORTED = "; ".join(
     [
-        *(each.description for each in (*FORMATS, *TEXTS)),
+        *(each.description for each in (*FORMATS, *TEXTS) if each.description),
         "Markdown or text with a speaker before each turn (**User:**, ## Assistant, Human:)",
         "a folder or zip of these",
     ]
@@ -54,6 +81,8 @@ def conversations(
         return None
     report.format = format.name
     records = chain([first], records)
+    if format.gather:
+        return _read_each(format, format.gather(records), source, report)
     if format.whole_file:
         turns = _events(format, records, source, report)
         return iter([Conversation("the session", turns, source.stem)])
@@ -76,6 +105,14 @@ def _one_by_one(
         if detect(record) != format:
             keys = ", ".join(list(record)[:6]) if isinstance(record, dict) else type(record).__name__
             raise fail(f"expected {format.name} as before it, found {keys or 'an empty object'}.")
+        yield from _read_each(format, [(place, record)], source, report)
+
+
+def _read_each(
+    format: Format, records: Iterable[tuple[str, Record]], source: Source, report: FileReport
+) -> Iterator[Conversation]:
+    for place, record in records:
+        fail = _fail(source, place)
         labels = {key: _label(record, key) if format.labelled else "" for key in ("source", "topic", "trait")}
         for part in format.split(record) if format.split else (record,):
             report.conversations += 1

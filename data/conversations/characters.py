@@ -1,0 +1,193 @@
+"""Chats with characters: SillyTavern, Character.AI, PIPPA and text-generation-webui."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from moltlm.data.conversations.format import Format
+from moltlm.data.conversations.turns import Fail, FileReport, Record, Turn, turn_of, type_name
+
+NOTE = re.compile(
+    r"\(\(?\s*OOC\b(?:[^()]|\([^()]*\))*\)\)?|\(\([^()]*\s[^()]*\)\)|\[\[?\s*OOC\b[^\[\]]*\]\]?|\{\{?\s*OOC\b[^{}]*\}\}?"
+    r"|^[ \t]*(?://|\()?\s*OOC\s*:.*$",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""What is said out of character: `(OOC: ...)`, `((...))`, `[OOC ...]`, and a line that begins with `OOC:`."""
+
+YOURS = re.compile(r"(?:\{\{user\}\}|<USER>)['’]s\b", re.IGNORECASE)
+ADDRESSED = re.compile(r",\s*(?:\{\{user\}\}|<USER>)(?=\s*[.!?,;:…]|\s*$)", re.IGNORECASE | re.MULTILINE)
+USER = re.compile(r"\{\{user\}\}|<USER>", re.IGNORECASE)
+CHARACTER = re.compile(r"\{\{char\}\}|<BOT>", re.IGNORECASE)
+
+
+def without_macros(text: str, character: str) -> str:
+    """A text in which `{{char}}` is the character's name, and `{{user}}` whoever reads it."""
+    if "{{" not in text and "<" not in text:
+        return text
+    text = ADDRESSED.sub("", YOURS.sub("your", text))
+    return CHARACTER.sub(lambda _: character or "I", USER.sub("you", text))
+
+
+def line(is_user: bool, name: Any, content: Any, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    """The turn of one line of a chat, without notes out of character. Who speaks for the character is its name."""
+    name = name if isinstance(name, str) and name.strip() else ""
+    role = "user" if is_user else "" if name else "assistant"
+    for turn in turn_of(role, content, report, fail):
+        text, count = NOTE.subn("", turn.text) if "ooc" in turn.text.lower() or "((" in turn.text else (turn.text, 0)
+        report.noise["note out of character"] += count
+        text = without_macros(text, "" if is_user else name)
+        if text.strip() or not count:
+            yield turn._replace(text=text, speaker="" if role else name, noisy=turn.noisy or count > 0)
+
+
+def _tavern(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    """One line of SillyTavern: the text that is shown. Other swipes are alternative answers."""
+    if "mes" not in record:
+        report.noise["meta event"] += 1
+        return
+    report.conversations = 1
+    extra = extra if isinstance(extra := record.get("extra"), dict) else {}
+    if record.get("is_system"):
+        report.noise["hidden message"] += 1
+    elif extra.get("type") == "narrator":
+        report.noise["system message"] += 1
+    else:
+        is_user = bool(record.get("is_user"))
+        text, others = _shown(record, fail)
+        for _ in others if not is_user else ():
+            report.drop("alternative branch")
+        report.noise["thinking"] += bool(extra.get("reasoning"))
+        report.noise["attachment"] += any(extra.get(key) for key in ("image", "file", "files", "media", "video"))
+        yield from line(is_user, record.get("name"), text, report, fail)
+
+
+def _shown(record: Record, fail: Fail) -> tuple[str, list[str]]:
+    """The text of a line, and those of its other swipes."""
+    swipes = [text for text in _list(record.get("swipes")) if isinstance(text, str)]
+    number, text = record.get("swipe_id"), record["mes"]
+    is_number = isinstance(number, int) and 0 <= number < len(swipes)
+    if text is None and is_number:
+        text = swipes[number]  # type: ignore[index]
+    if not isinstance(text, str):
+        raise fail(f"`mes` is {type_name(text)}, not a text.")
+    if is_number:
+        del swipes[number]  # type: ignore[arg-type]
+    elif text in swipes:
+        swipes.remove(text)
+    return text, [each for each in swipes if each.strip()]
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _is_tavern(record: Record) -> bool:
+    is_header = "chat_metadata" in record or ("user_name" in record and "character_name" in record)
+    is_line = "mes" in record and ("is_user" in record or "name" in record)
+    return (is_header and not ({"messages", "conversations", "conversation"} & set(record))) or is_line
+
+
+def _histories(record: Record) -> Any:
+    outer = record.get("histories")
+    return outer.get("histories") if isinstance(outer, dict) else outer
+
+
+def _is_dump(record: Record) -> bool:
+    histories = _histories(record)
+    return isinstance(histories, list) and all(isinstance(each, dict) and "msgs" in each for each in histories[:1])
+
+
+def _dump_parts(record: Record) -> Iterator[Record]:
+    for history in _histories(record):
+        yield history if isinstance(history, dict) else {"msgs": None}
+
+
+def _dump(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    """One history of Character.AI. A message that is an alternative, or was not chosen, is another branch."""
+    messages = record.get("msgs")
+    for message in _messages(messages, "msgs", fail):
+        speaker = message.get("src")
+        if not isinstance(speaker, dict) or not isinstance(speaker.get("is_human"), bool):
+            raise fail("a message has no `src` with `is_human`.")
+        turns = line(speaker["is_human"], speaker.get("name"), message.get("text"), report, fail)
+        if message.get("is_alternative") or message.get("is_chosen") is False or message.get("deleted"):
+            report.dropped["alternative branch"] += _dropped(turns, report)
+        else:
+            yield from turns
+
+
+def _dropped(turns: Iterable[Turn], report: FileReport) -> int:
+    count = sum(turn.role != "user" and bool(turn.text.strip()) for turn in turns)
+    report.turns += count
+    return count
+
+
+def _messages(messages: Any, key: str, fail: Fail) -> Iterator[Record]:
+    if not isinstance(messages, list):
+        raise fail(f"`{key}` is {type_name(messages)}, not a list.")
+    for message in messages:
+        if not isinstance(message, dict):
+            raise fail(f"one of `{key}` is {type_name(message)}, not an object.")
+        yield message
+
+
+def _is_turns(record: Record) -> bool:
+    turns = record.get("turns")
+    first = turns[0] if isinstance(turns, list) and turns else None
+    return isinstance(first, dict) and "candidates" in first
+
+
+def _candidates(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    """A chat of the newer Character.AI: of each turn the primary candidate. The server lists the newest turn first."""
+    turns = list(_messages(record["turns"], "turns", fail))
+    times = [str(turn.get("create_time") or "") for turn in turns]
+    for turn in reversed(turns) if times and times[0] > times[-1] else turns:
+        candidates = [each for each in _list(turn.get("candidates")) if isinstance(each, dict)]
+        author = author if isinstance(author := turn.get("author"), dict) else {}
+        is_user = bool(author.get("is_human"))
+        primary = next(
+            (each for each in candidates if each.get("candidate_id") == turn.get("primary_candidate_id")),
+            candidates[0] if candidates else {},
+        )
+        for other in candidates if not is_user else ():
+            if other is not primary and other.get("raw_content"):
+                report.drop("alternative branch")
+        yield from line(is_user, author.get("name"), primary.get("raw_content"), report, fail)
+
+
+def _is_pippa(record: Record) -> bool:
+    lines = record.get("conversation")
+    first = lines[0] if isinstance(lines, list) and lines else None
+    return isinstance(first, dict) and "is_human" in first
+
+
+def _pippa(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    for message in _messages(record["conversation"], "conversation", fail):
+        if not isinstance(message.get("is_human"), bool):
+            raise fail("a message has no `is_human`.")
+        yield from line(message["is_human"], record.get("bot_name"), message.get("message"), report, fail)
+
+
+def _is_webui(record: Record) -> bool:
+    return isinstance(record.get("visible"), list) and isinstance(record.get("internal"), list)
+
+
+def _webui(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    """A log of text-generation-webui: pairs of what the user and the character say."""
+    for pair in record["internal"]:
+        if not isinstance(pair, list) or not all(isinstance(text, str | None) for text in pair[:2]):
+            raise fail("one of `internal` is no pair of texts.")
+        for is_user, text in zip((True, False), pair, strict=False):
+            if text and text != "<|BEGIN-VISIBLE-CHAT|>":
+                yield from line(is_user, record.get("name2"), text, report, fail)
+
+
+FORMATS = (
+    Format("SillyTavern", "SillyTavern chats (*.jsonl)", _is_tavern, _tavern, whole_file=True),
+    Format("Character.AI", "Character.AI dumps (`histories`)", _is_dump, _dump, split=_dump_parts),
+    Format("Character.AI", "Character.AI chats (`turns` of `candidates`)", _is_turns, _candidates),
+    Format("PIPPA", "PIPPA (`conversation` of message, is_human)", _is_pippa, _pippa),
+    Format("text-generation-webui", "text-generation-webui logs (`internal`, `visible`)", _is_webui, _webui),
+)

@@ -1,0 +1,144 @@
+"""Chats between people: Telegram, Discord, Instagram and Messenger. Only names tell who speaks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from moltlm.data.conversations.format import Format
+from moltlm.data.conversations.turns import Fail, FileReport, Record, Turn, type_name
+
+DISCORD_TEXTS = ("Default", "Reply", "0", "19", "ChatInputCommand", "20", "ContextMenuCommand", "23")
+"""Types of Discord's messages that a person or a bot wrote. The others say that somebody joined, called, pinned."""
+
+
+def _list(value: Any) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _messages(record: Record, fail: Fail) -> Iterator[Record]:
+    for message in _list(record["messages"]):
+        if not isinstance(message, dict):
+            raise fail(f"one of `messages` is {type_name(message)}, not an object.")
+        yield message
+
+
+def said(speaker: Any, text: str, media: bool, report: FileReport) -> Iterator[Turn]:
+    """The turn of one message. One that is only a picture has no text: what follows does not answer what was before."""
+    report.noise["attachment"] += media
+    if not isinstance(speaker, str) or not speaker.strip():
+        report.noise["message of a deleted account"] += 1
+    elif text.strip() or media:
+        yield Turn("", text, speaker=speaker.strip())
+
+
+def _is_telegram(record: Record) -> bool:
+    first = next((each for each in _list(record.get("messages")) if isinstance(each, dict)), {})
+    return isinstance(record.get("messages"), list) and "type" in first and ("from_id" in first or "actor" in first)
+
+
+def _telegram(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    for message in _messages(record, fail):
+        if message.get("type") != "message":
+            report.noise["system message"] += 1
+        elif message.get("forwarded_from") or "forwarded_from_id" in message:
+            report.noise["forwarded message"] += 1
+        else:
+            media = any(key in message for key in ("media_type", "photo", "file", "poll", "location_information"))
+            yield from said(message.get("from"), _entities(message.get("text"), fail), media, report)
+
+
+def _entities(text: Any, fail: Fail) -> str:
+    """A text, or a list of texts and of objects with a `text`, such as links and italics."""
+    if isinstance(text, list):
+        return "".join(str(part.get("text") or "") if isinstance(part, dict) else str(part) for part in text)
+    if text is None or isinstance(text, str):
+        return text or ""
+    raise fail(f"the `text` of a message is {type_name(text)}, neither a text nor a list.")
+
+
+def _is_telegram_of_all(record: Record) -> bool:
+    chats = record.get("chats")
+    return isinstance(chats, dict) and isinstance(chats.get("list"), list)
+
+
+def _telegram_of_all(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    error = fail("This is a Telegram export of all chats, with whoever is in them.")
+    error.fix = (
+        "Export one chat as JSON: open it in Telegram Desktop, ... > Export chat history > Machine-readable JSON."
+    )
+    raise error
+
+
+def _is_discord(record: Record) -> bool:
+    return isinstance(record.get("messages"), list) and isinstance(record.get("channel"), dict)
+
+
+def _discord(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    for message in _messages(record, fail):
+        if str(message.get("type", "Default")) not in DISCORD_TEXTS:
+            report.noise["system message"] += 1
+            continue
+        author = author if isinstance(author := message.get("author"), dict) else {}
+        media = any(_list(message.get(key)) for key in ("attachments", "stickers"))
+        content = message.get("content")
+        text = content if isinstance(content, str) else ""
+        media = media or (not text and bool(_list(message.get("embeds"))))
+        yield from said(author.get("nickname") or author.get("name"), text, media, report)
+
+
+def _is_package(record: Record) -> bool:
+    return {"ID", "Timestamp", "Contents"} <= set(record)
+
+
+def _package(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    error = fail("This is Discord's data package, which has only what you wrote, and no answers.")
+    error.fix = "Export the channel as JSON: DiscordChatExporter.Cli export -f Json -t TOKEN -c CHANNEL"
+    raise error
+
+
+def _is_meta(record: Record) -> bool:
+    first = next((each for each in _list(record.get("messages")) if isinstance(each, dict)), {})
+    return "participants" in record and "sender_name" in first
+
+
+def _meta(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    """Instagram and Messenger: the newest message first, and UTF-8 that was written as if it were Latin-1."""
+    messages = list(_messages(record, fail))
+    times = [time if isinstance(time := message.get("timestamp_ms"), int) else 0 for message in messages]
+    for message in reversed(messages) if times and times[0] > times[-1] else messages:
+        media = any(key in message for key in ("photos", "videos", "audio_files", "gifs", "sticker", "files", "share"))
+        content = message.get("content")
+        text = _repaired(content) if isinstance(content, str) else ""
+        name = message.get("sender_name")
+        yield from said(_repaired(name) if isinstance(name, str) else name, text, media, report)
+
+
+def _repaired(text: str) -> str:
+    try:
+        return text.encode("latin-1").decode()
+    except UnicodeError:
+        return text
+
+
+def _is_slack(record: Record) -> bool:
+    return "ts" in record and "text" in record and ("user" in record or "bot_id" in record)
+
+
+def _slack(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    error = fail("This is a Slack export, which names users by a code.")
+    error.fix = 'Write its messages as JSONL: {"messages": [{"role": "user", "content": "..."}, ...]}'
+    raise error
+
+
+FORMATS = (
+    Format("Telegram", "Telegram, one chat as JSON", _is_telegram, _telegram),
+    Format("Discord", "Discord as JSON of DiscordChatExporter", _is_discord, _discord),
+    Format("Instagram or Messenger", "Instagram and Messenger as JSON", _is_meta, _meta),
+)
+UNREAD = (
+    Format("Telegram export of all chats", "", _is_telegram_of_all, _telegram_of_all),
+    Format("Discord data package", "", _is_package, _package),
+    Format("Slack export", "", _is_slack, _slack),
+)
+"""Formats that are recognised, so that an error can say what to do."""

@@ -1,0 +1,45 @@
+"""Tables with one turn a row, as `tables` makes them of CSV and Parquet files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+from moltlm.data.conversations.format import Format
+from moltlm.data.conversations.tables import TURN
+from moltlm.data.conversations.turns import ROLES, Fail, FileReport, Record, Turn, turn_of
+
+SPEAKER, TEXT, THREAD, IS_USER = TURN
+TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no")
+
+
+def _conversations(records: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Record]]:
+    """Rows by conversation; all of them are one without a column for it."""
+    threads: dict[str, tuple[str, list[Record]]] = {}
+    for place, record in records:
+        if isinstance(record, dict):
+            threads.setdefault(str(record.get(THREAD, "")), (place, []))[1].append(record)
+    for place, rows in threads.values():
+        yield place, {"rows": rows}
+
+
+def _read(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    for row in record["rows"]:
+        name, flag = str(row.get(SPEAKER) or "").strip(), str(row.get(IS_USER, "")).lower()
+        role = ROLES.get(name.lower(), "" if name else None)
+        role = "user" if flag in TRUE else "assistant" if flag in FALSE and not role else role
+        if role is None:
+            report.noise["row without a speaker"] += 1
+            continue
+        text = row.get(TEXT)
+        for turn in turn_of(role, text if isinstance(text, str | list) else "", report, fail):
+            yield turn._replace(speaker="" if role else name)
+
+
+TABLE = Format(
+    "table of turns",
+    "CSV and Parquet (`prompt` and `answer`, `messages`, or `role` and `content`)",
+    lambda record: TEXT in record,
+    _read,
+    gather=_conversations,
+)

@@ -1,0 +1,106 @@
+"""Files, and rows with a `text`, in the chat template of a model: ChatML, Llama 3, Gemma, Zephyr and Mistral."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+from moltlm.data.conversations.format import Format, TextFormat
+from moltlm.data.conversations.source import Source
+from moltlm.data.conversations.sources import LIMIT, lines
+from moltlm.data.conversations.turns import ROLES, Conversation, Fail, FileReport, Record, Turn, turn_of
+
+
+class Template(NamedTuple):
+    """How a turn begins, with its role, and what ends it."""
+
+    begins: re.Pattern[str]
+    ends: re.Pattern[str]
+
+
+def _template(begins: str, ends: str) -> Template:
+    return Template(re.compile(begins), re.compile(ends))
+
+
+TEMPLATES = (
+    _template(r"<\|im_start\|>[ \t]*(?P<role>[\w-]{1,30})(?: name=[^\n<]{1,40})?[ \t]*(?:\n|$)", r"<\|im_end\|>"),
+    _template(
+        r"(?:<\|begin_of_text\|>)?<\|start_header_id\|>[ \t]*(?P<role>[\w-]{1,30})[ \t]*<\|end_header_id\|>\s*",
+        r"<\|eot_id\|>|<\|eom_id\|>|<\|end_of_text\|>",
+    ),
+    _template(r"(?:<bos>)?<start_of_turn>[ \t]*(?P<role>[\w-]{1,30})[ \t]*(?:\n|$)", r"<end_of_turn>|<eos>"),
+    _template(r"<\|(?P<role>system|user|assistant)\|>[ \t]*(?:\n|$)?", r"<\|end\|>|</s>|<\|endoftext\|>"),
+    _template(r"(?:<s>)?\s?(?P<role>\[INST\]|\[/INST\])\s?", r"</s>"),
+)
+INSTRUCTION = {"[inst]": "user", "[/inst]": "assistant"}
+STRAY = re.compile(r"<\|(?:endoftext|begin_of_text|end_of_text)\|>|</?s>|<bos>|<eos>")
+SYSTEM = re.compile(r"<<SYS>>.*?(?:<</SYS>>|\Z)\s*", re.DOTALL)
+
+
+def template_of(text: str) -> Template | None:
+    """The template of a text that begins with a turn, of at most a few characters before it."""
+    head = text[:300].lstrip()
+    return next((each for each in TEMPLATES if each.begins.match(head)), None)
+
+
+def _turns(template: Template, text: str, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    begun = list(template.begins.finditer(text))
+    ends = [match.start() for match in begun[1:]] + [len(text)]
+    for match, end in zip(begun, ends, strict=True):
+        closed = template.ends.search(text, match.end(), end)
+        content = STRAY.sub("", text[match.end() : closed.start() if closed else end]).strip()
+        label = match["role"]
+        role = INSTRUCTION.get(label.lower()) or ROLES.get(label.lower(), "")
+        if role == "user" and "<<SYS>>" in content:
+            content, count = SYSTEM.subn("", content)
+            report.noise["system message"] += count
+        if role == "assistant" and not content and match is begun[-1]:
+            continue  # the place where a model is to answer
+        for turn in turn_of(role, content, report, fail):
+            yield turn if role else turn._replace(speaker=label)
+
+
+def _conversation(texts: Iterable[str], template: Template, source: Source, report: FileReport) -> Iterator[Turn]:
+    for text in texts:
+        yield from _turns(template, text, report, lambda what: source.bad(f": {what}"))
+
+
+def _read(source: Source, report: FileReport) -> Iterator[Conversation]:
+    """The conversations of a text: each begins with a system message, an `<|endoftext|>`, or the file."""
+    template, pending, size, asked = None, list[str](), 0, False
+    for number, line in lines(source):
+        template = template or template_of(line)
+        role = template.begins.search(line) if template else None
+        label = role["role"].lower() if role else ""
+        if asked and template and (label == "system" or line.strip() == "<|endoftext|>"):
+            yield _whole(template, pending, source, report)
+            pending, size, asked = [], 0, False
+        asked = asked or bool(label and label != "system")
+        pending.append(line)
+        size += len(line)
+        if size > LIMIT:
+            raise source.bad(f", line {number}: one conversation is larger than {LIMIT >> 20} MiB.")
+    if template and asked:
+        yield _whole(template, pending, source, report)
+
+
+def _whole(template: Template, pending: list[str], source: Source, report: FileReport) -> Conversation:
+    report.conversations += 1
+    return Conversation("the text", _conversation(["\n".join(pending)], template, source, report), source.stem)
+
+
+def _is_row(record: Record) -> bool:
+    return isinstance(record.get("text"), str) and "role" not in record and template_of(record["text"]) is not None
+
+
+def _row(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    text = record.get("text")
+    template = template_of(text) if isinstance(text, str) else None
+    if template is None or not isinstance(text, str):
+        raise fail("`text` does not begin with a turn of a chat template.")
+    yield from _turns(template, text, report, fail)
+
+
+TEMPLATE = TextFormat("chat template", "texts in ChatML (<|im_start|>)", lambda text: bool(template_of(text)), _read)
+ROWS = Format("chat template", "JSONL with a `text` in ChatML", _is_row, _row, labelled=True)
