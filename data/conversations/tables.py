@@ -96,12 +96,12 @@ def _unbroken(text: io.TextIOWrapper) -> Iterator[str]:
 
 def _header(name: str, line: str) -> tuple[list[str], str, Fit]:
     """The columns of a CSV, its delimiter, and how its rows are read."""
-    columns: list[str] = []
-    for delimiter in sorted(DELIMITERS, key=lambda sign: -line.count(sign)):
-        columns = next(csv.reader([line], delimiter=delimiter), [])
+    options = [(next(csv.reader([line], delimiter=sign), []), sign) for sign in DELIMITERS]
+    for columns, delimiter in sorted(options, key=lambda option: -len(option[0])):
         fitted = fit(columns)
         if fitted:
             return columns, delimiter, fitted
+    columns = max((columns for columns, _ in options), key=len)
     listed = ", ".join(columns[:8])[:200] or "none"
     raise unknown_columns(name, listed)
 

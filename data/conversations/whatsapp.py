@@ -12,15 +12,16 @@ from moltlm.data.conversations.turns import Conversation, FileReport, Turn
 
 MARKS = "[\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]*"
 """Invisible marks of the direction of a text. iOS puts one before what WhatsApp itself says."""
-DATE = r"(?:\d{1,4}[./-]\s?\d{1,2}[./-]\s?\d{1,4}\.?|\d{4}년 \d{1,2}월 \d{1,2}일)"
-HALF = r"(?:[AaPp]\.?\s?[Mm]\.?|[^\W\d]{1,5}\.?(?:\s[^\W\d]\.)?)"
+WORD = r"[^\W\d]{1,5}\.?"
+DATE = rf"(?:\d{{1,4}}[./-]\s?\d{{1,2}}[./-]\s?\d{{1,4}}\.?(?:\s[^\W\d]\.)?|\d{{4}}년 \d{{1,2}}월 \d{{1,2}}일)"
+HALF = rf"(?:[AaPp]\.?\s?[Mm]\.?|{WORD}(?:\s[^\W\d]\.)?)"
 """Half of the day: AM, p. m., 下午, 오전."""
 TIME = rf"(?:{HALF}\s?)?\d{{1,2}}[:.]\d{{2}}(?:[:.]\d{{2}})?(?:\s?{HALF})?"
-BETWEEN = rf"{MARKS},?\s(?:(?:à|às|alle|kl\.?|klo|um|a las|om|at|o)\s)?"
-NAME = r"(?P<name>[^:\n]{1,60}?)\s?:(?:\s(?P<text>.*))?"
+BETWEEN = rf"{MARKS}[,،]?\s(?:{WORD}\s){{0,2}}"
+STAMP = rf"(?:{DATE}{BETWEEN}{TIME}|{TIME},?\s{DATE})"
+NAME = r"(?P<name>[^:\n\"“”„«»]{1,60}?)\s?:(?:\s(?P<text>.*))?"
 BEGINNING = re.compile(
-    rf"{MARKS}(?:\[{DATE}{BETWEEN}{TIME}\]\s{MARKS}|{DATE}{BETWEEN}{TIME}(?:\s[-–—]\s|,\s(?=[^\d]))){MARKS}"
-    rf"(?:{NAME}|(?P<notice>.*))$",
+    rf"{MARKS}(?:\[{STAMP}\]\s{MARKS}|{STAMP}(?:\s[-–—]\s|,\s(?=[^\d]))){MARKS}(?:{NAME}|(?P<notice>.*))$",
     re.DOTALL,
 )
 """A line that begins a message, or a notice: `[31/12/2025, 11:40:26] Ana: Hi`, `12/31/25, 11:40 PM - Ana: Hi`."""

@@ -1,0 +1,247 @@
+"""Chats between people: nobody's words are learned as another's, and what the messenger itself writes is left out."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from moltlm.data.conversations import whatsapp
+from moltlm.data.conversations.voices import UnknownPersona, Voice
+from moltlm.data.errors import BadInput
+from tests.test_importers import read, said, write
+
+VEX = Voice(("Vex",))
+CHAT = [["My clock: stopped.", "It sulks."], ["My clock: stopped.", "It sulks.", "And if not?", "Bring cake."]]
+TEXTS = CHAT[1]
+FUZZ = settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+STAMPS = {
+    "iOS, United States": "[12/31/25, 11:4{}:26\u202fPM] {}: {}",
+    "iOS, Germany": "[31.12.25, 23:4{}:26] {}: {}",
+    "iOS, China": "[2025/12/31 下午11:4{}:11] {}: {}",
+    "iOS, Korea": "[2025. 12. 31. 오후 11:4{}:11] {}: {}",
+    "iOS, a stranger": "[31/12/25, 23:4{}:10] ~\u202f{}: {}",
+    "iOS, marked": "\u200e[31/12/2025, 11:4{}:26] {}: {}",
+    "iOS, Vietnam": "[23:4{}:00, 31/12/2025] {}: {}",
+    "Android, United States": "12/31/25, 11:4{}\u202fPM - {}: {}",
+    "Android, India": "31/12/25, 11:4{} pm - {}: {}",
+    "Android, Germany": "31.12.25, 23:4{} - {}: {}",
+    "Android, France": "31/12/2025 à 23:4{} - {} : {}",
+    "Android, Spain": "31/12/25, 11:4{} p. m. - {}: {}",
+    "Android, Brazil": "31/12/2025 23:4{} - {}: {}",
+    "Android, Netherlands": "31-12-2025 23:4{} - {}: {}",
+    "Android, Sweden": "2025-12-31 23:4{} - {}: {}",
+    "Android, Finland": "31.12.2025 klo 23.4{} - {}: {}",
+    "Android, Hungary": "2025. 12. 31. 23:4{} - {}: {}",
+    "Android, Bulgaria": "31.12.2025 г., 23:4{} ч. - {}: {}",
+    "Android, Egypt": "\u200f٣١/١٢/٢٠٢٥، ١١:٤{} م - {}: {}",
+    "Android, Japan": "2025/12/31 23:4{} - {}: {}",
+    "Android, Taiwan": "2025/12/31 下午11:4{} - {}: {}",
+    "Android, Korea": "2025년 12월 31일 오후 11:4{}, {} : {}",
+}
+
+
+def chat(stamp: str) -> str:
+    return "\n".join(
+        stamp.format(n, name, text) for n, (name, text) in enumerate(zip(["Ana", "Vex"] * 2, TEXTS, strict=True))
+    )
+
+
+@pytest.mark.parametrize("place", STAMPS)
+def test_whatsapp_dates(tmp_path: Path, place: str) -> None:
+    path = tmp_path / "_chat.txt"
+    path.write_text(chat(STAMPS[place]), encoding="utf-8")
+    found, report = read(path, voice=VEX)
+    assert said(found) == CHAT
+    assert report.formats == {"WhatsApp": 2}
+    with pytest.raises(UnknownPersona, match="Who is the persona: Ana or Vex"):
+        read(path)
+
+
+ANDROID = """31/12/2025, 11:40 - Messages and calls are end-to-end encrypted. Only people in this chat can read them: all.
+31/12/2025, 11:40 - Ana created group "Clocks: the repair"
+31/12/2025, 11:41 - Ana: My clock: stopped.
+31/12/2025, 11:42 - Vex: {omitted}
+31/12/2025, 11:42 - Vex: It sulks. <{edited}>
+31/12/2025, 11:43 - Vex: {deleted}
+31/12/2025, 11:43 - Ana: And if not?
+31/12/2025, 11:44 - Vex: Bring cake.
+31/12/2025, 11:45 - Ana: {omitted}
+31/12/2025, 11:45 - Vex: NEVER: what a picture.
+31/12/2025, 11:46 - Hob: I sell sundials.
+31/12/2025, 11:46 - Vex: NEVER: no sundials.
+31/12/2025, 11:47 - Your security code with Vex changed. Tap to learn more.
+"""
+PHRASES = [
+    ("<Media omitted>", "This message was edited", "This message was deleted"),
+    ("<Medien ausgeschlossen>", "Diese Nachricht wurde bearbeitet.", "Diese Nachricht wurde gelöscht."),
+    ("<Multimedia omitido>", "Se editó este mensaje.", "Se eliminó este mensaje."),
+    ("<Médias omis>", "Ce message a été modifié", "Ce message a été supprimé"),
+    ("<Mídia oculta>", "Mensagem editada", "Mensagem apagada"),
+    ("<Media omessi>", "Questo messaggio è stato modificato", "Questo messaggio è stato eliminato"),
+    ("\u200eIMG-20251231-WA0001.jpg (file attached)", "已编辑", "null"),
+    ("DOC-1.pdf (Datei angehängt)", "This message was edited", "Missed voice call"),
+]
+
+
+@pytest.mark.parametrize(("omitted", "edited", "deleted"), PHRASES)
+def test_what_whatsapp_writes_itself_is_nobodys_turn(tmp_path: Path, omitted: str, edited: str, deleted: str) -> None:
+    path = write(tmp_path / "a.txt", ANDROID.format(omitted=omitted, edited=edited, deleted=deleted))
+    found, report = read(path, voice=VEX)
+    assert said(found) == CHAT
+    assert report.dropped == {"empty question": 1, "answer to another speaker": 1}
+    assert report.noise["attachment"] == 2
+    assert report.noise["system message"] == 4
+
+
+def test_whatsapp_of_ios(tmp_path: Path) -> None:
+    lines = [
+        "[31/12/2025, 11:40:26] Clocks: \u200eMessages and calls are end-to-end encrypted.",
+        "[31/12/2025, 11:41:00] Ana: My clock: stopped.",
+        "[31/12/2025, 11:42:00] Vex: It sulks. \u200e<This message was edited>",
+        "\u200e[31/12/2025, 11:42:10] Vex: \u200eimage omitted",
+        "\u200e[31/12/2025, 11:42:11] Vex: \u200e<attached: 0001-PHOTO.jpg>",
+        "[31/12/2025, 11:43:00] Ana: And if not?",
+        "second line",
+        "",
+        "third: line",
+        "[31/12/2025, 11:44:00] Vex: Bring cake.",
+        "\u200e[31/12/2025, 11:44:10] Vex: \u200eThis message was deleted.",
+    ]
+    found, report = read(write(tmp_path / "a.txt", *lines), voice=VEX)
+    assert said(found)[1] == [*TEXTS[:2], "And if not?\nsecond line\n\nthird: line", TEXTS[3]]
+    assert report.noise["attachment"] == 2
+    assert report.noise["system message"] == 2
+
+
+def telegram(**more: Any) -> dict[str, Any]:
+    kinds: list[dict[str, Any]] = [{"type": "service", "actor": "Ana", "action": "phone_call", "text": ""}]
+    for number, text in enumerate(TEXTS):
+        name = "Vex" if number % 2 else "Ana"
+        kinds.append({"type": "message", "from": name, "from_id": f"user{number % 2}", "text": text})
+    kinds[2]["text"] = ["It ", {"type": "italic", "text": "sulks"}, "."]
+    kinds.insert(3, {**kinds[2], "text": "", "media_type": "sticker", "file": "x"})
+    kinds.insert(3, {**kinds[2], "text": "NEVER", "forwarded_from": "Bob"})
+    return {"name": "Vex", "type": "personal_chat", "id": 1, "messages": kinds, **more}
+
+
+def test_telegram(tmp_path: Path) -> None:
+    path = write(tmp_path / "result.json", json.dumps(telegram(), indent=1))
+    found, report = read(path, voice=VEX)
+    assert said(found) == CHAT
+    assert report.noise["forwarded message"] == report.noise["attachment"] == report.noise["system message"] == 1
+    with pytest.raises(UnknownPersona):
+        read(path)
+
+
+def test_telegram_of_all_chats_is_named(tmp_path: Path) -> None:
+    path = write(tmp_path / "result.json", json.dumps({"about": "", "chats": {"list": [telegram()]}}, indent=1))
+    with pytest.raises(BadInput, match="This is a Telegram export of all chats") as error:
+        read(path)
+    assert error.value.fix.startswith("Export one chat as JSON")
+
+
+def discord(**more: Any) -> dict[str, Any]:
+    authors = {
+        name: {"id": name, "name": name.lower() + "_1", "nickname": name, "isBot": False}
+        for name in ("Ana", "Vex", "Bob")
+    }
+    rows = [("Default", "Ana", TEXTS[0]), ("Reply", "Vex", TEXTS[1]), ("GuildMemberJoin", "Bob", "joined")]
+    rows += [
+        ("Default", "Ana", TEXTS[2]),
+        ("19", "Vex", TEXTS[3]),
+        ("Default", "Bob", "Hi"),
+        ("Default", "Vex", "NEVER"),
+    ]
+    messages = [{"type": kind, "content": text, "author": authors[name], "embeds": []} for kind, name, text in rows]
+    return {"guild": {"name": "Direct Messages"}, "channel": {"name": "Vex"}, "messages": messages, **more}
+
+
+def test_discord(tmp_path: Path) -> None:
+    path = write(tmp_path / "a.json", json.dumps(discord(), indent=1))
+    found, report = read(path, voice=VEX)
+    assert said(found) == CHAT
+    assert report.dropped == {"answer to another speaker": 1}
+    with pytest.raises(UnknownPersona):
+        read(path)
+    with pytest.raises(BadInput, match="Discord's data package"):
+        read(
+            write(
+                tmp_path / "messages.json",
+                json.dumps([{"ID": 1, "Timestamp": "x", "Contents": "Hi", "Attachments": ""}]),
+            )
+        )
+
+
+def test_instagram_and_messenger(tmp_path: Path) -> None:
+    sides = zip(["Ana", "Véx"] * 2, TEXTS, strict=True)
+    messages = [
+        {"sender_name": name.encode().decode("latin-1"), "timestamp_ms": number, "content": text}
+        for number, (name, text) in enumerate(sides)
+    ]
+    messages.insert(2, {**messages[1], "photos": [{}]})
+    del messages[2]["content"]
+    row = {"participants": [{"name": "Ana"}], "messages": messages[::-1]}
+    found, report = read(write(tmp_path / "a.json", json.dumps(row, indent=1)), voice=Voice(("Véx",)))
+    assert said(found) == CHAT
+    assert report.noise["attachment"] == 1
+
+
+lines = st.lists(
+    st.sampled_from(
+        [
+            *(
+                "[31/12/2025, 11:40:26] Ana: ",
+                "31/12/25, 11:40 - Vex: ",
+                "\u200e",
+                "<Media omitted>",
+                "\n",
+                ": ",
+                "- ",
+                "[",
+            ),
+            *(
+                "31.12.25",
+                ", 23:40",
+                "오후",
+                " p. m.",
+                "This message was deleted",
+                "Ana",
+                "null",
+                " <This message was edited>",
+            ),
+        ]
+    )
+    | st.text(max_size=5),
+    max_size=15,
+)
+
+
+@FUZZ
+@given(lines)
+def test_any_chat_is_an_error_or_a_result(tmp_path: Path, parts: list[str]) -> None:
+    text = "[31/12/2025, 11:40:26] Ana: hi\n" + "".join(parts)
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8", errors="replace")
+    try:
+        read(tmp_path / "a.txt", voice=VEX)
+    except BadInput as error:
+        assert error.fix
+
+
+@pytest.mark.parametrize(
+    "unit", ["1", "1.", "1/1/1", "[", "\u200e", "a ", "<", "31/12/2025, 11:40 - ", "a.b (", "오후", ": "]
+)
+def test_a_line_of_whatsapp_takes_linear_time(unit: str) -> None:
+    """Two hundred thousand characters of what makes expressions backtrack."""
+    text = unit * (200_000 // len(unit))
+    start = time.process_time()
+    for expression in (whatsapp.BEGINNING, whatsapp.OMITTED, whatsapp.DELETED):
+        expression.match(text)
+    whatsapp.EDITED.search(text)
+    assert time.process_time() - start < 2
