@@ -13,7 +13,7 @@ from moltlm.data.conversations.turns import Conversation, FileReport, Turn
 MARKS = "[\u200e\u200f\u202a-\u202e\u2066-\u2069\ufeff]*"
 """Invisible marks of the direction of a text. iOS puts one before what WhatsApp itself says."""
 WORD = r"[^\W\d]{1,5}\.?"
-DATE = rf"(?:\d{{1,4}}[./-]\s?\d{{1,2}}[./-]\s?\d{{1,4}}\.?(?:\s[^\W\d]\.)?|\d{{4}}년 \d{{1,2}}월 \d{{1,2}}일)"
+DATE = r"(?:\d{1,4}[./-]\s?\d{1,2}[./-]\s?\d{1,4}\.?(?:\s[^\W\d]\.)?|\d{4}년 \d{1,2}월 \d{1,2}일)"
 HALF = rf"(?:[AaPp]\.?\s?[Mm]\.?|{WORD}(?:\s[^\W\d]\.)?)"
 """Half of the day: AM, p. m., 下午, 오전."""
 TIME = rf"(?:{HALF}\s?)?\d{{1,2}}[:.]\d{{2}}(?:[:.]\d{{2}})?(?:\s?{HALF})?"
