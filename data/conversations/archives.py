@@ -55,7 +55,7 @@ def is_upload(path: PurePosixPath, folders: Collection[PurePosixPath]) -> bool:
 
 def _safe_path(name: str) -> PurePosixPath:
     parts = [part for part in PurePosixPath(name.replace("\\", "/")).parts if part not in ("/", "..")]
-    return PurePosixPath(*(parts or ["?"]))
+    return PurePosixPath(*(parts or [".nameless"]))
 
 
 def zip_members(archive: Member) -> Iterator[Member]:

@@ -55,7 +55,7 @@ def _tavern(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
         report.noise["system message"] += 1
     else:
         is_user = bool(record.get("is_user"))
-        text, others = _shown(record, fail)
+        text, others = _swipes(record, fail)
         for _ in others if not is_user else ():
             report.drop("alternative branch")
         report.noise["thinking"] += bool(extra.get("reasoning"))
@@ -63,7 +63,7 @@ def _tavern(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
         yield from line(is_user, record.get("name"), text, report, fail)
 
 
-def _shown(record: Record, fail: Fail) -> tuple[str, list[str]]:
+def _swipes(record: Record, fail: Fail) -> tuple[str, list[str]]:
     """The text of a line, and those of its other swipes."""
     swipes = [text for text in _list(record.get("swipes")) if isinstance(text, str)]
     number, text = record.get("swipe_id"), record["mes"]

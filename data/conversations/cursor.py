@@ -51,9 +51,9 @@ def _turn(role: str, pending: list[str], report: FileReport) -> Iterator[Turn]:
     if not role:
         report.noise["text before the first turn"] += bool(text)
         return
-    kept, count = THOUGHT.subn("", text) if "<" in text and role == "assistant" else (text, 0)
+    answer, count = THOUGHT.subn("", text) if "<" in text and role == "assistant" else (text, 0)
     report.noise["tool call"] += count
-    yield Turn(role, kept.strip(), noisy=count > 0)
+    yield Turn(role, answer.strip(), noisy=count > 0)
 
 
 def _is_tabs(record: Record) -> bool:

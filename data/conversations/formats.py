@@ -82,7 +82,7 @@ def conversations(
     report.format = format.name
     records = chain([first], records)
     if format.gather:
-        return _read_each(format, format.gather(records), source, report)
+        return _gathered(format, format.gather(records), source, report)
     if format.whole_file:
         turns = _events(format, records, source, report)
         return iter([Conversation("the session", turns, source.stem)])
@@ -100,24 +100,31 @@ def _events(format: Format, records: Iterator[tuple[str, Any]], source: Source, 
 def _one_by_one(
     format: Format, records: Iterator[tuple[str, Any]], source: Source, report: FileReport
 ) -> Iterator[Conversation]:
+    keys: Any = None
     for place, record in records:
-        fail = _fail(source, place)
-        if detect(record) != format:
-            keys = ", ".join(list(record)[:6]) if isinstance(record, dict) else type(record).__name__
-            raise fail(f"expected {format.name} as before it, found {keys or 'an empty object'}.")
-        yield from _read_each(format, [(place, record)], source, report)
+        is_like_last = isinstance(record, dict) and record.keys() == keys and format.detect(record)
+        if not is_like_last and detect(record) != format:
+            names = ", ".join(list(record)[:6]) if isinstance(record, dict) else type(record).__name__
+            raise _fail(source, place)(f"expected {format.name} as before it, found {names or 'an empty object'}.")
+        keys = record.keys()
+        yield from _parts(format, place, record, source, report)
 
 
-def _read_each(
+def _gathered(
     format: Format, records: Iterable[tuple[str, Record]], source: Source, report: FileReport
 ) -> Iterator[Conversation]:
     for place, record in records:
-        fail = _fail(source, place)
-        labels = {key: _label(record, key) if format.labelled else "" for key in ("source", "topic", "trait")}
-        for part in format.split(record) if format.split else (record,):
-            report.conversations += 1
-            turns = format.read(part, report, fail)
-            yield Conversation(place, turns, labels["source"] or source.stem, labels["topic"], labels["trait"])
+        yield from _parts(format, place, record, source, report)
+
+
+def _parts(format: Format, place: str, record: Record, source: Source, report: FileReport) -> Iterator[Conversation]:
+    """The conversations in a record."""
+    fail, labels = _fail(source, place), (source.stem, "", "")
+    if format.labelled:
+        labels = (_label(record, "source") or source.stem, _label(record, "topic"), _label(record, "trait"))
+    for part in format.split(record) if format.split else (record,):
+        report.conversations += 1
+        yield Conversation(place, format.read(part, report, fail), *labels)
 
 
 def _label(record: Record, key: str) -> str:

@@ -23,7 +23,7 @@ def _messages(record: Record, fail: Fail) -> Iterator[Record]:
         yield message
 
 
-def said(speaker: Any, text: str, media: bool, report: FileReport) -> Iterator[Turn]:
+def message_turn(speaker: Any, text: str, media: bool, report: FileReport) -> Iterator[Turn]:
     """The turn of one message. One that is only a picture has no text: what follows does not answer what was before."""
     report.noise["attachment"] += media
     if not isinstance(speaker, str) or not speaker.strip():
@@ -45,7 +45,7 @@ def _telegram(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
             report.noise["forwarded message"] += 1
         else:
             media = any(key in message for key in ("media_type", "photo", "file", "poll", "location_information"))
-            yield from said(message.get("from"), _entities(message.get("text"), fail), media, report)
+            yield from message_turn(message.get("from"), _entities(message.get("text"), fail), media, report)
 
 
 def _entities(text: Any, fail: Fail) -> str:
@@ -84,7 +84,7 @@ def _discord(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
         content = message.get("content")
         text = content if isinstance(content, str) else ""
         media = media or (not text and bool(_list(message.get("embeds"))))
-        yield from said(author.get("nickname") or author.get("name"), text, media, report)
+        yield from message_turn(author.get("nickname") or author.get("name"), text, media, report)
 
 
 def _is_package(record: Record) -> bool:
@@ -111,7 +111,7 @@ def _meta(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
         content = message.get("content")
         text = _repaired(content) if isinstance(content, str) else ""
         name = message.get("sender_name")
-        yield from said(_repaired(name) if isinstance(name, str) else name, text, media, report)
+        yield from message_turn(_repaired(name) if isinstance(name, str) else name, text, media, report)
 
 
 def _repaired(text: str) -> str:

@@ -70,7 +70,7 @@ def sources(path: Path, skip: Skip) -> Iterator[Iterator[Source]]:
         BadInput: for a path that does not exist or is no file and no folder.
     """
     if path.is_dir():
-        found = _folder(path, skip)
+        files = _folder(path, skip)
     elif not path.exists():
         raise BadInput(
             f"conversations {path} does not exist.", "Correct the path in the config or on the command line."
@@ -80,9 +80,9 @@ def sources(path: Path, skip: Skip) -> Iterator[Iterator[Source]]:
             f"conversations {path} is no file and no folder.", "Copy its content into a file, and give that."
         )
     else:
-        found = _expand(_file(path), True, skip)
-    with closing(found):
-        yield found
+        files = _expand(_file(path), True, skip)
+    with closing(files):
+        yield files
 
 
 def _file(path: Path) -> Member:
@@ -175,9 +175,9 @@ def _archive(archive: Member, is_tar_archive: bool, skip: Skip, depth: int) -> I
         exports = export_folders(tar_paths(archive))
         members = tar_members(archive)
     else:
-        held = archive if not archive.command else replace(archive, open=partial(spooled, archive.open))
-        exports = export_folders([member.path for member in zip_members(held)])
-        members = zip_members(held)
+        seekable = archive if not archive.command else replace(archive, open=partial(spooled, archive.open))
+        exports = export_folders([member.path for member in zip_members(seekable)])
+        members = zip_members(seekable)
     for member in members:
         reason = _unwanted(member.path, exports)
         if reason:
@@ -217,7 +217,7 @@ def head(source: Source) -> bytes:
     and not read."""
     with source.open() as file:
         start = file.read(HEAD)
-    error = unread.known(source, start)
+    error = unread.error_for(source, start)
     if error:
         raise error
     return start.removeprefix(codecs.BOM_UTF8)

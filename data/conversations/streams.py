@@ -174,8 +174,8 @@ def encoding_of(start: bytes) -> str:
     marked = next((name for mark, name in BOMS.items() if start.startswith(mark)), "")
     if marked or len(start) < 4:
         return marked
-    zeros = tuple(byte == 0 for byte in start[:4])
-    return {(False, True, False, True): "UTF-16LE", (True, False, True, False): "UTF-16BE"}.get(zeros, "")
+    zeros = [byte == 0 for byte in start[:4]]
+    return "UTF-16LE" if zeros == [False, True] * 2 else "UTF-16BE" if zeros == [True, False] * 2 else ""
 
 
 def as_utf8(opener: Callable[[], BinaryIO], encoding: str, origin: Origin) -> BinaryIO:

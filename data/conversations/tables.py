@@ -38,8 +38,8 @@ def fit(columns: Iterable[str]) -> Fit | None:
     """How rows of these columns become records of a known format; None if the columns say nothing."""
     names = {re.sub(r"\W+", "_", column.strip().lower()).strip("_"): column for column in columns}
 
-    def first(wanted: tuple[str, ...]) -> str | None:
-        return next((names[name] for name in wanted if name in names), None)
+    def first(options: tuple[str, ...]) -> str | None:
+        return next((names[name] for name in options if name in names), None)
 
     if any(name in names for name in RECORDS) and not ("conversation" in names and first(TEXTS)):
         return lambda row: {name: _parsed(row.get(column)) for name, column in names.items()}
@@ -115,8 +115,8 @@ def unknown_columns(name: str, listed: str) -> BadInput:
 
 
 def _plain(column: str, cell: str) -> Any:
-    known = (*RECORDS, *QUESTIONS, *ANSWERS, *SPEAKERS, *TEXTS, *THREADS, "rejected")
-    if column.strip().lower() not in known and PLAIN.fullmatch(cell.strip().lower()):
+    text_columns = (*RECORDS, *QUESTIONS, *ANSWERS, *SPEAKERS, *TEXTS, *THREADS, "rejected")
+    if column.strip().lower() not in text_columns and PLAIN.fullmatch(cell.strip().lower()):
         return json.loads(cell.strip().lower())
     return cell
 
@@ -146,12 +146,12 @@ def _parquet_rows(name: str, open_file: Callable[[], BinaryIO]) -> Iterator[Row]
 
 def _encoded(rows: Iterator[Row]) -> Iterator[bytes]:
     for row in rows:
-        yield (json.dumps(_without_nulls(row, top=True), ensure_ascii=False, default=_shown) + "\n").encode(
+        yield (json.dumps(_without_nulls(row, top=True), ensure_ascii=False, default=_as_text) + "\n").encode(
             "utf-8", "replace"
         )
 
 
-def _shown(value: Any) -> str | None:
+def _as_text(value: Any) -> str | None:
     """Dates as text; images and other bytes are left out."""
     return None if isinstance(value, bytes) else str(value)
 
@@ -159,8 +159,8 @@ def _shown(value: Any) -> str | None:
 def _without_nulls(value: Any, top: bool = False) -> Any:
     """A table has every column in every row: those without a value are left out. A message's content stays."""
     if isinstance(value, dict):
-        kept_null = () if top else TEXTS
-        return {str(key): _without_nulls(item) for key, item in value.items() if item is not None or key in kept_null}
+        nullable = () if top else TEXTS
+        return {str(key): _without_nulls(item) for key, item in value.items() if item is not None or key in nullable}
     if isinstance(value, list):
         return [_without_nulls(item) for item in value]
     return value

@@ -68,20 +68,20 @@ def _conversation(texts: Iterable[str], template: Template, source: Source, repo
 
 def _read(source: Source, report: FileReport) -> Iterator[Conversation]:
     """The conversations of a text: each begins with a system message, an `<|endoftext|>`, or the file."""
-    template, pending, size, asked = None, list[str](), 0, False
+    template, pending, size, has_turns = None, list[str](), 0, False
     for number, line in lines(source):
         template = template or template_of(line)
         role = template.begins.search(line) if template else None
         label = role["role"].lower() if role else ""
-        if asked and template and (label == "system" or line.strip() == "<|endoftext|>"):
+        if has_turns and template and (label == "system" or line.strip() == "<|endoftext|>"):
             yield _whole(template, pending, source, report)
-            pending, size, asked = [], 0, False
-        asked = asked or bool(label and label != "system")
+            pending, size, has_turns = [], 0, False
+        has_turns = has_turns or bool(label and label != "system")
         pending.append(line)
         size += len(line)
         if size > LIMIT:
             raise source.bad(f", line {number}: one conversation is larger than {LIMIT >> 20} MiB.")
-    if template and asked:
+    if template and has_turns:
         yield _whole(template, pending, source, report)
 
 

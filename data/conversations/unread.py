@@ -84,7 +84,7 @@ def by_suffix(suffix: str) -> str:
     return SUFFIXES.get(suffix.lower(), "")
 
 
-def known(source: Source, start: bytes) -> BadInput | None:
+def error_for(source: Source, start: bytes) -> BadInput | None:
     """The error for a file whose first bytes show that it is not read."""
     kind = _kind(start)
     if kind is None:
