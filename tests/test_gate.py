@@ -327,7 +327,7 @@ def test_retraining_is_judged_by_the_same_criteria(tiny_project: Path, tmp_path:
     write_jsonl(tmp_path / "chats.jsonl", chats)
     settings = ["tasks={}", "sequence={}", "hypotheses=[]", "gate.refusal_margin=5", "retrain.min_new=2"]
     settings += [f"profile.refusals={tmp_path / 'requests.jsonl'}", f"registry.folder={tmp_path / 'registry'}"]
-    settings += [f"retrain.conversations={tmp_path / 'chats.jsonl'}"]
+    settings += [f"retrain.conversations={tmp_path / 'chats.jsonl'}", f"run.folder={tmp_path / 'run'}"]
     config = load(str(tiny_project / "project.yaml"), settings)
     registry = Registry(config.registry.folder)
     with closing(Run(config, Console())) as run:
