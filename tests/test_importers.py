@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import shlex
 import subprocess
 import sys
 import zipfile
 from collections import Counter
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,6 +20,7 @@ from hypothesis import strategies as st
 
 from moltlm.data.config import ImportConfig
 from moltlm.data.conversations import importers, near, sources
+from moltlm.data.conversations.report import ImportReport, lines
 from moltlm.data.conversations.voices import UnknownPersona, Voice
 from moltlm.data.errors import BadInput
 from moltlm.data.types import Exchange
@@ -40,15 +43,15 @@ def write(path: Path, *rows: object) -> Path:
 
 def conversations(path: Path, config: ImportConfig = ImportConfig()) -> SimpleNamespace:  # noqa: B008 frozen
     """As a user would read it."""
-    report = importers.ImportReport()
+    report = ImportReport()
     exchanges = list(importers.read([path], config, report))
     return SimpleNamespace(exchanges=exchanges, dropped=dict(report.dropped), redacted=dict(report.redacted))
 
 
 def read(
     *paths: Path, config: ImportConfig = EVERYTHING, voice: Voice = importers.ANYBODY
-) -> tuple[list[Exchange], importers.ImportReport]:
-    report = importers.ImportReport()
+) -> tuple[list[Exchange], ImportReport]:
+    report = ImportReport()
     found = list(importers.read(list(paths), config, report, voice))
     assert report.exchanges == len(found)
     for file in report.files:
@@ -259,7 +262,7 @@ def test_messages_with_blocks_and_tools(tmp_path: Path) -> None:
     ]
     found, report = read(write(tmp_path / "a.jsonl", {"messages": rows}))
     assert said(found) == [["hi", "hello"], ["hi", "hello", "and tea?", "always\n\ntea"]]
-    assert report.dropped == {"only tools or thinking": 1}
+    assert report.dropped == {"only tools, thinking or attachments": 1}
     assert report.noise["tool call"] == 3
 
 
@@ -438,7 +441,7 @@ def test_a_third_speaker_is_nobodys_turn(tmp_path: Path) -> None:
     assert said(found) == [["one?", "One."], ["two?\n\nwell?", "Two."]]
     assert report.dropped == {"answer to another speaker": 2}
     assert report.noise["turn of another speaker"] == 3
-    assert report.files[0].speakers == {"human": "user", "vex": "assistant", "hob": "other"}
+    assert report.files[0].speakers == {"Human": "user", "Vex": "assistant", "Hob": "other"}
 
 
 NAMES = st.sampled_from(["Vex", "Ana", "Hob", "User"])
@@ -449,19 +452,393 @@ NAMES = st.sampled_from(["Vex", "Ana", "Hob", "User"])
 def test_only_the_persona_is_learned(tmp_path: Path, turns: list[tuple[str, str]]) -> None:
     """Each text begins with the name of who says it, so that every answer shows its speaker."""
     rows = [{"from": name, "value": f"{name} {text}"} for name, text in turns]
-    users = [name for name, _ in turns if name != "Vex"]
+    names = {name for name, _ in turns}
+    users = names - {"Vex"}
     try:
         found, _ = read(write(tmp_path / "a.json", {"conversations": rows}), voice=VEX)
     except BadInput:
-        assert "Vex" not in dict(turns)
-        return
-    user = "User" if "User" in users else Counter(users).most_common(1)[0][0] if users else ""
-    if "Vex" not in dict(turns):
+        assert "Vex" not in names
         return
     for texts in said(found):
-        for place, text in enumerate(texts):
-            speaker = user if place % 2 == 0 else "Vex"
-            assert all(part.startswith(speaker) for part in text.split("\n\n"))
+        asked_by = {part.split()[0] for text in texts[::2] for part in text.split("\n\n")}
+        assert asked_by == {"User"} if "User" in users else len(asked_by) == 1 and asked_by <= set(users)
+        assert all(part.startswith("Vex") for text in texts[1::2] for part in text.split("\n\n")) or "Vex" not in names
+
+
+# --- marks that say "not this"
+
+
+def asked(*answers: dict[str, Any]) -> dict[str, Any]:
+    """A conversation whose answers are these."""
+    return {"messages": [each for i, answer in enumerate(answers) for each in (turn("user", f"question {i}"), answer)]}
+
+
+UNWANTED: dict[str, dict[str, Any]] = {
+    "a rating below zero": {"rating": -1},
+    "thumbs down": {"feedback": {"rating": "thumbsDown"}},
+    "thumbs down as a sign": {"reaction": "👎"},
+    "thumbs down as a word": {"feedback": "thumbs_down"},
+    "negative feedback": {"feedback": {"type": "negative"}},
+    "one of several": {"feedback": [{"value": -1, "by": "Ana"}]},
+    "an annotation": {"annotation": {"rating": -1, "reason": "rude"}},
+    "deleted": {"deleted": True},
+    "deleted at": {"deleted_at": "2026-01-01"},
+    "bad": {"is_bad": True},
+    "rejected": {"rejected": True},
+    "a label": {"label": False},
+    "a word as a label": {"label": "undesirable"},
+    "zero as a label": {"label": 0},
+    "kto": {"kto_tag": "false"},
+    "not liked": {"liked": False},
+    "not desirable": {"desirable": False},
+    "not chosen": {"chosen": False},
+    "an error": {"error": {"content": "no connection"}},
+    "a status": {"status": "failed"},
+}
+HARMLESS: dict[str, dict[str, Any]] = {
+    "liked": {"liked": True, "label": True, "rating": 1, "is_bad": False, "deleted": False, "error": None},
+    "praise": {"feedback": {"rating": "thumbsUp"}, "annotation": {"rating": 1}, "reaction": "👍"},
+    "nothing": {"feedback": None, "rating": None, "annotation": {}, "status": "done", "deleted_at": None, "loss": True},
+    "no vote": {"vote": 0, "thumbs": None, "score": None},
+    "a weight": {"weight": 1, "train": True},
+}
+
+
+@pytest.mark.parametrize("name", UNWANTED)
+def test_an_unwanted_answer_is_never_learned(tmp_path: Path, name: str) -> None:
+    """On a message, it ends the context too; on a row, it holds for all its answers."""
+    mark = UNWANTED[name]
+    chat = asked(turn("assistant", "good"), turn("assistant", "BAD", **mark), turn("assistant", "better"))
+    rows = [chat, {"prompt": "q", "completion": "BAD", **mark}, {"instruction": "q", "output": "BAD", **mark}]
+    if name not in ("rejected", "a status"):
+        rows.append({"conversations": [{"from": "human", "value": "q"}, {"from": "gpt", "value": "BAD"}], **mark})
+    found, report = read(write(tmp_path / "a.jsonl", *rows))
+    assert said(found) == [["question 0", "good"], ["question 2", "better"]]
+    assert report.dropped.total() == len(rows)
+
+
+@pytest.mark.parametrize("name", HARMLESS)
+def test_other_marks_change_nothing(tmp_path: Path, name: str) -> None:
+    mark = HARMLESS[name]
+    rows = [asked(turn("assistant", "good", **mark)), {"prompt": "q", "completion": "better", **mark}]
+    found, _ = read(write(tmp_path / "a.jsonl", *rows))
+    assert [item.answer for item in found] == ["good", "better"]
+
+
+@pytest.mark.parametrize("mark", [{"weight": 0}, {"loss": False}, {"train": False}, {"trainable": False}])
+def test_an_untrained_answer_is_context(tmp_path: Path, mark: dict[str, Any]) -> None:
+    chat = asked(turn("assistant", "context", **mark), turn("assistant", "learned"))
+    found, report = read(write(tmp_path / "a.jsonl", chat))
+    assert said(found) == [["question 0", "context", "question 1", "learned"]]
+    assert report.noise["answer given as context"] == 1
+    two = {"messages": [turn("user", "q"), turn("assistant", "context", **mark), turn("assistant", "goes on")]}
+    assert read(write(tmp_path / "b.jsonl", two))[1].dropped == {"no user turn before": 1}
+
+
+@pytest.mark.parametrize(
+    ("ratings", "learned"),
+    [
+        ([1, 2, 3, 4, 5], [3, 4, 5]),
+        (list(range(1, 11)), [5, 6, 7, 8, 9, 10]),
+        ([0, 0.2, 0.5, 1], [0.5, 1]),
+        ([-1, 1], [1]),
+        ([10, 40, 50, 100], [50, 100]),
+        (["1/5", "4/5", "bad", "good"], ["4/5", "good"]),
+        ([0, 0], [0, 0]),
+    ],
+)
+def test_the_scale_of_a_rating_is_that_of_its_file(tmp_path: Path, ratings: list[Any], learned: list[Any]) -> None:
+    rows = [{"prompt": f"q{i}", "answer": f"{i}", "rating": rating} for i, rating in enumerate(ratings)]
+    found, report = read(write(tmp_path / "a.jsonl", *rows))
+    assert [ratings[int(item.answer)] for item in found] == learned
+    assert report.dropped.get("rated low", 0) == len(ratings) - len(learned)
+
+
+# --- preference data of other trainers
+
+PREFERENCE_DATA: dict[str, Any] = {
+    "HH-RLHF": {
+        "chosen": "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: and tea?\n\nAssistant: always tea",
+        "rejected": "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: and tea?\n\nAssistant: NEVER",
+    },
+    "HH-RLHF with a prompt": {
+        "prompt": "\n\nHuman: hi\n\nAssistant: hello\n\nHuman: and tea?\n\nAssistant:",
+        "chosen": " always tea",
+        "rejected": " NEVER",
+    },
+    "LLaMA-Factory": {
+        "conversations": [{"from": "human", "value": "and tea?"}],
+        "chosen": {"from": "gpt", "value": "always tea"},
+        "rejected": {"from": "gpt", "value": "NEVER"},
+    },
+    "messages before": {
+        "messages": [turn("user", "and tea?"), turn("assistant", "NEVER")],
+        "chosen": turn("assistant", "always tea"),
+        "rejected": turn("assistant", "NEVER"),
+    },
+    "Alpaca": {"instruction": "and tea?", "input": "", "chosen": "always tea", "rejected": "NEVER"},
+    "Alpaca, of two": {"instruction": "and tea?", "input": "", "output": ["always tea", "NEVER"]},
+    "Alpaca with history": {
+        "instruction": "and tea?",
+        "history": [["hi", "hello"]],
+        "chosen": "always tea",
+        "rejected": "NEVER",
+    },
+    "OpenAI": {
+        "input": {"messages": [turn("user", "and tea?")], "tools": []},
+        "preferred_output": [turn("assistant", "always tea")],
+        "non_preferred_output": [turn("assistant", "NEVER")],
+    },
+    "UltraFeedback": {
+        "instruction": "and tea?",
+        "completions": [
+            {"response": "NEVER", "overall_score": 2.0},
+            {"response": "always tea", "overall_score": 9.0},
+            {"response": "SOMETIMES", "overall_score": 5.0},
+        ],
+    },
+    "ranks": {"prompt": "and tea?", "answers": [{"answer": "NEVER", "rank": 2}, {"answer": "always tea", "rank": 1}]},
+    "Orca": {"system": "s", "question": "and tea?", "chosen": "always tea", "rejected": "NEVER"},
+    "a response besides": {"prompt": "and tea?", "response": "NEVER", "chosen": "always tea", "rejected": "NEVER"},
+    "an answer and a worse one": {"prompt": "and tea?", "answer": "always tea", "rejected": "NEVER"},
+}
+
+
+@pytest.mark.parametrize("name", PREFERENCE_DATA)
+def test_preference_data_keeps_the_worse_answer(tmp_path: Path, name: str) -> None:
+    exchanges, report = read(write(tmp_path / "rows.json", json.dumps([PREFERENCE_DATA[name]], indent=1)))
+    (texts,) = said(exchanges)
+    assert texts in (["and tea?", "always tea"], ["hi", "hello", "and tea?", "always tea"])
+    assert exchanges[0].rejected == "NEVER"
+    assert report.dropped["rejected answer"] >= 1
+    assert importers.write(exchanges, tmp_path / "clean.jsonl") == 1
+    assert read(tmp_path / "clean.jsonl")[0] == [replace(exchanges[0], source="rows")]
+
+
+def test_a_rejected_answer_without_a_better_one_is_counted(tmp_path: Path) -> None:
+    rows = [{"prompt": "and tea?", "rejected": "NEVER"}, {"prompt": "p", "chosen": "SAME", "rejected": "SAME"}]
+    found, report = read(write(tmp_path / "a.jsonl", *rows))
+    assert not found
+    assert report.dropped == {"rejected answer": 2, "equal to the rejected answer": 1}
+
+
+def test_alpaca(tmp_path: Path) -> None:
+    rows = [
+        {"instruction": "and tea?", "input": "Earl Grey", "output": "always tea", "history": [["hi", "hello"]]},
+        {"question": "hi", "answer": "hello"},
+        {"input": "hi there", "output": "hello"},
+    ]
+    found, report = read(write(tmp_path / "a.json", json.dumps(rows)))
+    assert said(found) == [
+        ["hi", "hello", "and tea?\n\nEarl Grey", "always tea"],
+        ["hi", "hello"],
+        ["hi there", "hello"],
+    ]
+    assert report.noise["answer given as context"] == 1
+
+
+# --- branches, sessions and mixed rows
+
+
+def tree_of(id_key: str, parent_key: str) -> list[dict[str, Any]]:
+    rows = [("1", None, "user", "hi"), ("2", "1", "assistant", "RETRY"), ("3", "1", "assistant", "hello")]
+    rows += [("4", "3", "user", "and tea?"), ("5", "4", "assistant", "always tea"), ("6", "4", "assistant", "LATER")]
+    return [{id_key: a, parent_key: b, **turn(c, d)} for a, b, c, d in rows]
+
+
+@pytest.mark.parametrize(
+    ("id_key", "parent_key", "leaf_key"),
+    [
+        ("id", "parent", "currNode"),
+        ("uuid", "parentUuid", "current_leaf_message_uuid"),
+        ("messageId", "parentMessageId", "currentId"),
+        ("id", "parentId", "current_node"),
+    ],
+)
+def test_only_the_shown_branch_is_read(tmp_path: Path, id_key: str, parent_key: str, leaf_key: str) -> None:
+    messages = tree_of(id_key, parent_key)
+    found, report = read(write(tmp_path / "a.jsonl", {"messages": messages, leaf_key: "5"}))
+    assert said(found) == CHAT
+    assert report.dropped == {"alternative branch": 2}
+    last, _ = read(write(tmp_path / "b.jsonl", {"messages": messages}))
+    assert said(last) == [CHAT[0], [*CHAT[1][:3], "LATER"]]
+    events = [{"type": "session", leaf_key: "5"}, *({"type": "message", **each} for each in messages)]
+    found, report = read(write(tmp_path / "c.jsonl", *events))
+    assert said(found) == CHAT
+    assert report.dropped == {"alternative branch": 2}
+
+
+def test_a_rewound_question_is_gone(tmp_path: Path) -> None:
+    rows = [("1", None, "user", "REWOUND"), ("2", "1", "assistant", "REWOUND"), ("3", None, "user", "hi")]
+    rows += [("4", "3", "assistant", "hello")]
+    events = [{"uuid": a, "parentUuid": b, "sessionId": "s", "type": c, "message": turn(c, d)} for a, b, c, d in rows]
+    found, report = read(write(tmp_path / "a.jsonl", *events))
+    assert said(found) == [["hi", "hello"]]
+    assert report.dropped == {"alternative branch": 1}
+
+
+def test_a_session_that_was_summed_up_goes_on(tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"uuid": "1", "parentUuid": None, "type": "user", "message": turn("user", "hi")},
+        {"uuid": "2", "parentUuid": "1", "type": "assistant", "message": turn("assistant", "hello")},
+        {"uuid": "3", "parentUuid": None, "logicalParentUuid": "2", "type": "system", "subtype": "compact_boundary"},
+        {"uuid": "4", "parentUuid": "3", "type": "user", "isCompactSummary": True, "message": turn("user", "Summary")},
+        {"uuid": "5", "parentUuid": "4", "type": "assistant", "message": turn("assistant", "TO THE MACHINE")},
+        {"uuid": "6", "parentUuid": "5", "type": "user", "message": turn("user", "and tea?")},
+        {"uuid": "7", "parentUuid": "6", "type": "assistant", "message": turn("assistant", "always tea")},
+    ]
+    found, report = read(write(tmp_path / "a.jsonl", *rows))
+    assert said(found) == [["hi", "hello"], ["and tea?", "always tea"]]
+    assert report.dropped == {"answer to a machine": 1}
+
+
+edges = st.integers(-3, 12)
+
+
+@FUZZ
+@given(st.lists(st.tuples(edges, edges, st.sampled_from(["user", "assistant"])), max_size=12), edges)
+def test_any_tree_is_read_once(tmp_path: Path, rows: list[tuple[int, int, str]], leaf: int) -> None:
+    """Circles, parents that are not there, names that come twice: every answer is an exchange or counted."""
+    names = [{"id": f"n{a}", "parentId": f"n{b}" if b >= 0 else None} for a, b, _ in rows]
+    messages = [
+        {**name, **turn(role, f"text {i}")} for i, (name, (_, _, role)) in enumerate(zip(names, rows, strict=True))
+    ]
+    _, report = read(write(tmp_path / "a.jsonl", {"messages": messages, "currentId": f"n{leaf}"}, asked()))
+    joined = report.noise["assistant turn joined to the one before"]
+    assert report.turns + joined == sum(role == "assistant" for *_, role in rows)
+
+
+@pytest.mark.parametrize("key", ["session_id", "sessionId", "conversation_id", "thread_id", "chat_id", "threadId"])
+def test_sessions_in_one_file_are_told_apart(tmp_path: Path, key: str) -> None:
+    rows = [{key: name, **turn("user", f"{name} asks")} for name in "AB"]
+    rows += [{key: name, **turn("assistant", f"to {name}")} for name in "AB"]
+    rows += [{key: "A", **turn("user", "A again")}, {key: "A", **turn("assistant", "to A again")}]
+    found, report = read(write(tmp_path / "a.jsonl", *rows))
+    assert said(found) == [
+        ["A asks", "to A"],
+        ["A asks", "to A", "A again", "to A again"],
+        ["B asks", "to B"],
+    ]
+    assert report.conversations == 2
+
+
+def test_each_row_has_its_own_format(tmp_path: Path) -> None:
+    rows: list[Any] = [
+        {"version": 2, "exported": "today"},
+        {"messages": [turn("user", "a"), turn("assistant", "b")]},
+        {"conversations": [{"from": "human", "value": "c"}, {"from": "gpt", "value": "d"}]},
+        {"unknown": 1},
+        {"prompt": "e", "chosen": "f", "rejected": "g"},
+        turn("user", "h"),
+        turn("assistant", "i"),
+        {"prompt": "j", "answer": "k"},
+    ]
+    found, report = read(write(tmp_path / "a.jsonl", *rows))
+    assert said(found) == [["a", "b"], ["c", "d"], ["e", "f"], ["h", "i"], ["j", "k"]]
+    assert report.noise["row of no known format"] == 2
+    assert report.files[0].format == "messages, ShareGPT, preferences, agent session, prompts"
+
+
+# --- exports and what was uploaded to them
+
+
+def test_uploads_in_an_export_are_no_conversations(tmp_path: Path) -> None:
+    upload = json.dumps({"prompt": "What is the capital?", "completion": "Paris."})
+    members: dict[str, str | bytes] = {
+        "export/conversations-000.json": json.dumps([chatgpt(current_node="a2")]),
+        "export/file-1-train.jsonl": upload,
+        "export/sub/file-2.txt": TRANSCRIPTS[0],
+        "export/file-3.json": '{"type": "FeatureCollection", "features": [{',
+        "mine.jsonl": json.dumps({"prompt": "x", "answer": "y"}),
+    }
+    found, report = read(archive(tmp_path / "a.zip", members))
+    assert said(found) == [*CHAT, ["x", "y"]]
+    assert len(report.skipped) == 3
+    (tmp_path / "named.jsonl").write_text(upload)
+    assert len(read(tmp_path / "named.jsonl")[0]) == 1
+
+
+def test_a_broken_file_that_nobody_named_ends_nothing(tmp_path: Path) -> None:
+    good = {"messages": [turn("user", "a"), turn("assistant", "b")]}
+    write(tmp_path / "a.jsonl", {"messages": [turn("user", "x"), turn("assistant", "y")]}, "{oops")
+    (tmp_path / "b.txt").write_bytes("Vex: hi\nAna: ho\n".encode("utf-16"))
+    write(tmp_path / "c.txt", "Vex: hi", "Ana: ho", "Vex: hi", "Ana: ho")
+    write(tmp_path / "d.jsonl", good)
+    found, report = read(tmp_path)
+    assert said(found) == [["x", "y"], ["a", "b"]]
+    reasons = {Path(name).name: why for name, why in report.skipped.items()}
+    assert "line 2: not valid JSON" in reasons["a.jsonl"]
+    assert reasons["c.txt"] == "Who is the persona: Vex or Ana?"
+    assert set(reasons) == {"a.jsonl", "b.txt", "c.txt"}
+
+
+def test_the_command_in_an_error_runs(tmp_path: Path) -> None:
+    row = {"messages": [turn("user", 3)]}
+    source = archive(tmp_path / "an export.zip", {"sub/a b.jsonl": "\n\n" + json.dumps(row)})
+    report = ImportReport()
+    with pytest.raises(BadInput, match=r"Passed over: .*a b\.jsonl: line 3: .*its text is a number") as error:
+        list(importers.require_any(importers.read([source], EVERYTHING, report), report, [source]))
+    command = error.value.fix.removeprefix("Look at it: ")
+    shown = subprocess.run(command, shell=True, capture_output=True, text=True, check=True)
+    assert json.loads(shown.stdout) == row
+
+
+# --- what the command says
+
+
+def run_import(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "moltlm.pipeline.cli", "data", "import", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_the_command_that_names_the_persona_runs(tmp_path: Path) -> None:
+    path, out = (
+        write(tmp_path / "a {b}.txt", "Vex O'Hara: Mind.", "Ana: Dead?", "Vex O'Hara: Sulks.", "Ana: And?"),
+        tmp_path / "o",
+    )
+    refused = run_import(path, "--out", out)
+    assert refused.returncode == 2
+    assert not out.exists()
+    assert "Who is the persona: Vex O'Hara or Ana?" in refused.stderr
+    command = refused.stderr.replace("\n", " ").partition(": molt ")[2]
+    found = run_import(*shlex.split(command)[2:])
+    assert found.returncode == 0
+    assert [json.loads(line)["messages"][-1]["content"] for line in out.read_text().splitlines()] == ["Sulks."]
+    assert "persona: Vex O'Hara; user: Ana" in found.stdout
+
+
+def test_nothing_learned_is_an_error_with_reasons(tmp_path: Path) -> None:
+    path, out = write(tmp_path / "a.jsonl", {"prompt": "a", "completion": "BAD", "label": False}), tmp_path / "o.jsonl"
+    found = run_import(path, "--out", out)
+    assert found.returncode == 2
+    assert not out.exists()
+    assert "of 1 answers none is left (1 marked label: false)" in " ".join(found.stderr.split())
+    assert "next:" not in found.stdout + found.stderr
+
+
+def test_everything_left_out_is_told(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    chat = [
+        turn("user", "a"),
+        turn("assistant", "<think>x</think>b"),
+        turn("user", "c"),
+        turn("assistant", "no", label=0),
+    ]
+    write(tmp_path / "a" / "one.jsonl", {"messages": chat}, {"unknown": 1})
+    write(tmp_path / "a" / "two.txt", "User: mail ana@example.org?", "Vex: Done.", "Hob: hm", "User: and?", "Vex: Yes.")
+    write(tmp_path / "a" / "three.jsonl", "{oops")
+    _, report = read(tmp_path / "a", config=ImportConfig())
+    text = "\n".join(lines(report.facts()))
+    for part in (
+        "one.jsonl: messages, 1 conversations, 1 exchanges",
+        "1 marked label: 0",
+        "1 row of no known format",
+        "1 thinking",
+        "persona: Vex; user: User; neither: Hob",
+        "three.jsonl: passed over, line 1",
+        "redacted: 1 EMAIL",
+    ):
+        assert part in text, part
 
 
 # --- folders and archives
@@ -528,7 +905,7 @@ def test_archives_that_cannot_be_trusted(tmp_path: Path) -> None:
     (tmp_path / "nameless.zip").write_bytes(whole.replace(b"a.md", b"\0.md"))
     with pytest.raises(BadInput, match="No conversations in"):
         read(tmp_path / "nameless.zip")
-    with pytest.raises(BadInput, match=r"No conversations in .* Skipped: .*not \*.json"):
+    with pytest.raises(BadInput, match=r"No conversations in .* Passed over: .*not \*.json"):
         read(archive(tmp_path / "none.zip", {"a.exe": "x"}))
 
 
@@ -620,7 +997,7 @@ def test_writing_is_all_or_nothing(tmp_path: Path) -> None:
     path = write(tmp_path / "a.jsonl", {"messages": [turn("user", "a"), turn("assistant", "b")]}, "{oops")
     out = write(tmp_path / "out.jsonl", "as it was")
     with pytest.raises(BadInput, match="line 2"):
-        importers.write(importers.read([path], EVERYTHING, importers.ImportReport()), out)
+        importers.write(importers.read([path], EVERYTHING, ImportReport()), out)
     assert out.read_text() == "as it was\n"
     assert len(list(tmp_path.iterdir())) == 2
 
@@ -650,10 +1027,6 @@ BAD_LINES = [
     ('[{"messages": []},]', "a comma before the end"),
     ('[{"messages": []}] x', "something after the end"),
     ('[{"messages": []},\n{"messages": [}]', "line 2, conversation 2: not valid JSON"),
-    (
-        '[{"messages": []}, {"conversations": []}]',
-        "conversation 2: expected messages as before it, found conversations",
-    ),
     ('[{"messages": "', "not valid JSON \\(cut off: "),
     ('[{"a": ' + "9" * 5000 + "}]", "conversation 1: not valid JSON"),
     ('[{"a":' * 10**5, "nested too deep"),
@@ -739,7 +1112,9 @@ def result_or_bad_input(path: Path) -> None:
 scalars = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8)
 KEYS = st.from_regex(
     "messages|conversations|chat_messages|mapping|current_node|parent|children|message|author|role|content|parts|text|type"
-    "|sender|from|value|prompt|answer|weight|uuid|parent_message_uuid|payload|content_type|metadata|create_time|files",
+    "|sender|from|value|prompt|answer|weight|uuid|parent_message_uuid|payload|content_type|metadata|create_time|files"
+    "|chosen|rejected|label|rating|feedback|deleted|loss|id|parentId|session_id|history|instruction|output|completions"
+    "|rank|score|input|preferred_output|currNode",
     fullmatch=True,
 )
 anything = st.recursive(
@@ -873,8 +1248,9 @@ STREAM = """
 import json, resource, sys
 from pathlib import Path
 from data.conversations import importers
+from data.conversations.report import ImportReport
 from data.config import ImportConfig
-report = importers.ImportReport()
+report = ImportReport()
 start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 for _ in importers.read([Path(sys.argv[1])], ImportConfig(near_duplicate=float(sys.argv[2])), report):
     pass

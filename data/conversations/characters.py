@@ -47,7 +47,6 @@ def _tavern(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     if "mes" not in record:
         report.noise["meta event"] += 1
         return
-    report.conversations = 1
     extra = extra if isinstance(extra := record.get("extra"), dict) else {}
     if record.get("is_system"):
         report.noise["hidden message"] += 1

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
 from moltlm.data.conversations import tree
 from moltlm.data.conversations.format import Format
 from moltlm.data.conversations.turns import NOISE, ROLES, Fail, FileReport, Record, Turn, noise_kind, turn_of
-
-CITATION = re.compile("\ue200[^\ue201]*\ue201|【\\d+[^】]{0,80}†[^】]{0,80}】|[\ue200-\ue206]")
 
 
 def _read(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
@@ -65,10 +62,7 @@ def _turns(message: Any, report: FileReport, fail: Fail) -> Iterator[Turn]:
     elif kind not in ("text", "multimodal_text"):
         report.noise["tool call" if kind == "code" else noise_kind(kind)] += 1
     else:
-        for turn in turn_of(role, _blocks(parts), report, fail):
-            text, count = CITATION.subn("", turn.text) if not turn.text.isascii() else (turn.text, 0)
-            report.noise["citation mark"] += count
-            yield turn._replace(text=text)
+        yield from turn_of(role, _blocks(parts), report, fail)
 
 
 def _blocks(parts: Any) -> list[Any]:

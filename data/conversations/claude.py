@@ -19,7 +19,7 @@ def _read(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     messages = record["chat_messages"]
     if not all(isinstance(message, dict) for message in messages):
         raise fail("one of `chat_messages` is not an object.")
-    path = tree.shown([tree.node_of(message) for message in messages], tree.leaf_of(record))
+    path = tree.shown_path([tree.node_of(message) for message in messages], tree.leaf_of(record))
 
     def read(message: Record, report: FileReport) -> Iterator[Turn]:
         return turns_of([{**message, "content": _blocks(message)}], report, fail)

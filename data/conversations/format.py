@@ -21,11 +21,12 @@ class Format:
     Args:
         name: what reports call it.
         description: what an error says is supported.
-        detect: whether a JSON object has this shape. The first record of a file decides.
+        detect: whether a JSON object has this shape. Each record of a file is read by its own format.
         read: the turns of one record.
         labelled: a record may have texts `source`, `topic` and `trait`, which its exchanges keep.
         split: the conversations in a record that holds several, each of which `read` gets by itself.
-        whole_file: the records of a file are the events of one conversation; `read` gets them one by one.
+        whole_file: consecutive records are events of a conversation, or of several that ids tell apart; `read` gets
+            them one by one, and branches are followed afterwards (`sessions.conversations`).
         gather: makes whole conversations, each with its place, of the records of a file, which are parts of them and of
             any shape; `read` gets those. Memory holds the file.
     """

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from itertools import chain
+from collections.abc import Iterator
+from itertools import chain, groupby, islice
 from typing import Any
 
 from moltlm.data.conversations import (
@@ -12,6 +12,7 @@ from moltlm.data.conversations import (
     gemini,
     local_apps,
     messengers,
+    sessions,
     table_rows,
     templates,
     terminal,
@@ -20,11 +21,12 @@ from moltlm.data.conversations import (
 from moltlm.data.conversations.chatgpt import CHATGPT
 from moltlm.data.conversations.claude import CLAUDE
 from moltlm.data.conversations.format import Format, TextFormat
+from moltlm.data.conversations.marks import UNMARKED, Verdict, mark_of
 from moltlm.data.conversations.messages import MESSAGES, PROMPTS, SHAREGPT
 from moltlm.data.conversations.preferences import PREFERENCES
 from moltlm.data.conversations.sessions import SESSION
 from moltlm.data.conversations.source import Source
-from moltlm.data.conversations.turns import Conversation, Fail, FileReport, Record, Turn, type_name
+from moltlm.data.conversations.turns import Conversation, Fail, FileReport, Record, Turn
 
 FORMATS = (
     CHATGPT,
@@ -36,14 +38,17 @@ FORMATS = (
     *gemini.FORMATS,
     *cursor.FORMATS,
     table_rows.TABLE,
-    SHAREGPT,
     PREFERENCES,
+    SHAREGPT,
     MESSAGES,
     PROMPTS,
     templates.ROWS,
     SESSION,
 )
 """A record has the first format whose `detect` is true. SESSION is last, since its keys are the least specific."""
+
+LOOKAHEAD = 1000
+"""So many records may precede the first one of a known format."""
 
 TEXTS: tuple[TextFormat, ...] = (whatsapp.WHATSAPP, templates.TEMPLATE, terminal.CLAUDE_CODE, cursor.MARKDOWN)
 """Formats that are no JSON. A text that is none of them may be a transcript."""
@@ -67,64 +72,85 @@ def detect(record: Any) -> Format | None:
 def conversations(
     records: Iterator[tuple[str, Any]], source: Source, report: FileReport
 ) -> Iterator[Conversation] | None:
-    """Read every conversation in the records of a file, lazily.
+    """Read every conversation in the records of a file, lazily, each record by its own format.
+
+    Records of no known format, such as a header, are counted and passed over.
 
     Returns:
-        None if the first record is of no known format.
+        None if none of the first LOOKAHEAD records has a known format.
 
     Raises:
-        BadInput: naming the place, for a record that is not like the first one or lacks what its format has.
+        BadInput: naming the place, for a record that lacks what its format has.
     """
-    first = next(records, None)
-    format = detect(first[1]) if first else None
-    if first is None or format is None:
-        return None
-    report.format = format.name
-    records = chain([first], records)
-    if format.gather:
-        return _gathered(format, format.gather(records), source, report)
-    if format.whole_file:
-        turns = _events(format, records, source, report)
-        return iter([Conversation("the session", turns, source.stem)])
-    return _one_by_one(format, records, source, report)
-
-
-def _events(format: Format, records: Iterator[tuple[str, Any]], source: Source, report: FileReport) -> Iterator[Turn]:
-    for place, event in records:
-        fail = _fail(source, place)
-        if not isinstance(event, dict):
-            raise fail(f"expected an event, found {type_name(event)}.")
-        yield from format.read(event, report, fail)
-
-
-def _one_by_one(
-    format: Format, records: Iterator[tuple[str, Any]], source: Source, report: FileReport
-) -> Iterator[Conversation]:
-    keys: Any = None
-    for place, record in records:
-        is_like_last = isinstance(record, dict) and record.keys() == keys and format.detect(record)
-        if not is_like_last and detect(record) != format:
-            names = ", ".join(list(record)[:6]) if isinstance(record, dict) else type(record).__name__
-            raise _fail(source, place)(f"expected {format.name} as before it, found {names or 'an empty object'}.")
-        keys = record.keys()
-        yield from _parts(format, place, record, source, report)
+    ahead = list[tuple[str, Any]]()
+    for record in islice(records, LOOKAHEAD):
+        ahead.append(record)
+        format = detect(record[1])
+        if format and format.gather:
+            report.format = format.name
+            return _gathered(format, chain(ahead, records), source, report)
+        if format:
+            return _each(chain(ahead, records), source, report)
+    return None
 
 
 def _gathered(
-    format: Format, records: Iterable[tuple[str, Record]], source: Source, report: FileReport
+    format: Format, records: Iterator[tuple[str, Any]], source: Source, report: FileReport
 ) -> Iterator[Conversation]:
+    for place, record in format.gather(records) if format.gather else ():
+        yield from _of_record(format, place, record, source, report)
+
+
+def _each(records: Iterator[tuple[str, Any]], source: Source, report: FileReport) -> Iterator[Conversation]:
+    for format, run in groupby(_recognised(records, report), key=lambda item: item[0]):
+        report.format = (
+            report.format if format.name in report.format.split(", ") else _added(report.format, format.name)
+        )
+        if format.whole_file:
+            events = ((record, _fail(source, place)) for _, place, record in run)
+            yield from sessions.conversations(format.read, events, report, source.stem)
+        elif format.gather:
+            yield from _gathered(format, ((place, record) for _, place, record in run), source, report)
+        else:
+            for _, place, record in run:
+                yield from _of_record(format, place, record, source, report)
+
+
+def _recognised(records: Iterator[tuple[str, Any]], report: FileReport) -> Iterator[tuple[Format, str, Record]]:
+    """Each record with its format; those without one are counted."""
+    last, keys = None, None
     for place, record in records:
-        yield from _parts(format, place, record, source, report)
+        is_like_last = last is not None and record.keys() == keys if isinstance(record, dict) else False
+        format = last if is_like_last and last and last.detect(record) else detect(record)
+        last, keys = format, record.keys() if isinstance(record, dict) else None
+        if format is None:
+            report.noise["row of no known format"] += 1
+        else:
+            yield format, place, record
 
 
-def _parts(format: Format, place: str, record: Record, source: Source, report: FileReport) -> Iterator[Conversation]:
-    """The conversations in a record."""
-    fail, labels = _fail(source, place), (source.stem, "", "")
-    if format.labelled:
-        labels = (_label(record, "source") or source.stem, _label(record, "topic"), _label(record, "trait"))
+def _added(names: str, name: str) -> str:
+    return f"{names}, {name}" if names else name
+
+
+def _of_record(
+    format: Format, place: str, record: Record, source: Source, report: FileReport
+) -> Iterator[Conversation]:
+    """The conversations of a record. What the record says against its answer holds for all its answers."""
+    labels = {key: _label(record, key) if format.labelled else "" for key in ("source", "topic", "trait")}
+    mark = mark_of(record, report.scales)
     for part in format.split(record) if format.split else (record,):
         report.conversations += 1
-        yield Conversation(place, format.read(part, report, fail), *labels)
+        turns = format.read(part, report, _fail(source, place))
+        if mark != UNMARKED:
+            turns = (_marked(turn, mark) for turn in turns)
+        yield Conversation(place, turns, labels["source"] or source.stem, labels["topic"], labels["trait"])
+
+
+def _marked(turn: Turn, mark: Verdict) -> Turn:
+    if turn.role == "user" or turn.context_only:
+        return turn
+    return turn._replace(context_only=mark.context_only, unwanted=turn.unwanted or mark.unwanted)
 
 
 def _label(record: Record, key: str) -> str:

@@ -9,88 +9,27 @@ from __future__ import annotations
 import json
 import os
 import tempfile
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from moltlm.data.config import ImportConfig
-from moltlm.data.conversations import formats, transcripts, voices
+from moltlm.data.conversations import formats, marks, transcripts, voices
 from moltlm.data.conversations.near import DuplicateIndex
 from moltlm.data.conversations.redact import redact
+from moltlm.data.conversations.report import ImportReport
 from moltlm.data.conversations.sources import LIMIT, Source, head, json_lines, json_values, parse, sources
-from moltlm.data.conversations.turns import OTHER, Conversation, FileReport, Turn
+from moltlm.data.conversations.turns import MACHINE, OTHER, Conversation, FileReport, Turn
 from moltlm.data.conversations.voices import Voice
 from moltlm.data.errors import BadInput
 from moltlm.data.types import Exchange, Message
 
+VERSION = 2
+"""Raise it when the same files give other exchanges: artifacts made from conversations are then made anew."""
+
 ANYBODY = Voice()
-
-
-@dataclass
-class ImportReport:
-    """What happened to everything that was read. It fills up while `read` is iterated."""
-
-    files: list[FileReport] = field(default_factory=list)
-    redacted: Counter[str] = field(default_factory=Counter)
-    """Number of redactions by kind (`redact.MARKS`), in turns of both sides."""
-    skipped: dict[str, str] = field(default_factory=dict)
-    """Files that were not read, and why."""
-
-    fixes: dict[str, str] = field(default_factory=dict)
-    """For skipped files, what makes them readable."""
-
-    def pass_over(self, name: str, error: BadInput) -> None:
-        """Note that a file is not read, or not to its end."""
-        self.skipped[name] = error.what.removeprefix(name).lstrip(",: ").rstrip(".")
-        self.fixes[name] = error.fix
-
-    @property
-    def conversations(self) -> int:
-        return sum(file.conversations for file in self.files)
-
-    @property
-    def turns(self) -> int:
-        """Number of assistant turns: each is an exchange or dropped."""
-        return sum(file.turns for file in self.files)
-
-    @property
-    def exchanges(self) -> int:
-        return sum(file.exchanges for file in self.files)
-
-    @property
-    def dropped(self) -> Counter[str]:
-        """Number of assistant turns that became no exchange, by reason."""
-        return sum((file.dropped for file in self.files), Counter())
-
-    @property
-    def noise(self) -> Counter[str]:
-        """Number of things that were removed and are no assistant turn, by kind."""
-        return sum((file.noise for file in self.files), Counter())
-
-    @property
-    def formats(self) -> Counter[str]:
-        """Number of exchanges by format."""
-        counts: Counter[str] = Counter()
-        for file in self.files:
-            counts[file.format] += file.exchanges
-        return counts
-
-    def rows(self) -> list[dict[str, Any]]:
-        """One flat row for each file, for a table."""
-        return [
-            {
-                "file": file.name,
-                "format": file.format,
-                "conversations": file.conversations,
-                "turns": file.turns,
-                "exchanges": file.exchanges,
-                "dropped": ", ".join(f"{count} {reason}" for reason, count in sorted(file.dropped.items())),
-                "removed": ", ".join(f"{count} {kind}" for kind, count in sorted(file.noise.items()) if count),
-            }
-            for file in self.files
-        ]
 
 
 @dataclass(frozen=True)
@@ -132,13 +71,17 @@ def read(paths: list[Path], config: ImportConfig, report: ImportReport, voice: V
                 raise _nothing(path, report)
 
 
+def require_any(exchanges: Iterable[Exchange], report: ImportReport, paths: Iterable[object]) -> Iterator[Exchange]:
+    """The exchanges. Raises BadInput, with the reasons, after the last one if there was none."""
+    yield from exchanges
+    if error := report.nothing_learned([str(path) for path in paths]):
+        raise error
+
+
 def _nothing(path: Path, report: ImportReport) -> BadInput:
-    skipped = [f"{name}: {why}" for name, why in report.skipped.items() if name.startswith(str(path))]
-    reasons = f" Skipped: {'; '.join(skipped[:3])}{'; ...' if len(skipped) > 3 else ''}." if skipped else ""
-    fixes = [fix for name, fix in report.fixes.items() if name.startswith(str(path))]
-    return BadInput(
-        f"No conversations in {path}.{reasons}", fixes[0] if fixes else f"Supported are: {formats.SUPPORTED}."
-    )
+    fix = next((fix for name, fix in report.fixes.items() if name.startswith(str(path))), "")
+    what = f"No conversations in {path}.{report.passed_over(str(path))}"
+    return BadInput(what, fix or f"Supported are: {formats.SUPPORTED}.")
 
 
 def _file(source: Source, job: Job, report: ImportReport, index: DuplicateIndex) -> Iterator[Exchange]:
@@ -168,6 +111,7 @@ def _conversations(source: Source, file: FileReport, voice: Voice) -> Iterator[C
     """The conversations of a file, whose format is detected from its beginning; None for an unknown format."""
     start = head(source)
     text = start.decode(errors="replace").lstrip()
+    file.scales |= marks.scales(text)
     if text[:1] == "{":
         return formats.conversations(_objects(source, text), source, file)
     if text[:1] == "[" and text[1:].lstrip()[:1] in ("{", ""):
@@ -204,7 +148,7 @@ def _exchanges(
     file, config = report.files[-1], job.config
     context: deque[Message] = deque(maxlen=config.max_context_turns)
     for turn in _merged(conversation, source, job.voice, file):
-        text = _clean(turn.text, config, report)
+        text = _clean(turn.text.strip(), config, report)
         prompt = list(context)
         if prompt and prompt[0]["role"] == "assistant":
             prompt = prompt[1:]
@@ -239,10 +183,10 @@ def _exchanges(
 
 def _reason(turn: Turn, text: str, prompt: list[Message], config: ImportConfig, index: DuplicateIndex) -> str:
     """Why an assistant turn is dropped; "" if it is an exchange."""
-    if turn.role == OTHER:
-        return "answer to another speaker"
+    if turn.role in (OTHER, MACHINE):
+        return "answer to another speaker" if turn.role == OTHER else "answer to a machine"
     if not text:
-        return "only tools or thinking" if turn.noisy else "empty"
+        return "only tools, thinking or attachments" if turn.noisy else "empty"
     if not prompt or prompt[-1]["role"] != "user":
         return "no user turn before"
     if not prompt[-1]["content"]:
@@ -265,12 +209,14 @@ def _merged(conversation: Conversation, source: Source, voice: Voice, file: File
 
     for run in voices.runs(voices.assign(conversation.turns, voice, file, fail), file):
         first, role = run[0], "user" if run[0].role == "user" else "assistant"
+        if len(run) == 1 and len(first.text) <= LIMIT:
+            yield first
+            continue
         file.noise[f"{role} turn joined to the one before"] += len(run) - 1
         if sum(len(turn.text) for turn in run) > LIMIT:
             raise fail(f"one turn is larger than {LIMIT >> 20} MiB.")
         text = "\n\n".join(filter(None, (turn.text.strip() for turn in run)))
-        rejected = first.rejected if len(run) == 1 else ""
-        yield first._replace(text=text, noisy=any(turn.noisy for turn in run), rejected=rejected)
+        yield first._replace(text=text, noisy=any(turn.noisy for turn in run), rejected="")
 
 
 def _clean(text: str, config: ImportConfig, report: ImportReport) -> str:
@@ -284,7 +230,7 @@ def _clean(text: str, config: ImportConfig, report: ImportReport) -> str:
 
 
 def write(exchanges: Iterable[Exchange], path: Path) -> int:
-    """Write exchanges as JSONL with `messages`, one a line.
+    """Write exchanges as JSONL with `messages`, one a line; those with a rejected answer as TRL's preference rows.
 
     Answers in the context have `"weight": 0`, as in OpenAI's fine-tuning format, and are not learned. Reading the file
     with the same configuration gives the same exchanges. The exchanges are streamed, and the file appears only once it
@@ -310,6 +256,11 @@ def write(exchanges: Iterable[Exchange], path: Path) -> int:
 
 
 def _message_row(exchange: Exchange) -> dict[str, Any]:
-    context = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in exchange.prompt]
+    """A row of messages, or TRL's preference row where there is a rejected answer."""
     labels = {key: value for key in ("source", "topic", "trait") if (value := getattr(exchange, key))}
+    if exchange.rejected:
+        sides = {"chosen": exchange.answer, "rejected": exchange.rejected}
+        rows = {side: [{"role": "assistant", "content": text}] for side, text in sides.items()}
+        return {"prompt": exchange.prompt, **rows, **labels}
+    context = [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in exchange.prompt]
     return {"messages": [*context, {"role": "assistant", "content": exchange.answer}], **labels}

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-from moltlm.data.conversations.chatgpt import CITATION
 from moltlm.data.conversations.format import Format
 from moltlm.data.conversations.turns import ROLES, Fail, FileReport, Record, Turn, noise_kind, turn_of
 
@@ -243,10 +242,7 @@ def _thread(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
         if isinstance(parts, list):
             parts = [_part(part) if isinstance(part, dict) else part for part in parts]
         report.noise["attachment"] += len(_list(message.get("attachments")))
-        for turn in turn_of(_role(message, fail), parts, report, fail):
-            text, count = CITATION.subn("", turn.text) if not turn.text.isascii() else (turn.text, 0)
-            report.noise["citation mark"] += count
-            yield turn._replace(text=text)
+        yield from turn_of(_role(message, fail), parts, report, fail)
 
 
 # --- llama.app, and the web interface of llama.cpp

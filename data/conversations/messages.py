@@ -1,28 +1,71 @@
-"""Lists of messages with a role and a content: OpenAI's chat format, ShareGPT, and rows of a prompt and an answer."""
+"""Lists of messages with a role and a content: OpenAI's chat format, ShareGPT; and rows of a question and an answer."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
+from moltlm.data.conversations import tree
 from moltlm.data.conversations.format import Format
 from moltlm.data.conversations.turns import Fail, FileReport, Record, Turn, turn_of, turns_of
 
-ANSWERS = ("answer", "response", "completion")
+QUESTIONS = ("prompt", "instruction", "question", "query", "input", "user", "human")
+ANSWERS = ("answer", "response", "completion", "output", "assistant", "reply", "gpt", "bot")
+PARENTS = frozenset(tree.PARENTS)
+ADDED = ("input", "query", "context")
+"""Fields that go on where the question ends (Alpaca's `input`)."""
 
 
 def _messages(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
-    return turns_of(record["messages"], report, fail)
+    return message_turns(record["messages"], record, report, fail)
 
 
 def _sharegpt(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
-    return turns_of(record.get("conversations", record.get("conversation")), report, fail)
+    return message_turns(record.get("conversations", record.get("conversation")), record, report, fail)
 
 
-def _prompt_and_answer(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
+def message_turns(messages: Any, record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    """The turns of a list of messages, along the shown path where they name their parents."""
+    if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
+        return turns_of(messages, report, fail)
+    if all(PARENTS.isdisjoint(message) for message in messages):
+        return turns_of(messages, report, fail)
+    path = tree.shown_path([tree.node_of(message) for message in messages], tree.leaf_of(record))
+    if path is None:
+        return turns_of(messages, report, fail)
+    return tree.walk(messages, path, lambda message, report: turns_of([message], report, fail), report)
+
+
+def _question_and_answer(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     if record.get("system"):
         report.noise["system message"] += 1
-    yield from prompt_turns(record["prompt"], report, fail)
+    yield from history_turns(record, report, fail)
+    yield from prompt_turns(question_of(record), report, fail)
     yield from answer_turns(next(record[key] for key in ANSWERS if key in record), report, fail)
+
+
+def history_turns(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    """The turns of Alpaca's `history`, a list of questions with their answers. They are never learned."""
+    history = record.get("history")
+    for pair in history if isinstance(history, list) else []:
+        if isinstance(pair, dict):
+            pair = [pair]
+        if isinstance(pair, list) and pair and all(isinstance(item, dict) for item in pair):
+            yield from prompt_turns(pair, report, fail)
+        elif isinstance(pair, list) and len(pair) == 2:
+            yield from turn_of("user", pair[0], report, fail)
+            yield from (turn._replace(context_only=True) for turn in turn_of("assistant", pair[1], report, fail))
+        else:
+            raise fail("an item of `history` is no pair of a question and an answer.")
+
+
+def question_of(record: Record) -> Any:
+    """The question of a row, with Alpaca's `input` after it; None if there is none."""
+    key = next((key for key in QUESTIONS if record.get(key)), next((key for key in QUESTIONS if key in record), None))
+    if key is None or not isinstance(record[key], str):
+        return None if key is None else record[key]
+    added = [record[more] for more in ADDED if more != key and isinstance(record.get(more), str)]
+    return "\n\n".join(filter(None, [record[key], *(added if key in ("prompt", "instruction") else [])]))
 
 
 def prompt_turns(prompt: object, report: FileReport, fail: Fail) -> Iterator[Turn]:
@@ -34,9 +77,19 @@ def prompt_turns(prompt: object, report: FileReport, fail: Fail) -> Iterator[Tur
 
 def answer_turns(answer: object, report: FileReport, fail: Fail) -> Iterator[Turn]:
     """The turns of an answer, a text or a list of messages."""
+    if isinstance(answer, dict):
+        answer = [answer]
     if isinstance(answer, list):
         return turns_of(answer, report, fail)
     return turn_of("assistant", answer, report, fail)
+
+
+def _is_question_and_answer(record: Record) -> bool:
+    answers = [key for key in ANSWERS if key in record]
+    if "prompt" in record and answers:
+        return True
+    questions = [key for key in QUESTIONS if isinstance(record.get(key), str)]
+    return bool(questions and answers and isinstance(record[answers[0]], str)) and "type" not in record
 
 
 MESSAGES = Format(
@@ -48,9 +101,9 @@ MESSAGES = Format(
 )
 PROMPTS = Format(
     "prompts",
-    "JSONL with `prompt` and `answer`",
-    lambda record: "prompt" in record and any(key in record for key in ANSWERS),
-    _prompt_and_answer,
+    "rows of a question and an answer (`prompt` and `answer` or `completion`; Alpaca's `instruction` and `output`)",
+    _is_question_and_answer,
+    _question_and_answer,
     labelled=True,
 )
 SHAREGPT = Format(

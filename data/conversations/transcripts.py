@@ -6,6 +6,7 @@ import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from moltlm.data.conversations import voices
 from moltlm.data.conversations.sources import LIMIT, Source, lines
@@ -55,14 +56,19 @@ class Style:
 
     Args:
         name: the key of STYLES.
-        roles: the role of each speaker, by the plain name (`voices.plain`).
+        speakers: the role of each speaker.
         open: whether whoever else is named at the beginning of a line is a speaker too: so it is in a log in which
             every line names its speaker.
     """
 
     name: str
-    roles: dict[str, str]
+    speakers: dict[str, str]
     open: bool = False
+
+    @cached_property
+    def roles(self) -> dict[str, str]:
+        """The role of each speaker, by the plain name (`voices.plain`)."""
+        return {voices.plain(label): role for label, role in self.speakers.items()}
 
     def begins(self, line: str) -> tuple[str, str] | None:
         """The role and the text of a turn that begins in this line."""
@@ -100,7 +106,7 @@ def style_of(head: str, voice: Voice, where: str = "") -> Style | None:
             unknown = unknown or error
             continue
         if roles:
-            return Style(style, {voices.plain(label): role for label, role in roles.items()}, is_log)
+            return Style(style, roles, is_log)
     if unknown:
         raise unknown
     return None
@@ -112,7 +118,7 @@ def _roles(labels: list[str], voice: Voice, where: str, is_log: bool) -> dict[st
     persona = voice.among(counts)
     words = {label: "assistant" if label in persona else voices.role_word(label) for label in counts}
     speakers = {label for label, word in words.items() if word}
-    sides = {word for word in words.values() if word} - {"system"}
+    sides = {word for word in words.values() if word} - {"system", OTHER}
     others = [label for label, word in words.items() if not word and _could_be_name(label)]
     often = [label for label in others if counts[label] > 1]
     if len(sides) == 1 and len(speakers) == 1 and not is_log:
@@ -161,7 +167,7 @@ def conversations(style: Style, source: Source, report: FileReport) -> Iterator[
     """Read a transcript, which is one conversation. `style` is what `style_of` returns."""
     report.format = TRANSCRIPT
     report.conversations += 1
-    report.speakers |= style.roles
+    report.speakers |= style.speakers
     yield Conversation("the transcript", _turns(style, source, report), source.stem)
 
 

@@ -18,7 +18,7 @@ PARENTS = (
 )
 LEAVES = (
     *("currNode", "current_leaf_message_uuid", "currentLeafMessageUuid", "current_node", "currentNode", "currentId"),
-    *("current_id", "current_message_id", "currentMessageId", "leafUuid", "leafId", "headMessageId"),
+    *("current_id", "current_message_id", "currentMessageId", "leafId", "headMessageId"),
 )
 BRANCH = "alternative branch"
 
@@ -57,7 +57,7 @@ def _name(value: Any) -> str:
     return value if isinstance(value, str) and not value.startswith("00000000-0000-") else ""
 
 
-def shown(nodes: Sequence[Node], leaf: str = "") -> list[int] | None:
+def shown_path(nodes: Sequence[Node], leaf: str = "") -> list[int] | None:
     """Places of the messages on the shown path, first to last.
 
     A parent that is not among the messages is taken for the message written before: the file holds only a part.
@@ -79,10 +79,10 @@ def shown(nodes: Sequence[Node], leaf: str = "") -> list[int] | None:
     start = places.get(leaf)
     if start is None:
         start = max((place for place, node in enumerate(nodes) if node.is_turn), default=len(nodes) - 1)
-    path, seen = list[int](), set[int]()
+    path, visited = list[int](), set[int]()
     at: int | None = start
-    while at is not None and at not in seen:
-        seen.add(at)
+    while at is not None and at not in visited:
+        visited.add(at)
         path.append(at)
         at = parents[at]
     return path[::-1]

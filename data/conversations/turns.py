@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from moltlm.data.conversations import machine_text
+from moltlm.data.conversations.marks import UNMARKED, mark_of
 from moltlm.data.errors import BadInput
 
 Record = dict[str, Any]
@@ -23,18 +24,14 @@ ROLES = {
 }
 NOISE = {"system": "system message", "tool": "tool result", "call": "tool call"}
 """Roles whose messages are no turns, and the kind of noise under which they are counted."""
-OTHER = "other"
-"""Role of a speaker who is neither the user nor the persona."""
+OTHER, MACHINE = "other", "machine"
+"""Roles of whoever is neither the user nor the persona: another speaker, and a machine that writes in a user's place.
+An answer to one of them is not learned."""
 
+SENDERS, CONTENTS = ("role", "from", "sender"), ("content", "value", "text")
+ATTACHMENTS = ("image", "file", "audio", "video", "document", "attachment", "media", "picture")
+UNKNOWN = "block of an unknown type"
 TEXT_BLOCKS = ("text", "input_text", "output_text")
-THINK = re.compile(r"<think(?:ing)?>.*?(?:</think(?:ing)?>|\Z)", re.DOTALL)
-HARNESS = re.compile(
-    r"<(system-reminder|environment_context|user_instructions|command-name|command-message|command-args|bash-input"
-    r"|bash-stdout|bash-stderr|local-command-stdout|local-command-stderr|local-command-caveat|INSTRUCTIONS)>.*?</\1>"
-    r"|\[Request interrupted by user[^\]]*\]",
-    re.DOTALL,
-)
-"""What coding agents put into a user's turns that the user did not write."""
 
 
 class Turn(NamedTuple):
@@ -82,6 +79,8 @@ class FileReport:
     dropped: Counter[str] = field(default_factory=Counter)
     noise: Counter[str] = field(default_factory=Counter)
     """What was removed and is no assistant turn: tool calls and results, thinking, system messages, ..."""
+    scales: dict[str, float] = field(default_factory=dict)
+    """The highest rating by the name of its field, which tells the scale (`marks.scales`)."""
     speakers: dict[str, str] = field(default_factory=dict)
     """The role of each speaker whom the file knows only by name."""
 
@@ -91,66 +90,67 @@ class FileReport:
         self.dropped[reason] += 1
 
     def drop_answer(self, turn: Turn, reason: str) -> None:
-        """As `drop`, if the turn is an assistant's and has a text."""
+        """As `drop`, if the turn is an assistant's and has a text. One of an unknown side is counted as noise."""
         if turn.role == "assistant" and turn.text.strip():
             self.drop(reason)
+        elif not turn.role:
+            self.noise[reason] += 1
 
 
 def turns_of(messages: Any, report: FileReport, fail: Fail) -> Iterator[Turn]:
-    """The turns of a list of messages, each with a role and a content under any of their usual names."""
+    """The turns of a list of messages, each with a role and a content under any of their usual names.
+
+    An unknown role is the name of a speaker. Where messages name their parents, the last path is read.
+    """
     if not isinstance(messages, list):
         raise fail(f"`messages` is {type_name(messages)}, not a list.")
     for message in messages:
         if not isinstance(message, dict):
             raise fail(f"a message is {type_name(message)}, not an object with a role and a content.")
-        name = next((message[key] for key in ("role", "from", "sender") if isinstance(message.get(key), str)), None)
-        content = next((message[key] for key in ("content", "value", "text") if key in message), "")
+        name = next((message[key] for key in SENDERS if isinstance(message.get(key), str)), None)
+        content = next((message[key] for key in CONTENTS if key in message), "")
         calls = message.get("tool_calls") or message.get("function_call")
         role = ROLES.get((name or "").lower(), "" if name and name.strip() else None)
-        if role is None or (content == "" and not calls and not {"content", "value", "text"} & set(message)):
+        if role is None or (content == "" and not calls and not set(CONTENTS) & set(message)):
             raise fail(f"a message needs a role ({', '.join(ROLES)}) and a content; found {name or 'no role'}.")
-        context_only = message.get("weight") == 0
-        for turn in turn_of(role, content, report, fail, calls=calls, context_only=context_only):
-            yield turn if role else turn._replace(speaker=name or "")
+        mark = mark_of(message, report.scales)
+        for turn in turn_of(role, content, report, fail, calls):
+            turn = turn if role else turn._replace(speaker=name or "")
+            if mark is not UNMARKED:
+                turn = turn._replace(context_only=mark.context_only, unwanted=mark.unwanted or turn.unwanted)
+            yield turn
 
 
-def turn_of(
-    role: str,
-    content: Any,
-    report: FileReport,
-    fail: Fail,
-    calls: Any = None,
-    context_only: bool = False,
-    clean: bool = False,
-) -> Iterator[Turn]:
+def turn_of(role: str, content: Any, report: FileReport, fail: Fail, calls: Any = None) -> Iterator[Turn]:
     """The turn of one message, or nothing: system and tool messages, and user messages of tool results, are noise.
 
     Args:
         role: one of the values of ROLES, or "" for a speaker who is only named.
         content: a text, or a list of blocks.
         calls: the tool calls of the message, which are counted as noise.
-        clean: remove what a coding agent put into the text (HARNESS).
     """
     if role in NOISE:
         report.noise[NOISE[role]] += 1
         return
-    before, attachments = report.noise.total(), report.noise["attachment"]
-    text = _text(content, report.noise, fail)
+    attachments, removed = report.noise["attachment"], Counter[str]()
+    text = content if isinstance(content, str) else text_of(content, removed, fail)
     if calls:
-        report.noise["tool call"] += len(calls) if isinstance(calls, list) else 1
-    if role in ("assistant", "") and "<think" in text:
-        text, count = THINK.subn("", text)
-        report.noise["thinking"] += count
-    if clean and ("<" in text or "[Req" in text):
-        text, count = HARNESS.subn("", text)
-        report.noise["text of the harness"] += count
-    noisy = report.noise.total() > before
-    is_question = text.strip() or not noisy or report.noise["attachment"] > attachments
-    if role in ("assistant", "") or is_question:
-        yield Turn(role, text, noisy, context_only)
+        removed["tool call"] += len(calls) if isinstance(calls, list) else 1
+    text, action, mark = machine_text.clean(text, role, removed)
+    noisy = bool(removed) and removed.total() > 0
+    if noisy:
+        report.noise.update(removed)
+    if action and role == "assistant":
+        yield Turn(role, "", noisy, unwanted=mark)
+    elif action:
+        report.noise[mark] += 1
+        if action == "interrupt":
+            yield Turn(MACHINE, "")
+    elif role in ("assistant", "") or text.strip() or not noisy or report.noise["attachment"] > attachments:
+        yield Turn(role, text, noisy)
 
 
-def _text(content: Any, noise: Counter[str], fail: Fail) -> str:
+def text_of(content: Any, noise: Counter[str], fail: Fail) -> str:
     """The text of a content: a string, or a list of blocks, of which those without text are counted as noise."""
     if content is None or isinstance(content, str):
         return content or ""
@@ -162,23 +162,29 @@ def _text(content: Any, noise: Counter[str], fail: Fail) -> str:
             texts.append(block)
         elif not isinstance(block, dict):
             raise fail(f"a block of a message's content is {type_name(block)}, neither text nor an object.")
-        elif block.get("type", "text") in TEXT_BLOCKS and isinstance(block.get("text"), str):
-            texts.append(block["text"])
         else:
-            noise[noise_kind(str(block.get("type")))] += 1
+            kind = noise_kind(str(block.get("type") or block.get("content_type") or "text"))
+            text = block.get("text")
+            text = text.get("value") if isinstance(text, dict) else text
+            if isinstance(text, str) and (kind == UNKNOWN or block.get("type") in TEXT_BLOCKS):
+                texts.append(text)
+            else:
+                noise[kind] += 1
     return "\n\n".join(texts)
 
 
 def noise_kind(block_type: str) -> str:
     """The kind of noise that a block or event of this type is."""
     block_type = block_type.lower()
+    if any(word in block_type for word in ATTACHMENTS):
+        return "attachment"
     if "result" in block_type or "output" in block_type:
         return "tool result"
     if "tool" in block_type or "call" in block_type:
         return "tool call"
     if "think" in block_type or "reason" in block_type or "thought" in block_type:
         return "thinking"
-    return "attachment"
+    return UNKNOWN
 
 
 def type_name(value: Any) -> str:

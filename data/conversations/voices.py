@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
-from moltlm.data.conversations.turns import OTHER, ROLES, Fail, FileReport, Turn
+from moltlm.data.conversations.turns import MACHINE, OTHER, ROLES, Fail, FileReport, Turn
 from moltlm.data.errors import BadInput
 
 USERS = """
@@ -35,6 +35,7 @@ modello модель chatgpt gpt claude gemini bard bing copilot llama mistral m
 answer a response reply respuesta resposta réponse antwort risposta antwoord ответ 回答 答 答复 回复 答え 답변
 """
 SYSTEM = "system developer sistema système systeem система 系统 系統 システム 시스템"
+NARRATORS = "narrator narrador narradora erzähler erzählerin narrateur narratore рассказчик 旁白 ナレーター storyteller"
 SECOND_PERSON = "you du tú você tu toi vous ты вы 你 您 あなた"
 PHRASES = {"ai assistant": "assistant", "virtual assistant": "assistant", "người dùng": "user", "trợ lý": "assistant"}
 MODELS = re.compile(r"(chatgpt|gpt|claude|gemini|bard|copilot|llama|mistral|mixtral|deepseek|grok|qwen|kimi) ?\d.*")
@@ -55,8 +56,8 @@ class UnknownPersona(BadInput):
     def __init__(self, where: str, candidates: Sequence[str], voice: Voice) -> None:
         names = list(candidates[:6])
         listed = f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]
-        known = f" None of them is {voice.names[0]}." if voice.names else ""
-        super().__init__(f"{where}Who is the persona: {listed}?{known}", f"Add {voice.naming(names[0])}")
+        remark = f" None of them is {voice.names[0]}." if voice.names else ""
+        super().__init__(f"{where}Who is the persona: {listed}?{remark}", f"Add {voice.naming(names[0])}")
         self.candidates = names
 
 
@@ -66,7 +67,7 @@ class Voice:
 
     Args:
         names: what the persona is called: its name, nicknames, first name.
-        option: how a user states the name, with `{}` for it.
+        option: how a user states the name, with `{}` wherever it goes.
     """
 
     names: tuple[str, ...] = ()
@@ -74,7 +75,8 @@ class Voice:
 
     def naming(self, name: str) -> str:
         """The option that says that the persona is `name`, as typed in a shell."""
-        return self.option.format(shlex.quote(name))
+        quoted = shlex.quote(name)
+        return self.option.format(*[quoted] * self.option.count("{}"))
 
     def among(self, labels: Iterable[str]) -> list[str]:
         """The labels that name the persona: equal but for case, accents and emoji, or else by the first name."""
@@ -106,12 +108,13 @@ ROLE_WORDS = {
     **dict.fromkeys(plain_words(USERS), "user"),
     **dict.fromkeys(plain_words(ASSISTANTS), "assistant"),
     **dict.fromkeys(plain_words(SYSTEM), "system"),
+    **dict.fromkeys(plain_words(NARRATORS), OTHER),
     **{plain(phrase): role for phrase, role in PHRASES.items()},
 }
 
 
 def role_word(label: str) -> str:
-    """The role that a label states in some language, or ""."""
+    """The role that a label states in some language (OTHER for a narrator), or ""."""
     name = plain(label)
     if MODELS.fullmatch(name):
         return "assistant"
@@ -126,16 +129,16 @@ def same_spelling(labels: Iterable[str]) -> list[str]:
 
 
 def roles_of(
-    labels: Sequence[str], voice: Voice, known: frozenset[str] = frozenset(), where: str = ""
+    labels: Sequence[str], voice: Voice, stated: frozenset[str] = frozenset(), where: str = ""
 ) -> dict[str, str]:
     """The role of each speaker: user, assistant, system, or OTHER for whoever is neither.
 
     The persona's name is the assistant; without it, a label that is a role; without that, whoever else answers the
-    user. The user is whoever is called so, or else the commonest speaker beside the assistant.
+    user. The user is whoever is called so, or else the speaker whom the assistant answers most often.
 
     Args:
         labels: the speakers of a conversation, one for each turn, in order.
-        known: roles that other turns of the conversation state.
+        stated: roles that other turns of the conversation state.
         where: the beginning of an error, which names the place.
 
     Raises:
@@ -146,20 +149,23 @@ def roles_of(
     words = {label: "" if label in persona else role_word(label) for label in counts}
     users = [label for label, word in words.items() if word == "user"]
     assistants = persona or [label for label, word in words.items() if word == "assistant"]
-    if not assistants and "assistant" not in known:
+    if not assistants and "assistant" not in stated:
         assistants = _speaking_for_you(users)
         users = [label for label in users if label not in assistants]
     system = [label for label, word in words.items() if word == "system"]
-    rest = [label for label, _ in counts.most_common() if label not in (*users, *assistants, *system)]
-    if not assistants and "assistant" not in known:
-        assistants = _answering(labels, users, rest) if users or "user" in known else []
+    narrators = [label for label, word in words.items() if word == OTHER]
+    rest = [label for label in counts if label not in (*users, *assistants, *system, *narrators)]
+    if not assistants and "assistant" not in stated:
+        assistants = _answering(labels, users, rest) if users or "user" in stated else []
         if not assistants:
             raise UnknownPersona(where, [label for label in counts if label in rest] or list(counts), voice)
         rest = [label for label in rest if label not in assistants]
-    if not users and "user" not in known:
-        users, rest = rest[:1], rest[1:]
+    if rest and not users and "user" not in stated:
+        answered = Counter(before for before, after in pairwise(labels) if after in assistants)
+        users = [max(rest, key=lambda label: (answered[label], counts[label]))]
+        rest = [label for label in rest if label not in users]
     return {
-        **dict.fromkeys(rest, OTHER),
+        **dict.fromkeys((*rest, *narrators), OTHER),
         **dict.fromkeys(system, "system"),
         **dict.fromkeys(users, "user"),
         **dict.fromkeys(assistants, "assistant"),
@@ -186,42 +192,45 @@ def assign(turns: Iterable[Turn], voice: Voice, report: FileReport, fail: Fail) 
     Raises:
         UnknownPersona: if nothing tells the assistant.
     """
-    turns, known = iter(turns), set()
+    turns, stated = iter(turns), set()
     for turn in turns:
         if turn.role:
-            known.add(turn.role)
+            stated.add(turn.role)
             yield turn
             continue
-        held = [turn, *turns]
-        known |= {each.role for each in held if each.role}
-        labels = same_spelling(each.speaker for each in held if not each.role)
-        if len(set(labels)) == 1 and not known & {"user", "assistant"} and not voice.among(labels):
+        remaining = [turn, *turns]
+        stated |= {each.role for each in remaining if each.role}
+        labels = same_spelling(each.speaker for each in remaining if not each.role)
+        if len(set(labels)) == 1 and not stated & {"user", "assistant"} and not voice.among(labels):
             roles = ", ".join(ROLES)
             raise fail(f"a message needs a role ({roles}) and a content; found {labels[0]}.")
-        roles = roles_of(labels, voice, frozenset(known), where=fail("").what)
+        roles = roles_of(labels, voice, frozenset(stated), where=fail("").what)
         by_name = {plain(label): role for label, role in roles.items()}
-        report.speakers |= by_name
-        yield from (each if each.role else each._replace(role=by_name[plain(each.speaker)]) for each in held)
+        report.speakers |= {label: role for label, role in roles.items() if label not in report.speakers}
+        yield from (each if each.role else each._replace(role=by_name[plain(each.speaker)]) for each in remaining)
 
 
 def runs(turns: Iterable[Turn], report: FileReport) -> Iterator[list[Turn]]:
     """Group consecutive turns of one side. Turns of other speakers and of the system are left out and counted.
 
-    An assistant's turn after another speaker's answers that speaker: it gets the role OTHER, and is never joined to
-    an answer to the user. Nor are turns of one side joined of which only one may be learned.
+    An assistant's turn after another speaker's (or a machine's) answers that speaker: it gets the role OTHER (or
+    MACHINE), and is never joined to an answer to the user. Nor are turns of one side joined of which only one may be
+    learned.
     """
-    run, interrupted = list[Turn](), False
+    run, interrupted = list[Turn](), ""
     for turn in turns:
-        if turn.role in (OTHER, "system"):
-            report.noise["turn of another speaker" if turn.role == OTHER else "system message"] += 1
-            interrupted = interrupted or turn.role == OTHER
-            continue
-        interrupted = interrupted and turn.role != "user"
-        turn = turn._replace(role=OTHER) if interrupted else turn
-        if run and _side(turn) != _side(run[0]):
-            yield run
-            run = []
-        run.append(turn)
+        if turn.role in (OTHER, MACHINE):
+            report.noise["turn of another speaker"] += turn.role == OTHER
+            interrupted = turn.role
+        elif turn.role == "system":
+            report.noise["system message"] += 1
+        else:
+            interrupted = interrupted if turn.role != "user" else ""
+            turn = turn._replace(role=interrupted) if interrupted else turn
+            if run and _side(turn) != _side(run[0]):
+                yield run
+                run = []
+            run.append(turn)
     if run:
         yield run
 

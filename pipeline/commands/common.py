@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from moltlm.data.conversations.report import lines as import_lines
 from moltlm.pipeline.console import Console
 
 if TYPE_CHECKING:
@@ -72,7 +73,9 @@ def print_artifacts(console: Console, artifacts: list[Artifact], following: str)
     lines = []
     for artifact in artifacts:
         lines.append(f"{artifact.stage}  {artifact.folder}")
-        lines += [f"  {key}: {_short(value)}" for key, value in artifact.facts.items()]
+        facts = {key: value for key, value in artifact.facts.items() if key != "conversations"}
+        lines += [f"  {key}: {_short(value)}" for key, value in facts.items()]
+        lines += [f"  {line}" for line in import_lines(artifact.facts.get("conversations", {}))]
     values = [artifact_json(artifact) for artifact in artifacts]
     console.result(values[0] if len(values) == 1 else values, "\n".join([*lines, f"next: {following}"]))
 

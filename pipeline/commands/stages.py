@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -76,34 +76,22 @@ def data_import(
     """
     from moltlm.data.config import ImportConfig
     from moltlm.data.conversations import importers
+    from moltlm.data.conversations.report import ImportReport, lines
     from moltlm.data.conversations.voices import Voice
     from moltlm.data.errors import BadInput
 
     console = Console(json_output)
     if out.exists():
         raise BadInput(f"{out} exists already.", "Name another: --out conversations/more.jsonl")
-    report = importers.ImportReport()
-    command = shlex.join(["molt", "data", "import", *map(str, paths), "--out", str(out)])
-    command += "" if redact else " --no-redact"
-    voice = Voice(option=f"--assistant {{0}}: {command.replace('{', '{{').replace('}', '}}')} --assistant {{0}}")
-    settings = ImportConfig(redact=redact, assistant=assistant)
-    count = importers.write(importers.read(paths, settings, report, voice), out)
-    lines = [_imported(row) for row in report.rows()]
-    lines += [f"{name}: skipped, {reason}" for name, reason in report.skipped.items()]
-    if report.redacted:
-        marks = ", ".join(f"{number} {kind}" for kind, number in report.redacted.most_common())
-        lines.append(f"redacted: {marks}")
-    lines.append(f"{count} exchanges of {report.turns} assistant turns in {out}")
-    lines.append(f"next: molt data build CONFIG 'conversations.paths=[{out}]'")
-    value = {"files": report.rows(), "skipped": report.skipped, "redacted": report.redacted, "exchanges": count}
-    console.result({**value, "out": str(out)}, "\n".join(lines))
-
-
-def _imported(row: dict[str, Any]) -> str:
-    left = "; ".join(f"{key} {row[key]}" for key in ("dropped", "removed") if row[key])
-    return f"{row['file']}: {row['format']}, {row['conversations']} conversations, {row['exchanges']} exchanges" + (
-        f" ({left})" if left else ""
+    report, settings = ImportReport(), ImportConfig(redact=redact, assistant=assistant)
+    command = shlex.join(["molt", "data", "import", *map(str, paths), "--out", str(out)]) + " --no-redact" * (
+        not redact
     )
+    voice = Voice(option=f"--assistant {{}}: {command.replace('{', '{{').replace('}', '}}')} --assistant {{}}")
+    count = importers.write(importers.require_any(importers.read(paths, settings, report, voice), report, paths), out)
+    text = [*lines(report.facts()), f"{count} exchanges of {report.turns} assistant turns in {out}"]
+    text.append(f"next: molt data build CONFIG {shlex.quote(f'conversations.paths=[{out}]')}")
+    console.result({**report.facts(), "out": str(out)}, "\n".join(text))
 
 
 @data_app.command("build")

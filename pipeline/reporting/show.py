@@ -12,6 +12,7 @@ import numpy as np
 
 from moltlm.adapters import base, preview
 from moltlm.adapters.preview import Token, TokenizedPair
+from moltlm.data.conversations.report import lines as import_lines
 from moltlm.data.types import Pair
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.stages import pairs
@@ -75,7 +76,7 @@ def lint(facts: Mapping[str, Any]) -> list[str]:
     return [
         f"{facts['pairs']} pairs to train on, {facts['heldout']} held out ({facts['held_out']}); from: {sources}",
         *_dropped(facts),
-        *_conversations(facts["conversations"]),
+        *import_lines(facts["conversations"]),
         *_lengths(facts),
         _variety(facts["variety"]),
     ]
@@ -88,14 +89,6 @@ def _dropped(facts: Mapping[str, Any]) -> list[str]:
         *(f"{count:5d}  {reason}" for reason, count in counts.items()),
         *(f"       {reason}: {line}" for reason, some in facts["examples"].items() for line in some),
     ]
-
-
-def _conversations(facts: Mapping[str, Any]) -> list[str]:
-    if not facts["turns"]:
-        return []
-    dropped = ", ".join(f"{count} {name}" for name, count in facts["dropped"].items()) or "none dropped"
-    redacted = ", ".join(f"{count} {name}" for name, count in facts["redacted"].items()) or "nothing"
-    return [f"conversations: {facts['turns']} assistant turns, {dropped}; redacted: {redacted}"]
 
 
 def _lengths(facts: Mapping[str, Any]) -> list[str]:

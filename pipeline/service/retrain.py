@@ -16,6 +16,7 @@ from moltlm.data import filters, leakage, replay
 from moltlm.data import pairs as pair_data
 from moltlm.data import state as states
 from moltlm.data.conversations import importers
+from moltlm.data.conversations.report import ImportReport, lines
 from moltlm.data.errors import BadInput
 from moltlm.data.io import fingerprint, read_json, sha256_file, write_json
 from moltlm.data.rows import fingerprint_rows, read_rows, write_rows
@@ -106,13 +107,15 @@ def inputs_of(run: Run, current: str, new: list[Exchange]) -> dict[str, Any]:
 
 def _new_exchanges(run: Run, dropped: dict[str, int]) -> list[Exchange]:
     """A sample of the exchanges that no earlier cycle was trained on. Counts what the importer dropped."""
-    config, report = run.config, importers.ImportReport()
+    config, report = run.config, ImportReport()
     finished = _finished_keys(run)
     read = importers.read(
         [config.retrain.conversations], config.conversations, report, material.voice(pairs.load_persona(run))
     )
     unseen = (item for item in read if _key(item) not in finished)
     sampled = material.sample(unseen, config.conversations.limit, config.run.seed)
+    for line in lines(report.facts()):
+        run.console.say(f"  {line}")
     dropped.update(report.dropped)
     return sampled
 

@@ -13,6 +13,7 @@ from typing import Any
 from moltlm.data import endpoint, leakage, prompts, tasks, teacher
 from moltlm.data import persona as personas
 from moltlm.data.conversations import importers
+from moltlm.data.conversations.report import ImportReport
 from moltlm.data.conversations.voices import Voice
 from moltlm.data.errors import BadInput
 from moltlm.data.persona import Persona
@@ -42,9 +43,10 @@ def gather(run: Run, persona: Persona) -> Material:
         BadInput: if there is nothing to train on, or nothing to hold out.
     """
     config, model = run.config, run.base
-    report = importers.ImportReport()
+    report = ImportReport()
     paths = [Path(path) for path in config.conversations.paths]
     read = importers.read(paths, config.conversations, report, voice(persona)) if paths else iter(())
+    read = importers.require_any(read, report, paths) if paths else read
     imported = sample(read, config.conversations.limit, config.run.seed)
     generated, ledger = _from_teacher(run, persona)
     exchanges = [*persona.train, *imported, *generated]
@@ -62,7 +64,7 @@ def gather(run: Run, persona: Persona) -> Material:
         )
     facts = {
         "sources": dict(Counter(_source(item) for item in fitting)),
-        "conversations": {"turns": report.turns, "dropped": dict(report.dropped), "redacted": dict(report.redacted)},
+        "conversations": report.facts(),
         "teacher": asdict(ledger),
         "leaked": dict(Counter(kind for _, kind in leaked)),
         "not_checked": unchecked,

@@ -10,6 +10,7 @@ from moltlm.data import dataset_card, filters
 from moltlm.data import pairs as pair_data
 from moltlm.data import persona as personas
 from moltlm.data.config import TaskConfig
+from moltlm.data.conversations import importers
 from moltlm.data.errors import BadInput
 from moltlm.data.io import sha256_tree
 from moltlm.data.persona import Persona
@@ -34,6 +35,7 @@ def pairs(run: Run) -> Artifact:
         "model": identity(config.model, exclude={"shape"}),
         "persona": persona.fingerprint,
         "conversation_files": [[name, sha256_tree(Path(name))] for name in config.conversations.paths],
+        "reader": importers.VERSION if config.conversations.paths else None,
         "benchmarks": {name: [count, capability.files(name)] for name, count in config.capability.items.items()},
         "tasks": {name: source_of(task, seeded=False) for name, task in config.tasks.items()},
         **{name: identity(getattr(config, name)) for name in ("conversations", "teacher", "pairs", "filters")},

@@ -9,6 +9,7 @@ from typing import Any
 from moltlm.data import coherence
 from moltlm.data import replay as buffers
 from moltlm.data.conversations import importers
+from moltlm.data.conversations.report import ImportReport
 from moltlm.data.errors import BadInput
 from moltlm.data.rows import fingerprint_rows
 from moltlm.data.state import PERSONALITY, PERSONALITY_ADAPTER
@@ -50,12 +51,11 @@ def _own_answers(run: Run, exchanges: list[Exchange]) -> list[Exchange]:
 
 def updated_buffer(run: Run, paths: list[Path]) -> Artifact:
     """Choose the next buffer from the present one and new conversations. `molt replay update CONFIG PATH...`"""
-    config, report = run.config, importers.ImportReport()
+    config, report = run.config, ImportReport()
     if not paths:
         raise BadInput("No new conversations are named.", "Name some: molt replay update CONFIG conversations.jsonl")
-    exchanges = list(importers.read(paths, config.conversations, report, material.voice(load_persona(run))))
-    if not exchanges:
-        raise BadInput("These conversations contain no exchange.", f"See why: molt data import {paths[0]}")
+    read = importers.read(paths, config.conversations, report, material.voice(load_persona(run)))
+    exchanges = list(importers.require_any(read, report, paths))
     current = buffer(run)
     inputs = {"replay": current.fingerprint, "new": fingerprint_rows(exchanges)}
 
@@ -63,6 +63,7 @@ def updated_buffer(run: Run, paths: list[Path]) -> Artifact:
         batch, start = config.model.eval_batch_size, buffers.load(current.folder)
         with run.console.progress("replay buffer") as progress:
             model = load_adapters(run, {PERSONALITY_ADAPTER: personality(run)})
-            return building.build(model, exchanges, config.replay, config.run.seed, batch, folder, progress, start)
+            facts = building.build(model, exchanges, config.replay, config.run.seed, batch, folder, progress, start)
+        return {**facts, "conversations": report.facts()}
 
     return run.do("replay-update", inputs, make)

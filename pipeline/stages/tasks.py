@@ -11,6 +11,8 @@ from moltlm.data import replay as buffers
 from moltlm.data import tasks as task_data
 from moltlm.data.config import TaskConfig
 from moltlm.data.conversations import importers
+from moltlm.data.conversations.report import ImportReport
+from moltlm.data.conversations.voices import Voice
 from moltlm.data.rows import fingerprint_rows
 from moltlm.data.state import PERSONALITY_ADAPTER, Adapter
 from moltlm.data.types import Exchange
@@ -138,7 +140,8 @@ def _instructions(run: Run) -> list[Exchange]:
     path = run.config.replay.instructions
     if not path:
         return []
-    return list(importers.read([Path(path).expanduser()], run.config.conversations, importers.ImportReport()))
+    voice = Voice(option="conversations.assistant={}")
+    return list(importers.read([Path(path).expanduser()], run.config.conversations, ImportReport(), voice))
 
 
 def training_examples(settings: TaskConfig, source: str, seed: int) -> list[Exchange]:

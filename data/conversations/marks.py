@@ -1,0 +1,155 @@
+"""What the data itself says against an answer: marks on a message or a row such as `label: false` or `rating: 1`.
+
+Marks of training (`weight: 0`, `train: false`) say that an answer is context only. All others say that it is bad: it is
+neither learned nor context.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+UNTRAINED = _words("weight loss train trainable loss_mask learn training")
+"""Fields that are false for an answer which is only context."""
+
+GOOD = _words(
+    """
+    label kto_tag liked desirable is_desirable good is_good accepted is_accepted approved is_approved keep is_preferred
+    is_chosen review_result is_correct
+    """
+)
+"""Fields that are false for a bad answer."""
+
+CHOICES = _words("chosen preferred selected")
+"""Fields that are likewise, but may hold a text."""
+
+BAD = _words(
+    """
+    rejected is_rejected is_bad isBad bad disliked dislike is_disliked thumbs_down thumbsDown thumb_down downvoted
+    undesirable is_undesirable discarded discard excluded exclude retracted ignore ignored
+    """
+)
+"""Fields that are true for a bad answer."""
+
+DELETED = _words("deleted is_deleted isDeleted deleted_at deletedAt removed is_removed")
+ERRORS = _words("error is_error isError isApiErrorMessage failed")
+FAILED = _words("error failed rejected cancelled canceled deleted discarded")
+"""Values of `status`."""
+
+RATINGS = _words("rating stars score quality user_rating userRating rate")
+FEEDBACK = _words(
+    """
+    feedback annotation reaction user_feedback userFeedback evaluation review message_feedback thumbs vote like
+    sentiment
+    """
+)
+NEGATIVE = _words(
+    """
+    bad undesirable rejected reject false negative no dislike disliked down downvote downvoted thumbsdown thumbdown poor
+    wrong incorrect terrible unhelpful -1 0 👎 ❌
+    """
+)
+
+RATING = re.compile(rf'"({"|".join(sorted(RATINGS))})"\s*:\s*"?(-?\d{{1,4}}(?:\.\d{{1,6}})?)\b')
+NUMBER = re.compile(r"\s*(-?\d{1,4}(?:\.\d{1,6})?)\s*(?:/\s*(\d{1,4}))?\s*")
+LOW = 0.45
+"""A rating below this share of its scale is low: 2 of 5 and 4 of 10 are, 3 of 5 is not."""
+
+
+class Verdict(NamedTuple):
+    """What a mark says: that an answer is only context, or why it is unwanted."""
+
+    context_only: bool = False
+    unwanted: str = ""
+
+
+UNMARKED = Verdict()
+
+
+def scales(head: str) -> dict[str, float]:
+    """The highest rating for each name of a field, in the beginning of a file."""
+    highest: dict[str, float] = {}
+    for match in RATING.finditer(head):
+        highest[match[1]] = max(highest.get(match[1], 0.0), float(match[2]))
+    return highest
+
+
+def mark_of(record: Mapping[str, Any], scales: Mapping[str, float]) -> Verdict:
+    """What a message, or a row with one answer, says about its answer.
+
+    Args:
+        scales: the highest rating in the file, by the name of its field.
+    """
+    if KEYS.isdisjoint(record):
+        return UNMARKED
+    return Verdict(any(_is_no(record.get(key)) for key in UNTRAINED), _unwanted(record, scales))
+
+
+def _unwanted(record: Mapping[str, Any], scales: Mapping[str, float]) -> str:
+    """Why the answer of a record is unwanted, or ""."""
+    if any(record.get(key) for key in DELETED):
+        return "deleted"
+    if any(record.get(key) for key in ERRORS) or str(record.get("status", "")).lower() in FAILED:
+        return "error instead of an answer"
+    marks = [f"marked {key}: {_value_text(record[key])}" for key in sorted(GOOD & record.keys()) if _is_no(record[key])]
+    marks += [f"marked {key}: false" for key in sorted(CHOICES & record.keys()) if record[key] is False]
+    marks += [f"marked {key}" for key in sorted(BAD & record.keys()) if record.get(key) is True or record.get(key) == 1]
+    if marks:
+        return marks[0]
+    is_low = any(_is_low(record.get(key), scales.get(key, 0.0)) for key in RATINGS)
+    return "rated low" if is_low or any(_is_negative(record.get(key), scales) for key in FEEDBACK) else ""
+
+
+def _is_no(value: Any) -> bool:
+    """Whether a value says no: false, 0, a number below, or a word such as `bad`."""
+    if isinstance(value, str):
+        return _word(value) in NEGATIVE
+    return value is False or (isinstance(value, int | float) and not isinstance(value, bool) and value <= 0)
+
+
+def _word(value: str) -> str:
+    """A word in lower case without what joins its parts (`Thumbs-Down`)."""
+    value = value.strip().casefold()
+    return value[:1] + value[1:].replace(" ", "").replace("_", "").replace("-", "")
+
+
+def _is_low(value: Any, highest: float) -> bool:
+    """Whether a rating is in the lower part of its scale, which the highest rating of the file tells."""
+    if isinstance(value, Mapping):
+        value = value.get("value", value.get("score"))
+    if isinstance(value, str):
+        number = NUMBER.fullmatch(value)
+        if not number:
+            return _word(value) in NEGATIVE
+        value, highest = float(number[1]), max(highest, float(number[2] or 0))
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return value is False
+    highest = max(highest, value)
+    scale = next((scale for scale in (1, 5, 10, 100) if highest <= scale), highest)
+    return value < 0 or (highest > 0 and value < LOW * scale)
+
+
+def _is_negative(value: Any, scales: Mapping[str, float]) -> bool:
+    """Whether feedback is negative: a word, a number below zero, or an object that says so."""
+    if isinstance(value, list):
+        return any(_is_negative(item, scales) for item in value[:100] if not isinstance(item, list))
+    if isinstance(value, Mapping):
+        plain = {key: item for key, item in value.items() if not isinstance(item, Mapping | list)}
+        return any(_is_negative(plain.get(key), scales) for key in SAYING) or bool(_unwanted(plain, scales))
+    return value is False or (_is_no(value) and value != 0)
+
+
+def _value_text(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)[:20]
+
+
+SAYING = ("type", "value", "name", "emoji", "comment_type")
+"""Fields of a feedback object that may say it in a word."""
+
+KEYS = {*UNTRAINED, *GOOD, *CHOICES, *BAD, *DELETED, *ERRORS, *RATINGS, *FEEDBACK, "status"}
