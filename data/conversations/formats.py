@@ -118,11 +118,12 @@ def _each(records: Iterator[tuple[str, Any]], source: Source, report: FileReport
 
 def _recognised(records: Iterator[tuple[str, Any]], report: FileReport) -> Iterator[tuple[Format, str, Record]]:
     """Each record with its format; those without one are counted."""
-    last, keys = None, None
+    format, keys = None, None
     for place, record in records:
-        is_like_last = last is not None and record.keys() == keys if isinstance(record, dict) else False
-        format = last if is_like_last and last and last.detect(record) else detect(record)
-        last, keys = format, record.keys() if isinstance(record, dict) else None
+        is_like_last = isinstance(record, dict) and record.keys() == keys
+        if not (is_like_last and format and format.detect(record)):
+            format = detect(record)
+        keys = record.keys() if isinstance(record, dict) else None
         if format is None:
             report.noise["row of no known format"] += 1
         else:
