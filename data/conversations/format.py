@@ -27,8 +27,8 @@ class Format:
         split: the conversations in a record that holds several, each of which `read` gets by itself.
         whole_file: consecutive records are events of a conversation, or of several that ids tell apart; `read` gets
             them one by one, and branches are followed afterwards (`sessions.conversations`).
-        gather: makes whole conversations, each with its place, of the records of a file, which are parts of them and of
-            any shape; `read` gets those. Memory holds the file.
+        gather: makes whole conversations, each with its place, of consecutive records that are parts of them, and holds
+            them in memory; `read` gets those.
     """
 
     name: str

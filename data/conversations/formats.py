@@ -16,6 +16,7 @@ from moltlm.data.conversations import (
     table_rows,
     templates,
     terminal,
+    web_apps,
     whatsapp,
 )
 from moltlm.data.conversations.chatgpt import CHATGPT
@@ -29,6 +30,7 @@ from moltlm.data.conversations.source import Source
 from moltlm.data.conversations.turns import Conversation, Fail, FileReport, Record, Turn
 
 FORMATS = (
+    *web_apps.FORMATS,
     CHATGPT,
     CLAUDE,
     *local_apps.FORMATS,
@@ -85,20 +87,9 @@ def conversations(
     ahead = list[tuple[str, Any]]()
     for record in islice(records, LOOKAHEAD):
         ahead.append(record)
-        format = detect(record[1])
-        if format and format.gather:
-            report.format = format.name
-            return _gathered(format, chain(ahead, records), source, report)
-        if format:
+        if detect(record[1]):
             return _each(chain(ahead, records), source, report)
     return None
-
-
-def _gathered(
-    format: Format, records: Iterator[tuple[str, Any]], source: Source, report: FileReport
-) -> Iterator[Conversation]:
-    for place, record in format.gather(records) if format.gather else ():
-        yield from _of_record(format, place, record, source, report)
 
 
 def _each(records: Iterator[tuple[str, Any]], source: Source, report: FileReport) -> Iterator[Conversation]:
@@ -110,7 +101,8 @@ def _each(records: Iterator[tuple[str, Any]], source: Source, report: FileReport
             events = ((record, _fail(source, place)) for _, place, record in run)
             yield from sessions.conversations(format.read, events, report, source.stem)
         elif format.gather:
-            yield from _gathered(format, ((place, record) for _, place, record in run), source, report)
+            for place, record in format.gather((place, record) for _, place, record in run):
+                yield from _of_record(format, place, record, source, report)
         else:
             for _, place, record in run:
                 yield from _of_record(format, place, record, source, report)
@@ -127,6 +119,7 @@ def _recognised(records: Iterator[tuple[str, Any]], report: FileReport) -> Itera
         if format is None:
             report.noise["row of no known format"] += 1
         else:
+            keys = record.keys()
             yield format, place, record
 
 
@@ -138,14 +131,16 @@ def _of_record(
     format: Format, place: str, record: Record, source: Source, report: FileReport
 ) -> Iterator[Conversation]:
     """The conversations of a record. What the record says against its answer holds for all its answers."""
-    labels = {key: _label(record, key) if format.labelled else "" for key in ("source", "topic", "trait")}
+    labels = (source.stem, "", "")
+    if format.labelled:
+        labels = (_label(record, "source") or source.stem, _label(record, "topic"), _label(record, "trait"))
     mark = mark_of(record, report.scales)
     for part in format.split(record) if format.split else (record,):
         report.conversations += 1
         turns = format.read(part, report, _fail(source, place))
         if mark != UNMARKED:
             turns = (_marked(turn, mark) for turn in turns)
-        yield Conversation(place, turns, labels["source"] or source.stem, labels["topic"], labels["trait"])
+        yield Conversation(place, turns, *labels)
 
 
 def _marked(turn: Turn, mark: Verdict) -> Turn:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from moltlm.data.conversations import tree
 from moltlm.data.conversations.format import Format
-from moltlm.data.conversations.turns import ROLES, Fail, FileReport, Record, Turn, noise_kind, turn_of
-
-DETAILS = re.compile(r"<details\b[^>]{0,2000}\btype=\"(\w+)\"[^>]{0,2000}>.*?(?:</details>|\Z)\s*", re.DOTALL)
-"""How Open WebUI keeps thinking and tool calls in the text of an answer."""
+from moltlm.data.conversations.marks import mark_of
+from moltlm.data.conversations.turns import ROLES, Fail, FileReport, Record, Turn, turn_of
 
 ReadMessage = Callable[[Record, FileReport, Fail], Iterator[Turn]]
 
@@ -30,34 +27,16 @@ def _dict(value: Any) -> Record:
     return value if isinstance(value, dict) else {}
 
 
-def _branch(
-    nodes: dict[str, Record], leaf: Any, parent: str, read: ReadMessage, report: FileReport, fail: Fail
+def _shown_turns(
+    messages: list[Record], leaf: str, read: ReadMessage, report: FileReport, fail: Fail
 ) -> Iterator[Turn]:
     """The turns from the root to the leaf, or to the last message written. Answers elsewhere are counted."""
-    name = leaf if isinstance(leaf, str) and leaf in nodes else next(reversed(nodes), None)
-    path: dict[str, Record] = {}
-    while isinstance(name, str) and name in nodes:
-        if name in path:
-            raise fail("the parents of the messages go round in a circle.")
-        path[name] = nodes[name]
-        name = nodes[name].get(parent)
-    aside = FileReport("")
-    for name, node in nodes.items():
-        if name not in path:
-            for turn in read(node, aside, fail):
-                report.drop_answer(turn, "alternative branch")
-    for node in reversed(path.values()):
-        yield from read(node, report, fail)
+    path = tree.shown_path([tree.node_of(message, _speaks(message)) for message in messages], leaf)
+    return tree.walk(messages, path, lambda message, report: read(message, report, fail), report)
 
 
-def _by_id(messages: Iterable[Record], key: str) -> dict[str, Record]:
-    return {message[key]: message for message in messages if isinstance(message.get(key), str)}
-
-
-def _is_rated_down(message: Record) -> bool:
-    """Whether the user disliked an answer (Open WebUI's annotation, LibreChat's feedback)."""
-    ratings = [_dict(message.get(key)).get("rating") for key in ("annotation", "feedback")]
-    return any(str(rating).lower() in ("-1", "thumbsdown", "bad", "dislike") for rating in ratings)
+def _speaks(message: Record) -> bool:
+    return not message.get("error") and message.get("type") != "root"
 
 
 # --- Open WebUI
@@ -75,17 +54,12 @@ def _is_open_webui(record: Record) -> bool:
 
 def _open_webui(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     history = _chat(record)["history"]
-    nodes = {name: node for name, node in history["messages"].items() if isinstance(node, dict)}
-    if len(nodes) < len(history["messages"]):
-        raise fail("a message of `history` is not an object.")
-    leaf = history.get("currentId")
-    leaf = leaf if isinstance(leaf, str) and leaf in nodes else _newest(nodes, "timestamp")
-    yield from _branch(nodes, leaf, "parentId", _open_webui_message, report, fail)
-
-
-def _newest(nodes: dict[str, Record], key: str) -> str | None:
-    times = {name: _number(node.get(key)) for name, node in nodes.items()}
-    return max(times, key=times.__getitem__) if any(times.values()) else None
+    messages = _records(list(history["messages"].values()), "messages", fail)
+    messages = [{**message, "id": name} for name, message in zip(history["messages"], messages, strict=True)]
+    leaf = tree.leaf_of(history)
+    if leaf not in history["messages"]:
+        leaf = max(reversed(messages), key=lambda message: _number(message.get("timestamp")))["id"] if messages else ""
+    yield from _shown_turns(messages, leaf, _open_webui_message, report, fail)
 
 
 def _number(value: Any) -> float:
@@ -97,16 +71,7 @@ def _open_webui_message(message: Record, report: FileReport, fail: Fail) -> Iter
     role = _role(message, fail)
     report.noise["attachment"] += len(_list(message.get("files")))
     for turn in turn_of(role, message.get("content"), report, fail):
-        kinds = Counter[str]()
-
-        def removed(match: re.Match[str], kinds: Counter[str] = kinds) -> str:
-            kinds[noise_kind(match[1])] += 1
-            return ""
-
-        text = DETAILS.sub(removed, turn.text) if "<details" in turn.text and role == "assistant" else turn.text
-        report.noise += kinds
-        unwanted = "rated down" if _is_rated_down(message) else ""
-        yield turn._replace(text=text, noisy=turn.noisy or bool(kinds), unwanted=unwanted)
+        yield turn._replace(unwanted=mark_of(message, report.scales).unwanted or turn.unwanted)
 
 
 def _role(message: Record, fail: Fail) -> str:
@@ -126,16 +91,9 @@ def _is_librechat(record: Record) -> bool:
 
 
 def _librechat(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
-    """A tree of messages: a list in which each names its parent, or messages with `children`. A list that was exported
-    without its branches may name parents that are not in it: then it is read in its order."""
+    """A tree of messages: a list in which each names its parent, or messages with `children`."""
     messages = list(_nested(record.get("messages", record.get("messagesTree")), fail))
-    nodes = _by_id(messages, "messageId")
-    parents = sum(str(message.get("parentMessageId")) in nodes for message in messages)
-    if len(nodes) < len(messages) or (parents < len(messages) - 1 and record.get("branches") is False):
-        for message in messages:
-            yield from _librechat_message(message, report, fail)
-    else:
-        yield from _branch(nodes, None, "parentMessageId", _librechat_message, report, fail)
+    yield from _shown_turns(messages, tree.leaf_of(record), _librechat_message, report, fail)
 
 
 def _nested(messages: Any, fail: Fail) -> Iterator[Record]:
@@ -148,21 +106,11 @@ def _nested(messages: Any, fail: Fail) -> Iterator[Record]:
 
 
 def _librechat_message(message: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
-    if message.get("error") is True:
-        report.noise["error message"] += 1
-        return
-    parts = [_part(part) for part in _list(message.get("content")) if isinstance(part, dict)]
-    content = message.get("text") or parts or ""
+    content = message.get("text") or message.get("content") or ""
     role = "user" if message.get("isCreatedByUser") else "assistant"
     report.noise["attachment"] += len(_list(message.get("files")))
     for turn in turn_of(role, content, report, fail):
-        yield turn._replace(unwanted="rated down" if _is_rated_down(message) else "")
-
-
-def _part(part: Record) -> Record:
-    """A block of a content whose text may be an object with a `value`."""
-    text = part.get("text")
-    return {**part, "text": text.get("value")} if isinstance(text, dict) else part
+        yield turn._replace(unwanted=mark_of(message, report.scales).unwanted or turn.unwanted)
 
 
 # --- LM Studio
@@ -238,50 +186,25 @@ def _thread(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
         if message.get("object") != "thread.message":
             report.noise["meta event"] += 1
             continue
-        parts: Any = message.get("content")
-        if isinstance(parts, list):
-            parts = [_part(part) if isinstance(part, dict) else part for part in parts]
         report.noise["attachment"] += len(_list(message.get("attachments")))
-        yield from turn_of(_role(message, fail), parts, report, fail)
+        yield from turn_of(_role(message, fail), message.get("content"), report, fail)
 
 
-# --- llama.app, and the web interface of llama.cpp
+# --- the web interface of llama.cpp; sessions of llama.app are sessions of agents
 
 
 def _is_llama(record: Record) -> bool:
-    return "currNode" in record or "currNode" in _dict(record.get("conv"))
-
-
-def _llama_sessions(records: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Record]]:
-    """A line for a session, then one for each of its messages; or objects with `conv` and `messages`."""
-    session: tuple[str, Record] | None = None
-    for place, record in records:
-        record = record if isinstance(record, dict) else {"unread": record}
-        if _is_llama(record):
-            if session:
-                yield session
-            conv = _dict(record.get("conv")) or record
-            session = place, {"leaf": conv.get("currNode"), "messages": list(_list(record.get("messages")))}
-        elif session:
-            session[1]["messages"].append(record.get("message", record))
-    if session:
-        yield session
+    return "currNode" in _dict(record.get("conv")) and "messages" in record
 
 
 def _llama(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     messages = _records(record["messages"], "messages", fail)
-    nodes = {str(message["id"]): message for message in messages if isinstance(message.get("id"), str | int)}
-    report.noise["meta event"] += len(messages) - len(nodes)
-    linked = {name: {**node, "parent": _name(node.get("parent"))} for name, node in nodes.items()}
-    yield from _branch(linked, _name(record["leaf"]), "parent", _llama_message, report, fail)
-
-
-def _name(value: Any) -> str | None:
-    return None if value is None else str(value)
+    yield from _shown_turns(messages, tree.leaf_of(record["conv"]), _llama_message, report, fail)
 
 
 def _llama_message(message: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
-    if message.get("type") == "root":
+    if message.get("type") == "root" or "role" not in message:
+        report.noise["meta event"] += message.get("type") != "root"
         return
     report.noise["thinking"] += bool(message.get("reasoningContent") or message.get("thinking"))
     report.noise["attachment"] += len(_list(message.get("extra")))
@@ -294,5 +217,5 @@ FORMATS = (
     Format("LibreChat", "LibreChat exports (`parentMessageId`)", _is_librechat, _librechat),
     Format("LM Studio", "LM Studio conversations (`versions`)", _is_lm_studio, _lm_studio),
     Format("threads", "Jan and OpenAI Assistants threads (`thread.message`)", _is_thread, _thread, gather=_threads),
-    Format("llama.cpp", "llama.app and llama.cpp (`currNode`)", _is_llama, _llama, gather=_llama_sessions),
+    Format("llama.cpp", "llama.cpp's web interface (`currNode`)", _is_llama, _llama),
 )

@@ -200,18 +200,22 @@ BEGINNINGS = {
 BLANK_LINES = re.compile(r"\n[ \t]*\n(?:[ \t]*\n)+")
 
 
+def is_likely(text: str, role: str) -> bool:
+    """Whether a text may hold machine text. It is fast, and false for most texts."""
+    for gate in GATES[role]:
+        if gate in text:
+            return True
+    return text.lstrip(" \t\r\n*_`").startswith(BEGINNINGS[role])
+
+
 def clean(text: str, role: str, noise: Counter[str]) -> Cleaned:
     """Remove machine text from a turn, and count what was removed.
 
     Args:
         role: user or assistant; "" for a speaker who is only named.
     """
-    for gate in GATES[role]:
-        if gate in text:
-            break
-    else:
-        if not text.lstrip(" \t\r\n*_`").startswith(BEGINNINGS[role]):
-            return Cleaned(text)
+    if not is_likely(text, role):
+        return Cleaned(text)
     before = len(text)
     for mark in BY_SIDE[role]:
         for hint in mark.hints:

@@ -107,10 +107,15 @@ def turns_of(messages: Any, report: FileReport, fail: Fail) -> Iterator[Turn]:
     for message in messages:
         if not isinstance(message, dict):
             raise fail(f"a message is {type_name(message)}, not an object with a role and a content.")
-        name = next((message[key] for key in SENDERS if isinstance(message.get(key), str)), None)
-        content = next((message[key] for key in CONTENTS if key in message), "")
+        name, content = message.get("role"), message.get("content")  # by far the commonest, and read fast
+        if not isinstance(name, str):
+            name = next((message[key] for key in SENDERS if isinstance(message.get(key), str)), None)
+        if content is None:
+            content = next((message[key] for key in CONTENTS if key in message), "")
         calls = message.get("tool_calls") or message.get("function_call")
-        role = ROLES.get((name or "").lower(), "" if name and name.strip() else None)
+        role = ROLES.get(name) if name else None
+        if role is None:
+            role = ROLES.get((name or "").lower(), "" if name and name.strip() else None)
         if role is None or (content == "" and not calls and not set(CONTENTS) & set(message)):
             raise fail(f"a message needs a role ({', '.join(ROLES)}) and a content; found {name or 'no role'}.")
         mark = mark_of(message, report.scales)
@@ -131,6 +136,9 @@ def turn_of(role: str, content: Any, report: FileReport, fail: Fail, calls: Any 
     """
     if role in NOISE:
         report.noise[NOISE[role]] += 1
+        return
+    if isinstance(content, str) and not calls and not machine_text.is_likely(content, role):
+        yield Turn(role, content)
         return
     attachments, removed = report.noise["attachment"], Counter[str]()
     text = content if isinstance(content, str) else text_of(content, removed, fail)
