@@ -97,11 +97,12 @@ class TeacherConfig(EndpointConfig):
 
 
 class PairsConfig(Section):
-    """How the rejected sides are sampled from the base model, and what is held out."""
+    """How the base is asked for its own answers, which are the rejected sides unless the data gives others; and what is
+    held out."""
 
-    max_new_tokens: int = Field(default=64, ge=8, description="maximum length of a rejected answer in tokens")
+    max_new_tokens: int = Field(default=64, ge=8, description="maximum length of an answer of the base in tokens")
     temperature: float = Field(
-        default=0.7, ge=0, le=2, description="sampling temperature of the rejected answers; 0: greedy"
+        default=0.7, ge=0, le=2, description="sampling temperature of the base's answers; 0: greedy"
     )
     max_prompt_tokens: int = Field(
         default=256,

@@ -15,7 +15,7 @@ def write(folder: Path, spec: Spec, model: str, pairs: list[Pair], facts: dict[s
     """Write the card: contents, sources, what the filters dropped, biases, licence and privacy.
 
     Args:
-        model: the id of the base model, which wrote the rejected sides.
+        model: the id of the base model.
         facts: the facts of the pairs artifact.
     """
     write_text(folder / "README.md", text(spec, model, pairs, facts))
@@ -27,16 +27,23 @@ def text(spec: Spec, model: str, pairs: list[Pair], facts: dict[str, Any]) -> st
         "---\ntask_categories: [text-generation]\ntags: [preference, persona, dpo, moltlm]\n---",
         f"# Preference pairs for {spec.name}",
         f"{facts['pairs']} pairs to train on and {facts['heldout']} held out ({facts['held_out']}). `chosen` is an "
-        f"answer in the voice of {spec.name}; `rejected` is the answer of `{model}` to the same prompt without any "
-        "personality.",
+        f"answer in the voice of {spec.name}; `rejected` is a worse answer to the same prompt, and `provenance` says "
+        "whose (`base` where it is left out).",
         f"## Character\n\n{spec.summary or spec.system_prompt}",
         "## Where the answers come from\n\n" + _table(("source", "exchanges"), facts["sources"]),
+        "## Where the rejected sides come from\n\n"
+        + _table(("provenance", "pairs"), facts["provenance"])
+        + f"\n\n`base`: `{model}` said it, without any personality. `given`: the data named it as the worse answer. "
+        "`edited`: a model said it, and the user wrote the better answer. "
+        f"{facts['base_answers']} pairs have an answer of the base (`rejected`, or `base` beside another rejected "
+        "side); every held-out pair has one. Only these stand for the base where the style of the personality is told "
+        "from it.",
         "## Topics and traits\n\n"
         + _table(("topic", "pairs"), dict(Counter(pair.topic or "none" for pair in pairs).most_common()))
         + "\n\n"
         + _table(("trait", "pairs"), dict(Counter(pair.trait or "none" for pair in pairs).most_common())),
         "## What was dropped\n\n"
-        + _table(("reason", "exchanges"), {**facts["dropped"], **_prefixed("too near to: ", facts["leaked"])})
+        + _table(("reason", "exchanges"), _dropped(facts))
         + "\n\nConversations: "
         + _listed(facts["conversations"]["dropped"])
         + ". Redacted: "
@@ -53,6 +60,14 @@ def text(spec: Spec, model: str, pairs: list[Pair], facts: dict[str, Any]) -> st
         "redacted: read them before you share them.",
     ]
     return "\n\n".join(sections) + "\n"
+
+
+def _dropped(facts: dict[str, Any]) -> dict[str, int]:
+    return {
+        **facts["dropped"],
+        "worse answer than another to the same prompt": facts["refuted"],
+        **_prefixed("too near to: ", facts["leaked"]),
+    }
 
 
 def _prefixed(prefix: str, counts: dict[str, int]) -> dict[str, int]:

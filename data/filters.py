@@ -17,7 +17,7 @@ from sklearn.metrics import roc_auc_score
 from moltlm.data.coherence import ECHO_SHARE, REPEATS, ngrams, words
 from moltlm.data.config import FiltersConfig
 from moltlm.data.errors import BadInput
-from moltlm.data.types import Pair
+from moltlm.data.types import EDITED, SAID_BY_BASE, Pair
 
 EXAMPLES = 3
 """Dropped pairs that the report shows for each filter."""
@@ -130,24 +130,30 @@ def habits(pairs: list[Pair]) -> Habits:
     return Habits(code if count > majority else "", unfinished > max(len(short) / 2, EVIDENCE))
 
 
-def _filters(
-    config: FiltersConfig, accepted_prompts: set[str], habits: Habits, margins: dict[str, float] | None
-) -> Filters:
-    """The filters of `apply`. `accepted_prompts` grows with each pair that passes (see `_normalized_prompt`)."""
+def _filters(config: FiltersConfig, accepted: set[str], habits: Habits, margins: dict[str, float] | None) -> Filters:
+    """The filters of `apply`. `accepted` grows with each pair that passes (see `_identity`)."""
     filters: Filters = {
-        "duplicate": lambda pair: _normalized_prompt(pair) in accepted_prompts,
+        "duplicate": lambda pair: _identity(pair) in accepted,
         "empty rejected": lambda pair: not pair.rejected.strip(),
         "chosen equals rejected": lambda pair: pair.chosen.strip() == pair.rejected.strip(),
+    }
+    quality: Filters = {
         "length ratio": lambda pair: _length_ratio(pair) < config.min_length_ratio,
         "incoherent": lambda pair: _incoherent(pair, habits),
         "refusal": lambda pair: bool(REFUSAL.search(pair.chosen.replace("’", "'"))),
     }
     if config.language:
-        filters["language"] = lambda pair: _other_language(pair, habits)
+        quality["language"] = lambda pair: _other_language(pair, habits)
     if margins is not None and config.min_margin is not None:
         minimum = config.min_margin
-        filters["not in persona"] = lambda pair: margins.get(pair.id, minimum) < minimum
-    return filters
+        quality["not in persona"] = lambda pair: margins.get(pair.id, minimum) < minimum
+    return filters | {name: _unless_corrected(applies) for name, applies in quality.items()}
+
+
+def _unless_corrected(applies: Callable[[Pair], bool]) -> Callable[[Pair], bool]:
+    """The filter, for pairs that are no corrections: what a user wrote on purpose has the length and the language that
+    it should have."""
+    return lambda pair: pair.provenance != EDITED and applies(pair)
 
 
 def apply(
@@ -166,14 +172,14 @@ def apply(
     Raises:
         BadInput: when no pair passes.
     """
-    accepted_prompts: set[str] = set()
-    filters = _filters(config, accepted_prompts, habits(pairs), margins)
+    identities: set[str] = set()
+    filters = _filters(config, identities, habits(pairs), margins)
     accepted, dropped, examples = [], dict.fromkeys(filters, 0), {}
     for pair in pairs:
         reason = next((name for name, applies in filters.items() if applies(pair)), "")
         if not reason:
             accepted.append(pair)
-            accepted_prompts.add(_normalized_prompt(pair))
+            identities.add(_identity(pair))
             continue
         dropped[reason] += 1
         lines = examples.setdefault(reason, [])
@@ -234,6 +240,13 @@ def _normalized_prompt(pair: Pair) -> str:
     """The prompt without case and punctuation; unchanged if it has nothing else."""
     text = "\n".join(turn["content"] for turn in pair.prompt)
     return " ".join(words(text)) or text.strip()
+
+
+def _identity(pair: Pair) -> str:
+    """What no two pairs have in common: the prompt; with both sides, where the base did not say the rejected one, since
+    several worse answers to one prompt say different things."""
+    prompt = _normalized_prompt(pair)
+    return prompt if pair.provenance == SAID_BY_BASE else "\n".join((prompt, pair.chosen, pair.rejected))
 
 
 def _length_ratio(pair: Pair) -> float:

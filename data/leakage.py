@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
@@ -79,7 +79,13 @@ def leaks(first: list[str], second: list[str], embed: Embed | None = None, thres
 
 
 def split(
-    texts: list[str], topics: list[str], share: float, seed: int, embed: Embed | None = None, threshold: float = 0.85
+    texts: list[str],
+    topics: list[str],
+    share: float,
+    seed: int,
+    embed: Embed | None = None,
+    threshold: float = 0.85,
+    inside: Collection[int] = (),
 ) -> tuple[list[int], list[int]]:
     """Split texts so that similar ones are on one side.
 
@@ -89,6 +95,7 @@ def split(
     Args:
         share: about this share of the texts is held out.
         embed, threshold: as for `leaks`.
+        inside: indices to train on with whatever is similar to them, unless nothing else could be held out.
 
     Returns:
         The indices to train on, and those to hold out.
@@ -96,15 +103,20 @@ def split(
     if not texts:
         return [], []
     groups = _groups(texts, topics, embed, threshold)
-    order = np.random.default_rng(seed).permutation(int(groups.max()) + 1)
+    count = int(groups.max()) + 1
+    pinned = {int(groups[place]) for place in inside}
+    free = [int(group) for group in np.random.default_rng(seed).permutation(count) if group not in pinned]
+    if not free:
+        free = [int(group) for group in np.random.default_rng(seed).permutation(count)]
     target, heldout = share * len(texts), set()
-    for group in order:
-        inside = np.flatnonzero(groups == group)
-        size = len(heldout) + len(inside)
+    for group in free:
+        members = np.flatnonzero(groups == group)
+        size = len(heldout) + len(members)
         if size - target <= target - len(heldout) and size < len(texts):
-            heldout.update(inside.tolist())
-    if not heldout and groups.max() > 0:
-        heldout.update(np.flatnonzero(groups == np.bincount(groups).argmin()).tolist())
+            heldout.update(members.tolist())
+    if not heldout and count > 1:
+        smallest = min(sorted(free), key=lambda group: np.count_nonzero(groups == group))
+        heldout.update(np.flatnonzero(groups == smallest).tolist())
     return [i for i in range(len(texts)) if i not in heldout], sorted(heldout)
 
 

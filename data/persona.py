@@ -122,7 +122,8 @@ def locate(name: str) -> Path:
 
 
 def exchanges(path: Path) -> list[Exchange]:
-    """Read lines of `{"prompt": text, "answer": text, "topic", "trait"}`. Raises BadInput naming the wrong record."""
+    """Read lines of `{"prompt": text, "answer": text, "topic", "trait", "rejected"}`; the last three are optional.
+    Raises BadInput naming the wrong record."""
     rows = []
     for number, row in enumerate(read_jsonl(path, "persona file"), start=1):
         for key in ("prompt", "answer"):
@@ -135,6 +136,7 @@ def exchanges(path: Path) -> list[Exchange]:
                 str(row.get("topic", "")),
                 str(row.get("trait", "")),
                 str(row.get("persona", "")),
+                str(row.get("rejected", "")).strip(),
             )
         )
     return rows

@@ -129,6 +129,14 @@ def update(buffer: Buffer, candidates: list[Candidate], embeddings: np.ndarray) 
     return Buffer(config, buffer.seed, chosen, rows[selected], offered, mean, distributions)
 
 
+def only(buffer: Buffer, exchanges: list[Exchange]) -> Buffer:
+    """The buffer with these of its exchanges."""
+    standing = [place for place, item in enumerate(buffer.items) if item.exchange in exchanges]
+    items = [buffer.items[place] for place in standing]
+    distributions = {item.id: buffer.distributions[item.id] for item in items if item.id in buffer.distributions}
+    return replace(buffer, items=items, embeddings=buffer.embeddings[standing], distributions=distributions)
+
+
 def trim(exchange: Exchange, count: Any, limit: int) -> Exchange | None:
     """Drop as few of the earliest turns as make the exchange fit `limit` tokens.
 
@@ -217,7 +225,9 @@ def _merged(items: list[Candidate], rows: np.ndarray) -> tuple[list[Candidate], 
     for place, item in enumerate(items):
         if item.id in position:
             earlier = distinct[position[item.id]]
-            distinct[position[item.id]] = replace(item, mass=earlier.mass + item.mass)
+            is_pair = bool(earlier.exchange.rejected) and not item.exchange.rejected
+            exchange = earlier.exchange if is_pair else item.exchange
+            distinct[position[item.id]] = replace(item, exchange=exchange, mass=earlier.mass + item.mass)
         else:
             position[item.id] = len(distinct)
             distinct.append(item)

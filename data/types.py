@@ -31,11 +31,17 @@ RAW = "text"
 """Role of the beginning of a plain text, which the model continues without a chat template."""
 
 
+SAID_BY_BASE, GIVEN, EDITED = "base", "given", "edited"
+"""Where the rejected side of a pair is from: the base model said it, the data gives it as the worse answer, or a model
+said it and the user wrote a better answer (a correction)."""
+
+
 @dataclass(frozen=True)
 class Exchange(Row):
     """A conversation up to a user turn, and the assistant's answer to it.
 
-    `rejected` is the worse answer to the same prompt, where the data gives one.
+    `rejected` is the worse answer to the same prompt, where the data gives one, and `provenance` says whether it is
+    GIVEN or EDITED.
     """
 
     prompt: list[Message]
@@ -44,6 +50,12 @@ class Exchange(Row):
     trait: str = ""
     source: str = ""
     rejected: str = ""
+    provenance: str = GIVEN
+
+    @property
+    def is_correction(self) -> bool:
+        """Whether the user wrote the answer in place of the rejected one."""
+        return bool(self.rejected) and self.provenance == EDITED
 
     @property
     def question(self) -> str:
@@ -53,7 +65,11 @@ class Exchange(Row):
 
 @dataclass(frozen=True)
 class Pair(Row):
-    """One preference: the personality's answer (`chosen`) over the base model's (`rejected`)."""
+    """One preference: the personality's answer (`chosen`) over a worse one (`rejected`).
+
+    `provenance` says where the rejected side is from: SAID_BY_BASE, GIVEN or EDITED. `base` is what the base says to
+    the prompt; it may be empty where the rejected side is another.
+    """
 
     id: str
     prompt: list[Message]
@@ -61,11 +77,18 @@ class Pair(Row):
     rejected: str
     topic: str = ""
     trait: str = ""
+    provenance: str = SAID_BY_BASE
+    base: str = ""
 
     @property
     def question(self) -> str:
         """The last user turn."""
         return self.prompt[-1]["content"]
+
+    @property
+    def base_answer(self) -> str:
+        """What the base says to the prompt, or "" if it was not asked."""
+        return self.rejected if self.provenance == SAID_BY_BASE else self.base
 
 
 @dataclass(frozen=True)

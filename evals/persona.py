@@ -39,12 +39,13 @@ def nll_limit(scores: list[TokenScore]) -> float:
 def evaluate(
     model: ChatModel, state: State, pairs: list[Pair], measure: PersonaMeasure, progress: Progress = silent
 ) -> list[PersonaRecord]:
-    """Answer every held-out prompt in `state`, score the answers, and score the pair's two answers by likelihood."""
+    """Answer every held-out prompt in `state`, score the answers, and score the likelihood of the pair's chosen answer
+    and of the base's."""
     prompts, size = [pair.prompt for pair in pairs], measure.batch_size
     with model.state(state):
         answers = model.generate(prompts, measure.max_new_tokens, size, progress)
         chosen = model.score(prompts, [pair.chosen for pair in pairs], size, progress)
-        rejected = model.score(prompts, [pair.rejected for pair in pairs], size, progress)
+        rejected = model.score(prompts, [pair.base_answer for pair in pairs], size, progress)
     scored = measure_answers(model, [pair.question for pair in pairs], answers, measure, progress, prompts)
     return [
         PersonaRecord(

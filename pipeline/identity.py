@@ -13,10 +13,10 @@ from moltlm.data.config import Section
 from moltlm.data.io import fingerprint
 
 STAGES = {
-    "pairs": 1,
+    "pairs": 2,
     "personality": 1,
     "replay": 1,
-    "replay-update": 1,
+    "replay-update": 2,
     "task": 1,
     "practice": 1,
     "router": 1,
@@ -38,7 +38,7 @@ STAGES = {
     "knowledge-job": 1,
     "knowledge": 1,
     "sequence": 1,
-    "retrain": 1,
+    "retrain": 2,
 }
 """Raise a stage's number when it would make something else from the same inputs, or when the default of a setting that
 it reads changes. Its artifacts, and those made from them, are then made anew."""

@@ -207,7 +207,17 @@ def results() -> Results:
         seed=0,
         config={"run": {"folder": "runs/demo", "seed": 0}, "gate": {"confidence": 0.95}},
         environment=model.Environment("0.1.0", "3.13.1", versions={"torch": "2.9.1"}, revision="abc"),
-        pairs=model.PairFacts(118, 38.2, 36.9, 0.54, {"too long": 2}, heldout=48, nll_limit=4.1),
+        pairs=model.PairFacts(
+            118,
+            38.2,
+            36.9,
+            0.54,
+            {"too long": 2},
+            heldout=48,
+            nll_limit=4.1,
+            provenance={"base": 97, "given": 17, "edited": 4},
+            base_answers=103,
+        ),
         classifier=model.ClassifierResult(
             CrossValidation(400, 0.93, 0.981, 0.05, 0.512),
             share(90, 96),

@@ -55,7 +55,7 @@ def read(
     found = list(importers.read(list(paths), config, report, voice))
     assert report.exchanges == len(found)
     for file in report.files:
-        assert file.turns == file.exchanges + file.dropped.total()
+        assert file.turns == file.exchanges + file.rejected.total() + file.dropped.total()
     return found, report
 
 
@@ -113,7 +113,7 @@ def test_only_the_chosen_side_of_a_preference_is_an_answer(tmp_path: Path, name:
     (texts,) = said(exchanges)
     assert texts in (["and tea?", "always tea"], ["hi", "hello", "and tea?", "always tea"])
     assert exchanges[0].topic == "tea"
-    assert report.dropped == {"rejected answer": 1} and report.formats == {"preferences": 1}
+    assert report.rejected == {"given": 1} and not report.dropped and report.formats == {"preferences": 1}
 
 
 @FUZZ
@@ -134,7 +134,7 @@ def test_a_rejected_text_is_never_an_answer(tmp_path: Path, data: st.DataObject)
         assert "prompt" not in prompt and "both sides must be lists" in error.what
         return
     assert not any("NEVER" in text for row in said(exchanges) for text in row)
-    assert report.dropped["rejected answer"] >= 1
+    assert report.dropped["rejected answer"] + report.rejected["given"] >= 1
     learned = sides["chosen"] if isinstance(sides["chosen"], list) else [turn("assistant", sides["chosen"])]
     given_rows = prompt["prompt"] if isinstance(prompt.get("prompt"), list) else []  # one that ends in a beginning
     answers = {each["content"] for each in [*given_rows, *learned] if each["role"] == "assistant"}
@@ -610,7 +610,7 @@ def test_preference_data_keeps_the_worse_answer(tmp_path: Path, name: str) -> No
     (texts,) = said(exchanges)
     assert texts in (["and tea?", "always tea"], ["hi", "hello", "and tea?", "always tea"])
     assert exchanges[0].rejected == "NEVER"
-    assert report.dropped["rejected answer"] >= 1
+    assert report.rejected == {"given": 1} and exchanges[0].provenance == "given"
     assert importers.write(exchanges, tmp_path / "clean.jsonl") == 1
     assert read(tmp_path / "clean.jsonl")[0] == [replace(exchanges[0], source="rows")]
 

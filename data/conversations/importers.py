@@ -21,12 +21,12 @@ from moltlm.data.conversations.near import DuplicateIndex
 from moltlm.data.conversations.redact import redact
 from moltlm.data.conversations.report import ImportReport
 from moltlm.data.conversations.sources import LIMIT, Source, head, json_lines, json_values, parse, sources
-from moltlm.data.conversations.turns import MACHINE, OTHER, Conversation, FileReport, Turn
+from moltlm.data.conversations.turns import EQUAL, MACHINE, OTHER, REJECTED_ANSWER, Conversation, FileReport, Turn
 from moltlm.data.conversations.voices import Voice
 from moltlm.data.errors import BadInput
-from moltlm.data.types import Exchange, Message
+from moltlm.data.types import EDITED, GIVEN, Exchange, Message
 
-VERSION = 2
+VERSION = 3
 """Raise it when the same files give other exchanges: artifacts made from conversations are then made anew."""
 
 ANYBODY = Voice()
@@ -163,26 +163,38 @@ def _exchanges(
             continue
         if turn.unwanted:  # another answer to the same question may follow
             file.drop(turn.unwanted)
+            _drop_rejected(turn, file)
             continue
-        reason = "" if turn.context_only else _reason(turn, text, prompt, config, index)
+        rejected = _clean(turn.rejected, config, report) if turn.rejected else ""
+        reason = "" if turn.context_only else _reason(turn, text, rejected, prompt, config, index)
         if turn.context_only:
             file.noise["answer given as context"] += 1
         elif reason:
             file.drop(reason)
+        if turn.context_only or reason:
+            _drop_rejected(turn, file)
         else:
-            file.turns += 1
-            file.exchanges += 1
-            rejected = _clean(turn.rejected, config, report) if turn.rejected else ""
             labels = (conversation.topic, conversation.trait, conversation.source)
-            yield Exchange(prompt, text, *labels, rejected)
+            exchange = Exchange(prompt, text, *labels, rejected, EDITED if turn.edited else GIVEN)
+            file.keep(exchange)
+            yield exchange
         if turn.role == "assistant" and text and prompt and prompt[-1]["content"] and prompt[-1]["role"] == "user":
             context.append({"role": "assistant", "content": text})
         else:
             context.clear()
 
 
-def _reason(turn: Turn, text: str, prompt: list[Message], config: ImportConfig, index: DuplicateIndex) -> str:
-    """Why an assistant turn is dropped; "" if it is an exchange."""
+def _drop_rejected(turn: Turn, file: FileReport) -> None:
+    """Count the rejected answer of a turn that is not learned."""
+    if turn.rejected:
+        file.drop(REJECTED_ANSWER)
+
+
+def _reason(
+    turn: Turn, text: str, rejected: str, prompt: list[Message], config: ImportConfig, index: DuplicateIndex
+) -> str:
+    """Why an assistant turn is dropped; "" if it is an exchange. A pair of answers is no duplicate of one answer, and a
+    correction is often near to what it corrects."""
     if turn.role in (OTHER, MACHINE):
         return "answer to another speaker" if turn.role == OTHER else "answer to a machine"
     if not text:
@@ -193,7 +205,10 @@ def _reason(turn: Turn, text: str, prompt: list[Message], config: ImportConfig, 
         return "empty question"
     if len(text) > config.max_answer_chars:
         return "too long"
-    return index.classify(prompt[-1]["content"], text)
+    if rejected == text:  # redaction can make them equal
+        return EQUAL
+    question = prompt[-1]["content"]
+    return index.classify(f"{question}\n{rejected}" if rejected else question, text, near=not turn.edited)
 
 
 def _merged(conversation: Conversation, source: Source, voice: Voice, file: FileReport) -> Iterator[Turn]:
@@ -215,6 +230,8 @@ def _merged(conversation: Conversation, source: Source, voice: Voice, file: File
         file.noise[f"{role} turn joined to the one before"] += len(run) - 1
         if sum(len(turn.text) for turn in run) > LIMIT:
             raise fail(f"one turn is larger than {LIMIT >> 20} MiB.")
+        for turn in run:
+            _drop_rejected(turn, file)
         text = "\n\n".join(filter(None, (turn.text.strip() for turn in run)))
         yield first._replace(text=text, noisy=any(turn.noisy for turn in run), rejected="")
 
@@ -245,7 +262,7 @@ def write(exchanges: Iterable[Exchange], path: Path) -> int:
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as out:
             for exchange in exchanges:
-                out.write(json.dumps(_message_row(exchange), ensure_ascii=False) + "\n")
+                out.write(json.dumps(message_row(exchange), ensure_ascii=False) + "\n")
                 count += 1
         Path(name).chmod(0o644)
         Path(name).replace(path)
@@ -255,10 +272,11 @@ def write(exchanges: Iterable[Exchange], path: Path) -> int:
     return count
 
 
-def _message_row(exchange: Exchange) -> dict[str, Any]:
-    """A row of messages, or TRL's preference row where there is a rejected answer."""
+def message_row(exchange: Exchange) -> dict[str, Any]:
+    """A row of messages, or TRL's preference row where there is a rejected answer; `provenance` marks a correction."""
     labels = {key: value for key in ("source", "topic", "trait") if (value := getattr(exchange, key))}
     if exchange.rejected:
+        labels |= {"provenance": EDITED} if exchange.is_correction else {}
         sides = {"chosen": exchange.answer, "rejected": exchange.rejected}
         rows = {side: [{"role": "assistant", "content": text}] for side, text in sides.items()}
         return {"prompt": exchange.prompt, **rows, **labels}

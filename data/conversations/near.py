@@ -75,8 +75,11 @@ class DuplicateIndex:
     def __exit__(self, *_: object) -> None:
         self.db.close()
 
-    def classify(self, question: str, answer: str) -> str:
+    def classify(self, question: str, answer: str, near: bool = True) -> str:
         """Compare an exchange with the index, and add it if it is new.
+
+        Args:
+            near: also look for near-duplicates.
 
         Returns:
             `duplicate` or `near-duplicate` of an exchange in the index; "" for a new one.
@@ -84,7 +87,7 @@ class DuplicateIndex:
         key = blake2b(f"{len(question)}:{question}{answer}".encode(errors="surrogatepass"), digest_size=16).digest()
         if not self.db.execute("INSERT OR IGNORE INTO seen VALUES (?)", (key,)).rowcount:
             return "duplicate"
-        if self.threshold == 1:
+        if self.threshold == 1 or not near:
             return ""
         pairs = pairs_of(question, answer)
         if pairs is None:

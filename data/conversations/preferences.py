@@ -12,7 +12,8 @@ from typing import Any
 
 from moltlm.data.conversations.format import Format
 from moltlm.data.conversations.messages import ANSWERS, answer_turns, history_turns, prompt_turns, question_of
-from moltlm.data.conversations.turns import Fail, FileReport, Record, Turn, type_name
+from moltlm.data.conversations.turns import EQUAL, REJECTED_ANSWER, Fail, FileReport, Record, Turn, type_name
+from moltlm.data.types import EDITED
 
 CHOSEN = ("chosen", "chosen_response", "response_chosen", "preferred_output", "preferred_response", "winner")
 REJECTED = (
@@ -27,7 +28,6 @@ CONTEXTS = ("conversations", "conversation", "messages")
 RANKED = ("completions", "responses", "answers", "candidates")
 KEYS = frozenset((*CHOSEN, *REJECTED, *RANKED, "output"))
 HUMAN_ASSISTANT = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):[ ]?")
-EQUAL = "equal to the rejected answer"
 
 
 def _side(record: Record, keys: tuple[str, ...]) -> Any:
@@ -58,7 +58,8 @@ def _detect(record: Record) -> bool:
 
 
 def _read(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
-    """The prompt and the chosen side. Answers of the rejected side are counted as dropped.
+    """The prompt and the chosen side, whose first answer keeps that of the rejected side. Other answers of the rejected
+    side are counted as dropped.
 
     The common beginning of two sides that are lists of messages belongs to the prompt, which may be nothing else.
     """
@@ -80,20 +81,24 @@ def _read(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
         chosen, rejected = chosen[common:], rejected[common:]
     else:
         yield from prompt_turns(prompt, report, fail)
-    yield from _answers(chosen, rejected, report, fail)
+    edited = record.get("provenance") == EDITED
+    yield from (
+        turn._replace(edited=edited) if turn.rejected else turn for turn in _answers(chosen, rejected, report, fail)
+    )
 
 
 def _answers(chosen: Any, rejected: Any, report: FileReport, fail: Fail) -> Iterator[Turn]:
     """The turns of the chosen side. Its first answer keeps that of the rejected side, which answers the same."""
     worse = [] if rejected is None else list(answer_turns(rejected, FileReport(""), fail))
-    for turn in worse:
-        report.drop_answer(turn, "rejected answer")
+    better = [] if chosen is None else list(answer_turns(chosen, report, fail))
     other = worse[0].text.strip() if worse and worse[0].role == "assistant" else ""
-    for place, turn in enumerate(answer_turns(chosen, report, fail) if chosen is not None else ()):
-        if turn.role == "assistant" and other and turn.text.strip() == other:
-            yield turn._replace(unwanted=EQUAL)
-        else:
-            yield turn._replace(rejected=other) if place == 0 and turn.role == "assistant" else turn
+    if other and better and better[0].role == "assistant":
+        better[0], worse = better[0]._replace(rejected=other), worse[1:]
+    for turn in worse:
+        report.drop_answer(turn, REJECTED_ANSWER)
+    for turn in better:
+        same = turn.role == "assistant" and bool(other) and turn.text.strip() == other
+        yield turn._replace(unwanted=EQUAL) if same else turn
 
 
 def _prompt(record: Record, chosen: Any) -> Any:
@@ -163,7 +168,7 @@ def _read_ranked(record: Record, report: FileReport, fail: Fail) -> Iterator[Tur
         return
     for text in texts[1:-1]:
         for turn in answer_turns(text, FileReport(""), fail):
-            report.drop_answer(turn, "rejected answer")
+            report.drop_answer(turn, REJECTED_ANSWER)
     yield from _answers(texts[0], texts[-1], report, fail)
 
 

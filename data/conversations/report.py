@@ -37,12 +37,17 @@ class ImportReport:
 
     @property
     def turns(self) -> int:
-        """Number of assistant turns: each is an exchange or dropped."""
+        """Number of assistant turns: each is an exchange, the rejected side of one, or dropped."""
         return sum(file.turns for file in self.files)
 
     @property
     def exchanges(self) -> int:
         return sum(file.exchanges for file in self.files)
+
+    @property
+    def rejected(self) -> Counter[str]:
+        """Number of exchanges with a rejected answer of their own, by its provenance."""
+        return sum((file.rejected for file in self.files), Counter())
 
     @property
     def dropped(self) -> Counter[str]:
@@ -71,6 +76,7 @@ class ImportReport:
                 "conversations": file.conversations,
                 "turns": file.turns,
                 "exchanges": file.exchanges,
+                "rejected": dict(file.rejected),
                 "dropped": _counted(file.dropped),
                 "removed": _counted(file.noise),
                 "speakers": _speakers(file.speakers),
@@ -83,6 +89,7 @@ class ImportReport:
         return {
             "turns": self.turns,
             "exchanges": self.exchanges,
+            "rejected": dict(self.rejected),
             "dropped": dict(self.dropped),
             "removed": dict(+self.noise),
             "redacted": dict(self.redacted),
@@ -126,6 +133,8 @@ def lines(facts: Mapping[str, Any]) -> list[str]:
 
 def _file(row: Mapping[str, Any]) -> str:
     parts = [f"{key} {row[key]}" for key in ("dropped", "removed") if row[key]]
+    if row.get("rejected"):
+        parts.insert(0, f"with a worse answer: {_counted(row['rejected'])}")
     parts += [row["speakers"]] if row.get("speakers") else []
     left_out = f" ({'; '.join(parts)})" if parts else ""
     return (

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 from moltlm.data.conversations import machine_text
 from moltlm.data.conversations.marks import UNMARKED, mark_of
 from moltlm.data.errors import BadInput
+from moltlm.data.types import Exchange
 
 Record = dict[str, Any]
 Fail = Callable[[str], BadInput]
@@ -28,6 +29,9 @@ OTHER, MACHINE = "other", "machine"
 """Roles of whoever is neither the user nor the persona: another speaker, and a machine that writes in a user's place.
 An answer to one of them is not learned."""
 
+REJECTED_ANSWER, EQUAL = "rejected answer", "equal to the rejected answer"
+"""Why an answer of preference data is dropped: no better one of the row is learned; it is not better than the other."""
+
 SENDERS, CONTENTS = ("role", "from", "sender"), ("content", "value", "text")
 ATTACHMENTS = ("image", "file", "audio", "video", "document", "attachment", "media", "picture")
 UNKNOWN = "block of an unknown type"
@@ -45,6 +49,7 @@ class Turn(NamedTuple):
         speaker: the name of who speaks. `voices.assign` turns names into roles.
         unwanted: why it is neither learned nor context (`rated down`), or "".
         rejected: the answer that the data gives as the worse one to the same question, or "".
+        edited: the user wrote the text in place of the rejected answer.
     """
 
     role: str
@@ -54,6 +59,7 @@ class Turn(NamedTuple):
     speaker: str = ""
     unwanted: str = ""
     rejected: str = ""
+    edited: bool = False
 
 
 @dataclass(frozen=True)
@@ -69,13 +75,16 @@ class Conversation:
 
 @dataclass
 class FileReport:
-    """What one file contained. `turns` counts assistant turns: each is an exchange or dropped."""
+    """What one file contained. `turns` counts assistant turns: each is an exchange, the rejected side of one, or
+    dropped."""
 
     name: str
     format: str = ""
     conversations: int = 0
     turns: int = 0
     exchanges: int = 0
+    rejected: Counter[str] = field(default_factory=Counter)
+    """Number of exchanges with a rejected answer of their own, by its provenance (`types.GIVEN`, `types.EDITED`)."""
     dropped: Counter[str] = field(default_factory=Counter)
     noise: Counter[str] = field(default_factory=Counter)
     """What was removed and is no assistant turn: tool calls and results, thinking, system messages, ..."""
@@ -83,6 +92,13 @@ class FileReport:
     """The highest rating by the name of its field, which tells the scale (`marks.scales`)."""
     speakers: dict[str, str] = field(default_factory=dict)
     """The role of each speaker whom the file knows only by name."""
+
+    def keep(self, exchange: Exchange) -> None:
+        """Count an assistant turn that becomes an exchange, and its rejected answer."""
+        self.turns += 1 + bool(exchange.rejected)
+        self.exchanges += 1
+        if exchange.rejected:
+            self.rejected[exchange.provenance] += 1
 
     def drop(self, reason: str) -> None:
         """Count an assistant turn that becomes no exchange."""

@@ -245,7 +245,7 @@ def _classifier(run: Run, data: Artifact) -> ClassifierResult:
     classifier = pairs.classifier(run)
     heldout = pairs.load_pairs(data, "heldout")
     persona = classifier.probability([pair.chosen for pair in heldout])
-    base = classifier.probability([pair.rejected for pair in heldout])
+    base = classifier.probability([pair.base_answer for pair in heldout])
     right = [value >= 0.5 for value in persona] + [value < 0.5 for value in base]
     weights = classifier.weights(WORDS)
     return ClassifierResult(

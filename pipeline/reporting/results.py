@@ -46,6 +46,9 @@ class PairFacts:
         sources: where the exchanges are from.
         leaked: dropped as too near to what is measured, by measurement; `not_checked` are those that could not be read.
         too_long: prompts that did not fit.
+        provenance: pairs by where their rejected side is from (`data.types`).
+        base_answers: pairs to train on that have an answer of the base.
+        refuted: answers dropped as worse than another to the same prompt.
     """
 
     pairs: int
@@ -65,6 +68,9 @@ class PairFacts:
     not_checked: list[str] = field(default_factory=list)
     too_long: int = 0
     held_out: str = ""
+    provenance: dict[str, int] = field(default_factory=dict)
+    base_answers: int | None = None
+    refuted: int = 0
 
 
 @dataclass(frozen=True)

@@ -32,6 +32,7 @@ def distributions(pairs: list[Pair]) -> dict[str, Any]:
         "pairs": len(pairs),
         "topics": dict(Counter(pair.topic or "none" for pair in pairs).most_common()),
         "traits": dict(Counter(pair.trait or "none" for pair in pairs).most_common()),
+        "rejected": dict(Counter(pair.provenance for pair in pairs).most_common()),
         "turns": dict(sorted(Counter(len(pair.prompt) for pair in pairs).items())),
         "words": {
             name: [int(q) for q in np.percentile(counts, (0, 25, 50, 75, 100))] for name, counts in words.items()
@@ -51,13 +52,13 @@ def lines(run: Run, split: str, n: int) -> tuple[dict[str, Any], list[str]]:
     rows = pairs.load_pairs(pairs.pairs(run), split)
     counts, sampled = distributions(rows), examples(run, rows, n)
     text = [f"{split}: {counts['pairs']} pairs"]
-    for name in ("topics", "traits", "turns"):
+    for name in ("topics", "traits", "rejected", "turns"):
         text.append(f"{name}: " + ", ".join(f"{key} {count}" for key, count in counts[name].items()))
     for side, quartiles in counts["words"].items():
         text.append(f"words of {side}: " + " / ".join(map(str, quartiles)) + " (minimum, quartiles, maximum)")
     text += ["", "Tokens between « and » are learned; the rest is only read."]
     for item in sampled:
-        text += ["", f"--- {item.pair.id}  {item.pair.topic}  {item.pair.trait}"]
+        text += ["", f"--- {item.pair.id}  {item.pair.topic}  {item.pair.trait}  {item.pair.provenance}"]
         text += [f"chosen    {_marked(item.chosen)}", f"rejected  {_marked(item.rejected)}"]
     return {**counts, "examples": list(map(_example, sampled))}, text
 
@@ -75,6 +76,7 @@ def lint(facts: Mapping[str, Any]) -> list[str]:
     sources = ", ".join(f"{count} {name}" for name, count in facts["sources"].items())
     return [
         f"{facts['pairs']} pairs to train on, {facts['heldout']} held out ({facts['held_out']}); from: {sources}",
+        _rejected(facts),
         *_dropped(facts),
         *import_lines(facts["conversations"]),
         *_lengths(facts),
@@ -82,9 +84,15 @@ def lint(facts: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _rejected(facts: Mapping[str, Any]) -> str:
+    counts = ", ".join(f"{count} {name}" for name, count in facts["provenance"].items())
+    return f"rejected side: {counts}; {facts['base_answers']} pairs have an answer of the base"
+
+
 def _dropped(facts: Mapping[str, Any]) -> list[str]:
     leaked = {f"too near to {name}": count for name, count in facts["leaked"].items()}
     counts = {**facts["dropped"], "prompt too long": facts["too_long"], **leaked}
+    counts["worse answer than another to the same prompt"] = facts["refuted"]
     return [
         *(f"{count:5d}  {reason}" for reason, count in counts.items()),
         *(f"       {reason}: {line}" for reason, some in facts["examples"].items() for line in some),

@@ -18,7 +18,7 @@ from moltlm.data import state as states
 from moltlm.data.conversations import importers
 from moltlm.data.conversations.report import ImportReport, lines
 from moltlm.data.errors import BadInput
-from moltlm.data.io import fingerprint, read_json, sha256_file, write_json
+from moltlm.data.io import read_json, sha256_file, write_json
 from moltlm.data.rows import fingerprint_rows, read_rows, write_rows
 from moltlm.data.state import State
 from moltlm.data.types import Exchange, Pair, Progress
@@ -35,6 +35,7 @@ from moltlm.pipeline.stages import material, measures, pairs
 from moltlm.pipeline.stages import replay as replay_stage
 
 FINISHED = "finished.json"
+REFUTED = "worse answer than another to the same prompt"
 
 
 def cycle(run: Run) -> Artifact | None:
@@ -70,14 +71,19 @@ def cycle(run: Run) -> Artifact | None:
 
     def make(folder: Path) -> dict[str, Any]:
         buffer, candidate = _buffer(run, current), folder / "candidate"
-        training_pairs = _training_pairs(run, replay.load(buffer).exchanges, new_exchanges)
+        training_pairs, filtered = _training_pairs(run, replay.load(buffer).exchanges, new_exchanges)
         _train(run, training_pairs, registry.path(current), candidate)
         verdict = gates.judge_evidence(config.gate, _evidence(run, registry.path(current), candidate, folder))
         write_json(folder / "verdict.json", asdict(verdict))
         write_rows(folder / "new.jsonl", new_exchanges)
         if verdict.promoted:
             _next_buffer(run, buffer, new_exchanges, candidate, folder / "replay")
-        facts = {"current": current, "new_exchanges": len(new_exchanges), "dropped": dropped}
+        facts = {
+            "current": current,
+            "new_exchanges": len(new_exchanges),
+            "provenance": pairs.counted(training_pairs),
+            "dropped": {**dropped, **filtered},
+        }
         return {**facts, "verdict": asdict(verdict)}
 
     artifact = run.do("retrain", inputs_of(run, current, new_exchanges), make)
@@ -108,7 +114,7 @@ def inputs_of(run: Run, current: str, new: list[Exchange]) -> dict[str, Any]:
 def _new_exchanges(run: Run, dropped: dict[str, int]) -> list[Exchange]:
     """A sample of the exchanges that no earlier cycle was trained on. Counts what the importer dropped."""
     config, report = run.config, ImportReport()
-    finished = _finished_keys(run)
+    finished = {_key(item) for item in _finished(run)}
     read = importers.read(
         [config.retrain.conversations], config.conversations, report, material.voice(pairs.load_persona(run))
     )
@@ -123,6 +129,7 @@ def _new_exchanges(run: Run, dropped: dict[str, int]) -> list[Exchange]:
 def _usable(run: Run, exchanges: list[Exchange], dropped: dict[str, int]) -> list[Exchange]:
     """Those that are short enough, and not near a prompt that the candidate will be judged on. Counts the rest."""
     limit = run.config.pairs.max_prompt_tokens
+    exchanges, dropped[REFUTED] = pair_data.without_refuted(exchanges, earlier=_finished(run))
     fitting = [item for item in exchanges if pair_data.prompt_tokens(item, run.base.tokenizer) <= limit]
     dropped[f"prompt over {limit} tokens"] = len(exchanges) - len(fitting)
     questions = [item.question for item in fitting]
@@ -158,15 +165,21 @@ def _train(run: Run, training_pairs: list[Pair], start: Path, candidate: Path) -
         )
 
 
-def _training_pairs(run: Run, buffered: list[Exchange], new_exchanges: list[Exchange]) -> list[Pair]:
-    """Pairs of the new exchanges, and of as many from the replay buffer as make `replay_ratio` of the whole."""
+def _training_pairs(
+    run: Run, buffered: list[Exchange], new_exchanges: list[Exchange]
+) -> tuple[list[Pair], dict[str, int]]:
+    """Pairs of the new exchanges, and of as many from the replay buffer as make `replay_ratio` of the whole; and how
+    many each filter dropped. What a new correction refutes is not replayed."""
     config = run.config
     ratio = config.retrain.replay_ratio
     count = min(len(buffered), round(len(new_exchanges) * ratio / (1 - ratio)))
-    rows = [*new_exchanges, *random.Random(config.run.seed).sample(buffered, count)]
+    replayed = random.Random(config.run.seed).sample(buffered, count)
+    replayed, _ = pair_data.without_refuted(replayed, later=new_exchanges)
+    rows = [*new_exchanges, *replayed]
     with run.console.progress("rejected side") as progress:
-        drafts = pair_data.build(rows, run.base, config.pairs, config.model.eval_batch_size, progress)
-    return filters.apply(drafts, config.filters)[0]
+        drafts = pair_data.build(rows, run.base, config.pairs, config.model.eval_batch_size, progress, base_answers=0)
+    filtered, report = filters.apply(drafts, config.filters)
+    return filtered, report.dropped
 
 
 def _buffer(run: Run, current: str) -> Path:
@@ -254,12 +267,12 @@ class CycleEvidence:
         return gates.Sides(*records)
 
 
-def _finished_keys(run: Run) -> set[str]:
-    """Keys of the exchanges of earlier cycles that finished, whether the candidate was promoted or not. An interrupted
-    cycle is not finished: the next call continues it."""
-    finished = run.folder.glob(f"retrain/*/{FINISHED}")
-    return {_key(item) for file in finished for item in read_rows(file.with_name("new.jsonl"), Exchange)}
+def _finished(run: Run) -> list[Exchange]:
+    """The exchanges of earlier cycles that finished, whether the candidate was promoted or not. An interrupted cycle is
+    not finished: the next call continues it."""
+    finished = sorted(run.folder.glob(f"retrain/*/{FINISHED}"), key=lambda file: file.stat().st_mtime_ns)
+    return [item for file in finished for item in read_rows(file.with_name("new.jsonl"), Exchange)]
 
 
 def _key(item: Exchange) -> str:
-    return fingerprint([item.prompt, item.answer])
+    return pair_data.pair_of(item, "").id

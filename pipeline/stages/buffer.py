@@ -9,6 +9,7 @@ import numpy as np
 
 from moltlm.adapters import importance
 from moltlm.adapters.serve import Served
+from moltlm.data import pairs as pair_data
 from moltlm.data import replay, topk
 from moltlm.data.config import ReplayConfig
 from moltlm.data.replay import Buffer, Candidate
@@ -26,11 +27,14 @@ def build(
     progress: Progress = silent,
     start: Buffer | None = None,
 ) -> dict[str, Any]:
-    """Measure `exchanges` with the adapter `personality`, choose (from them and `start`), and save to `folder`.
+    """Measure `exchanges` with the adapter `personality`, choose (from them and `start`, without what they refute), and
+    save to `folder`.
 
     Returns facts: how many there were and are, the mean importance of both, bytes an exchange, and what the stored
     distributions cost in KL.
     """
+    if start is not None:
+        start = replay.only(start, pair_data.without_refuted(start.exchanges, later=exchanges)[0])
     candidates, embeddings, too_long = offer(model, exchanges, config, batch_size, progress)
     buffer = (
         replay.build(candidates, embeddings, config, seed)

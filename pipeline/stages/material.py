@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from moltlm.data import endpoint, leakage, prompts, tasks, teacher
+from moltlm.data import pairs as pair_data
 from moltlm.data import persona as personas
 from moltlm.data.conversations import importers
 from moltlm.data.conversations.report import ImportReport
@@ -49,7 +50,7 @@ def gather(run: Run, persona: Persona) -> Material:
     read = importers.require_any(read, report, paths) if paths else read
     imported = sample(read, config.conversations.limit, config.run.seed)
     generated, ledger = _from_teacher(run, persona)
-    exchanges = [*persona.train, *imported, *generated]
+    exchanges, refuted = pair_data.without_refuted([*persona.train, *imported, *generated])
     heldout = persona.heldout
     if not heldout:
         exchanges, heldout = _split(run, exchanges)
@@ -58,14 +59,12 @@ def gather(run: Run, persona: Persona) -> Material:
     lengths = model.tokenizer([item.question for item in clean])["input_ids"] if clean else []
     fitting = [item for item, ids in zip(clean, lengths, strict=True) if len(ids) <= limit or not item.source]
     if not fitting or not heldout:
-        raise BadInput(
-            f"There are {len(fitting)} exchanges to train on and {len(heldout)} held out, which is too few.",
-            "Write train.jsonl, name conversations.paths, or set teacher.kind=base and teacher.prompts_per_trait=8",
-        )
+        raise _too_few(fitting, heldout)
     facts = {
         "sources": dict(Counter(_source(item) for item in fitting)),
         "conversations": report.facts(),
         "teacher": asdict(ledger),
+        "refuted": refuted,
         "leaked": dict(Counter(kind for _, kind in leaked)),
         "not_checked": unchecked,
         "too_long": len(clean) - len(fitting),
@@ -74,20 +73,34 @@ def gather(run: Run, persona: Persona) -> Material:
     return Material(fitting, heldout, facts, [f"{kind}: {text[:80]!r}" for text, kind in leaked[:20]])
 
 
+def _too_few(fitting: list[Exchange], heldout: list[Exchange]) -> BadInput:
+    return BadInput(
+        f"There are {len(fitting)} exchanges to train on and {len(heldout)} held out, which is too few.",
+        "Any of three sources is enough. Conversations or preference data: molt data build CONFIG "
+        "'conversations.paths=[FILE]'   A teacher: molt data build CONFIG teacher.kind=base "
+        "teacher.prompts_per_trait=12   Or write answers into train.jsonl in the persona's folder.",
+    )
+
+
 def voice(persona: Persona) -> Voice:
     """Whose answers are learned from conversations that name their speakers: the persona's, by its name."""
     return Voice((persona.spec.name,), "conversations.assistant={}")
 
 
 def sample(stream: Iterator[Exchange], limit: int, seed: int) -> list[Exchange]:
-    """A uniform sample of a stream, in its order, with no more than the sample in memory (Vitter 1985, algorithm R)."""
-    rng, sampled = random.Random(seed), []
+    """A uniform sample of a stream, in its order, with no more than the sample in memory (Vitter 1985, algorithm R).
+    Corrections are few, and are all taken, beyond the limit."""
+    rng, sampled, corrections, count = random.Random(seed), [], [], 0
     for number, item in enumerate(stream):
-        if number < limit:
+        if item.is_correction:
+            corrections.append((number, item))
+            continue
+        if count < limit:
             sampled.append((number, item))
-        elif (place := rng.randrange(number + 1)) < limit:
+        elif (place := rng.randrange(count + 1)) < limit:
             sampled[place] = (number, item)
-    return [item for _, item in sorted(sampled, key=lambda pair: pair[0])]
+        count += 1
+    return [item for _, item in sorted([*sampled, *corrections], key=lambda pair: pair[0])]
 
 
 def _source(item: Exchange) -> str:
@@ -124,10 +137,12 @@ def _cost(ledger: endpoint.Usage) -> str:
 
 
 def _split(run: Run, exchanges: list[Exchange]) -> tuple[list[Exchange], list[Exchange]]:
+    """Exchanges to train on and held-out ones. Corrections are there to be learned, and are not held out."""
     config = run.config
     texts, topics = [item.question for item in exchanges], [item.topic for item in exchanges]
+    corrections = [place for place, item in enumerate(exchanges) if item.is_correction]
     inside, outside = leakage.split(
-        texts, topics, config.pairs.heldout_share, config.run.seed, run.base.embed, config.filters.near
+        texts, topics, config.pairs.heldout_share, config.run.seed, run.base.embed, config.filters.near, corrections
     )
     return [exchanges[i] for i in inside], [exchanges[i] for i in outside]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,8 @@ from moltlm.pipeline.stages import material
 
 @once_per_config
 def pairs(run: Run) -> Artifact:
-    """Build preference pairs: answers in the personality's voice against the bare model's own.
-    `molt data build CONFIG`"""
+    """Build preference pairs: answers in the personality's voice against worse ones, which the data gives or the bare
+    model says. `molt data build CONFIG`"""
     config = run.config
     check_paths(run)
     persona = load_persona(run)
@@ -46,7 +47,8 @@ def pairs(run: Run) -> Artifact:
         model, batch, seed = run.base, config.model.eval_batch_size, config.run.seed
         exchanges = material.gather(run, persona)
         with run.console.progress("rejected side") as progress:
-            drafts = pair_data.build(exchanges.train, model, config.pairs, batch, progress, seed)
+            enough = pair_data.BASE_ANSWERS
+            drafts = pair_data.build(exchanges.train, model, config.pairs, batch, progress, seed, enough)
             heldout = pair_data.build(exchanges.heldout, model, config.pairs, batch, progress, seed)
         with run.console.progress("neutral answers") as progress, model.state(BASE):
             prompts = [*persona.neutral_train, *persona.neutral_eval]
@@ -64,6 +66,8 @@ def pairs(run: Run) -> Artifact:
         facts = {
             **asdict(report),
             **asdict(filters.length_bias(filtered)),
+            "provenance": counted(filtered),
+            "base_answers": sum(bool(pair.base_answer.strip()) for pair in filtered),
             "heldout": len(heldout),
             "nll_limit": persona_eval.nll_limit(scores),
             "variety": asdict(filters.variety([pair.chosen for pair in filtered])),
@@ -74,6 +78,11 @@ def pairs(run: Run) -> Artifact:
         return facts
 
     return run.do("pairs", inputs, make)
+
+
+def counted(pairs: list[Pair]) -> dict[str, int]:
+    """Number of pairs by the provenance of their rejected side."""
+    return dict(Counter(pair.provenance for pair in pairs).most_common())
 
 
 def check_paths(run: Run) -> None:
@@ -87,14 +96,19 @@ def check_paths(run: Run) -> None:
 
 @once_per_config
 def classifier(run: Run) -> style.StyleClassifier:
-    """Train the style classifier on training pairs only, against answers of the base and of other characters. It is the
-    same for all states and seeds of these pairs."""
+    """Train the style classifier on training pairs only, against answers of the base and of other characters. A given
+    or corrected answer may be near to the voice, and is not among them. It is the same for all states and seeds of
+    these pairs."""
     persona = load_persona(run)
     train = load_pairs(pairs(run), "train")
     by_topic = len({pair.topic for pair in train}) > 1  # without topics, cross-validation splits by prompt
     groups = [pair.topic if by_topic else pair.id for pair in train]
     positive = [style.Labelled(pair.chosen, group) for pair, group in zip(train, groups, strict=True)]
-    negative = [style.Labelled(pair.rejected, group) for pair, group in zip(train, groups, strict=True)]
+    negative = [
+        style.Labelled(pair.base_answer, group)
+        for pair, group in zip(train, groups, strict=True)
+        if pair.base_answer.strip() not in ("", pair.chosen.strip())
+    ]
     negative += [style.Labelled(item.answer, item.source) for item in persona.other_characters]
     return style.train(positive, negative, persona.spec.catchphrases, seed=0)
 

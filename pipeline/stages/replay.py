@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from moltlm.data import coherence
+from moltlm.data import pairs as pair_data
 from moltlm.data import replay as buffers
 from moltlm.data.conversations import importers
 from moltlm.data.conversations.report import ImportReport
@@ -30,7 +31,7 @@ def buffer(run: Run) -> Artifact:
 
     def make(folder: Path) -> dict[str, Any]:
         model = load_adapters(run, {PERSONALITY_ADAPTER: adapter})
-        exchanges = [Exchange(pair.prompt, pair.chosen, pair.topic, pair.trait) for pair in load_pairs(data, "train")]
+        exchanges = [pair_data.exchange_of(pair) for pair in load_pairs(data, "train")]
         if config.replay.answers == "own":
             exchanges = _own_answers(run, exchanges)
         batch = config.model.eval_batch_size
@@ -41,12 +42,16 @@ def buffer(run: Run) -> Artifact:
 
 
 def _own_answers(run: Run, exchanges: list[Exchange]) -> list[Exchange]:
-    """The same prompts with the answers of the personality; incoherent answers are dropped."""
+    """The same prompts with the answers of the personality; incoherent answers, and those that the pair rejects, are
+    dropped."""
     prompts, batch = [item.prompt for item in exchanges], run.config.model.eval_batch_size
     with run.console.progress("own answers") as progress, run.base.state(PERSONALITY):
         answers = run.base.generate(prompts, run.config.pairs.max_new_tokens, batch, progress)
-    rows = [replace(item, answer=answer) for item, answer in zip(exchanges, answers, strict=True)]
-    return [item for item in rows if coherence.check(item.question, item.answer, 0.0, 1.0).coherent]
+    return [
+        replace(item, answer=answer, rejected="")
+        for item, answer in zip(exchanges, answers, strict=True)
+        if answer.strip() != item.rejected.strip() and coherence.check(item.question, answer, 0.0, 1.0).coherent
+    ]
 
 
 def updated_buffer(run: Run, paths: list[Path]) -> Artifact:
