@@ -13,7 +13,7 @@ from moltlm.data.config import Section
 from moltlm.data.io import fingerprint
 
 STAGES = {
-    "pairs": 2,
+    "pairs": 1,
     "personality": 1,
     "replay": 1,
     "replay-update": 2,

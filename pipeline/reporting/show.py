@@ -13,7 +13,7 @@ import numpy as np
 from moltlm.adapters import base, preview
 from moltlm.adapters.preview import Token, TokenizedPair
 from moltlm.data.conversations.report import lines as import_lines
-from moltlm.data.types import Pair
+from moltlm.data.types import SAID_BY_BASE, Pair
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.stages import pairs
 
@@ -85,14 +85,15 @@ def lint(facts: Mapping[str, Any]) -> list[str]:
 
 
 def _rejected(facts: Mapping[str, Any]) -> str:
-    counts = ", ".join(f"{count} {name}" for name, count in facts["provenance"].items())
-    return f"rejected side: {counts}; {facts['base_answers']} pairs have an answer of the base"
+    by_provenance = facts.get("provenance", {SAID_BY_BASE: facts["pairs"]})  # artifacts of written answers may lack it
+    counts = ", ".join(f"{count} {name}" for name, count in by_provenance.items())
+    return f"rejected side: {counts}; {facts.get('base_answers', facts['pairs'])} pairs have an answer of the base"
 
 
 def _dropped(facts: Mapping[str, Any]) -> list[str]:
     leaked = {f"too near to {name}": count for name, count in facts["leaked"].items()}
     counts = {**facts["dropped"], "prompt too long": facts["too_long"], **leaked}
-    counts["worse answer than another to the same prompt"] = facts["refuted"]
+    counts["worse answer than another to the same prompt"] = facts.get("refuted", 0)
     return [
         *(f"{count:5d}  {reason}" for reason, count in counts.items()),
         *(f"       {reason}: {line}" for reason, some in facts["examples"].items() for line in some),
