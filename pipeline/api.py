@@ -38,7 +38,7 @@ class Project:
         overrides: Settings as `KEY=VALUE`, for a file or a name.
 
     Raises:
-        BadInput: The configuration is not valid, or another process works in the run folder.
+        BadInput: The configuration is not valid.
     """
 
     def __init__(self, config: str | Path | Config, *overrides: str) -> None:

@@ -64,7 +64,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "capability": ("capability", "retrain"),
     "capability.items": ("pairs", "capability", "retrain"),
     "persona_eval": ("retrain",),
-    "persona_eval.max_new_tokens": ("persona", "profile", "retrain"),
+    "persona_eval.max_new_tokens": ("first-answers", "persona", "profile", "retrain"),
     "persona_eval.neutral": ("drift", "retrain"),
     "pressure": ("pressure",),
     "profile": ("profile", "retrain"),

@@ -15,6 +15,7 @@ from moltlm.data.io import fingerprint
 STAGES = {
     "pairs": 1,
     "personality": 1,
+    "first-answers": 1,
     "replay": 1,
     "replay-update": 2,
     "task": 1,

@@ -14,7 +14,8 @@ from moltlm.pipeline.reporting import collect, report, story
 from moltlm.pipeline.reporting.results import write_results
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.service import gate as gates
-from moltlm.pipeline.stages import measures, pairs, personality, replay, tasks
+from moltlm.pipeline.setup import forecast
+from moltlm.pipeline.stages import first_answers, measures, pairs, personality, replay, tasks
 from moltlm.pipeline.studies import arms, grid
 
 
@@ -27,8 +28,12 @@ class Outcome:
     summary: list[str]
 
 
-def run_all(run: Run) -> Outcome:
-    """Run all stages. Trainings come first, so that the base is loaded once for all measurements."""
+def run_all(run: Run, arguments: str) -> Outcome:
+    """Run all stages. Trainings come first, so that the base is loaded once for all measurements.
+
+    Args:
+        arguments: those that name this run in another command.
+    """
     config = run.config
     if not all(state.present for state in assets.status()):
         with run.console.progress("assets") as progress:
@@ -36,10 +41,12 @@ def run_all(run: Run) -> Outcome:
     measures.check(run)  # before training, so that a missing file does not stop the job after an hour
     for adapter in layout.task_adapters(run):
         tasks.check(run, adapter)
+    _forecast(run, arguments)
     pairs.pairs(run)
     for name in config.hypotheses:
         arms.check(run, name)
     personality.personality(run)
+    _first_result(run, arguments)
     replay.buffer(run)
     for adapter in layout.task_adapters(run):
         tasks.trained(run, adapter)
@@ -66,6 +73,19 @@ def run_all(run: Run) -> Outcome:
     for name in config.hypotheses:
         grid.verdict(run, name)
     return write_report(run)
+
+
+def _forecast(run: Run, arguments: str) -> None:
+    """Say how long a job takes that has not begun."""
+    if not run.stored("pairs"):
+        run.console.say("\n".join(forecast.lines(forecast.parts(run), forecast.measure(run), arguments)))
+
+
+def _first_result(run: Run, arguments: str) -> None:
+    """Show what the personality answers, before anything is measured."""
+    for row in first_answers.load(first_answers.first_answers(run)):
+        run.console.say("\n".join(row.lines()))
+    run.console.say(f"Talk to it in another terminal while the evidence is gathered: molt chat {arguments}")
 
 
 def write_report(run: Run) -> Outcome:

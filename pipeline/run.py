@@ -54,7 +54,8 @@ class Run:
     """Stages ask it for an artifact; it makes the artifact, or returns the stored one for the same inputs.
 
     A stage writes into a `.partial` folder that is renamed when it is complete, so an interrupted stage leaves nothing
-    that looks finished. Other inputs give another folder, so nothing is overwritten.
+    that looks finished. Other inputs give another folder, so nothing is overwritten. A run locks its folder when it
+    first makes an artifact; reading what is stored needs no lock, so one can chat while a job goes on.
 
     Attributes:
         only_read: raise `Missing` rather than make an artifact.
@@ -68,22 +69,8 @@ class Run:
         self._served: Any = None
         self._results: dict[str, dict[Any, Any]] = {}  # of functions under `once_per_config`, by configuration
         self.config = config
-        _check_disk(self.folder)
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise BadInput(
-                f"The run folder {self.folder} cannot be created: {error}.", "Set another one: run.folder=FOLDER"
-            ) from None
         self._lock = FileLock(str(self.folder / ".lock"), timeout=0)
-        try:
-            self._lock.acquire()
-        except Timeout:
-            raise BadInput(
-                f"Another molt command is working in {self.folder}.",
-                "Wait for it to end, or use another folder: run.folder=FOLDER",
-            ) from None
-        self._record()
+        _check_is_folder(self.folder)
 
     @property
     def config(self) -> Config:
@@ -114,15 +101,41 @@ class Run:
         key, label = key_of(stage, inputs, subject), label or name
         if key not in self.artifacts:
             folder = self.folder / name / key
-            if (folder / "artifact.json").is_file():
+            stored = folder / "artifact.json"
+            if not stored.is_file():
+                if self.only_read:
+                    raise Missing(f"{label} has not been run with these settings.", "Run it: molt run CONFIG")
+                self._start_writing()
+            if stored.is_file():  # if not before, then another command has made it until the lock was free
                 self.artifacts[key] = _read(folder)
                 if not self.only_read:
                     self.console.stage(label, f"reused ({self.artifacts[key].seconds:.0f} s saved)")
-            elif self.only_read:
-                raise Missing(f"{label} has not been run with these settings.", "Run it: molt run CONFIG")
             else:
                 self.artifacts[key] = self._make(name, folder, inputs, make, label)
         return self.artifacts[key]
+
+    def _start_writing(self) -> None:
+        """Lock the folder for this process, once, and record the configuration.
+
+        Raises:
+            BadInput: if the folder cannot be written, is short of space, or another process is writing in it.
+        """
+        if self._lock.is_locked:
+            return
+        _check_disk(self.folder)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire()
+        except Timeout:
+            raise BadInput(
+                f"Another molt command is working in {self.folder}.",
+                "Wait for it to end, or use another folder: run.folder=FOLDER",
+            ) from None
+        except OSError as error:
+            raise BadInput(
+                f"The run folder {self.folder} cannot be written: {error}.", "Set another one: run.folder=FOLDER"
+            ) from None
+        self._record()
 
     def _make(self, name: str, folder: Path, inputs: dict[str, Any], make: Make, label: str) -> Artifact:
         self.console.stage(label, "...")
@@ -246,13 +259,21 @@ def _read(folder: Path) -> Artifact:
     return Artifact(raw["stage"], folder, raw["fingerprint"], raw["seconds"], raw["facts"])
 
 
+def _check_is_folder(folder: Path) -> None:
+    """Raises BadInput for a file, or a folder within one."""
+    if not _nearest(folder).is_dir():
+        raise BadInput(f"{_nearest(folder)} is a file, not a folder.", "Set another run folder: run.folder=FOLDER")
+
+
 def _check_disk(folder: Path) -> None:
-    existing = next(parent for parent in [folder.absolute(), *folder.absolute().parents] if parent.exists())
-    if not existing.is_dir():
-        raise BadInput(f"{existing} is a file, not a folder.", "Set another run folder: run.folder=FOLDER")
-    free = shutil.disk_usage(existing).free / 1e9
+    free = shutil.disk_usage(_nearest(folder)).free / 1e9
     if free < DISK_NEEDED_GB:
         raise BadInput(
             f"Only {free:.1f} GB are free for {folder}; a run needs {DISK_NEEDED_GB:.0f} GB.",
             "Free some space, or use a folder on another disk: run.folder=FOLDER",
         )
+
+
+def _nearest(folder: Path) -> Path:
+    """The folder, or the nearest of its parents that exists."""
+    return next(parent for parent in [folder.absolute(), *folder.absolute().parents] if parent.exists())

@@ -26,7 +26,7 @@ from moltlm.pipeline.config import Config, vary
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Artifact, Make, Run
 from moltlm.pipeline.service import retrain
-from moltlm.pipeline.stages import measures, replay, routing, tasks
+from moltlm.pipeline.stages import first_answers, measures, replay, routing, tasks
 from moltlm.pipeline.studies import explore, grid, knowledge, sequence
 
 HYPOTHESIS: dict[str, Any] = {
@@ -120,6 +120,7 @@ def record(config: Config) -> Recorded:
             for measure in (measures.profile, measures.judge):
                 measure(run, state)
             measures.task_score(run, "shell", state)
+        first_answers.first_answers(run)
         measures.judge_of_labels(run)
         measures.noise(run)
         tasks.trained(run, Adapter("own"))

@@ -395,11 +395,29 @@ def test_an_interrupted_stage_leaves_nothing_that_looks_done(tmp_path: Path) -> 
 
 
 def test_two_commands_do_not_share_a_run_folder(tmp_path: Path) -> None:
-    run = open_run(tmp_path)
+    run, other = open_run(tmp_path), open_run(tmp_path)
+    run.do("pairs", {"a": 1}, lambda folder: {})
     with pytest.raises(BadInput, match="Another molt command"):
-        open_run(tmp_path)
+        other.do("pairs", {"a": 2}, lambda folder: {})
     run.close()
-    open_run(tmp_path).close()
+    other.do("pairs", {"a": 2}, lambda folder: {})
+    other.close()
+
+
+def test_what_is_stored_is_read_while_another_command_works(tmp_path: Path) -> None:
+    run, reader = open_run(tmp_path), open_run(tmp_path)
+    run.do("pairs", {"a": 1}, lambda folder: {"n": 1})
+    reader.only_read = True
+    assert reader.do("pairs", {"a": 1}, lambda folder: {}).facts == {"n": 1}
+    run.close()
+
+
+def test_reading_makes_no_folder(tmp_path: Path) -> None:
+    reader = open_run(tmp_path / "none")
+    reader.only_read = True
+    with pytest.raises(Missing):
+        reader.do("pairs", {"a": 1}, lambda folder: {})
+    assert not (tmp_path / "none").exists()
 
 
 def adapter(folder: Path, name: str, content: bytes, beneath: dict[str, str] | None = None) -> Path:

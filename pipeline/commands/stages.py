@@ -35,7 +35,7 @@ def demo(
     folder: Annotated[Path, typer.Option(help="folder of the run")] = DEMO_FOLDER,
     json_output: Json = False,
 ) -> None:
-    """Run every stage on the embedded model and write a report: about half an hour on two CPU cores."""
+    """Run every stage on the embedded model and write a report. It says at the start how long it takes here."""
     folder_override = [f"run.folder={folder}"] if folder != DEMO_FOLDER else []
     _whole_job("demo", [*folder_override, *(overrides or [])], json_output)
 
@@ -51,7 +51,7 @@ def _whole_job(name: str, overrides: list[str] | None, json_output: bool) -> Non
     with running(loaded(name, overrides), console) as current:
         from moltlm.pipeline import job
 
-        outcome = job.run_all(current)
+        outcome = job.run_all(current, same)
         console.result(
             {"report": str(outcome.report), "results": str(outcome.results), "summary": outcome.summary},
             "\n".join([*outcome.summary, f"report: {outcome.report}", f"next: molt report {same} --open"]),

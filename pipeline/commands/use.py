@@ -22,7 +22,9 @@ LAYOUTS = ("adapter", "merged", "ollama", "vllm")
 def chat(
     config: ConfigArg,
     overrides: Overrides = None,
-    use: Annotated[str, typer.Option(help="states that answer, separated by commas; all states by default")] = "",
+    use: Annotated[
+        str, typer.Option(help="states that answer, separated by commas; by default all that are trained")
+    ] = "",
     message: Annotated[str, typer.Option(help="send this message, print the answers, and exit")] = "",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="maximum length of an answer in tokens")] = 128,
     json_output: Json = False,
@@ -33,13 +35,13 @@ def chat(
         from moltlm.pipeline import layout
 
         current.only_read = True  # chat never trains
-        available = [state for state in layout.states(current) if not state.is_control]
-        states = [State.parse(name) for name in use.split(",")] if use else available
+        states = [State.parse(name) for name in use.split(",")] if use else []
         for state in states:
             layout.check_state(current, state)
         from moltlm.pipeline.service import chat as chats
         from moltlm.pipeline.stages import serving
 
+        states = states or serving.trained_states(current)
         for state in states:
             serving.serve(current, state)
         session = chats.Chat(current.base, [], max_new_tokens)

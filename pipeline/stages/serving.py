@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from moltlm.adapters import router as routers
-from moltlm.data.state import State
+from moltlm.data.state import PERSONALITY, State
 from moltlm.pipeline import layout
 from moltlm.pipeline.identity import present
-from moltlm.pipeline.run import Run, once_per_config
+from moltlm.pipeline.run import Missing, Run, once_per_config
 from moltlm.pipeline.stages.pairs import pairs
 from moltlm.pipeline.stages.personality import load_adapters
 from moltlm.pipeline.stages.routing import router
@@ -28,6 +29,21 @@ def lineage(run: Run, state: State) -> dict[str, Any]:
             "router": router(run, state.routes).fingerprint if state.routes else None,
         }
     )
+
+
+def trained_states(run: Run) -> list[State]:
+    """The states whose adapters are stored, without controls, of a run that only reads. They grow while a job goes on.
+
+    Raises:
+        Missing: if not even the personality is trained.
+    """
+    lineage(run, PERSONALITY)
+    states = []
+    for state in layout.states(run):
+        with suppress(Missing):
+            lineage(run, state)
+            states += [] if state.is_control else [state]
+    return states
 
 
 def serve(run: Run, state: State) -> Any:
