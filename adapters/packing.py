@@ -119,10 +119,13 @@ def _blocks(packing: Packing) -> Blocks:
 
 
 def _block_length(counts: list[int]) -> int:
-    """The length that needs the fewest queries, padding included, with a few extra ones for each block."""
-    longest = max(*counts, 1)
-    overhead = 4
-    return min(range(min(16, longest), longest + 1), key=lambda n: sum(-(-count // n) for count in counts) * (n + overhead))
+    """The length that needs the fewest queries, padding included. A block costs as much as a few queries more."""
+    longest, overhead = max(*counts, 1), 4
+
+    def cost(length: int) -> int:
+        return sum(-(-count // length) for count in counts) * (length + overhead)
+
+    return min(range(min(16, longest), longest + 1), key=cost)
 
 
 def attention(
