@@ -141,6 +141,11 @@ class Arm(Section):
         default=None,
         description="of the base, where it differs from the hypothesis' precision; only for arms in `beside`",
     )
+    steps: PositiveInt | None = Field(
+        default=None,
+        description="optimizer steps, where this arm takes more of them than the others to reach the gain levels at "
+        "its best rate; its checkpoints go on at the distance of the last two",
+    )
 
     @field_validator("learning_rate", mode="before")
     @classmethod
@@ -229,13 +234,33 @@ class HypothesisConfig(Section):
     )
     precision: Literal["bf16", "fp32"] = Field(default="bf16", description="of the base")
     gain_levels: list[float] = Field(min_length=1, description="gains on the axis at which arms are compared")
-    margin: float = Field(default=3.0, gt=0, description="smallest difference that matters, points of LAMBADA accuracy")
+    margin: float = Field(
+        default=0.3,
+        gt=0,
+        description="smallest difference that matters, nats of log-probability of LAMBADA's last word; 0.3 is about 3 "
+        "points of accuracy",
+    )
+    composite_margin: float = Field(
+        default=3.0, gt=0, description="points of the composite by which `better` must not be worse"
+    )
+    fixed_rates: dict[str, PositiveFloat] = Field(
+        default_factory=dict,
+        description="learning rate by arm that is confirmed whatever the tuning seeds prefer, which is reported beside "
+        "it: for a study whose rates were chosen before its rule changed",
+    )
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="two-sided confidence of the intervals, 0.5..1")
 
     @property
     def deciding(self) -> list[str]:
         """The arms of the verdict."""
         return [self.better, *self.than, *([self.positive_control] if self.positive_control else [])]
+
+    def checkpoints_of(self, arm: Arm) -> list[int]:
+        """The steps at which an arm is measured; one that trains longer goes on at the distance of the last two."""
+        last, end = self.checkpoints[-1], arm.steps or self.steps
+        distance = last - self.checkpoints[-2] if len(self.checkpoints) > 1 else last
+        later = [*range(last + distance, end, distance), end] if end > self.steps else []
+        return [*self.checkpoints, *later]
 
     @model_validator(mode="after")
     def known_arms(self) -> HypothesisConfig:
@@ -244,7 +269,11 @@ class HypothesisConfig(Section):
                 raise ValueError(f"arm {name!r} is not among arms: {', '.join(self.arms)}")
             if name in self.deciding and self.arms[name].precision:
                 raise ValueError(f"arm {name!r} decides, so it has the precision of all: name it in beside, or nowhere")
+        if unknown := sorted(self.fixed_rates.keys() - self.arms.keys()):
+            raise ValueError(f"fixed_rates names {unknown[0]!r}, which is not among arms: {', '.join(self.arms)}")
         for name, arm in self.arms.items():
+            if arm.steps and arm.steps < self.steps:
+                raise ValueError(f"arm {name!r} trains {arm.steps} steps, fewer than the {self.steps} of all")
             if isinstance(arm.learning_rate, str) and arm.learning_rate not in self.arms:
                 raise ValueError(f"arm {name!r} takes its rate from {arm.learning_rate!r}, which is not among arms")
         if set(self.tuning_seeds) & set(self.seeds):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.stats import rankdata
@@ -36,7 +36,7 @@ class EarlyRun:
         group: its arm and learning rate; groups are left out together.
         seed: its seed.
         signals: what was measured at the first checkpoint, by name.
-        cost: what it had cost at the end, in points of accuracy.
+        cost: what it had cost at the end, in points of accuracy, against the base on the same items.
         lead: steps from the first checkpoint to the end.
     """
 
@@ -54,7 +54,8 @@ class Detector:
     Attributes:
         predictor: its name.
         auroc: with a 95% interval over seeds, `low` to `high`.
-        gain: AUROC above the baseline's, with its interval, `gain_low` to `gain_high`.
+        gain: AUROC above the baseline's, with its interval, `gain_low` to `gain_high`, which holds with 95% for all
+            predictors together (Bonferroni).
         sensitivity: share of events that raise the alarm, at thresholds from the other settings.
         specificity: share of other runs that do not.
         roc: points (false positive rate, true positive rate).
@@ -77,7 +78,7 @@ class Detection:
     """What predicts forgetting.
 
     Attributes:
-        n: the runs, of which `events` lost `drop` points of accuracy or more.
+        n: the runs, of which `events` lost `drop` points of accuracy or more, the effect of their seed taken away.
         lead: mean steps from the first checkpoint to the end.
         baseline: log learning rate and training loss; None where a class is too rare.
         detectors: the predictors, best first; none where a class is too rare.
@@ -127,7 +128,12 @@ def run(
 
 def detect(runs: Sequence[EarlyRun], seed: int = 0) -> Detection:
     """Fit each predictor alone by logistic regression, and judge it on runs of an arm and learning rate that were left
-    out (protocol: early detection)."""
+    out (protocol: early detection).
+
+    All runs of a seed are measured on the same items, of which the base happens to know more or fewer. That is in each
+    of their costs, and in `drop`, and would predict one from the other; so both are centred by seed.
+    """
+    runs = _centred(runs) if runs else []
     costs, drop = np.array([one.cost for one in runs]), DROP
     if runs and (costs >= drop).mean() > 1 - SHARE:
         drop = float(np.median(costs))
@@ -143,6 +149,29 @@ def detect(runs: Sequence[EarlyRun], seed: int = 0) -> Detection:
     best = next((one.predictor for one in detectors if one.gain_low > 0), None)
     baseline = _detector("log rate and loss", base, base, event, draws)
     return Detection(len(runs), int(event.sum()), drop, lead, baseline, detectors, best)
+
+
+def _centred(runs: Sequence[EarlyRun]) -> list[EarlyRun]:
+    """The runs with cost and `drop` as if all seeds had items of the same difficulty."""
+    costs = _without_seeds([one.cost for one in runs], runs)
+    drops = _without_seeds([one.signals.get("drop", 0.0) for one in runs], runs)
+    return [
+        replace(one, cost=cost, signals={**one.signals, "drop": drop})
+        for one, cost, drop in zip(runs, costs, drops, strict=True)
+    ]
+
+
+def _without_seeds(values: Sequence[float], runs: Sequence[EarlyRun]) -> list[float]:
+    """Less the effect of the seed, by least squares on groups and seeds, so that it does not matter which groups were
+    run with a seed. The effects average to 0 over the runs."""
+    groups, seeds = ([getattr(one, name) for one in runs] for name in ("group", "seed"))
+    of_group, of_seed = (
+        np.array([[label == one for one in dict.fromkeys(labels)] for label in labels], float)
+        for labels in (groups, seeds)
+    )
+    solution = np.linalg.lstsq(np.hstack([of_group, of_seed]), np.array(values, float), rcond=None)[0]
+    effects = of_seed @ solution[of_group.shape[1] :]
+    return (np.array(values, float) - effects + effects.mean()).tolist()
 
 
 def cost(record: CheckpointRecord) -> float:
@@ -188,7 +217,8 @@ def _detector(
     both = [at for at in draws if 0 < event[at].sum() < len(at)]
     values = np.array([[_auroc(event[at], odds[at]), _auroc(event[at], base[0][at])] for at in both])
     low, high = np.quantile(values[:, 0], (0.025, 0.975))
-    gain_low, gain_high = np.quantile(values[:, 0] - values[:, 1], (0.025, 0.975))
+    tail = 0.025 / len(PREDICTORS)
+    gain_low, gain_high = np.quantile(values[:, 0] - values[:, 1], (tail, 1 - tail))
     false, true, _ = roc_curve(event, odds)
     return Detector(
         name,

@@ -326,6 +326,7 @@ class CheckpointRecord(BasePoint):
         base_items: the same benchmark items for the base.
         composite: points above chance as a share of what is above it, mean over benchmarks; measured at one
             checkpoint only, None at the others.
+        base: what was measured of the untrained model with the same items; the file leaves it out, as arm and seed.
     """
 
     arm: str = ""
@@ -337,6 +338,7 @@ class CheckpointRecord(BasePoint):
     feasible: bool
     base_items: list[ItemRecord] = field(default_factory=list)
     composite: float | None = None
+    base: BasePoint | None = None
 
     @property
     def key(self) -> str:

@@ -285,6 +285,34 @@ def seed_difference(differences: Sequence[float], confidence: float = 0.95, item
     return Estimate(estimate.n, estimate.mean, estimate.mean - half, estimate.mean + half)
 
 
+def seed_or_item_error(
+    differences: Sequence[np.ndarray], items: Sequence[Hashable], confidence: float = 0.95
+) -> tuple[float, Literal["seeds", "items"]]:
+    """Standard error of the mean of seeds, and whether it is that of the seeds or that of the items.
+
+    The means of seeds differ at least as much as the sampling of their items makes them differ. Few seeds can agree by
+    chance, so the error of the items alone is a floor.
+
+    Args:
+        differences: (items,) of each seed, unscaled.
+        items: a label for each item, seed after seed; items that seeds share are averaged first.
+    """
+    pooled = np.concatenate([np.asarray(each, dtype=float) for each in differences])
+    by_items = _error(_by_cluster(pooled, items), confidence)
+    by_seeds = _standard_error(np.array([float(np.mean(each)) for each in differences]))
+    if math.isfinite(by_seeds) and by_seeds >= by_items:
+        return by_seeds, "seeds"
+    return by_items, "items"
+
+
+def seed_interval(values: Sequence[float], error: float, confidence: float = 0.95) -> Estimate:
+    """The mean of one value a seed, with Student's interval over seeds for this standard error; infinite bounds for a
+    single seed."""
+    n, center = len(values), float(np.mean(values))
+    half = _quantile((1 + confidence) / 2, n - 1) * error if n > 1 else math.inf
+    return Estimate(n, center, center - half, center + half)
+
+
 def detectable(sd: float, n: int, confidence: float = 0.95, power: float = POWER) -> float:
     """Smallest mean difference that n values with this standard deviation show (two-sided t-test), in sd's unit."""
     if n < 2 or not math.isfinite(sd):

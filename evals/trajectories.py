@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
-from sklearn.isotonic import IsotonicRegression
+from scipy.optimize import isotonic_regression
 
 from moltlm.data.errors import MoltError
-from moltlm.evals.records import CheckpointRecord
+from moltlm.evals.records import BasePoint, CheckpointRecord, ItemRecord
 
-DriftMeasure = Literal["cross_entropy", "kl"]
+Axis = Literal["persona", "likelihood"]
+Measure = Literal["logprob", "accuracy", "cross_entropy", "kl"]
+DRIFT: tuple[Measure, ...] = ("cross_entropy", "kl")
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class Point:
         accuracy: share of right items, 0..1.
         feasible: the model is coherent, and its gain a number.
         kl: KL to the base on neutral answers, nats a token; None where it was not measured.
+        logprob: mean log-probability of the right answer, nats an item; None where it was not measured.
     """
 
     step: int
@@ -33,6 +36,7 @@ class Point:
     accuracy: float
     feasible: bool
     kl: float | None = None
+    logprob: float | None = None
 
 
 @dataclass(frozen=True)
@@ -46,102 +50,156 @@ class Curve:
 
 @dataclass(frozen=True)
 class Trajectory:
-    """One arm with one seed, item by item.
+    """One arm with one seed: its coherent checkpoints, of which the first is the base at step 0 and gain 0.
 
     Attributes:
         name: arm and seed, for a reader.
-        items: the items' ids, in the order of the arrays.
-        curve: its checkpoints.
-        start: (items,) scores of the base.
-        last: (items,) scores at the last step.
-        gains: (levels,) gains of the coherent checkpoints, strictly increasing from 0.
-        scores: (levels, items) scores there.
+        items: the items' ids, in the order of the columns.
+        curve: all checkpoints.
+        gains: (points,) gains as they were measured.
+        by_prompt: (points, prompts) gains of each held-out prompt; None where the base's are not in the records.
+        values: by measure, (points, items), or (points, 1) of a drift; only what was measured at every point.
+        last: by measure, the change since the base at the last step, coherent or not.
     """
 
     name: str
     items: list[int | str]
     curve: Curve
-    start: np.ndarray
-    last: np.ndarray
     gains: np.ndarray
-    scores: np.ndarray
+    by_prompt: np.ndarray | None
+    values: dict[Measure, np.ndarray]
+    last: dict[Measure, np.ndarray]
 
     @property
     def top(self) -> float:
-        """The largest gain that is reached coherently."""
-        return float(self.gains[-1])
+        """The largest gain that is reached coherently, after gain is made monotone in step."""
+        return float(_monotone(self.gains)[-1])
 
-    def at(self, levels: list[float]) -> np.ndarray:
-        """Each item's score, interpolated linearly in gain, averaged over the levels."""
-        return np.apply_along_axis(lambda item: np.interp(levels, self.gains, item), 0, self.scores).mean(axis=0)
+    def change(self, measure: Measure, levels: Sequence[float]) -> np.ndarray:
+        """Since the base, interpolated linearly in gain, averaged over the levels; one value a column. The levels lie
+        between 0 and `top`: nothing is extrapolated.
 
-    def change(self, levels: list[float]) -> np.ndarray:
-        """`at` minus the base's scores."""
-        return self.at(levels) - self.start
+        Raises:
+            ValueError: for a level beyond `top`.
+        """
+        if max(levels) > self.top + 1e-9:
+            raise ValueError(f"{self.name} does not reach gain {max(levels):g}")
+        values = self.values[measure]
+        return weights(self.gains, levels) @ values - values[0]
+
+    def without_each_prompt(self, measure: Measure, levels: Sequence[float]) -> np.ndarray | None:
+        """(prompts,) the mean change if each held-out prompt in turn had not been asked; None where it is unknown. A
+        level that is then just out of reach is read at the top."""
+        if self.by_prompt is None or self.by_prompt.shape[1] < 2:
+            return None
+        means, prompts = self.values[measure].mean(axis=1), self.by_prompt.shape[1]
+        gains = (self.by_prompt.sum(axis=1, keepdims=True) - self.by_prompt) / (prompts - 1)
+        return np.array([weights(each, levels) @ means - means[0] for each in gains.T])
+
+    def rising(self) -> Trajectory:
+        """The part until the largest gain. After it, isotonic regression would pool what lies far apart in time."""
+        end = int(np.argmax(self.gains)) + 1
+        return replace(
+            self,
+            gains=self.gains[:end],
+            by_prompt=None if self.by_prompt is None else self.by_prompt[:end],
+            values={name: values[:end] for name, values in self.values.items()},
+        )
 
 
 Trajectories = dict[tuple[str, int], Trajectory]
 
 
-def trajectories(records: Sequence[CheckpointRecord]) -> Trajectories:
+def trajectories(records: Sequence[CheckpointRecord], axis: Axis, second: bool = False) -> Trajectories:
     """Group the records by arm and seed.
+
+    Args:
+        axis: what gain is measured in, here.
+        second: take the gain on the other axis than the hypothesis', where it was measured.
 
     Raises:
         MoltError: if checkpoints of one training were measured on other items than its base.
     """
     groups: dict[tuple[str, int], list[CheckpointRecord]] = {}
     for record in sorted(records, key=lambda record: record.step):
-        groups.setdefault((record.arm, record.seed), []).append(record)
-    return {(arm, seed): _trajectory(arm, seed, group) for (arm, seed), group in groups.items()}
+        if not second or record.second is not None:
+            groups.setdefault((record.arm, record.seed), []).append(record)
+    return {(arm, seed): _trajectory(arm, seed, group, axis, second) for (arm, seed), group in groups.items()}
 
 
-def _trajectory(arm: str, seed: int, records: list[CheckpointRecord]) -> Trajectory:
+def weights(gains: np.ndarray, levels: Sequence[float]) -> np.ndarray:
+    """(points,) what each point weighs in the mean over the levels, by linear interpolation in gain. Gain is made
+    monotone in the order of the points; those that are then equal share their weight."""
+    unique, place, count = np.unique(_monotone(gains), return_inverse=True, return_counts=True)
+    basis = np.array([np.interp(levels, unique, column).mean() for column in np.eye(len(unique))])
+    return basis[place] / count[place]
+
+
+def _monotone(gains: np.ndarray) -> np.ndarray:
+    return np.round(np.maximum(isotonic_regression(gains).x, 0.0), 12)
+
+
+def _trajectory(arm: str, seed: int, records: list[CheckpointRecord], axis: Axis, second: bool) -> Trajectory:
     """From step 0, which is the base; `records` are in the order of their steps."""
     trained = [record for record in records if record.step > 0]
     measured = [records[0].base_items, *(record.items for record in trained)]
-    tables = [{item.item: item.correct for item in items} for items in measured]
+    items = sorted((item.item for item in measured[0]), key=str)
+    tables = [{item.item: item for item in each} for each in measured]
     if any(table.keys() != tables[0].keys() for table in tables):
         raise MoltError(f"{arm} seed {seed}: its checkpoints were not measured on the base's items.")
-    items = sorted(tables[0], key=str)
-    scores = np.array([[table[item] for item in items] for table in tables], dtype=float)
-    points = [Point(0, 0.0, float(scores[0].mean()), True)]
-    points += [
-        Point(
-            record.step,
-            record.gain,
-            float(score.mean()),
-            record.feasible and math.isfinite(record.gain),
-            record.kl,
-        )
-        for record, score in zip(trained, scores[1:], strict=True)
-    ]
-    coherent = [place for place, point in enumerate(points) if point.feasible]
-    steps, gains = [float(points[place].step) for place in coherent], [points[place].gain for place in coherent]
-    levels, averaged = _along(steps, gains, scores[coherent])
-    curve = Curve(arm, seed, points)
-    return Trajectory(f"{arm} seed {seed}", items, curve, scores[0], scores[-1], levels, averaged)
+    columns = _columns([[table[item] for item in items] for table in tables]) | _drift(records[0].base, trained)
+    gains = [0.0, *(float((record.second if second else record.gain) or 0.0) for record in trained)]
+    curve = Curve(arm, seed, _points(trained, gains, columns))
+    coherent = [place for place, point in enumerate(curve.points) if point.feasible]
+    by_prompt = _by_prompt(records[0].base, trained, axis)
+    return Trajectory(
+        f"{arm} seed {seed}",
+        items,
+        curve,
+        np.array(gains)[coherent],
+        None if by_prompt is None else by_prompt[coherent],
+        {name: values[coherent] for name, values in columns.items()},
+        {name: values[-1] - values[0] for name, values in columns.items()},
+    )
 
 
-def _along(steps: list[float], gains: list[float], values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Gain made monotone in step, each level once, and the mean of what was measured there."""
-    monotone = np.round(IsotonicRegression(y_min=0.0).fit_transform(steps, gains), 12)
-    levels = np.unique(monotone)
-    return levels, np.stack([values[monotone == level].mean(axis=0) for level in levels])
+def _points(trained: list[CheckpointRecord], gains: list[float], columns: dict[Measure, np.ndarray]) -> list[Point]:
+    accuracy = columns["accuracy"].mean(axis=1).tolist()
+    logprob = columns["logprob"].mean(axis=1).tolist() if "logprob" in columns else [None] * len(gains)
+    points = [Point(0, 0.0, accuracy[0], True, logprob=logprob[0])]
+    for place, record in enumerate(trained, start=1):
+        feasible = record.feasible and math.isfinite(gains[place])
+        points.append(Point(record.step, gains[place], accuracy[place], feasible, record.kl, logprob[place]))
+    return points
 
 
-def at_levels(
-    records: Sequence[CheckpointRecord], arm: str, seed: int, measure: DriftMeasure, levels: list[float]
-) -> float | None:
-    """A measure along one trajectory, interpolated linearly in gain, averaged over the levels; None where it was not
-    measured."""
-    of_run = [record for record in records if (record.arm, record.seed) == (arm, seed) and record.feasible]
-    points = [
-        (record.step, record.gain, value)
-        for record in sorted(of_run, key=lambda record: record.step)
-        if (value := getattr(record, measure)) is not None
-    ]
-    if not points or not levels:
+def _columns(rows: list[list[ItemRecord]]) -> dict[Measure, np.ndarray]:
+    """(points, items) of each measure that every item has."""
+    columns: dict[Measure, np.ndarray] = {"accuracy": np.array([[item.correct for item in row] for row in rows], float)}
+    logprobs = [[item.logprob for item in row] for row in rows]
+    if all(value is not None for row in logprobs for value in row):
+        columns["logprob"] = np.array(logprobs, float)
+    return columns
+
+
+def _drift(base: BasePoint | None, trained: list[CheckpointRecord]) -> dict[Measure, np.ndarray]:
+    """(points, 1) of each drift that was measured at the base and at every checkpoint."""
+    columns = {}
+    for name in DRIFT:
+        values = [getattr(point, name, None) for point in (base, *trained)]
+        if all(value is not None for value in values):
+            columns[name] = np.array(values, float)[:, None]
+    return columns
+
+
+def _by_prompt(base: BasePoint | None, trained: list[CheckpointRecord], axis: Axis) -> np.ndarray | None:
+    """(points, prompts) gains of each prompt, the base's row first."""
+    if base is None:
         return None
-    steps, gains, values = (list(column) for column in zip(*points, strict=True))
-    reached, means = _along(steps, gains, np.array(values))
-    return float(np.interp(levels, reached, means).mean())
+    rows = [
+        point.likelihoods if axis == "likelihood" else [answer.score for answer in point.answers]
+        for point in (base, *trained)
+    ]
+    if len({len(row) for row in rows}) > 1:
+        return None
+    return np.array(rows, float) - np.array(rows[0], float)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from moltlm.pipeline.run import Run
 from moltlm.pipeline.service import gate as gates
 from moltlm.pipeline.setup import forecast
 from moltlm.pipeline.stages import first_answers, measures, pairs, personality, replay, tasks
-from moltlm.pipeline.studies import arms, grid
+from moltlm.pipeline.studies import archive, arms, explore, grid, knowledge
 
 
 @dataclass(frozen=True)
@@ -105,3 +106,25 @@ def write_report(run: Run) -> Outcome:
     write_text(outcome.report, report.render(results))
     write_text(run.folder / "report.md", report.markdown(results))
     return outcome
+
+
+def recompute(run: Run, folder: Path) -> list[Path]:
+    """Judge the hypotheses of the configuration, explore, and answer how much knowledge fits, from the stored trainings
+    in a folder, and write results and report beside it: FOLDER.json, FOLDER.md and FOLDER.html. What the folder lacks
+    is trained. `molt hypothesis recompute FOLDER CONFIG`
+
+    Raises:
+        BadInput: for a folder without trainings, or with damaged ones.
+    """
+    archive.import_trainings(run, folder)
+    for name in run.config.hypotheses:
+        grid.verdict(run, name)
+    if run.stored("job"):
+        explore.explore(run)
+    if run.stored("knowledge-job"):
+        knowledge.answer(run)
+    outcome, written = write_report(run), []
+    for source in (outcome.results, outcome.report.with_suffix(".md"), outcome.report):
+        written.append(folder.with_name(folder.name + source.suffix))
+        shutil.copyfile(source, written[-1])
+    return written

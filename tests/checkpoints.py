@@ -7,11 +7,15 @@ from typing import Any
 
 from moltlm.evals.records import CheckpointRecord, ItemRecord
 
+NATS = 10.0
+"""So that 3 points of accuracy are 0.3 nats."""
+
 
 def checkpoint(*, correct: Sequence[Any], base_correct: Sequence[Any], **fields: Any) -> CheckpointRecord:
-    """A checkpoint with items of these scores, for the model and for its base."""
+    """A checkpoint with items of these scores, for the model and for its base; a right answer is `NATS` likelier than a
+    wrong one."""
     items, base_items = (
-        [ItemRecord(item=place, correct=int(value)) for place, value in enumerate(side)]
+        [ItemRecord(item=place, correct=int(value), logprob=NATS * float(value)) for place, value in enumerate(side)]
         for side in (correct, base_correct)
     )
     defaults: dict[str, Any] = {

@@ -9,9 +9,9 @@ from test_early import trainings
 from test_threshold import doses
 
 from moltlm.evals import early, knowledge, stats, threshold
+from moltlm.evals.comparisons import Answer, Difference, OverSeeds, Secondary
 from moltlm.evals.config import Arm
 from moltlm.evals.gate import CriterionResult, GateVerdict
-from moltlm.evals.hypotheses import Answer, Difference, OverSeeds, Secondary
 from moltlm.evals.judge import Agreement, JudgeSummary
 from moltlm.evals.pressure import AttackSummary, FactSummary, PressureSummary, Sample, TurnSummary
 from moltlm.evals.records import TaskRecord
@@ -118,6 +118,8 @@ def comparison(better: str, than: str) -> Difference:
         seeds=[1, 2],
         items=60,
         gain_levels=[0.1, 0.2],
+        left_out="",
+        accuracy=over_seeds([7.0, 9.0], 8.0, 31.0),
         naive=over_seeds([0.5, 1.1], 0.8, 8.0),
         sign_flip=0.5,
         mixed=spread(2.0, 3.1),
@@ -139,8 +141,8 @@ def verdict(id_: str, better: str, than: list[str]) -> GridVerdict:
         id=id_,
         claim=f"{better} keeps more.",
         outcome=outcome,
-        reasons=[f"{better} - {than[0]}: +2.2 points of LAMBADA (-13.1 to +17.4, 2 seeds): not decided."],
-        margin=3.0,
+        reasons=[f"{better} - {than[0]}: +2.2 nats of LAMBADA (-13.1 to +17.4, 2 seeds): not decided."],
+        margin=0.3,
         comparisons=comparisons,
         control=replace(comparisons[0], better="kl"),
         beside=[],
@@ -149,7 +151,7 @@ def verdict(id_: str, better: str, than: list[str]) -> GridVerdict:
         axis="persona",
         precision="bf16",
         arms={better: Arm(method="sft", learning_rate=8e-4)},
-        tuning={better: [TuningRow(0.5, [0.1], 0.3 + rate, rate, 0.0) for rate in (4e-4, 8e-4)]},
+        tuning={better: [TuningRow(0.5, [0.1], [-4.0 - rate], [0.3], rate, 0.0, rate < 5e-4) for rate in (4e-4, 8e-4)]},
     )
 
 

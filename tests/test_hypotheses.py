@@ -9,12 +9,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from checkpoints import checkpoint
+from checkpoints import NATS, checkpoint
 
 from moltlm.data.errors import MoltError
 from moltlm.evals import hypotheses, stats
 from moltlm.evals.config import HypothesisConfig
-from moltlm.evals.records import CheckpointRecord, ItemRecord
+from moltlm.evals.records import AnswerRecord, BasePoint, CheckpointRecord, ItemRecord
+from moltlm.evals.trajectories import trajectories
 
 
 def hypothesis(**changes: object) -> HypothesisConfig:
@@ -75,8 +76,8 @@ def two_items(gains: list[float], scores: list[tuple[int, int]], arm: str = "a")
     ("truth", "outcome", "words"),
     [
         ({"a": 0.0, "b": 40.0}, "supported", "better"),
-        ({"a": 10.0, "b": 10.0}, "refuted", "any advantage is below 3 points"),
-        ({"a": 40.0, "b": 0.0}, "refuted", "any advantage is below 3 points"),
+        ({"a": 10.0, "b": 10.0}, "refuted", "any advantage is below 0.3"),
+        ({"a": 40.0, "b": 0.0}, "refuted", "any advantage is below 0.3"),
     ],
 )
 def test_verdicts_with_known_truth(truth: dict[str, float], outcome: str, words: str) -> None:
@@ -90,12 +91,12 @@ def test_noisy_seeds_are_inconclusive_and_say_what_could_be_seen() -> None:
     found = verdict.comparisons[0]
     assert verdict.outcome == "inconclusive"
     assert found.detectable == pytest.approx(stats.detectable(float(np.std(found.values, ddof=1)), 8))
-    assert f"these 8 seeds could have seen {found.detectable:.1f} points" in verdict.reasons[0]
+    assert f"not decided. With 80% power {found.detectable:.2f} could have been seen" in verdict.reasons[0]
 
 
 def test_the_margin_and_confidence_of_the_file_decide() -> None:
     rows = grid({"a": 0.0, "b": 15.0})
-    assert [hypotheses.judge(hypothesis(margin=m), rows).outcome for m in (3.0, 9.0)] == ["supported", "refuted"]
+    assert [hypotheses.judge(hypothesis(margin=m), rows).outcome for m in (0.3, 0.9)] == ["supported", "refuted"]
     narrow, wide = (hypotheses.judge(hypothesis(confidence=c), rows).comparisons[0] for c in (0.8, 0.99))
     assert wide.low < narrow.low
 
@@ -111,24 +112,24 @@ def test_scores_are_interpolated_in_gain_item_by_item() -> None:
     """At gain .3, half-way from .2 to .4: a is (1, .5), b at its checkpoint (0, 1)."""
     rows = two_items([0.2, 0.4], [(1, 1), (1, 0)]) + two_items([0.3, 0.6], [(0, 1), (0, 0)], "b")
     found = hypotheses.judge(hypothesis(seeds=[0], gain_levels=[0.3]), rows).comparisons[0]
-    assert found.values == [pytest.approx(100 * (0.75 - 0.5))]
-    assert found.naive.difference == pytest.approx(100 * (0.5 - 0.0))
+    assert found.values == [pytest.approx(NATS * (0.75 - 0.5))]
+    assert found.naive.difference == pytest.approx(NATS * (0.5 - 0.0))
     # and at .1, half-way from the base
     found = hypotheses.judge(hypothesis(seeds=[0], gain_levels=[0.1, 0.3]), rows).comparisons[0]
-    assert found.values == [pytest.approx(100 * (1 + 0.75 - (1 - 0.5 / 3) - 0.5) / 2)]
+    assert found.values == [pytest.approx(NATS * (1 + 0.75 - (1 - 0.5 / 3) - 0.5) / 2)]
 
 
 def test_gain_that_falls_back_is_made_monotone_and_its_checkpoints_averaged() -> None:
     """Gains .5 then .3 are .4 twice: scores (1, 1) and (0, 0) average to a half."""
     rows = two_items([0.5, 0.3, 0.8], [(1, 1), (0, 0), (0, 0)]) + two_items([0.4, 0.6, 0.8], [(1, 1)] * 3, "b")
     verdict = hypotheses.judge(hypothesis(seeds=[0], gain_levels=[0.4], checkpoints=[5], steps=15), rows)
-    assert verdict.comparisons[0].values == [pytest.approx(-50)]
+    assert verdict.comparisons[0].values == [pytest.approx(-NATS / 2)]
 
 
 def test_matching_gain_undoes_what_the_naive_comparison_credits_to_learning_less() -> None:
     """Both arms lose 20 points a unit of gain, but a ends at half the gain of b."""
     verdict = hypotheses.judge(hypothesis(), grid({"a": 20.0, "b": 20.0}, {"a": 0.6, "b": 1.2}))
-    assert verdict.comparisons[0].naive.low > 3
+    assert verdict.comparisons[0].naive.low > 0.3
     assert verdict.outcome == "refuted"
 
 
@@ -206,14 +207,15 @@ def test_an_arm_beside_is_compared_by_what_its_own_base_lost_and_decides_nothing
     rows, own = ([row for row in whole if (row.arm == "k") is beside] for beside in (False, True))
 
     def wrong(items: list[ItemRecord]) -> list[ItemRecord]:
-        return [replace(item, correct=item.correct if place % 10 else 0) for place, item in enumerate(items)]
+        right = [item.correct if place % 10 else 0 for place, item in enumerate(items)]
+        return [replace(item, correct=one, logprob=NATS * one) for item, one in zip(items, right, strict=True)]
 
     own = [replace(each, items=wrong(each.items), base_items=wrong(each.base_items)) for each in own]
     alone, both = hypotheses.judge(hypothesis(), rows), hypotheses.judge(hypothesis(beside=["k"]), [*rows, *own])
     assert (alone.outcome, alone.comparisons) == (both.outcome, both.comparisons)
     found = both.beside[0]
     # at a gain of .4, and without the tenth of the items, which its base fails too
-    assert found.low < 0.4 * (0.9 * 30 - 10) < found.high < 10
+    assert found.low < NATS / 100 * 0.4 * (0.9 * 30 - 10) < found.high < 1
     assert any("deciding nothing: a - k" in reason for reason in both.reasons)
     assert hypotheses.judge(hypothesis(beside=["k"]), rows).beside == []
 
@@ -223,8 +225,8 @@ def test_one_seed_decides_nothing_and_says_what_its_items_could_have_seen() -> N
     found = verdict.comparisons[0]
     assert (verdict.outcome, found.low, found.high) == ("inconclusive", -math.inf, math.inf)
     assert found.detectable_from == "items"
-    assert 0 < found.detectable < 30
-    assert "One seed cannot tell how much seeds differ" in verdict.reasons[0]
+    assert 0 < found.detectable < 3
+    assert "one seed of 120 items, no interval" in verdict.reasons[0] and "too few seeds" in verdict.reasons[0]
 
 
 def test_seeds_that_agree_exactly_are_not_certain() -> None:
@@ -233,7 +235,121 @@ def test_seeds_that_agree_exactly_are_not_certain() -> None:
     verdict = hypotheses.judge(hypothesis(seeds=[0, 1]), rows)
     found = verdict.comparisons[0]
     assert (verdict.outcome, found.values, found.detectable_from) == ("inconclusive", [0, 0], "items")
-    assert found.high > 3
+    assert found.high > 0.3
+
+
+@pytest.mark.parametrize(("seeds", "outcome"), [(2, "inconclusive"), (3, "inconclusive"), (8, "supported")])
+def test_identical_seeds_are_as_uncertain_as_their_items_and_few_decide_nothing(seeds: int, outcome: str) -> None:
+    """Every seed says the same of 120 items: b loses a tenth of them. Seeds show no spread, so the items' own counts."""
+    right, lost = [1] * 120, [0] * 12 + [1] * 108
+    rows = [
+        row(arm, seed, step, step / 10, lost if arm == "b" else right, right)
+        for arm in "ab"
+        for seed in range(seeds)
+        for step in (5, 10)
+    ]
+    rows = [_of_items_of_their_own(each) for each in rows]
+    verdict = hypotheses.judge(hypothesis(seeds=list(range(seeds)), gain_levels=[0.5]), rows)
+    found = verdict.comparisons[0]
+    assert (verdict.outcome, found.detectable_from) == (outcome, "items")
+    assert found.values == pytest.approx([NATS / 10] * seeds)
+    spread = NATS * math.sqrt(0.1 * 0.9 / (120 * seeds))
+    assert found.high - found.difference > spread and found.detectable > 2 * spread
+    assert ("too few seeds" in verdict.reasons[0]) is (seeds < 4)
+
+
+def _of_items_of_their_own(record: CheckpointRecord) -> CheckpointRecord:
+    items, base = (
+        [replace(one, item=1000 * record.seed + one.item) for one in side] for side in (record.items, record.base_items)
+    )  # type: ignore[operator]
+    return replace(record, items=items, base_items=base)
+
+
+def test_the_interval_over_few_seeds_and_items_covers_the_truth() -> None:
+    """Four seeds of 40 items, with and without an effect of the seed: at least 95 in 100 intervals hold the truth."""
+    rng = np.random.default_rng(2)
+    for of_seed in (0.0, 0.3):
+        covered = 0
+        for _ in range(400):
+            blocks = [1.0 + rng.normal(0, of_seed) + rng.normal(0, 1, 40) for _ in range(4)]
+            error, _ = stats.seed_or_item_error(blocks, list(range(160)))
+            found = stats.seed_interval([float(block.mean()) for block in blocks], error)
+            covered += found.low <= 1.0 <= found.high
+        assert covered / 400 > 0.93
+
+
+def test_prompts_that_disagree_widen_the_interval() -> None:
+    """Seeds agree, but where gains are equal hangs on a few of the prompts that all of them share."""
+    file = hypothesis(gain_levels=[0.3], axis="persona")
+    alike, apart = (_with_prompts(scores) for scores in ([0.5] * 20, [1.0] * 5 + [1 / 3] * 15))
+    steady, hung = (hypotheses.judge(file, rows).comparisons[0] for rows in (alike, apart))
+    assert steady.difference == pytest.approx(hung.difference)
+    assert hung.high - hung.low > 1.05 * (steady.high - steady.low)
+
+
+def _with_prompts(scores: list[float]) -> list[CheckpointRecord]:
+    """Arm a gains the same on all prompts and b by `scores`, both 0.5 in the mean at the last step."""
+    rows = []
+    for each in grid({"a": 0.0, "b": 40.0}, gain=0.5):
+        gains = [each.step / 10 * (0.5 if each.arm == "a" else score) for score in scores]
+        answers = [
+            AnswerRecord(id=str(place), answer="", score=gain, coherent=True) for place, gain in enumerate(gains)
+        ]
+        plain = {name: getattr(each, name) for name in ("likelihood", "likelihoods", "persona", "coherent")}
+        base = BasePoint(**plain, answers=[replace(one, score=0.0) for one in answers], items=each.base_items)
+        rows.append(replace(each, answers=answers, base=base))
+    return rows
+
+
+def test_the_other_axis_is_compared_where_it_rises() -> None:
+    """Held-out likelihood rises to .6 and falls to -.2, while a loses twice as much on the way. Pooled over the whole
+    training, both arms would sit on one level and look alike."""
+    rows = []
+    for arm, slope in (("a", 0.2), ("b", 0.1)):
+        for seed in range(8):
+            for step, second in ((5, 0.6), (10, -0.2)):
+                right = [place >= slope * step * 10 / 10 * 10 for place in range(100)]
+                rows.append(replace(row(arm, seed, step, step / 10, right, [1] * 100), second=second))
+    found = hypotheses.judge(hypothesis(axis="persona"), rows).comparisons[0].second
+    assert found is not None
+    # at a half of .6 on average, a has lost 5 of 100 items and b 2.5
+    assert found.difference == pytest.approx(-NATS * 0.025)
+
+
+def test_drift_starts_at_the_base_and_nothing_is_clamped() -> None:
+    """KL grows by .4 and .2 a unit of gain from 0 at the base: at .3 and .5 that is .16 and .08."""
+    rows = []
+    for each in grid({"a": 0.0, "b": 0.0}):
+        kl = (0.4 if each.arm == "a" else 0.2) * each.gain
+        plain = {name: getattr(each, name) for name in ("likelihood", "likelihoods", "persona", "coherent", "answers")}
+        base = BasePoint(**plain, items=each.base_items, kl=0.0, cross_entropy=1.0)
+        rows.append(replace(each, kl=kl, cross_entropy=1.0 + 2 * kl, base=base))
+    found = {one.measure: one for one in hypotheses.judge(hypothesis(), rows).comparisons[0].others}
+    assert found["kl"].difference == pytest.approx(0.4 * 0.4 - 0.2 * 0.4)
+    assert found["cross_entropy"].difference == pytest.approx(2 * (0.4 * 0.4 - 0.2 * 0.4))
+    run = next(iter(trajectories(rows, "likelihood").values()))
+    with pytest.raises(ValueError, match="does not reach"):
+        run.change("kl", [run.top + 0.1])
+
+
+def test_a_level_that_is_left_out_is_named_wherever_its_comparison_is() -> None:
+    rows = grid({"a": 0.0, "b": 40.0, "c": 40.0, "k": -40.0}, {"a": 0.8, "b": 0.8, "c": 0.4, "k": 0.4})
+    verdict = hypotheses.judge(hypothesis(positive_control="k", beside=["c"]), rows)
+    named = [reason for reason in verdict.reasons if "Gain 0.5 is left out" in reason]
+    assert len(named) == 2 and any("k seed" in one for one in named) and any("c seed" in one for one in named)
+
+
+def test_a_rate_is_not_passed_over_for_a_level_that_it_does_not_reach() -> None:
+    """The low rate stops at .6 and keeps all; the high rate reaches .9 and loses. They meet at .3 and .5."""
+    low, high = (grid({"a": slope}, gain) for slope, gain in ((0.0, 0.6), (40.0, 0.9)))
+    file = hypothesis(gain_levels=[0.3, 0.5, 0.8])
+    results = hypotheses.tuning_results(file, [low, high])
+    assert [one.gain_levels for one in results] == [[0.3, 0.5], [0.3, 0.5, 0.8]]
+    assert hypotheses.best(results) == 0
+    values = hypotheses.at_common_levels(results)
+    assert values[1] == pytest.approx(np.mean(results[1].logprob[:2])) and values[0] is not None
+    short = hypotheses.tuning_results(file, [grid({"a": 0.0}, 0.1), high])
+    assert hypotheses.best(short) == 1 and hypotheses.at_common_levels(short)[0] is None
 
 
 def test_the_order_of_records_and_items_changes_nothing() -> None:

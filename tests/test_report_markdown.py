@@ -26,7 +26,7 @@ def cells(row: str) -> int:
 def test_every_part_has_its_table_and_each_row_as_many_cells_as_its_head() -> None:
     text = report.markdown(results())
     heads = [table[0] for table in tables(text)]
-    for head in ("points of LAMBADA", "predictor", "rank", "state", "task", "benchmark", "texts", "scale"):
+    for head in ("nats of LAMBADA", "predictor", "rank", "state", "task", "benchmark", "texts", "scale"):
         assert any(one.startswith(f"| {head} |") for one in heads), head
     for table in tables(text):
         assert len(table) > 2 and {cells(row) for row in table} == {cells(table[0])}

@@ -147,6 +147,19 @@ def hypothesis_import(
         _print_files(console, "imported", folders, f"molt hypothesis run H014 {arguments(config, overrides)}")
 
 
+@hypothesis_app.command("recompute")
+def hypothesis_recompute(
+    folder: RecordsArg, config: StudyConfigArg, overrides: Overrides = None, json_output: Json = False
+) -> None:
+    """Compute every figure of a finished study again from its stored trainings, and write them beside the folder."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from moltlm.pipeline.job import recompute
+
+        following = f"molt report {arguments(config, overrides)}"
+        _print_files(console, "written", recompute(current, folder), following)
+
+
 def _print_files(console: Console, what: str, files: list[Path], following: str) -> None:
     listed = [str(file) for file in files]
     console.result({what: listed}, "\n".join([*listed, f"{what}: {len(listed)}", f"next: {following}"]))

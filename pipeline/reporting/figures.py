@@ -6,8 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 
 from moltlm.data.state import CONTROL
+from moltlm.evals.comparisons import OverSeeds
 from moltlm.evals.early import Detection
-from moltlm.evals.hypotheses import OverSeeds
+from moltlm.evals.hypotheses import at_common_levels
 from moltlm.evals.knowledge import Capacity
 from moltlm.evals.pressure import PressureSummary
 from moltlm.evals.stats import Comparison, Estimate
@@ -121,10 +122,10 @@ def losses(training: Sequence[TrainingResult]) -> Figures:
 def hypothesis(verdict: GridVerdict) -> Figures:
     """The comparisons of a hypothesis, and its trainings along gain and learning rate."""
     figures = {
-        "Differences in accuracy, with the margin": _differences(verdict) if verdict.comparisons else "",
-        "Accuracy along persona gain, each arm and seed": _accuracy_paths(verdict) if verdict.curves else "",
+        "Differences in log-probability, with the margin": _differences(verdict) if verdict.comparisons else "",
+        "Log-probability along persona gain, each arm and seed": _logprob_paths(verdict),
         "KL to the base along persona gain": _drift_paths(verdict),
-        "Accuracy at equal gain by learning rate, tuning seeds": _learning_rates(verdict),
+        "Log-probability at equal gain by learning rate, tuning seeds": _learning_rates(verdict),
     }
     return {title: figure for title, figure in figures.items() if figure}
 
@@ -141,21 +142,24 @@ def _differences(verdict: GridVerdict) -> str:
         name = f"{one.better} − {one.than}"
         rows.append(_row(f"{name}, at equal gain", one, 1, SERIES[1], seeds=tuple(one.values)))
         rows.append(_row(f"{name}, at the last step", one.naive, 1, SERIES[0], hollow=True))
-    title = f"{verdict.id}: differences in accuracy"
-    return forest(title, rows, "points of LAMBADA", {0: "", verdict.margin: "margin"}, digits=1)
+    title = f"{verdict.id}: differences in log-probability"
+    return forest(title, rows, "nats of LAMBADA", {0: "", verdict.margin: "margin"}, digits=2)
 
 
-def _accuracy_paths(verdict: GridVerdict) -> str:
-    """Accuracy along persona gain, a line for each arm and seed; a cross where the model was not coherent."""
+def _logprob_paths(verdict: GridVerdict) -> str:
+    """Log-probability along persona gain, a line for each arm and seed; a cross where the model was not coherent."""
     colours = _arm_colours([curve.arm for curve in verdict.curves])
-    series = [_accuracy_path(curve, colours[curve.arm]) for curve in verdict.curves]
-    title = f"{verdict.id}: accuracy along persona gain, each arm and seed"
-    return curves(title, series, f"persona gain, {gain_unit(verdict)}", "LAMBADA, points", verdict.gain_levels)
+    series = [_logprob_path(curve, colours[curve.arm]) for curve in verdict.curves]
+    if not any(line.points for line in series):
+        return ""
+    title = f"{verdict.id}: log-probability along persona gain, each arm and seed"
+    return curves(title, series, f"persona gain, {gain_unit(verdict)}", "LAMBADA, nats", verdict.gain_levels)
 
 
-def _accuracy_path(curve: Curve, colour: str) -> Series:
-    incoherent = [place for place, point in enumerate(curve.points) if not point.feasible]
-    return Series(curve.arm, [(point.gain, point.accuracy * 100) for point in curve.points], colour, incoherent)
+def _logprob_path(curve: Curve, colour: str) -> Series:
+    points = [point for point in curve.points if point.logprob is not None]
+    incoherent = [place for place, point in enumerate(points) if not point.feasible]
+    return Series(curve.arm, [(point.gain, point.logprob or 0.0) for point in points], colour, incoherent)
 
 
 def _drift_paths(verdict: GridVerdict) -> str:
@@ -172,14 +176,16 @@ def _drift_paths(verdict: GridVerdict) -> str:
 
 
 def _learning_rates(verdict: GridVerdict) -> str:
-    """Accuracy at equal gain by learning rate, on the tuning seeds; nothing where none was chosen."""
+    """Log-probability by learning rate on the tuning seeds, at the gains that all comparable rates reach; nothing where
+    none was chosen."""
     colours, series = _arm_colours(list(verdict.tuning)), []
     for arm, rows in verdict.tuning.items():
-        points = [(math.log10(row.learning_rate), row.accuracy * 100) for row in rows if row.accuracy is not None]
+        values = zip(rows, at_common_levels(rows), strict=True)
+        points = [(math.log10(row.learning_rate), value) for row, value in values if value is not None]
         if len({x for x, _ in points}) > 1:
             series.append(Series(arm, points, colours[arm]))
-    title = f"{verdict.id}: accuracy at equal gain by learning rate, tuning seeds"
-    return curves(title, series, "log10 of the learning rate", "LAMBADA, points") if series else ""
+    title = f"{verdict.id}: log-probability at equal gain by learning rate, tuning seeds"
+    return curves(title, series, "log10 of the learning rate", "LAMBADA, nats") if series else ""
 
 
 def early(detection: Detection) -> Figures:

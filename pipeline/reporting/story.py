@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from moltlm.data.state import CONTROL
 from moltlm.evals.knowledge import Capacity
 from moltlm.evals.stats import Comparison
 from moltlm.pipeline.reporting import tables
@@ -14,7 +15,7 @@ def summary(results: Results) -> list[str]:
     return [
         *_persona_lines(results),
         *map(_task_line, results.tasks),
-        *map(_retention_line, results.retention),
+        *(_retention_line(results, row) for row in results.retention),
         *_capability_lines(results),
         *_path_lines(results),
         *_gate_lines(results),
@@ -40,9 +41,21 @@ def _task_line(task: TaskResult) -> str:
     return f"task {task.name}: {scores}; floor {task.floor * 100:.0f}, n={task.n}"
 
 
-def _retention_line(row: Retention) -> str:
+def _retention_line(results: Results, row: Retention) -> str:
     difference = change(row.replay_change, " points")
-    return f"retention, {row.task}: with replay the persona score changed by {difference}; {_protection(row)}"
+    masked = _masked(results, row.task)
+    return f"retention, {row.task}: with replay the persona score changed by {difference}; {_protection(row)}{masked}"
+
+
+def _masked(results: Results, task: str) -> str:
+    """What of the preference for the hand-written answers is left without replay: a voice can be masked by the format
+    of a task and not be gone. Empty where it was not measured."""
+    personas = _personas(results)
+    alone, control = (personas.get(name) for name in ("personality", f"personality+{task}{CONTROL}"))
+    if not (alone and control and alone.margin and control.margin and alone.margin.mean > 0):
+        return ""
+    share = control.margin.mean / alone.margin.mean
+    return f"; by likelihood {share:.0%} of the gain is left"
 
 
 def _capability_lines(results: Results) -> list[str]:
@@ -118,7 +131,7 @@ def _task_sentences(results: Results) -> list[str]:
         unclear = ", which could be no change" if _includes_zero(row.replay_change) else ""
         sentences.append(
             f"Learning {row.task} with replay changed the persona score by {change(row.replay_change, ' points')}"
-            f"{unclear}; {_protection(row)}."
+            f"{unclear}; {_protection(row)}{_masked(results, row.task)}."
         )
     return sentences
 

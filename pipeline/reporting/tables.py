@@ -8,7 +8,8 @@ from typing import Generic, TypeVar
 
 from moltlm.data.state import CONTROL
 from moltlm.evals import stats
-from moltlm.evals.hypotheses import Difference, Verdict
+from moltlm.evals.comparisons import Difference
+from moltlm.evals.hypotheses import Verdict
 from moltlm.evals.stats import Comparison, Estimate
 from moltlm.pipeline.reporting.results import PersonaResult, Results
 

@@ -60,6 +60,17 @@ def candidates(arm: Arm, rates: Mapping[str, Any]) -> list[Arm]:
     return [arm.model_copy(update={"learning_rate": rate, "kl_weight": weight}) for rate, weight in product(*options)]
 
 
+def fixed(options: Sequence[Arm], rate: float | None) -> list[int]:
+    """Places of the options with a learning rate that the hypothesis fixes; all of them where it fixes none."""
+    places = [place for place, option in enumerate(options) if rate in (None, option.learning_rate)]
+    if not places:
+        tried = ", ".join(f"{option.learning_rate:g}" for option in options)
+        raise BadInput(
+            f"fixed_rates has {rate:g}, which is not among the rates of its arm: {tried}.", "Name one of them."
+        )
+    return places
+
+
 def beyond(arm: Arm, best: Arm) -> Arm | None:
     """The arm with one learning rate more, where the best is the smallest or the largest of several."""
     if not isinstance(arm.learning_rate, list) or len(arm.learning_rate) < 2:
@@ -80,7 +91,7 @@ def arm_config(config: Config, hypothesis: HypothesisConfig, arm: Arm) -> Adapte
         "method": arm.method,
         "parameters": arm.parameters,
         "learning_rate": arm.learning_rate,
-        "steps": hypothesis.steps,
+        "steps": arm.steps or hypothesis.steps,
         "batch_size": hypothesis.batch_size,
     }
     try:

@@ -20,7 +20,7 @@ from moltlm.pipeline.identity import identity
 from moltlm.pipeline.run import Artifact, Run
 from moltlm.pipeline.stages import pairs
 from moltlm.pipeline.studies import checkpoint
-from moltlm.pipeline.studies.arms import arm_config, arm_names, beyond, candidates, check, in_order
+from moltlm.pipeline.studies.arms import arm_config, arm_names, beyond, candidates, check, fixed, in_order
 from moltlm.pipeline.studies.plan import plan_of
 from moltlm.pipeline.studies.verdict import GridVerdict, TuningRow
 from moltlm.pipeline.typed_json import write_document
@@ -55,7 +55,11 @@ def verdict(run: Run, name: str) -> Artifact:
     }
 
     def make(folder: Path) -> dict[str, Any]:
-        records = [row for (arm, seed), artifact in jobs.items() for row in _records(artifact, arm, seed)]
+        records = [
+            row
+            for (name, seed), artifact in jobs.items()
+            for row in records_of(run, hypothesis, artifact, name, tuned.arms[name], seed)
+        ]
         result = judge.judge(hypothesis, records)
         grid = {"axis": hypothesis.axis, "precision": hypothesis.precision, "arms": tuned.arms, "tuning": tuned.tables}
         write_document(folder / "verdict.json", GridVerdict(**vars(result), **grid))
@@ -76,9 +80,9 @@ def train_arm(run: Run, name: str, arm: str) -> list[Artifact]:
 
 
 def tune(run: Run, hypothesis: HypothesisConfig, names: Sequence[str]) -> Tuned:
-    """Choose what the arms leave open on the tuning seeds: the most capable setting at equal gain. Where the best
-    learning rate is the smallest or largest of several, one more beyond it is tried. The arms whose learning rate
-    others take are tuned too."""
+    """Choose what the arms leave open on the tuning seeds: the most capable setting at equal gain, or, where the
+    hypothesis fixes its learning rate, among those of this rate. Where the chosen learning rate is the smallest or
+    largest of several, one more beyond it is tried. The arms whose learning rate others take are tuned too."""
     tuned = Tuned({}, {})
     for name in in_order(hypothesis, names):
         rates = {other: arm.learning_rate for other, arm in tuned.arms.items()}
@@ -89,6 +93,7 @@ def tune(run: Run, hypothesis: HypothesisConfig, names: Sequence[str]) -> Tuned:
         tuned.arms[name] = best
         if table:
             tuned.tables[name] = sorted(table, key=lambda row: (row.learning_rate, row.kl_weight))
+            _say_if_short(run, hypothesis, name, best, table)
     return tuned
 
 
@@ -97,24 +102,51 @@ def _best(run: Run, hypothesis: HypothesisConfig, name: str, options: list[Arm])
     if len(options) == 1:
         return options[0], []
     records = [
-        [row for seed in hypothesis.tuning_seeds for row in _records(job(run, hypothesis, name, arm, seed), name, seed)]
+        [
+            row
+            for seed in hypothesis.tuning_seeds
+            for row in records_of(run, hypothesis, job(run, hypothesis, name, arm, seed), name, arm, seed)
+        ]
         for arm in options
     ]
     results = judge.tuning_results(hypothesis, records)
+    preferred = judge.best(results)
     table = [
-        TuningRow(**vars(result), learning_rate=arm.learning_rate, kl_weight=arm.kl_weight)  # type: ignore[arg-type]
-        for arm, result in zip(options, results, strict=True)
+        TuningRow(
+            **vars(result), learning_rate=arm.learning_rate, kl_weight=arm.kl_weight, preferred=place == preferred
+        )  # type: ignore[arg-type]
+        for place, (arm, result) in enumerate(zip(options, results, strict=True))
     ]
-    return options[judge.best(results)], table
+    allowed = fixed(options, hypothesis.fixed_rates.get(name))
+    return options[allowed[judge.best([results[place] for place in allowed])]], table
 
 
-def _records(artifact: Artifact, arm: str, seed: int) -> list[CheckpointRecord]:
-    return [replace(record, arm=arm, seed=seed) for record in read_records(artifact.folder / RECORDS, CheckpointRecord)]
+def _say_if_short(run: Run, hypothesis: HypothesisConfig, name: str, best: Arm, table: list[TuningRow]) -> None:
+    """Say which arm stops short of the gain levels at its best rate, before time is spent on confirming it."""
+    gain = next(row.gain for row in table if (row.learning_rate, row.kl_weight) == (best.learning_rate, best.kl_weight))
+    top = max(hypothesis.gain_levels)
+    if gain < top and not run.only_read:
+        short = f"{hypothesis.id} {name} gains {gain:.3f} at its best rate, not {top:g}"
+        more = f"set arms.{name}.steps to more than {best.steps or hypothesis.steps} in its file"
+        run.console.say(f"{short}: to compare it there, {more}")
+
+
+def records_of(
+    run: Run, hypothesis: HypothesisConfig, artifact: Artifact, name: str, arm: Arm, seed: int
+) -> list[CheckpointRecord]:
+    """The checkpoints of a training, with what their file leaves out: arm, seed, and the untrained model."""
+    start = read_records(base_point(run, _in_precision(hypothesis, arm), seed).folder / RECORDS, BasePoint)[0]
+    rows = read_records(artifact.folder / RECORDS, CheckpointRecord)
+    return [replace(row, arm=name, seed=seed, base=start) for row in rows]
+
+
+def _in_precision(hypothesis: HypothesisConfig, arm: Arm) -> HypothesisConfig:
+    return hypothesis.model_copy(update={"precision": arm.precision or hypothesis.precision})
 
 
 def job(run: Run, hypothesis: HypothesisConfig, name: str, arm: Arm, seed: int) -> Artifact:
     """Train one arm with one seed and measure it at each checkpoint. Arms that two hypotheses share are run once."""
-    hypothesis = hypothesis.model_copy(update={"precision": arm.precision or hypothesis.precision})
+    hypothesis = _in_precision(hypothesis, arm)
     data, start = pairs.pairs(run), base_point(run, hypothesis, seed)
     inputs = {
         "arm": identity(arm, exclude={"precision"}),
@@ -158,15 +190,16 @@ def _measurements(
     origin = read_records(start.folder / RECORDS, BasePoint)[0]
     probe = checkpoint.probe(run, hypothesis, seed)
     middle = sorted(hypothesis.gain_levels)[len(hypothesis.gain_levels) // 2]
+    steps = tuple(hypothesis.checkpoints_of(arm))
 
     def measure(step: int, text: TextModel) -> None:
         record = _since_base(hypothesis, probe(text), origin, step, arm)
-        late = record.gain >= middle or step == hypothesis.checkpoints[-1]
+        late = record.gain >= middle or step == steps[-1]
         if hypothesis.composite and late and all(row.composite is None for row in records):
             record = replace(record, composite=checkpoint.composite(text, hypothesis, seed, record.items))
         records.append(record)
 
-    return Measurements(measure, tuple(hypothesis.checkpoints))
+    return Measurements(measure, steps)
 
 
 def _since_base(

@@ -12,10 +12,15 @@ from moltlm.evals.threshold import Threshold
 
 @dataclass(frozen=True)
 class TuningRow(TuningResult):
-    """A learning rate and KL weight that were tried for an arm, with the result on the tuning seeds."""
+    """A learning rate and KL weight that were tried for an arm, with the result on the tuning seeds.
+
+    Attributes:
+        preferred: the rule prefers it; where the hypothesis fixes a rate, another one may have been confirmed.
+    """
 
     learning_rate: float
     kl_weight: float
+    preferred: bool
 
 
 @dataclass(frozen=True)
