@@ -82,7 +82,8 @@ class Detection:
         lead: mean steps from the first checkpoint to the end.
         baseline: log learning rate and training loss; None where a class is too rare.
         detectors: the predictors, best first; none where a class is too rare.
-        best: the predictor whose gain over the baseline has an interval above 0; None if there is none.
+        best: the predictor whose gain over the baseline has an interval above 0, and whose AUROC has one above that of
+            chance, which a baseline can fall short of; None if there is none.
     """
 
     n: int
@@ -146,7 +147,7 @@ def detect(runs: Sequence[EarlyRun], seed: int = 0) -> Detection:
     base = _held_out(runs, BASELINE, event, groups)
     detectors = [_detector(name, _held_out(runs, (name,), event, groups), base, event, draws) for name in PREDICTORS]
     detectors.sort(key=lambda one: -one.auroc)
-    best = next((one.predictor for one in detectors if one.gain_low > 0), None)
+    best = next((one.predictor for one in detectors if one.gain_low > 0 and one.low > 0.5), None)
     baseline = _detector("log rate and loss", base, base, event, draws)
     return Detection(len(runs), int(event.sum()), drop, lead, baseline, detectors, best)
 

@@ -157,7 +157,7 @@ def verdict(id_: str, better: str, than: list[str]) -> GridVerdict:
 
 def point(step: int, place: int, seed: int) -> Point:
     accuracy = 0.3 - step * 0.004 * (place + seed)
-    return Point(step, step * (0.05 + 0.01 * place), accuracy, step < 8, step * 0.02 * (place + 1))
+    return Point(step, step * (0.05 + 0.01 * place), accuracy, step < 8, step * 0.02 * (place + 1), -4 - step / 10)
 
 
 def gate(name: str, difference: float, outcome: stats.Outcome) -> GateVerdict:

@@ -68,7 +68,7 @@ def test_the_luck_of_a_seeds_items_predicts_nothing() -> None:
             rows.append(early.EarlyRun(str(arm), seed, signals, float(luck + 5 + rng.normal()), 34))
     found = early.detect(rows)
     drop = next(one for one in found.detectors if one.predictor == "drop")
-    assert found.best is None and 0.3 < drop.auroc < 0.7
+    assert found.best is None and 0.3 < drop.auroc < 0.7  # 1.0 while the luck was in both
     harsh = [
         replace(
             row, cost=row.cost - 4 + 8 * (int(row.group) > 3), signals={**row.signals, "kl": float(int(row.group) > 3)}
