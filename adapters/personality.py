@@ -37,6 +37,7 @@ Reward = Callable[[list[list[Message]], list[str]], list[float]]
 @dataclass(frozen=True, kw_only=True)
 class PersonalityJob(TrainingJob):
     """Attributes:
+    examples: for sft, what to train on in this order, in place of the chosen sides of the pairs.
     neutral: the base's answers to neutral prompts, for KL, EWC and the stop on drift.
     start: folder of a personality to train further, which is then also the DPO reference.
     spec: what the model is told to be, for sdft.
@@ -44,6 +45,7 @@ class PersonalityJob(TrainingJob):
     """
 
     pairs: list[Pair]
+    examples: list[Exchange] = field(default_factory=list)
     neutral: list[Exchange] = field(default_factory=list)
     start: Path | None = None
     measurements: Measurements | None = None
@@ -71,6 +73,7 @@ def train_personality(job: PersonalityJob) -> TrainingResult:
         **settings.model_dump(),
         **(config.dpo.model_dump() if settings.method == "dpo" else {"kl_weight": config.dpo.kl_weight}),
         "pairs": len(job.pairs),
+        **({"examples": len(job.examples)} if job.examples else {}),
         "seed": job.seed,
         "start": str(job.start.name) if job.start else "base",
         "seconds": round(result.seconds, 1),
@@ -151,10 +154,11 @@ def _distillation_trainer(job: PersonalityJob, arguments: dict[str, Any], common
 
 
 def _chosen(job: PersonalityJob, arguments: dict[str, Any]) -> dict[str, Any]:
-    """The chosen sides of the pairs as SFT examples."""
-    exchanges = [Exchange(pair.prompt, pair.chosen) for pair in job.pairs]
+    """SFT on the job's examples in their order, or on the chosen sides of the pairs."""
+    exchanges = job.examples or [Exchange(pair.prompt, pair.chosen) for pair in job.pairs]
+    order = {"train_sampling_strategy": "sequential"} if job.examples else {}
     return {
-        "args": SFTConfig(**arguments, completion_only_loss=True),
+        "args": SFTConfig(**arguments, **order, completion_only_loss=True),
         "train_dataset": completions(exchanges, job.base.tokenizer, job.config.model.max_length),
     }
 

@@ -144,6 +144,65 @@ class FiltersConfig(Section):
     )
 
 
+class IntrospectionConfig(Section):
+    """Further training of a personality on what it writes, with its spec before it, about itself and in talks with
+    itself; the spec is not in the training (Maiya et al. 2025, arXiv:2511.01689)."""
+
+    reflections: int = Field(
+        default=0, ge=0, description="number of answers that are sampled for each reflection prompt; 0: none"
+    )
+    dialogues: int = Field(
+        default=0, ge=0, description="number of conversations of the personality with itself; 0: none"
+    )
+    turns: int = Field(default=10, ge=2, description="turns of each conversation, of both sides together")
+    guided: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="share of the conversations that begin with a question about themselves; the others are free",
+    )
+    prompts: list[str] = Field(default_factory=list, description="reflection prompts; empty: ten that are shipped")
+    max_new_tokens: int = Field(default=160, ge=8, description="maximum length of a reflection in tokens")
+    turn_tokens: int = Field(default=64, ge=8, description="maximum length of a turn of a conversation in tokens")
+    temperature: float = Field(default=0.8, gt=0, le=2, description="sampling temperature")
+    min_voice: float = Field(
+        default=0.5,
+        ge=0,
+        le=1,
+        description="drop a text that the style classifier gives a lower probability of being the personality's",
+    )
+    min_overlap: int = Field(
+        default=2, ge=0, description="drop a text that shares fewer different content words with the spec; 0: off"
+    )
+    near_duplicate: float = Field(
+        default=0.6,
+        gt=0,
+        le=1,
+        description="drop a text with this Jaccard similarity, in pairs of neighbouring words, to an earlier one",
+    )
+    min_new: float = Field(
+        default=0.6,
+        ge=0,
+        le=1,
+        description="drop a text of whose three-word sequences a smaller share is new among the texts before it",
+    )
+    per_prompt: int = Field(
+        default=12, ge=1, description="maximum number of texts from one reflection prompt, or one conversation"
+    )
+    steps: int = Field(default=30, ge=2, description="optimizer steps of the further training")
+    learning_rate: float = Field(default=2e-4, gt=0, description="learning rate of the further training")
+    pairs_share: float = Field(
+        default=0.5,
+        ge=0,
+        lt=1,
+        description="share of the training examples that are chosen answers of the pairs; the others are the texts",
+    )
+
+    @property
+    def on(self) -> bool:
+        return bool(self.reflections or self.dialogues)
+
+
 class ReplayConfig(Section):
     """The replay buffer: which exchanges protect the personality while tasks are trained, and what it stores."""
 

@@ -70,6 +70,32 @@ def _dropped(facts: dict[str, Any]) -> dict[str, int]:
     }
 
 
+def write_introspection(folder: Path, spec: Spec, model: str, facts: dict[str, Any]) -> None:
+    """Write the card of the texts of an introspection: contents, what the filters dropped, variety, privacy.
+
+    Args:
+        model: the id of the base model.
+        facts: the facts of the introspection artifact.
+    """
+    variety = facts["variety"]
+    sections = [
+        "---\ntask_categories: [text-generation]\ntags: [persona, introspection, moltlm]\n---",
+        f"# What {spec.name} writes about itself",
+        f"{facts['texts']} texts to train on (`texts.jsonl`), of {facts['samples']} that were sampled: "
+        f"{facts['reflections']} answers to reflection prompts and {facts['turns']} turns of conversations with itself. "
+        f"A personality adapter above `{model}` wrote them with the spec of {spec.name} as its system prompt. The spec "
+        "is not in them.",
+        "## What was dropped\n\n" + _table(("reason", "texts"), facts["dropped"]) + "\n\n`dropped.jsonl` has each of them.",
+        "## Variety\n\n"
+        f"{variety['mean_words']:.1f} words on average; distinct 2-grams {variety['distinct_2']:.2f}, 3-grams "
+        f"{variety['distinct_3']:.2f}; {variety['opening']:.1%} open with the commonest two words; "
+        f"{variety['repeated']:.1%} share five words in a row with another.",
+        "## Licence and privacy\n\nA model wrote all of it. If the personality was trained on conversations, the texts "
+        "can repeat personal data from them: read them before you share them.",
+    ]
+    write_text(folder / "README.md", "\n\n".join(sections) + "\n")
+
+
 def _prefixed(prefix: str, counts: dict[str, int]) -> dict[str, int]:
     return {prefix + name: count for name, count in counts.items()}
 

@@ -23,6 +23,7 @@ from moltlm.adapters.config import (
 from moltlm.data.config import (
     FiltersConfig,
     ImportConfig,
+    IntrospectionConfig,
     PairsConfig,
     PersonaConfig,
     ReplayConfig,
@@ -109,6 +110,7 @@ class Config(Section):
     train: TrainSettings = TrainSettings()
     personality: PersonalityConfig = PersonalityConfig()
     dpo: DpoConfig = DpoConfig()
+    introspection: IntrospectionConfig = IntrospectionConfig()
     replay: ReplayConfig = ReplayConfig()
     protect: ProtectConfig = ProtectConfig()
     router: RouterConfig = RouterConfig()

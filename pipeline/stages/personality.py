@@ -1,4 +1,4 @@
-"""The personality adapter of a run."""
+"""The personality adapter of a run: trained on pairs, and then on introspection if that is on."""
 
 from __future__ import annotations
 
@@ -6,57 +6,67 @@ from pathlib import Path
 from typing import Any
 
 from moltlm.adapters import base
-from moltlm.adapters.personality import PersonalityJob, Reward, train_personality
-from moltlm.adapters.training import TrainingResult
-from moltlm.data import coherence, teacher
+from moltlm.adapters.personality import PersonalityJob, train_personality
+from moltlm.data.mix import mix
 from moltlm.data.state import Adapter
-from moltlm.data.types import Message
+from moltlm.data.types import Exchange
 from moltlm.pipeline.identity import identity
 from moltlm.pipeline.run import Artifact, Run, once_per_config
-from moltlm.pipeline.stages.pairs import classifier, load_exchanges, load_pairs, load_persona, pairs
+from moltlm.pipeline.stages.initial import initial, training_facts
+from moltlm.pipeline.stages.introspection import TRAINING, introspection, load_texts
+from moltlm.pipeline.stages.pairs import load_exchanges, load_pairs, pairs
+
+
+def personality(run: Run) -> Artifact:
+    """The personality as it is served: after its first training, or after introspection if that is on."""
+    return introspected(run) if run.config.introspection.on else initial(run)
 
 
 @once_per_config
-def personality(run: Run) -> Artifact:
-    """Train the personality adapter: DPO with NLL and explicit KL, or SFT. `molt train personality CONFIG`"""
-    config, data = run.config, pairs(run)
+def introspected(run: Run) -> Artifact:
+    """Train the personality further on what it wrote with its spec before it, without the spec, by SFT. Part of
+    `molt train personality CONFIG`"""
+    config, settings = run.config, run.config.introspection
+    start, texts = initial(run), introspection(run)
     inputs = {
-        "pairs": data.fingerprint,
-        "seed": config.run.seed,
-        **{name: identity(getattr(config, name)) for name in ("lora", "train", "personality", "dpo")},
+        "personality": start.fingerprint,
+        "introspection": texts.fingerprint,
+        "training": identity(settings, include=TRAINING),
     }
 
     def make(folder: Path) -> dict[str, Any]:
         run.release()
-        with run.console.progress("personality") as progress:
+        changes = {"method": "sft", "steps": settings.steps, "learning_rate": settings.learning_rate}
+        adapters = config.adapters()
+        with run.console.progress("introspection training") as progress:
             job = PersonalityJob(
-                config=config.adapters(),
+                config=adapters.model_copy(
+                    update={"personality": adapters.personality.model_copy(update=changes)}
+                ),
                 base=base.load(config.model),
                 folder=folder,
                 seed=config.run.seed,
                 progress=progress,
-                pairs=load_pairs(data, "train"),
-                neutral=load_exchanges(data, "neutral_train"),
-                spec=teacher.brief(load_persona(run).spec),
-                reward=_in_character(run) if config.personality.method == "grpo" else None,
+                pairs=load_pairs(pairs(run), "train"),
+                examples=_mixed(run, load_texts(texts)),
+                neutral=load_exchanges(pairs(run), "neutral_train"),
+                start=start.folder,
             )
             result = train_personality(job)
-        return training_facts(result)
+        facts = training_facts(result)
+        seconds = round(start.facts["seconds"] + facts["seconds"], 1)
+        return {**facts, "seconds": seconds, "steps": start.facts["steps"] + facts["steps"]}
 
-    return run.do("personality", inputs, make)
+    return run.do("introspection-training", inputs, make)
 
 
-def _in_character(run: Run) -> Reward:
-    """The style classifier's probability of a coherent answer, 0 of any other. So its score of what was trained by it
-    is no evidence; the other measures of the persona are."""
-    style = classifier(run)
-
-    def reward(prompts: list[list[Message]], answers: list[str]) -> list[float]:
-        questions = [prompt[-1]["content"] for prompt in prompts]
-        coherent = [coherence.check(*row, 0.0, 1.0).coherent for row in zip(questions, answers, strict=True)]
-        return [value * ok for value, ok in zip(style.probability(answers), coherent, strict=True)]
-
-    return reward
+def _mixed(run: Run, texts: list[Exchange]) -> list[Exchange]:
+    """The texts of the introspection and chosen answers of the pairs, in training order."""
+    config, settings = run.config, run.config.introspection
+    batch = config.personality.batch_size
+    chosen = [Exchange(pair.prompt, pair.chosen) for pair in load_pairs(pairs(run), "train")]
+    count = round(settings.steps * batch * settings.pairs_share)
+    return mix(texts, chosen, settings.steps, batch, count, config.run.seed)
 
 
 def load_adapters(run: Run, artifacts: dict[Adapter, Artifact]) -> Any:
@@ -65,14 +75,3 @@ def load_adapters(run: Run, artifacts: dict[Adapter, Artifact]) -> Any:
         if str(adapter) not in run.base.adapters:
             run.base.load(str(adapter), artifact.folder)
     return run.base
-
-
-def training_facts(result: TrainingResult) -> dict[str, Any]:
-    return {
-        "seconds": round(result.seconds, 1),
-        "steps": result.steps,
-        "peak_gib": round(result.peak_gib, 2),
-        "trainable_parameters": result.parameters,
-        "frozen_tensors_unchanged": result.frozen_tensors,
-        "trainable_tensors_moved": result.changed_tensors,
-    }
