@@ -194,8 +194,9 @@ class IntrospectionConfig(Section):
     pairs_share: float = Field(
         default=0.5,
         ge=0,
-        lt=1,
-        description="share of the training examples that are chosen answers of the pairs; the others are the texts",
+        le=1,
+        description="share of the training examples that are chosen answers of the pairs, beside the texts; 1: no text "
+        "is trained on, as a control",
     )
 
     @property

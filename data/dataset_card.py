@@ -82,10 +82,12 @@ def write_introspection(folder: Path, spec: Spec, model: str, facts: dict[str, A
         "---\ntask_categories: [text-generation]\ntags: [persona, introspection, moltlm]\n---",
         f"# What {spec.name} writes about itself",
         f"{facts['texts']} texts to train on (`texts.jsonl`), of {facts['samples']} that were sampled: "
-        f"{facts['reflections']} answers to reflection prompts and {facts['turns']} turns of conversations with itself. "
-        f"A personality adapter above `{model}` wrote them with the spec of {spec.name} as its system prompt. The spec "
-        "is not in them.",
-        "## What was dropped\n\n" + _table(("reason", "texts"), facts["dropped"]) + "\n\n`dropped.jsonl` has each of them.",
+        f"{facts['reflections']} answers to reflection prompts and {facts['turns']} turns of conversations with "
+        f"itself. A personality adapter above `{model}` wrote them with the spec of {spec.name} as its system prompt. "
+        "The spec is not in them.",
+        "## What was dropped\n\n"
+        + _table(("reason", "texts"), facts["dropped"])
+        + "\n\n`dropped.jsonl` has each of them.",
         "## Variety\n\n"
         f"{variety['mean_words']:.1f} words on average; distinct 2-grams {variety['distinct_2']:.2f}, 3-grams "
         f"{variety['distinct_3']:.2f}; {variety['opening']:.1%} open with the commonest two words; "

@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +65,7 @@ class Journal:
         self._path = path
         self._stored: dict[str, list[str]] = {}
         path.parent.mkdir(parents=True, exist_ok=True)
-        whole = [line for line in path.read_text("utf-8").split("\n")[:-1]] if path.is_file() else []
+        whole = path.read_text("utf-8").split("\n")[:-1] if path.is_file() else []
         path.write_text("".join(f"{line}\n" for line in whole), "utf-8")
         self._stored = {row["key"]: row["answers"] for row in map(json.loads, whole)}
 
@@ -102,13 +103,14 @@ def reflect(
     answers: list[str] = []
     for number, group in enumerate(batches(jobs, batch_size)):
         asked = [[system, *user(prompts[place])] for place in group]
-        answers += journal.answers(
-            f"{REFLECTION} {number}", lambda asked=asked: sample(asked, config.max_new_tokens, seed + len(answers))
-        )
+        make = partial(sample, asked, config.max_new_tokens, seed + len(answers))
+        answers += journal.answers(f"{REFLECTION} {number}", make)
         progress(len(answers), len(jobs), "reflections")
     rows = sorted(zip(jobs, answers, strict=True), key=lambda row: row[0])
     return [
-        Exchange(user(prompts[place]), teacher.clean(answer, spec.name) or "", f"{REFLECTION} {place + 1}", "", REFLECTION)
+        Exchange(
+            user(prompts[place]), teacher.clean(answer, spec.name) or "", f"{REFLECTION} {place + 1}", "", REFLECTION
+        )
         for place, answer in rows
     ]
 
@@ -137,11 +139,8 @@ def converse(
         open_talks = [place for place in range(len(talks)) if place not in ended]
         for group in batches(open_talks, batch_size):
             asked = [[system, *view(openings[place], talks[place])] for place in group]
-            start = seed + turn * len(talks) + group[0]
-            said = journal.answers(
-                f"{DIALOGUE} turn {turn} from {group[0]}",
-                lambda asked=asked, start=start: sample(asked, config.turn_tokens, start),
-            )
+            make = partial(sample, asked, config.turn_tokens, seed + turn * len(talks) + group[0])
+            said = journal.answers(f"{DIALOGUE} turn {turn} from {group[0]}", make)
             for place, text in zip(group, said, strict=True):
                 talks[place].append(teacher.clean(text, spec.name) or "")
         ended = {place for place, talk in enumerate(talks) if not talk[-1]}
@@ -187,6 +186,4 @@ def whole_sentences(text: str) -> str:
 def finished(texts: list[str], tokenizer: Any, limit: int) -> list[str]:
     """The texts, of which those that the limit of tokens has cut off end with their last whole sentence."""
     lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]] if texts else []
-    return [
-        whole_sentences(text) if length >= limit - 1 else text for text, length in zip(texts, lengths, strict=True)
-    ]
+    return [whole_sentences(text) if length >= limit - 1 else text for text, length in zip(texts, lengths, strict=True)]

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 from moltlm.data.state import PERSONALITY, Adapter, State
-from moltlm.data.types import Message, Pair
+from moltlm.data.types import Exchange, Message, Pair
 from moltlm.pipeline.config import Config, load
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Artifact, Run
@@ -69,6 +69,16 @@ class Project:
         from moltlm.pipeline.stages import pairs
 
         return pairs.load_pairs(pairs.pairs(self.run), split)
+
+    def introspection(self) -> list[Exchange]:
+        """What the personality wrote about itself and passed the filters, sampled if it is not there.
+
+        Raises:
+            BadInput: Introspection is off, or too little of it passes.
+        """
+        from moltlm.pipeline.stages import introspection
+
+        return introspection.load_texts(introspection.introspection(self.run))
 
     def train_personality(self) -> Artifact:
         """Train the personality adapter. Its folder holds the weights, its facts what the training took."""

@@ -32,5 +32,14 @@ def noise(config: Config) -> None:
         raise BadInput("A noise floor takes two runs or more.", "Set their number: gate.noise_runs=3")
 
 
+def introspection(config: Config) -> None:
+    """Raises BadInput if introspection is off."""
+    if not config.introspection.on:
+        raise BadInput(
+            "introspection.reflections and introspection.dialogues are both 0.",
+            "Set them: introspection.reflections=8 introspection.dialogues=8",
+        )
+
+
 OF_MEASURES: dict[str, Callable[[Config], None]] = {"pressure": pressure, "profile": profile}
 """By the name of a function of `stages.measures`."""

@@ -220,6 +220,7 @@ def results() -> Results:
             provenance={"base": 97, "given": 17, "edited": 4},
             base_answers=103,
         ),
+        introspection=model.IntrospectionFacts(120, 61, 40, 21, {"incoherent": 50, "not in voice": 9}),
         classifier=model.ClassifierResult(
             CrossValidation(400, 0.93, 0.981, 0.05, 0.512),
             share(90, 96),

@@ -103,6 +103,7 @@ def raw(tmp_path: Path) -> dict[str, Any]:
         "gate": {"noise_runs": 2},
         "knowledge": {"facts": [4], "ranks": [2], "seeds": [1]},
         "hypotheses": [str(tmp_path / "h1.yaml")],
+        "introspection": {"reflections": 2, "dialogues": 2},
         "retrain": {"conversations": str(tmp_path / "chats.jsonl")},
     }
 
@@ -168,6 +169,18 @@ def test_a_setting_written_out_at_its_default_changes_no_key(raw: dict[str, Any]
     before = record(Config.model_validate(raw))
     full = Config.model_validate(raw).model_dump(mode="json")
     assert record(Config.model_validate(full)).keys == before.keys
+
+
+def test_introspection_that_is_off_changes_no_key(raw: dict[str, Any]) -> None:
+    off = {key: value for key, value in raw.items() if key != "introspection"}
+    before = record(Config.model_validate(off))
+    assert not any(stage.startswith("introspection") for stage in before.stages.values())
+    others = {"turns": 4, "min_voice": 0.9, "steps": 7, "prompts": ["Who are you?"]}
+    assert record(Config.model_validate({**off, "introspection": others})).keys == before.keys
+    on = record(Config.model_validate(raw))
+    for stage in ("pairs", "personality"):
+        keys = {key for key, name in before.stages.items() if name == stage}
+        assert keys == {key for key, name in on.stages.items() if name == stage}
 
 
 def test_another_version_of_the_package_changes_no_key(raw: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 import random
+import shutil
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -36,8 +38,50 @@ from moltlm.pipeline.stages.personality import personality as trained_personalit
 
 SPEC = personas.load(PersonaConfig()).spec
 BRIEF = teacher.brief(SPEC)
-POOL = """kettle drawer string bread letter garden ladder button candle morning river keep hold carry mend open follow count
-leave fetch turn watch need the a you is it to and of in that for with small person honest tide calm what there""".split()
+POOL = [
+    "kettle",
+    "drawer",
+    "string",
+    "bread",
+    "letter",
+    "garden",
+    "ladder",
+    "button",
+    "candle",
+    "morning",
+    "river",
+    "keep",
+    "hold",
+    "carry",
+    "mend",
+    "open",
+    "follow",
+    "count",
+    "leave",
+    "fetch",
+    "turn",
+    "watch",
+    "need",
+    "the",
+    "a",
+    "you",
+    "is",
+    "it",
+    "to",
+    "and",
+    "of",
+    "in",
+    "that",
+    "for",
+    "with",
+    "small",
+    "person",
+    "honest",
+    "tide",
+    "calm",
+    "what",
+    "there",
+]
 
 
 def sentence(rng: random.Random) -> str:
@@ -264,7 +308,9 @@ def test_it_is_trained_without_the_spec_into_one_adapter(
     data = pairs.pairs(run)
     monkeypatch.setitem(data.facts, "nll_limit", 100.0)  # a random base finds all texts unlikely
     artifact = trained_personality(run)
-    assert coherent.asked and all(BRIEF in prompt[0]["content"] for prompts, _, _ in coherent.asked for prompt in prompts)
+    assert coherent.asked and all(
+        BRIEF in prompt[0]["content"] for prompts, _, _ in coherent.asked for prompt in prompts
+    )
     texts = stage.load_texts(stage.introspection(run))
     assert len(trained) == 4 * run.config.personality.batch_size
     assert sum(any(item.answer in row for item in texts) for row in trained) == len(trained) // 2
@@ -285,6 +331,14 @@ def test_it_is_trained_without_the_spec_into_one_adapter(
     run.close()
 
 
+def test_asking_for_texts_while_it_is_off_is_an_error(tiny_project: Path, small: Path) -> None:
+    with (
+        closing(opened(tiny_project, small, "introspection.reflections=0", "introspection.dialogues=0")) as run,
+        pytest.raises(BadInput, match="both 0"),
+    ):
+        stage.introspection(run)
+
+
 def test_off_it_leaves_the_personality_as_it_is(tiny_project: Path, small: Path) -> None:
     run = opened(tiny_project, small, "introspection.reflections=0", "introspection.dialogues=0")
     assert trained_personality(run) == initial(run)
@@ -295,9 +349,9 @@ def test_off_it_leaves_the_personality_as_it_is(tiny_project: Path, small: Path)
 
 
 def test_interrupted_sampling_of_a_run_goes_on(
-    tiny_project: Path, small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tiny_project: Path, small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    run = opened(tiny_project, small, "run.seed=0", "introspection.turns=2", "model.eval_batch_size=32")
+    """With real answers of the tiny model."""
     sampler, calls = prefix.generate, []
 
     def interrupted(*args: Any) -> list[str]:
@@ -307,9 +361,13 @@ def test_interrupted_sampling_of_a_run_goes_on(
         return sampler(*args)
 
     monkeypatch.setattr(prefix, "generate", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        stage.samples(run)
-    artifact = stage.samples(run)  # real answers of the tiny model
-    assert len(calls) == 2 + 2  # one batch of reflections, kept, and two turns
-    assert artifact.facts["samples"] == 30 + 2 * 2
-    run.close()
+    with closing(opened(tiny_project, small, "introspection.turns=2")) as run:
+        with pytest.raises(KeyboardInterrupt):
+            stage.samples(run)
+        artifact = stage.samples(run)
+        resumed = (artifact.folder / stage.SAMPLES).read_bytes()
+        assert len(calls) == 2 + 2  # the batch of reflections is not sampled again
+        shutil.rmtree(artifact.folder)
+    with closing(opened(tiny_project, small, "introspection.turns=2")) as run:
+        assert (stage.samples(run).folder / stage.SAMPLES).read_bytes() == resumed
+        assert len(calls) == 4 + 3

@@ -134,6 +134,26 @@ def train_personality(config: ConfigArg, overrides: Overrides = None, json_outpu
         )
 
 
+@data_app.command("introspection")
+def data_introspection(
+    config: ConfigArg,
+    overrides: Overrides = None,
+    n: Annotated[int, typer.Option("-n", min=0, help="number of texts to print")] = 3,
+    json_output: Json = False,
+) -> None:
+    """Let the trained personality write about itself, filter it, and print some of it. Trains nothing on it."""
+    console = Console(json_output)
+    with running(loaded(config, overrides), console) as current:
+        from moltlm.pipeline.reporting import show
+        from moltlm.pipeline.stages import introspection
+
+        artifact = introspection.introspection(current)
+        lines = show.introspection(artifact.facts, introspection.load_texts(artifact), n, current.config.run.seed)
+        lines.append(f"texts: {artifact.folder / introspection.TEXTS}")
+        lines.append(f"next: molt train personality {arguments(config, overrides)}")
+        console.result(artifact_json(artifact), "\n".join(lines))
+
+
 @data_app.command("lint")
 def data_lint(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
     """Print what the filters dropped and why, leakage, length bias and variety."""

@@ -32,6 +32,7 @@ from moltlm.pipeline.reporting.results import (
     BufferResult,
     ClassifierResult,
     Environment,
+    IntrospectionFacts,
     JudgeResult,
     NoiseResult,
     PairFacts,
@@ -45,7 +46,7 @@ from moltlm.pipeline.reporting.results import (
 )
 from moltlm.pipeline.run import Artifact, Missing, Run, environment
 from moltlm.pipeline.service import gate as gates
-from moltlm.pipeline.stages import measures, pairs, replay, tasks
+from moltlm.pipeline.stages import introspection, measures, pairs, replay, tasks
 from moltlm.pipeline.studies import grid, knowledge
 from moltlm.pipeline.studies.explore import explore
 from moltlm.pipeline.studies.verdict import Explored, GridVerdict
@@ -109,6 +110,7 @@ def collect(run: Run) -> Results:
     return replace(
         results,
         pairs=from_plain(data.facts, PairFacts),
+        introspection=_introspection(existing),
         classifier=_classifier(run, data),
         hypotheses=_hypotheses(existing),
         explored=_optional(lambda: read_document(explore(run).folder / "explored.json", Explored)),
@@ -265,6 +267,11 @@ def _training(existing: Existing) -> list[TrainingResult]:
             values = {"name": str(adapter), "curve": curve, "distance": distance, **artifact.facts}
             results.append(from_plain(values, TrainingResult))
     return results
+
+
+def _introspection(existing: Existing) -> IntrospectionFacts | None:
+    artifact = existing.artifact(introspection.introspection) if existing.run.config.introspection.on else None
+    return from_plain(artifact.facts, IntrospectionFacts) if artifact else None
 
 
 def _buffer(existing: Existing) -> BufferResult | None:

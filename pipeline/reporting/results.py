@@ -74,6 +74,26 @@ class PairFacts:
 
 
 @dataclass(frozen=True)
+class IntrospectionFacts:
+    """What the personality wrote about itself, and what of it was trained on.
+
+    Attributes:
+        samples: how many texts were sampled; `texts` of them passed the filters.
+        reflections: how many of the texts are answers to reflection prompts; `turns` are turns of conversations.
+        dropped: by filter, how many it dropped; `examples` are a few of them.
+        variety: of the texts.
+    """
+
+    samples: int
+    texts: int
+    reflections: int
+    turns: int
+    dropped: dict[str, int] = field(default_factory=dict)
+    examples: dict[str, list[str]] = field(default_factory=dict)
+    variety: Variety | None = None
+
+
+@dataclass(frozen=True)
 class StyleWords:
     """The words that speak most for and against the personality, for the style classifier."""
 
@@ -322,6 +342,7 @@ class Results:
     config: dict[str, Any] = field(default_factory=dict)
     environment: Environment = field(default_factory=Environment)
     pairs: PairFacts | None = None
+    introspection: IntrospectionFacts | None = None
     classifier: ClassifierResult | None = None
     states: list[StateResult] = field(default_factory=list)
     pressure: dict[str, PressureSummary] = field(default_factory=dict)

@@ -13,7 +13,7 @@ import numpy as np
 from moltlm.adapters import base, preview
 from moltlm.adapters.preview import Token, TokenizedPair
 from moltlm.data.conversations.report import lines as import_lines
-from moltlm.data.types import SAID_BY_BASE, Pair
+from moltlm.data.types import SAID_BY_BASE, Exchange, Pair
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.stages import pairs
 
@@ -88,6 +88,20 @@ def _rejected(facts: Mapping[str, Any]) -> str:
     by_provenance = facts.get("provenance", {SAID_BY_BASE: facts["pairs"]})  # artifacts of written answers may lack it
     counts = ", ".join(f"{count} {name}" for name, count in by_provenance.items())
     return f"rejected side: {counts}; {facts.get('base_answers', facts['pairs'])} pairs have an answer of the base"
+
+
+def introspection(facts: Mapping[str, Any], texts: list[Exchange], n: int, seed: int) -> list[str]:
+    """What passed, what was dropped and why, with examples, and `n` of the texts."""
+    lines = [
+        f"{facts['texts']} of {facts['samples']} texts to train on: {facts['reflections']} reflections, "
+        f"{facts['turns']} turns of conversations",
+        *(f"{count:5d}  {reason}" for reason, count in facts["dropped"].items() if count),
+        *(f"       {reason}: {line}" for reason, some in facts["examples"].items() for line in some),
+        _variety(facts["variety"]),
+    ]
+    for item in random.Random(seed).sample(texts, min(n, len(texts))):
+        lines += ["", f"--- {item.topic}: {item.question}", item.answer]
+    return lines
 
 
 def _dropped(facts: Mapping[str, Any]) -> list[str]:

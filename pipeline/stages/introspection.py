@@ -17,6 +17,7 @@ from moltlm.data.rows import read_rows, write_rows
 from moltlm.data.state import Adapter, State
 from moltlm.data.types import Exchange, Message
 from moltlm.evals import persona as persona_eval
+from moltlm.pipeline import preconditions
 from moltlm.pipeline.identity import identity
 from moltlm.pipeline.run import Artifact, Run, once_per_config
 from moltlm.pipeline.stages.initial import initial
@@ -33,7 +34,9 @@ SAMPLES, TEXTS, DROPPED, JOURNAL = "samples.jsonl", "texts.jsonl", "dropped.json
 def samples(run: Run) -> Artifact:
     """Let the personality reflect on itself and talk with itself, with its spec before it. An interrupted sampling
     continues. Part of `molt train personality CONFIG`"""
-    config, settings, start = run.config, run.config.introspection, initial(run)
+    config, settings = run.config, run.config.introspection
+    preconditions.introspection(config)
+    start = initial(run)
     inputs = {
         "personality": start.fingerprint,
         "sampling": identity(settings, include=SAMPLING),
@@ -98,7 +101,10 @@ def _judged(run: Run, texts: list[Exchange]) -> list[Judged]:
     fitting = [_trimmed(run, item) for item in texts]
     persona, data = load_persona(run), pairs(run)
     measure = persona_eval.PersonaMeasure(
-        classifier(run), data.facts["nll_limit"], run.config.introspection.max_new_tokens, run.config.model.eval_batch_size
+        classifier(run),
+        data.facts["nll_limit"],
+        run.config.introspection.max_new_tokens,
+        run.config.model.eval_batch_size,
     )
     with run.console.progress("introspection, filters") as progress:
         scores = persona_eval.measure_answers(

@@ -40,9 +40,7 @@ def introspected(run: Run) -> Artifact:
         adapters = config.adapters()
         with run.console.progress("introspection training") as progress:
             job = PersonalityJob(
-                config=adapters.model_copy(
-                    update={"personality": adapters.personality.model_copy(update=changes)}
-                ),
+                config=adapters.model_copy(update={"personality": adapters.personality.model_copy(update=changes)}),
                 base=base.load(config.model),
                 folder=folder,
                 seed=config.run.seed,

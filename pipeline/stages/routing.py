@@ -19,8 +19,8 @@ from moltlm.data.types import Exchange
 from moltlm.pipeline import layout
 from moltlm.pipeline.identity import identity
 from moltlm.pipeline.run import Artifact, Run, once_per_config
-from moltlm.pipeline.stages.pairs import load_exchanges, load_pairs, pairs, source_of
 from moltlm.pipeline.stages.initial import training_facts
+from moltlm.pipeline.stages.pairs import load_exchanges, load_pairs, pairs, source_of
 from moltlm.pipeline.stages.personality import load_adapters, personality
 from moltlm.pipeline.stages.replay import buffer
 from moltlm.pipeline.stages.tasks import trained, training_examples

@@ -20,8 +20,8 @@ from moltlm.pipeline import layout
 from moltlm.pipeline.identity import identity
 from moltlm.pipeline.run import Artifact, Run, once_per_config
 from moltlm.pipeline.stages import teaching
-from moltlm.pipeline.stages.pairs import check_paths, load_exchanges, pairs, source_of
 from moltlm.pipeline.stages.initial import training_facts
+from moltlm.pipeline.stages.pairs import check_paths, load_exchanges, pairs, source_of
 from moltlm.pipeline.stages.personality import personality
 from moltlm.pipeline.stages.replay import buffer
 
