@@ -22,6 +22,10 @@ ATTACK_DEFAULTS = {"prefill": "", "language": ""}
 """What a persona's fingerprint adds to a row: the committed evidence is keyed by rows with these fields."""
 
 
+CONTRAST = 60
+"""Answers of another shipped persona that a persona is told from."""
+
+
 @dataclass(frozen=True)
 class Attack(Row):
     """An attempt to make the model drop the personality.
@@ -113,12 +117,30 @@ def load(config: PersonaConfig) -> Persona:
     )
 
 
+def shipped_characters(persona: Persona, limit: int = CONTRAST) -> dict[str, list[Exchange]]:
+    """Answers of the shipped personas, by name, to tell `persona` from: a persona by its spec's name, and a copy of one by
+    a common answer, is not told from itself. They are no part of a persona's fingerprint.
+
+    Args:
+        limit: answers of each at most, spread over the topics.
+    """
+    answers = {item.answer for item in [*persona.train, *persona.heldout]}
+    characters = {}
+    for folder in sorted(Path(str(_shipped())).iterdir()):
+        if not (folder / "persona.yaml").is_file() or specs.read(folder / "persona.yaml").name == persona.spec.name:
+            continue
+        rows = _read_if_present(folder / "train.jsonl", exchanges)
+        if not any(row.answer in answers for row in rows):
+            characters[folder.name] = spread(rows, limit)
+    return characters
+
+
 def locate(name: str) -> Path:
     """The folder of a persona, from a path or the name of a shipped persona. Raises BadInput if there is none."""
     for folder in (Path(name).expanduser(), Path(str(_shipped().joinpath(name)))):
         if (folder / "persona.yaml").is_file():
             return folder
-    raise BadInput(f"No persona {name}: no persona.yaml there.", "Give persona.spec a folder with one, or: claudio")
+    raise BadInput(f"No persona {name}: no persona.yaml there.", f"Give persona.spec a folder with one, or: {_names()}")
 
 
 def exchanges(path: Path) -> list[Exchange]:
@@ -223,6 +245,10 @@ def _neutral(path: Path) -> list[tuple[str, str]]:
             )
         prompts.append((row["split"], row["prompt"]))
     return prompts
+
+
+def _names() -> str:
+    return ", ".join(sorted(path.parent.name for path in Path(str(_shipped())).glob("*/persona.yaml")))
 
 
 def _shipped() -> Any:

@@ -7,10 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from moltlm.data import persona
+from moltlm.data import coherence, persona
 from moltlm.data.config import PersonaConfig
 from moltlm.data.errors import BadInput
 
+CLAUDIO = persona.load(PersonaConfig())
 SPEC = "name: Ann\nsystem_prompt: You are Ann.\ntraits: [{id: calm, text: I keep calm.}]\n"
 TALK = [
     {"role": "user", "content": "hi"},
@@ -26,6 +27,32 @@ def folder(tmp_path: Path, **files: list[dict] | str) -> PersonaConfig:
         text = rows if isinstance(rows, str) else "".join(json.dumps(row) + "\n" for row in rows)
         (tmp_path / f"{name}.jsonl").write_text(text)
     return PersonaConfig(spec=str(tmp_path))
+
+
+CHARACTERS = ("claudio", "maeve", "odile", "tollak", "wilf")
+
+
+@pytest.mark.parametrize("name", CHARACTERS[1:])
+def test_a_shipped_character_is_a_persona_with_the_prompts_of_the_others(name: str) -> None:
+    """The same prompts for all, so that a topic does not give the character away; none of them is a held-out prompt."""
+    loaded, first = (persona.load(PersonaConfig(spec=each)) for each in (name, "maeve"))
+    assert len(loaded.train) == 60 and len({item.answer for item in loaded.train}) == 60
+    assert [item.question for item in loaded.train] == [item.question for item in first.train]
+    assert {item.trait for item in loaded.train} == {trait.id for trait in loaded.spec.traits}
+    assert not {item.question for item in loaded.train} & {item.question for item in CLAUDIO.heldout}
+    for item in loaded.train:
+        faults = coherence.check(item.question, item.answer, 1.0, 2.0)
+        assert faults.coherent, (item.answer, faults)
+
+
+def test_a_persona_is_told_from_all_shipped_characters_but_itself(tmp_path: Path) -> None:
+    for own in CHARACTERS:
+        others = persona.shipped_characters(persona.load(PersonaConfig(spec=own)))
+        assert set(others) == set(CHARACTERS) - {own}
+        assert {len(rows) for rows in others.values()} == {60}
+    assert set(persona.shipped_characters(persona.load(folder(tmp_path)))) == set(CHARACTERS)
+    rows = [{"prompt": item.question, "answer": item.answer} for item in CLAUDIO.train[:3]]
+    assert "claudio" not in persona.shipped_characters(persona.load(folder(tmp_path, train=rows))), "a renamed copy"
 
 
 def test_a_spec_alone_is_enough(tmp_path: Path) -> None:
