@@ -118,8 +118,8 @@ def load(config: PersonaConfig) -> Persona:
 
 
 def shipped_characters(persona: Persona, limit: int = CONTRAST) -> dict[str, list[Exchange]]:
-    """Answers of the shipped personas, by name, to tell `persona` from: a persona by its spec's name, and a copy of one by
-    a common answer, is not told from itself. They are no part of a persona's fingerprint.
+    """Answers of the shipped personas, by name, to tell `persona` from. They are no part of its fingerprint. `persona`
+    itself, known by its name, and a renamed copy of it, known by a common answer, are left out.
 
     Args:
         limit: answers of each at most, spread over the topics.
