@@ -14,7 +14,7 @@ from moltlm.data.conversations.source import quoted
 from moltlm.data.conversations.streams import BROKEN, Origin, spooled, stream
 from moltlm.data.errors import BadInput
 
-CONVERSATIONS = re.compile(r"conversations[^/]*\.json", re.IGNORECASE)
+CONVERSATIONS = re.compile(r"conversations(?:[-_ ]?\(?\d{1,6}\)?)?\.json", re.IGNORECASE)
 """The file names of an export's conversations: `conversations.json`, `conversations-000.json`."""
 
 OFFICE = {"[Content_Types].xml": "an Office document", "mimetype": "an OpenDocument or EPUB file"}

@@ -7,6 +7,7 @@ from typing import Any
 
 from moltlm.data.conversations import tree
 from moltlm.data.conversations.format import Format
+from moltlm.data.conversations.marks import UNFINISHED
 from moltlm.data.conversations.turns import NOISE, ROLES, Fail, FileReport, Record, Turn, noise_kind, turn_of
 
 
@@ -59,10 +60,26 @@ def _turns(message: Any, report: FileReport, fail: Fail) -> Iterator[Turn]:
         report.noise["hidden message"] += 1
     elif message.get("recipient") not in (None, "all"):
         report.noise["tool call"] += 1
+    elif role == "assistant" and message.get("channel") in ("analysis", "commentary"):
+        report.noise["thinking" if message["channel"] == "analysis" else "commentary of an agent"] += 1
     elif kind not in ("text", "multimodal_text"):
         report.noise["tool call" if kind == "code" else noise_kind(kind)] += 1
     else:
-        yield from turn_of(role, _blocks(parts), report, fail)
+        unwanted = _unwanted(message, metadata) if role == "assistant" else ""
+        for turn in turn_of(role, _blocks(parts), report, fail):
+            yield turn._replace(unwanted=unwanted or turn.unwanted) if turn.text.strip() else turn
+
+
+def _unwanted(message: Record, metadata: Record) -> str:
+    """Why an answer is not learned: it was hidden from the model, broken off, or an error."""
+    if message.get("weight") == 0:
+        return "hidden answer"
+    if metadata.get("is_error"):
+        return "error instead of an answer"
+    details = metadata.get("finish_details")
+    ending = details.get("type") if isinstance(details, dict) else None
+    broken = message.get("status") in UNFINISHED or ending in UNFINISHED
+    return "unfinished answer" if broken else ""
 
 
 def _blocks(parts: Any) -> list[Any]:

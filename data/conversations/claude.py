@@ -33,7 +33,7 @@ def _blocks(message: Record) -> list[Any]:
         key: value if isinstance(value := message.get(key), list) else [] for key in ("content", "attachments", "files")
     }
     blocks = lists["content"]
-    if not any(isinstance(block, dict) and block.get("type") == "text" for block in blocks):
+    if not any(isinstance(block, dict) and block.get("type") in ("text", "voice_note") for block in blocks):
         blocks = [message.get("text") or "", *blocks]
     has_text = any(isinstance(block, str | dict) and _text(block).strip() for block in blocks)
     attachments = [_attachment(item, has_text) for item in lists["attachments"]]

@@ -12,6 +12,7 @@ from moltlm.data.conversations import (
     gemini,
     local_apps,
     messengers,
+    nested,
     sessions,
     table_rows,
     templates,
@@ -24,7 +25,7 @@ from moltlm.data.conversations.claude import CLAUDE
 from moltlm.data.conversations.format import Format, TextFormat
 from moltlm.data.conversations.marks import UNMARKED, Verdict, mark_of
 from moltlm.data.conversations.messages import MESSAGES, PROMPTS, SHAREGPT
-from moltlm.data.conversations.preferences import PREFERENCES
+from moltlm.data.conversations.preferences import PREFERENCES, TREES
 from moltlm.data.conversations.sessions import SESSION
 from moltlm.data.conversations.source import Source
 from moltlm.data.conversations.turns import Conversation, Fail, FileReport, Record, Turn
@@ -40,6 +41,7 @@ FORMATS = (
     *gemini.FORMATS,
     *cursor.FORMATS,
     table_rows.TABLE,
+    TREES,
     PREFERENCES,
     SHAREGPT,
     MESSAGES,
@@ -48,6 +50,9 @@ FORMATS = (
     SESSION,
 )
 """A record has the first format whose `detect` is true. SESSION is last, since its keys are the least specific."""
+
+WEAK = (table_rows.TABLE, PROMPTS, templates.ROWS, SESSION)
+"""Formats that an object inside another one may have by chance."""
 
 LOOKAHEAD = 1000
 """So many records may precede the first one of a known format."""
@@ -71,6 +76,19 @@ def detect(record: Any) -> Format | None:
     return next((each for each in FORMATS if each.detect(record)), None)
 
 
+def _has_keys_of_its_own(record: Record) -> bool:
+    format = detect(record)
+    return format is not None and format not in WEAK and format not in messengers.UNREAD
+
+
+def _inside(record: Any) -> list[tuple[Format, Record]]:
+    """The conversations in a value of no known format, each with its format."""
+    if not isinstance(record, dict | list):
+        return []
+    inner = nested.conversations_in(record, _has_keys_of_its_own)
+    return [(format, each) for each in inner if (format := detect(each))]
+
+
 def conversations(
     records: Iterator[tuple[str, Any]], source: Source, report: FileReport
 ) -> Iterator[Conversation] | None:
@@ -87,7 +105,7 @@ def conversations(
     ahead = list[tuple[str, Any]]()
     for record in islice(records, LOOKAHEAD):
         ahead.append(record)
-        if detect(record[1]):
+        if detect(record[1]) or _inside(record[1]):
             return _each(chain(ahead, records), source, report)
     return None
 
@@ -116,11 +134,12 @@ def _recognised(records: Iterator[tuple[str, Any]], report: FileReport) -> Itera
         if not (is_like_last and format and format.detect(record)):
             format = detect(record)
         keys = record.keys() if isinstance(record, dict) else None
-        if format is None:
-            report.noise["row of no known format"] += 1
-        else:
-            keys = record.keys()
+        if format is not None:
             yield format, place, record
+            continue
+        inside = _inside(record)
+        report.noise["row of no known format"] += not inside
+        yield from ((each, place, inner) for each, inner in inside)
 
 
 def _added(names: str, name: str) -> str:

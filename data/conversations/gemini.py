@@ -8,14 +8,17 @@ from collections.abc import Iterator
 from typing import Any
 
 from moltlm.data.conversations.format import Format
+from moltlm.data.conversations.marks import mark_of
 from moltlm.data.conversations.turns import Fail, FileReport, Record, Turn, turn_of, type_name
 
 PRODUCT = re.compile(r"\b(?:gemini|bard)\b", re.IGNORECASE)
 ASKED = re.compile(
-    r"(?:Prompted|Asked|Said|Eingegebener Prompt:|Gefragt:"
+    r"(?:Prompted|Asked|Said|Introduced prompt:|(?:Eingegebener|Gesendeter) Prompt:|Gefragt:"
+    r"|Inviato prompt:|Comando:|Consulta:|Indicación:|Prompt digitado:|Wpisany prompt:|(?:Отправлен|Введен) запрос:"
+    r"|Запрос:|Girilen istem:|プロンプト\s?[:：]|入力した内容\s?[:：]|(?:輸入)?提示\s?[:：]|입력한 프롬프트:"
     r"|Prompt (?:saisi|envoyé)\s?:|Requête\s?:|Vous avez demandé\s?:?"
     r"|(?:Petición|Instrucción) (?:introducida|enviada|ingresada):|Mensaje enviado:|Has preguntado:?"
-    r"|(?:Comando|Prompt) (?:enviado|inserido|inserito|inviato):|Hai chiesto:?|Ingevoerde prompt:"
+    r"|(?:Comando|Prompt) (?:enviado|inserido|inserito|inviato):|Hai chiesto:?|(?:Ingevoerde|Verzonden) prompt:"
     r"|送信したメッセージ\s?[:：]|入力したプロンプト\s?[:：]|프롬프트:|输入的提示\s?[:：]|已输入提示\s?[:：]|Prompt\s?[:：])\s*"
 )
 """How the title of an activity with a prompt begins, in the language of the account."""
@@ -95,7 +98,9 @@ def _studio(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
             raise fail(f"a chunk needs a role (user, model); found {str(chunk.get('role'))[:40]}.")
         media = sum(key.startswith(("drive", "inline", "youtube")) for key in chunk)
         report.noise["attachment"] += media
+        unwanted = mark_of({"error": chunk.get("errorMessage"), **chunk}, report.scales).unwanted
         for turn in turn_of(role, _chunk_text(chunk, report), report, fail):
+            turn = turn._replace(unwanted=unwanted if role == "assistant" else "")
             if turn.text.strip() or not media or role == "user":
                 yield turn
 

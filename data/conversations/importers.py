@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import tempfile
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -30,6 +31,9 @@ VERSION = 3
 """Raise it when the same files give other exchanges: artifacts made from conversations are then made anew."""
 
 ANYBODY = Voice()
+
+ARRAY = re.compile(r"\[\s*(?:\[?\s*\{|\Z)")
+"""How an array of objects begins, or of lists of objects."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +118,8 @@ def _conversations(source: Source, file: FileReport, voice: Voice) -> Iterator[C
     file.scales |= marks.scales(text)
     if text[:1] == "{":
         return formats.conversations(_objects(source, text), source, file)
-    if text[:1] == "[" and text[1:].lstrip()[:1] in ("{", ""):
-        return formats.conversations(json_values(source), source, file)
+    if ARRAY.match(text):
+        return formats.conversations(_arrays(source, text), source, file)
     format = next((each for each in formats.TEXTS if each.detect(text)), None)
     if format:
         file.format = format.name
@@ -133,6 +137,18 @@ def _objects(source: Source, text: str) -> Iterator[tuple[str, Any]]:
         except ValueError:
             return json_values(source)
     return json_lines(source)
+
+
+def _arrays(source: Source, text: str) -> Iterator[tuple[str, Any]]:
+    """The elements of an array; or a list of messages on each line."""
+    first, _, rest = text.partition("\n")
+    if ARRAY.match(rest.lstrip()):
+        try:
+            parse(first)
+            return json_lines(source)
+        except ValueError:
+            pass
+    return json_values(source)
 
 
 def _unknown(source: Source) -> BadInput:

@@ -187,7 +187,9 @@ def _thread(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
             report.noise["meta event"] += 1
             continue
         report.noise["attachment"] += len(_list(message.get("attachments")))
-        yield from turn_of(_role(message, fail), message.get("content"), report, fail)
+        unwanted = mark_of(message, report.scales).unwanted
+        for turn in turn_of(_role(message, fail), message.get("content"), report, fail):
+            yield turn._replace(unwanted=unwanted if turn.role == "assistant" else "")
 
 
 # --- the web interface of llama.cpp; sessions of llama.app are sessions of agents

@@ -83,6 +83,13 @@ MARKS = (
     _strip(THINKING, "assistant", r"◁think▷.*?(?:◁/think▷|\Z)", "◁think▷"),
     _strip(THINKING, "assistant", r"<details type=\"reasoning\".*?(?:</details>|\Z)", '<details type="reasoning"'),
     _strip(THINKING, "assistant", r"<\|channel\|>analysis<\|message\|>.*?(?:<\|end\|>|\Z)", "<|channel|>analysis"),
+    # chat templates
+    _strip(
+        "mark of a chat template", "",
+        r"(?:<\|(?:im_end|eot_id|eom_id|eot|end|endoftext|end_of_text|return|END_OF_TURN_TOKEN)\|>|</s>|<end_of_turn>"
+        r"|<｜end▁of▁sentence｜>)\s*\Z",
+        "<|im_end|>", "<|eot", "<|eom_id|>", "<|end", "<|return|>", "</s>", "<end_of_turn>", "<|END_OF_TURN", "<｜end",
+    ),
     # Claude's apps
     _strip(
         "block that was not exported", "assistant",
@@ -92,7 +99,13 @@ MARKS = (
     _strip("artifact", "assistant", r"<antArtifact\b[^<>]*>.*?(?:</antArtifact>|\Z)", "<antArtifact"),
     # ChatGPT
     _strip("citation mark", "assistant", "\ue200[^\ue200\ue201]*\ue201|[\ue200-\ue206]", *"\ue200\ue201\ue202\ue203"),
-    _strip("citation mark", "assistant", "【\\d+[^】]{0,80}†[^】]{0,80}】", "†"),
+    _strip("citation mark", "assistant", "【\\s?\\d+[^】]{0,80}†[^】]{0,80}】", "†"),
+    _strip("citation mark", "assistant", r"\b(?:file)?cite(?:turn\d{1,4}[a-z]{1,12}\d{1,4}){1,40}", "citeturn"),
+    _strip(
+        THINKING, "assistant",
+        r"\A(?:Thought|Reasoned|Worked) for (?:\d{1,3}|an?)(?: [a-z]{1,8}){1,3}[^\n]{0,30}(?:\n|\Z)",
+        "Thought for", "Reasoned for", "Worked for",
+    ),
     # Open WebUI
     _strip(
         "tool call", "assistant",
@@ -120,12 +133,21 @@ MARKS = (
         command-name command-message command-args command-contents bash-input bash-stdout bash-stderr
         local-command-stdout local-command-stderr local-command-caveat user-prompt-submit-hook session-start-hook
         post-tool-use-hook user-memory-input ide_opened_file ide_selection ide_diagnostics new-diagnostics turn_aborted
-        user_action collaboration_mode skills_instructions apps_instructions plugins_instructions model_switch
+        user_action skill collaboration_mode skills_instructions apps_instructions plugins_instructions model_switch
         user_shell_command personality_spec task-notification additional_data attached_files cursor_commands
         open_and_recently_viewed_files user_info git_status project_layout relevant-memories permissions
         """,
     ),
     _strip(HARNESS, "user", r"</?user_query>", "user_query>"),
+    # Cline and Roo Code
+    _strip(
+        HARNESS, "user",
+        r"\A\s*<(?:task|feedback|user_message)>\s*|\s*</(?:task|feedback|user_message)>(?=\s*(?:\n\n|<|\Z))",
+        "<task>", "<feedback>", "<user_message>",
+    ),
+    _strip(HARNESS, "assistant", r"</?(?:attempt_completion|result)>\s*", "attempt_completion>"),
+    # Gemini CLI
+    _interrupt(NOTICE, "This is the Gemini CLI. We are setting up the context"),
     _strip(HARNESS, "user", r"\[Request interrupted by user[^\]\n]*\]", "[Request interrupted"),
     _strip("attachment", "user", r"\[Image:? (?:#\d+|source: [^\]\n]*|original [^\]\n]*)\]", "[Image"),
     # what they put in place of an answer
@@ -160,11 +182,16 @@ MARKS = (
     ),
     _strip(INFO, "user", r"^\[(?:message_id|from|chat_id): ?[^\]\n]*\][ \t]*$", "[message_id", "[from", "[chat_id"),
     _strip("attachment", "user", r"^\[media attached[^\]\n]*\][ \t]*$", "[media attached"),
+    _strip(
+        INFO, "user",
+        r"\A\[Queued messages while agent was busy\]\s*|^---\nQueued #\d+[^\n]{0,80}\n", "[Queued messages", "Queued #",
+    ),
+    _strip(INFO, "user", r"\A\[Thread (?:starter|history) - for context\].*?(?:\n\n|\Z)", "[Thread "),
     _strip(INFO, "user", r"^To send an image back, prefer the message tool[^\n]*$", "To send an image back"),
     # OpenClaw: turns that nobody took, which may stand beneath such information
     _interrupt(NOTICE, "Read HEARTBEAT.md if it exists", "A new session was started via /new or /reset"),
     _interrupt(NOTICE, "Pre-compaction memory flush", "An async command you ran earlier has completed", "[cron:"),
-    _interrupt(NOTICE, "A scheduled reminder has been triggered"),
+    _interrupt(NOTICE, "A scheduled reminder has been triggered", "[Subagent Context]", "A background task \""),
     _whole(
         NOTICE, "assistant",
         r"[*_`]*(?:HEARTBEAT_OK|NO_REPLY|ANNOUNCE_SKIP|REPLY_SKIP)[*_`.!]*",

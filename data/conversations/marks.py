@@ -41,12 +41,22 @@ DELETED = _words("deleted is_deleted isDeleted deleted_at deletedAt removed is_r
 ERRORS = _words("error is_error isError isApiErrorMessage failed")
 FAILED = _words("error failed rejected cancelled canceled deleted discarded")
 """Values of `status`."""
+UNFINISHED = _words(
+    """
+    in_progress incomplete stopped interrupted aborted length max_tokens user_canceled user_cancelled cancelled canceled
+    finished_partial_completion model_length model_context_window_exceeded
+    """
+)
+"""Values of `status` and of the fields in ENDS for an answer that was broken off."""
+ENDS = _words("stop_reason stopReason finish_reason finishReason")
+TIES = _words("tie same equal")
+"""Values of `status` of a row whose answers are equally good."""
 
-RATINGS = _words("rating stars score quality user_rating userRating rate")
+RATINGS = _words("rating stars score quality user_rating userRating rate helpfulness overall_score")
 FEEDBACK = _words(
     """
-    feedback annotation reaction user_feedback userFeedback evaluation review message_feedback thumbs vote like
-    sentiment
+    feedback annotation reaction user_feedback userFeedback evaluation review message_feedback chat_feedback thumbs
+    vote like sentiment
     """
 )
 NEGATIVE = _words(
@@ -97,6 +107,11 @@ def _unwanted(record: Mapping[str, Any], scales: Mapping[str, float]) -> str:
         return "deleted"
     if any(record.get(key) for key in ERRORS) or str(record.get("status", "")).lower() in FAILED:
         return "error instead of an answer"
+    status = record.get("status")
+    if isinstance(status, str) and status.lower() in TIES:
+        return "as good as the rejected answer"
+    if any(str(record[key]).lower() in UNFINISHED for key in ("status", *ENDS) if isinstance(record.get(key), str)):
+        return "unfinished answer"
     marks = [f"marked {key}: {_value_text(record[key])}" for key in sorted(GOOD & record.keys()) if _is_no(record[key])]
     marks += [f"marked {key}: false" for key in sorted(CHOICES & record.keys()) if record[key] is False]
     marks += [f"marked {key}" for key in sorted(BAD & record.keys()) if record.get(key) is True or record.get(key) == 1]
@@ -109,7 +124,7 @@ def _unwanted(record: Mapping[str, Any], scales: Mapping[str, float]) -> str:
 def _is_no(value: Any) -> bool:
     """Whether a value says no: false, 0, a number below, or a word such as `bad`."""
     if isinstance(value, str):
-        return _word(value) in NEGATIVE
+        return _word(value) in NEGATIVE or value.startswith("flag/")
     return value is False or (isinstance(value, int | float) and not isinstance(value, bool) and value <= 0)
 
 
@@ -152,4 +167,4 @@ def _value_text(value: Any) -> str:
 SAYING = ("type", "value", "name", "emoji", "comment_type")
 """Fields of a feedback object that may say it in a word."""
 
-KEYS = {*UNTRAINED, *GOOD, *CHOICES, *BAD, *DELETED, *ERRORS, *RATINGS, *FEEDBACK, "status"}
+KEYS = {*UNTRAINED, *GOOD, *CHOICES, *BAD, *DELETED, *ERRORS, *RATINGS, *FEEDBACK, *ENDS, "status"}

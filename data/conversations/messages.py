@@ -5,23 +5,48 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from moltlm.data.conversations import tree
+from moltlm.data.conversations import templates, tree
 from moltlm.data.conversations.format import Format
 from moltlm.data.conversations.turns import Fail, FileReport, Record, Turn, turn_of, turns_of
 
-QUESTIONS = ("prompt", "instruction", "question", "query", "input", "user", "human")
-ANSWERS = ("answer", "response", "completion", "output", "assistant", "reply", "gpt", "bot")
-PARENTS = frozenset(tree.PARENTS)
+QUESTIONS = ("prompt", "instruction", "question", "query", "input", "user", "human", "text_input", "input_text")
+ANSWERS = (
+    "answer",
+    "response",
+    "completion",
+    "output",
+    "assistant",
+    "reply",
+    "gpt",
+    "bot",
+    "output_text",
+    "generation",
+)
+HOLDERS = ("messages", "mapping", "chat_messages", "conversation", "turns", "history", "responses", "bubbles")
+"""Fields of a whole conversation, which is no message."""
+PARENTS = frozenset((*tree.PARENTS, "ancestors"))
 ADDED = ("input", "query", "context")
 """Fields that go on where the question ends (Alpaca's `input`)."""
 
 
 def _messages(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
-    return message_turns(record["messages"], record, report, fail)
+    return message_turns(record.get("messages", record.get("contents")), record, report, fail)
 
 
 def _sharegpt(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
-    return message_turns(record.get("conversations", record.get("conversation")), record, report, fail)
+    messages = record.get("conversations", record.get("conversation"))
+    pairs = _pairs(messages)
+    return message_turns(messages if pairs is None else pairs, record, report, fail)
+
+
+def _pairs(messages: Any) -> list[Record] | None:
+    """Messages made of objects that are a question with its answer (`input` and `output`); None if one is not."""
+    made = []
+    for each in messages if isinstance(messages, list) else []:
+        if not isinstance(each, dict) or not {"input", "output"} <= set(each):
+            return None
+        made += [{"role": "user", "content": each["input"]}, {"role": "assistant", "content": each["output"]}]
+    return made or None
 
 
 def message_turns(messages: Any, record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
@@ -70,6 +95,8 @@ def question_of(record: Record) -> Any:
 
 def prompt_turns(prompt: object, report: FileReport, fail: Fail) -> Iterator[Turn]:
     """The turns of a prompt, a text or a list of messages, whose answers are never learned."""
+    if isinstance(prompt, str):
+        prompt = templates.messages(prompt) or prompt
     if isinstance(prompt, list):
         return (turn._replace(context_only=True) for turn in turns_of(prompt, report, fail))
     return turn_of("user", prompt, report, fail)
@@ -88,14 +115,36 @@ def _is_question_and_answer(record: Record) -> bool:
     answers = [key for key in ANSWERS if key in record]
     if "prompt" in record and answers:
         return True
-    questions = [key for key in QUESTIONS if isinstance(record.get(key), str)]
-    return bool(questions and answers and isinstance(record[answers[0]], str)) and "type" not in record
+    if "type" in record:
+        return False
+    questions = [key for key in QUESTIONS if _says_something(record.get(key))]
+    return bool(questions and answers and _says_something(record[answers[0]]))
+
+
+def _says_something(value: Any) -> bool:
+    """Whether a value is a text or a list of messages, or one message."""
+    if isinstance(value, list):
+        return bool(value) and all(isinstance(each, dict) and ("role" in each or "type" in each) for each in value)
+    return isinstance(value, str) or (isinstance(value, dict) and "role" in value)
+
+
+def _is_contents(contents: Any) -> bool:
+    """Whether the value is what Gemini's API calls `contents`."""
+    return isinstance(contents, list) and all(isinstance(each, dict) and "parts" in each for each in contents)
+
+
+def _is_sharegpt(record: Record) -> bool:
+    messages = record.get("conversations", record.get("conversation"))
+    if not isinstance(messages, list):
+        return False
+    first = messages[0] if messages else None
+    return not (isinstance(first, dict) and any(isinstance(first.get(key), list | dict) for key in HOLDERS))
 
 
 MESSAGES = Format(
     "messages",
     "JSONL with `messages` (role, content)",
-    lambda record: "messages" in record,
+    lambda record: "messages" in record or _is_contents(record.get("contents")),
     _messages,
     labelled=True,
 )
@@ -109,6 +158,6 @@ PROMPTS = Format(
 SHAREGPT = Format(
     "ShareGPT",
     "ShareGPT (`conversations` of from, value)",
-    lambda record: isinstance(record.get("conversations", record.get("conversation")), list),
+    _is_sharegpt,
     _sharegpt,
 )

@@ -121,6 +121,19 @@ def _repaired(text: str) -> str:
         return text
 
 
+def _is_judged_steps(record: Record) -> bool:
+    labels, label = record.get("labels"), record.get("label")
+    return (isinstance(record.get("completions"), list) and isinstance(labels, list)) or (
+        isinstance(label, dict) and isinstance(label.get("steps"), list)
+    )
+
+
+def _judged_steps(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    error = fail("This is data for a process reward model, which judges steps, and has no answer to learn.")
+    error.fix = "Name rows with whole answers: prompt and completion, or prompt, chosen and rejected."
+    raise error
+
+
 def _is_slack(record: Record) -> bool:
     return "ts" in record and "text" in record and ("user" in record or "bot_id" in record)
 
@@ -137,6 +150,7 @@ FORMATS = (
     Format("Instagram or Messenger", "Instagram and Messenger as JSON", _is_meta, _meta),
 )
 UNREAD = (
+    Format("judged steps", "", _is_judged_steps, _judged_steps),
     Format("Telegram export of all chats", "", _is_telegram_of_all, _telegram_of_all),
     Format("Discord data package", "", _is_package, _package),
     Format("Slack export", "", _is_slack, _slack),

@@ -5,17 +5,27 @@ The better answer is learned, and keeps the worse one as `rejected`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from itertools import takewhile
 from typing import Any
 
+from moltlm.data.conversations import templates
+from moltlm.data.conversations.compared import comparison, trees
 from moltlm.data.conversations.format import Format
 from moltlm.data.conversations.messages import ANSWERS, answer_turns, history_turns, prompt_turns, question_of
-from moltlm.data.conversations.turns import EQUAL, REJECTED_ANSWER, Fail, FileReport, Record, Turn, type_name
+from moltlm.data.conversations.tree import BRANCH
+from moltlm.data.conversations.turns import EQUAL, REJECTED_ANSWER, Fail, FileReport, Record, Turn, turns_of, type_name
 from moltlm.data.types import EDITED
 
-CHOSEN = ("chosen", "chosen_response", "response_chosen", "preferred_output", "preferred_response", "winner")
+CHOSEN = (
+    "chosen",
+    "chosen_response",
+    "response_chosen",
+    "preferred_output",
+    "preferred_response",
+    "winner",
+    "accepted",
+)
 REJECTED = (
     "rejected",
     "rejected_response",
@@ -24,10 +34,9 @@ REJECTED = (
     "dispreferred_response",
     "loser",
 )
-CONTEXTS = ("conversations", "conversation", "messages")
-RANKED = ("completions", "responses", "answers", "candidates")
-KEYS = frozenset((*CHOSEN, *REJECTED, *RANKED, "output"))
-HUMAN_ASSISTANT = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):[ ]?")
+CONTEXTS = ("conversations", "conversation", "messages", "context_messages", "context")
+PLAIN = frozenset(("messages", "source", "topic", "trait", "prompt", "answer", "completion", "response"))
+"""Fields of rows that compare nothing, so that most rows are told at once."""
 
 
 def _side(record: Record, keys: tuple[str, ...]) -> Any:
@@ -49,12 +58,12 @@ def _sides(record: Record) -> tuple[Any, Any]:
 
 
 def _detect(record: Record) -> bool:
-    if KEYS.isdisjoint(record):
-        return False
     output = record.get("output")
     if isinstance(output, list) and len(output) == 2 and "instruction" in record:
         return all(isinstance(item, str) for item in output)
-    return any(isinstance(record.get(key), str | list | dict) for key in (*CHOSEN, *REJECTED)) or _is_ranked(record)
+    if any(isinstance(record.get(key), str | list | dict) for key in (*CHOSEN, *REJECTED)):
+        return True
+    return not set(record) <= PLAIN and _is_compared(record)
 
 
 def _read(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
@@ -63,8 +72,8 @@ def _read(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
 
     The common beginning of two sides that are lists of messages belongs to the prompt, which may be nothing else.
     """
-    if _is_ranked(record):
-        yield from _read_ranked(record, report, fail)
+    if _is_compared(record):
+        yield from _compared(record, report, fail)
         return
     chosen, rejected = (_messages(side) for side in _sides(record))
     prompt = _messages(_prompt(record, chosen))
@@ -121,15 +130,12 @@ def _is_answer(message: Record) -> bool:
 
 
 def _messages(side: Any) -> Any:
-    """A side as a list of messages, if it is a message or a text in the form of HH-RLHF; else as it is."""
+    """A side as a list of messages, if it is a message or a text of several turns; else as it is."""
     if isinstance(side, dict):
         return [side]
-    if not isinstance(side, str) or not (start := HUMAN_ASSISTANT.match(side)) or start[1] != "Human":
+    if not isinstance(side, str):
         return side
-    parts = HUMAN_ASSISTANT.split(side)[1:]
-    roles = {"Human": "user", "Assistant": "assistant"}
-    turns = [{"role": roles[name], "content": text} for name, text in zip(parts[::2], parts[1::2], strict=True)]
-    return turns[:-1] if turns[-1]["role"] == "assistant" and not turns[-1]["content"].strip() else turns
+    return templates.messages(side) or side
 
 
 def _begins_with(messages: list[Any], prompt: Any) -> bool:
@@ -139,43 +145,57 @@ def _begins_with(messages: list[Any], prompt: Any) -> bool:
     return any(isinstance(message, dict) and message.get("content") == prompt for message in messages[:2])
 
 
-def _is_ranked(record: Record) -> bool:
-    """Whether a row has several scored or ranked answers to a prompt (UltraFeedback, Nectar)."""
-    items = next((record[key] for key in RANKED if isinstance(record.get(key), list)), [])
-    return question_of(record) is not None and len(items) > 1 and all(_rank(item) is not None for item in items)
+def _is_compared(record: Record) -> bool:
+    return not set(record) & {*CHOSEN, *REJECTED} - {"winner"} and comparison(record) is not None
 
 
-def _rank(item: Any) -> float | None:
-    """How good an answer is among its alternatives: its score, or its rank, of which the first is the best."""
-    if not isinstance(item, dict):
-        return None
-    keys = (("overall_score", 1), ("score", 1), ("fine-grained_score", 1), ("rating", 1), ("rank", -1))
-    values = ((item.get(key), sign) for key, sign in keys)
-    return next((sign * value for value, sign in values if isinstance(value, int | float)), None)
-
-
-def _read_ranked(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
+def _compared(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     """The prompt and the best answer, over the worst one. Of answers that are all equally good, none is learned."""
-    items = next(record[key] for key in RANKED if isinstance(record.get(key), list))
-    ordered = sorted(items, key=lambda item: _rank(item) or 0.0, reverse=True)
-    texts = [next((item[key] for key in (*ANSWERS, "text", "content") if key in item), None) for item in ordered]
-    yield from prompt_turns(question_of(record), report, fail)
-    if _rank(ordered[0]) == _rank(ordered[-1]):
-        for text in texts:
-            yield from (
-                turn._replace(unwanted="none of several is better") for turn in answer_turns(text, report, fail)
-            )
+    compared = comparison(record) or {}
+    answers, prompt = [_messages(each) for each in compared["answers"]], _messages(compared["prompt"])
+    if compared["decided"]:
+        for text in answers[1:-1]:
+            for turn in answer_turns(text, FileReport(""), fail):
+                report.drop_answer(turn, REJECTED_ANSWER)
+        row = {"chosen": answers[0], "rejected": answers[-1], **({} if prompt is None else {"prompt": prompt})}
+        yield from _read(row, report, fail)
         return
-    for text in texts[1:-1]:
+    for text in answers:
         for turn in answer_turns(text, FileReport(""), fail):
-            report.drop_answer(turn, REJECTED_ANSWER)
-    yield from _answers(texts[0], texts[-1], report, fail)
+            report.drop_answer(turn, "none of several is better")
 
 
+def _is_tree(record: Record) -> bool:
+    prompt = record.get("prompt")
+    return isinstance(prompt, dict) and isinstance(prompt.get("replies"), list)
+
+
+def _tree(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    """A tree of OpenAssistant: the path along the replies that were ranked best."""
+    messages = list(trees(record))
+    best: dict[str | None, Record] = {}
+    for message in messages:
+        parent = message["parent_id"]
+        rank = message.get("rank") if isinstance(message.get("rank"), int) else 99
+        if parent not in best or rank < best[parent].get("rank", 99):
+            best[parent] = {**message, "rank": rank}
+    path, at = list[Record](), best.get(None)
+    while at is not None and at not in path:
+        path.append(at)
+        at = best.get(at.get("message_id"))
+    names = {message.get("message_id") for message in path}
+    for message in messages:
+        if message.get("message_id") not in names:
+            for turn in turns_of([message], FileReport(""), fail):
+                report.drop_answer(turn, BRANCH)
+    yield from turns_of([{key: value for key, value in each.items() if key != "rank"} for each in path], report, fail)
+
+
+TREES = Format("OpenAssistant", "trees of OpenAssistant (`replies`)", _is_tree, _tree)
 PREFERENCES = Format(
     "preferences",
     "preference data, of which the chosen side is learned (`prompt`, `chosen` and `rejected` of TRL; HH-RLHF, "
-    "LLaMA-Factory, OpenAI, UltraFeedback)",
+    "LLaMA-Factory, OpenAI, UltraFeedback, Nectar, SHP, arenas)",
     _detect,
     _read,
     labelled=True,

@@ -30,14 +30,19 @@ SIDE_EVENTS = ("isSidechain", "isMeta", "isCompactSummary", "isVisibleInTranscri
 CONTINUED = ("isCompactSummary", "logicalParentUuid")
 """Marks of an event at which a session goes on although it has no parent."""
 
-COPIES = ("<synthetic>", "delivery-mirror")
+MOVES = ("branch_summary", "leaf")
+"""Types of events without words at which a session goes on."""
+ROLLED_BACK = "thread_rolled_back"
+"""An event that takes back the last `num_turns` questions with their answers."""
+
+COPIES = ("<synthetic>", "delivery-mirror", "gateway-injected")
 """What agents write as the `model` of a message that no model wrote."""
 
 NAMES = ("role", "from", "sender", "author", "speaker", "name")
-TEXTS = ("content", "text", "value", "message", "body")
+TEXTS = ("content", "text", "value", "message", "body", "parts", "contentChunks", "utterance")
 SESSION_IDS = (
     *("session_id", "sessionId", "conversation_id", "conversationId", "convId", "conv_id", "thread_id", "threadId"),
-    *("chat_id", "chatId", "dialog_id", "dialogue_id", "session", "thread"),
+    *("chat_id", "chatId", "dialog_id", "dialogue_id", "session", "thread", "conversation", "dialog", "topicId"),
 )
 
 
@@ -53,9 +58,10 @@ def _read(event: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     kind = str(event.get("type", ""))
     if kind == "response_item" and isinstance(event.get("payload"), dict):
         event, kind = event["payload"], str(event["payload"].get("type", ""))
-    inner = event.get("message")
+    inner = event.get("message", event.get("data") if ROLES.get(kind.lower()) else None)
     message = inner if isinstance(inner, dict) else {**event, "content": inner} if isinstance(inner, str) else event
-    content = next((message[key] for key in TEXTS if message.get(key) is not None), None)
+    contents = [message[key] for key in TEXTS if message.get(key) is not None]
+    content = next(filter(None, contents), contents[0] if contents else None)
     role, speaker = _who(message, kind)
     is_side_event = any(event.get(key) for key in SIDE_EVENTS) or message.get("model") in COPIES
     if (role is None and not speaker) or is_side_event or content is None:
@@ -63,6 +69,9 @@ def _read(event: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
         report.noise["meta event" if noise in (UNKNOWN, "attachment") or is_side_event else noise] += 1
         if event.get("isCompactSummary"):
             yield Turn(MACHINE, "")
+        return
+    if role == "assistant" and (message.get("phase") == "commentary" or message.get("channel") == "commentary"):
+        report.noise["commentary of an agent"] += 1
         return
     mark = mark_of({**event, **message}, report.scales)
     for turn in turn_of(role or "", content, report, fail, message.get("tool_calls")):
@@ -85,6 +94,16 @@ class _Session:
 
     nodes: list[Node] = field(default_factory=list)
     turns: list[list[Turn]] = field(default_factory=list)
+
+    def roll_back(self, count: int, report: FileReport) -> None:
+        """Take back the last `count` questions and whatever follows them."""
+        for place in reversed(range(len(self.turns))):
+            if count < 1:
+                return
+            count -= any(turn.role == "user" for turn in self.turns[place])
+            for turn in self.turns[place]:
+                report.drop_answer(turn, tree.BRANCH)
+            self.turns[place] = []
 
     def walk(self, leaves: list[str], report: FileReport) -> Iterator[Turn]:
         """The turns on the shown path. Answers on other branches are counted."""
@@ -120,13 +139,14 @@ def conversations(
             rest = (read(event, report, fail) for event, fail in records)
             yield Conversation("the session", chain(turns, chain.from_iterable(rest)), source)
             return
-        decided = decided or bool(turns)
+        decided = decided or bool(turns) or event.get("type") == "session_meta"
         leaves += filter(None, [tree.leaf_of(event)])
-        node = _node(event, bool(turns))
+        node = _node(event, bool(turns) or event.get("type") in MOVES)
         key = (session_of.get(node.parent) if node.parent else None) or _session_id(event)
         if node.id:
             session_of.setdefault(node.id, key)
         session = sessions.setdefault(key, _Session())
+        session.roll_back(_rolled_back(event), report)
         session.nodes.append(node)
         session.turns.append(turns)
     for session in sessions.values():
@@ -135,9 +155,16 @@ def conversations(
             yield Conversation("the session", session.walk(leaves, report), source)
 
 
+def _rolled_back(event: Record) -> int:
+    """How many questions an event takes back."""
+    part = next((part for part in _parts(event) if part.get("type") == ROLLED_BACK), {})
+    count = part.get("num_turns")
+    return count if isinstance(count, int) else 0
+
+
 def _parts(event: Record) -> list[Record]:
     """The event, and what it wraps."""
-    return [event, *(part for key in ("message", "payload") if isinstance(part := event.get(key), dict))]
+    return [event, *(part for key in ("message", "payload", "metadata") if isinstance(part := event.get(key), dict))]
 
 
 def _links(event: Record) -> bool:

@@ -10,6 +10,7 @@ from moltlm.data.conversations.format import Format, TextFormat
 from moltlm.data.conversations.source import Source
 from moltlm.data.conversations.sources import LIMIT, lines
 from moltlm.data.conversations.turns import ROLES, Conversation, Fail, FileReport, Record, Turn, turn_of
+from moltlm.data.errors import BadInput
 
 
 class Template(NamedTuple):
@@ -20,31 +21,67 @@ class Template(NamedTuple):
 
 
 def _template(begins: str, ends: str) -> Template:
-    return Template(re.compile(begins), re.compile(ends))
+    return Template(re.compile(begins, re.MULTILINE), re.compile(ends))
 
 
 TEMPLATES = (
+    _template(
+        r"<\|start\|>[ \t]*(?P<role>[\w-]{1,30})(?:<\|channel\|>(?P<channel>\w{1,20}))?[^<\n]{0,60}<\|message\|>",
+        r"<\|end\|>|<\|return\|>|<\|call\|>",
+    ),
+    _template(
+        r"(?:<[|｜]begin[▁_]of[▁_]sentence[|｜]>)?<[|｜](?P<role>User|Assistant)[|｜]>",
+        r"<[|｜]end[▁_]of[▁_]sentence[|｜]>",
+    ),
+    _template(
+        r"(?:<BOS_TOKEN>)?<\|START_OF_TURN_TOKEN\|><\|(?P<role>SYSTEM|USER|CHATBOT)_TOKEN\|>",
+        r"<\|END_OF_TURN_TOKEN\|>",
+    ),
+    _template(
+        r"(?:<\|begin_of_text\|>)?<\|header_start\|>[ \t]*(?P<role>[\w-]{1,30})<\|header_end\|>\s*", r"<\|eot\|>"
+    ),
+    _template(r"^### ?(?P<role>Instruction|Input|Response):[ \t]*(?:\n|$)", r"</s>|<\|endoftext\|>"),
     _template(r"<\|im_start\|>[ \t]*(?P<role>[\w-]{1,30})(?: name=[^\n<]{1,40})?[ \t]*(?:\n|$)", r"<\|im_end\|>"),
     _template(
         r"(?:<\|begin_of_text\|>)?<\|start_header_id\|>[ \t]*(?P<role>[\w-]{1,30})[ \t]*<\|end_header_id\|>\s*",
         r"<\|eot_id\|>|<\|eom_id\|>|<\|end_of_text\|>",
     ),
     _template(r"(?:<bos>)?<start_of_turn>[ \t]*(?P<role>[\w-]{1,30})[ \t]*(?:\n|$)", r"<end_of_turn>|<eos>"),
-    _template(r"<\|(?P<role>system|user|assistant)\|>[ \t]*(?:\n|$)?", r"<\|end\|>|</s>|<\|endoftext\|>"),
+    _template(r"<\|(?P<role>system|user|assistant|model)\|>[ \t]*(?:\n|$)?", r"<\|end\|>|</s>|<\|endoftext\|>"),
     _template(r"(?:<s>)?\s?(?P<role>\[INST\]|\[/INST\])\s?", r"</s>"),
 )
-INSTRUCTION = {"[inst]": "user", "[/inst]": "assistant"}
+INSTRUCTION = {
+    "[inst]": "user",
+    "[/inst]": "assistant",
+    "instruction": "user",
+    "input": "user",
+    "response": "assistant",
+}
+PREAMBLE = re.compile(
+    r"\s*(?:<[|｜]begin[▁_]of[▁_]sentence[|｜]>|Below is an instruction)[^\n<]{0,2000}?"
+    r"(?=<[|｜]User|\n+### ?Instruction:)",
+    re.DOTALL,
+)
+"""What comes before the first turn: a system prompt without a mark, or the first sentence of Alpaca's prompts."""
+HUMAN_ASSISTANT = re.compile(r"(?:\A\s*|\n\n)(Human|Assistant):[ ]?", re.IGNORECASE)
+HUMAN_ASSISTANT_LINES = re.compile(r"(?:\A\s*|\n)(Human|Assistant):[ ]?", re.IGNORECASE)
 STRAY = re.compile(r"<\|(?:endoftext|begin_of_text|end_of_text)\|>|</?s>|<bos>|<eos>")
 SYSTEM = re.compile(r"<<SYS>>.*?(?:<</SYS>>|\Z)\s*", re.DOTALL)
 
 
 def template_of(text: str) -> Template | None:
     """The template of a text that begins with a turn, of at most a few characters before it."""
-    head = text[:300].lstrip()
+    head = _without_preamble(text[:3000]).lstrip()
     return next((each for each in TEMPLATES if each.begins.match(head)), None)
 
 
+def _without_preamble(text: str) -> str:
+    match = PREAMBLE.match(text)
+    return text[match.end() :].lstrip("\n") if match else text
+
+
 def _turns(template: Template, text: str, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    text = _without_preamble(text)
     begun = list(template.begins.finditer(text))
     ends = [match.start() for match in begun[1:]] + [len(text)]
     for match, end in zip(begun, ends, strict=True):
@@ -55,10 +92,37 @@ def _turns(template: Template, text: str, report: FileReport, fail: Fail) -> Ite
         if role == "user" and "<<SYS>>" in content:
             content, count = SYSTEM.subn("", content)
             report.noise["system message"] += count
+        if "channel" in match.re.groupindex and match["channel"] in ("analysis", "commentary"):
+            report.noise["thinking"] += 1
+            continue
         if role == "assistant" and not content and match is begun[-1]:
             continue  # the place where a model is to answer
         for turn in turn_of(role, content, report, fail):
             yield turn if role else turn._replace(speaker=label)
+
+
+def messages(text: str) -> list[Record] | None:
+    """The messages of a text in a chat template, or in the form of HH-RLHF; None for another text."""
+    if found := _human_assistant(text):
+        return found
+    template = template_of(text)
+    if template is None:
+        return None
+    turns = _turns(template, text, FileReport(""), lambda what: BadInput(what, ""))
+    return [{"role": turn.role or turn.speaker, "content": turn.text} for turn in turns if turn.text] or None
+
+
+def _human_assistant(text: str) -> list[Record] | None:
+    """The messages of a text in the form of HH-RLHF (`\n\nHuman: ...\n\nAssistant: ...`), or None."""
+    start = HUMAN_ASSISTANT.match(text)
+    if start is None or start[1].lower() != "human":
+        return None
+    parts = HUMAN_ASSISTANT.split(text)[1:]
+    if len(parts) == 2:
+        parts = HUMAN_ASSISTANT_LINES.split(text)[1:]
+    roles = {"human": "user", "assistant": "assistant"}
+    turns = [{"role": roles[name.lower()], "content": text} for name, text in zip(parts[::2], parts[1::2], strict=True)]
+    return turns[:-1] if turns[-1]["role"] == "assistant" and not turns[-1]["content"].strip() else turns
 
 
 def _conversation(texts: Iterable[str], template: Template, source: Source, report: FileReport) -> Iterator[Turn]:
@@ -71,8 +135,9 @@ def _read(source: Source, report: FileReport) -> Iterator[Conversation]:
     template, pending, size, has_turns = None, list[str](), 0, False
     for number, line in lines(source):
         template = template or template_of(line)
-        role = template.begins.search(line) if template else None
-        label = role["role"].lower() if role else ""
+        labels = [role["role"].lower() for role in template.begins.finditer(line)] if template else []
+        label = next((each for each in labels if each != "system"), labels[0] if labels else "")
+        label = labels[0] if has_turns and labels else label
         if has_turns and template and (label == "system" or line.strip() == "<|endoftext|>"):
             yield _whole(template, pending, source, report)
             pending, size, has_turns = [], 0, False

@@ -18,7 +18,7 @@ PARENTS = (
 )
 LEAVES = (
     *("currNode", "current_leaf_message_uuid", "currentLeafMessageUuid", "current_node", "currentNode", "currentId"),
-    *("current_id", "current_message_id", "currentMessageId", "leafId", "headMessageId"),
+    *("current_id", "current_message_id", "currentMessageId", "leafId", "headMessageId", "leaf_response_id"),
 )
 BRANCH = "alternative branch"
 
@@ -42,6 +42,9 @@ def node_of(message: Mapping[str, Any], is_turn: bool = True) -> Node:
     """The node of a message, by the usual names of its fields."""
     key = next((key for key in PARENTS if key in message), None)
     parent = None if key is None else _name(message[key])
+    ancestors = message.get("ancestors")
+    if key is None and isinstance(ancestors, list):  # from the first message to the one before
+        parent = _name(ancestors[-1]) if ancestors else ""
     return Node(next((name for key in IDS if (name := _name(message.get(key)))), ""), parent, is_turn)
 
 

@@ -19,7 +19,9 @@ Fail = Callable[[str], BadInput]
 ROLES = {
     **dict.fromkeys(("user", "human", "prompter"), "user"),
     **dict.fromkeys(("assistant", "gpt", "ai", "model", "bot", "chatgpt", "claude", "bing", "bard"), "assistant"),
-    **dict.fromkeys(("system", "developer"), "system"),
+    **dict.fromkeys(("gemini", "chatbot", "copilot", "char", "aimessage", "aimessagechunk"), "assistant"),
+    **dict.fromkeys(("humanmessage", "humanmessagechunk"), "user"),
+    **dict.fromkeys(("system", "developer", "systemmessage", "error", "info", "warning"), "system"),
     **dict.fromkeys(("tool", "function", "toolresult", "ipython", "observation", "function_response"), "tool"),
     **dict.fromkeys(("function_call", "tool_call"), "call"),
 }
@@ -32,10 +34,19 @@ An answer to one of them is not learned."""
 REJECTED_ANSWER, EQUAL = "rejected answer", "equal to the rejected answer"
 """Why an answer of preference data is dropped: no better one of the row is learned; it is not better than the other."""
 
-SENDERS, CONTENTS = ("role", "from", "sender"), ("content", "value", "text")
+SENDERS = ("role", "from", "sender", "author", "speaker", "name", "handle", "sender_name", "senderName", "displayName")
+CONTENTS = (
+    *("content", "value", "text", "message", "msg", "mes", "body", "say", "parts", "contentParts", "contentChunks"),
+    *("fragments", "utterance", "raw_content"),
+)
+INNER = ("message", "info", "data", "kwargs")
+"""Fields in which a message may hold its role or its content."""
+USER_FLAGS = ("is_human", "isHuman", "is_user", "isUser", "isCreatedByUser", "fromUser", "from_user")
 ATTACHMENTS = ("image", "file", "audio", "video", "document", "attachment", "media", "picture")
 UNKNOWN = "block of an unknown type"
 TEXT_BLOCKS = ("text", "input_text", "output_text")
+WRAPPED = ("text", "value", "content", "body")
+"""Fields in which a block holds its text."""
 
 
 class Turn(NamedTuple):
@@ -116,7 +127,7 @@ class FileReport:
 def turns_of(messages: Any, report: FileReport, fail: Fail) -> Iterator[Turn]:
     """The turns of a list of messages, each with a role and a content under any of their usual names.
 
-    An unknown role is the name of a speaker. Where messages name their parents, the last path is read.
+    An unknown role is the name of a speaker.
     """
     if not isinstance(messages, list):
         raise fail(f"`messages` is {type_name(messages)}, not a list.")
@@ -124,10 +135,9 @@ def turns_of(messages: Any, report: FileReport, fail: Fail) -> Iterator[Turn]:
         if not isinstance(message, dict):
             raise fail(f"a message is {type_name(message)}, not an object with a role and a content.")
         name, content = message.get("role"), message.get("content")  # by far the commonest, and read fast
-        if not isinstance(name, str):
-            name = next((message[key] for key in SENDERS if isinstance(message.get(key), str)), None)
-        if content is None:
-            content = next((message[key] for key in CONTENTS if key in message), "")
+        if not isinstance(name, str) or not content:
+            message = {**inner_of(message), **message}
+            name, content = sender_of(message), content_of(message)
         calls = message.get("tool_calls") or message.get("function_call")
         role = ROLES.get(name) if name else None
         if role is None:
@@ -140,6 +150,38 @@ def turns_of(messages: Any, report: FileReport, fail: Fail) -> Iterator[Turn]:
             if mark is not UNMARKED:
                 turn = turn._replace(context_only=mark.context_only, unwanted=mark.unwanted or turn.unwanted)
             yield turn
+
+
+def inner_of(message: Record) -> Record:
+    """The object in a message that holds its role or its content, or nothing."""
+    return next((inner for key in INNER if isinstance(inner := message.get(key), dict)), {})
+
+
+def sender_of(message: Record) -> str | None:
+    """Who wrote a message, by the usual names of its fields; None if nothing says so."""
+    for key in SENDERS:
+        value = message.get(key)
+        if isinstance(value, dict):
+            value = next((value[part] for part in ("role", "name") if isinstance(value.get(part), str)), None)
+        if isinstance(value, str):
+            flag = None if value.lower() in ROLES else _user_flag(message)
+            return "user" if flag else value
+    flag = _user_flag(message)
+    if flag is not None:
+        return "user" if flag else "assistant"
+    kind = message.get("type")
+    if isinstance(identity := message.get("id"), list) and identity:  # LangChain's serialized messages
+        kind = identity[-1]
+    return kind if isinstance(kind, str) and kind.lower() in ROLES else None
+
+
+def _user_flag(message: Record) -> bool | None:
+    return next((message[key] for key in USER_FLAGS if isinstance(message.get(key), bool)), None)
+
+
+def content_of(message: Record) -> Any:
+    """The content of a message, by the usual names of its field: the first that is not empty; "" if there is none."""
+    return next((message[key] for key in CONTENTS if message.get(key)), message.get("content", ""))
 
 
 def turn_of(role: str, content: Any, report: FileReport, fail: Fail, calls: Any = None) -> Iterator[Turn]:
@@ -178,6 +220,8 @@ def text_of(content: Any, noise: Counter[str], fail: Fail) -> str:
     """The text of a content: a string, or a list of blocks, of which those without text are counted as noise."""
     if content is None or isinstance(content, str):
         return content or ""
+    if isinstance(content, dict) and any(key in content for key in ("parts", *WRAPPED)):
+        content = content["parts"] if isinstance(content.get("parts"), list) else [content]
     if not isinstance(content, list):
         raise fail(f"the content of a message needs a role and a text; its text is {type_name(content)}.")
     texts = []
@@ -186,15 +230,34 @@ def text_of(content: Any, noise: Counter[str], fail: Fail) -> str:
             texts.append(block)
         elif not isinstance(block, dict):
             raise fail(f"a block of a message's content is {type_name(block)}, neither text nor an object.")
-        else:
-            kind = noise_kind(str(block.get("type") or block.get("content_type") or "text"))
-            text = block.get("text")
-            text = text.get("value") if isinstance(text, dict) else text
-            if isinstance(text, str) and (kind == UNKNOWN or block.get("type") in TEXT_BLOCKS):
-                texts.append(text)
-            else:
-                noise[kind] += 1
+        elif isinstance(text := _block_text(block), str):
+            texts.append(text)
+        elif text:
+            noise[text.kind] += 1
     return "\n\n".join(texts)
+
+
+class _Noise(NamedTuple):
+    kind: str
+
+
+def _block_text(block: Record) -> str | _Noise | None:
+    """The text of a block, or the kind of noise that it is; None for an empty one that only separates others."""
+    block_type = block.get("type") or block.get("content_type") or block.get("ft")
+    inner = block.get("part")
+    block = inner if isinstance(inner, dict) else block
+    kind = noise_kind(str(block_type or "text"))
+    if block.get("thought") is True:
+        return _Noise("thinking")
+    if block.get("synthetic") is True:
+        return _Noise("text of the harness")
+    text = next((block[key] for key in WRAPPED if isinstance(block.get(key), str | dict)), None)
+    text = next((text[key] for key in WRAPPED if key in text), None) if isinstance(text, dict) else text
+    if isinstance(text, str) and (kind == UNKNOWN or block_type in TEXT_BLOCKS):
+        return text
+    if block_type is None and block:
+        kind = noise_kind(next(iter(block)))
+    return None if str(block_type).startswith("step-") else _Noise(kind)
 
 
 def noise_kind(block_type: str) -> str:

@@ -20,7 +20,7 @@ def _list(value: Any) -> list[Any]:
 
 def _is_deepseek(record: Record) -> bool:
     messages = [_dict(_dict(node).get("message")) for node in list(_dict(record.get("mapping")).values())[:3]]
-    return any("fragments" in message for message in messages)
+    return any("fragments" in message or isinstance(message.get("role"), str) for message in messages)
 
 
 def _deepseek(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
@@ -31,6 +31,10 @@ def _deepseek(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     def read(node: Record, report: FileReport) -> Iterator[Turn]:
         message = _dict(node.get("message"))
         texts: dict[str, list[str]] = {}
+        role = ROLES.get(str(message.get("role")).lower())
+        if role and isinstance(message.get("content"), str):  # the older export
+            texts[role] = [message["content"]]
+            report.noise["thinking"] += bool(message.get("reasoning_content"))
         for fragment in map(_dict, _list(message.get("fragments"))):
             kind, text = str(fragment.get("type")), fragment.get("content")
             role = {"REQUEST": "user", "RESPONSE": "assistant"}.get(kind)

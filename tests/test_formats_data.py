@@ -1,0 +1,171 @@
+"""Data sets: of two answers the better one is learned, and what is as good, unfinished or marked as bad never is."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moltlm.data.errors import BadInput
+from tests.test_importers import read, said, turn, write
+
+Q1, A1, Q2, A2, BAD = "My clock stopped.", "It sulks.", "And if not?", "Bring cake.", "NEVER, as an AI."
+FIRST, WHOLE = [Q1, A1], [Q1, A1, Q2, A2]
+ASKED, ANSWERED, WRONG = turn("user", Q1), turn("assistant", A1), turn("assistant", BAD)
+
+COMPARED: dict[str, dict[str, Any]] = {
+    "HH-RLHF in capitals": {
+        "chosen": f"\n\nHUMAN: {Q1}\n\nASSISTANT: {A1}",
+        "rejected": f"\n\nHUMAN: {Q1}\n\nASSISTANT: {BAD}",
+    },
+    "HH-RLHF with single breaks": {
+        "chosen": f"Human: {Q1}\nAssistant: {A1}",
+        "rejected": f"Human: {Q1}\nAssistant: {BAD}",
+    },
+    "a template in the prompt": {
+        "prompt": f"<|im_start|>system\nNEVER<|im_end|>\n<|im_start|>user\n{Q1}<|im_end|>\n<|im_start|>assistant\n",
+        "chosen": f"{A1}<|im_end|>",
+        "rejected": f"{BAD}<|im_end|>",
+    },
+    "good and bad": {"prompt": Q1, "good": A1, "bad": BAD},
+    "positive and negative": {"query": Q1, "positive": A1, "negative": BAD},
+    "j and k": {"question": Q1, "response_j": A1, "response_k": BAD},
+    "accepted": {"prompt": Q1, "accepted": A1, "rejected": BAD},
+    "a letter": {"prompt": Q1, "response_a": A1, "response_b": BAD, "preference": "a"},
+    "a capital": {"prompt": Q1, "answer_a": BAD, "answer_b": A1, "preferred": "B"},
+    "SHP": {"history": Q1, "human_ref_A": BAD, "human_ref_B": A1, "labels": 0, "score_A": 1, "score_B": 9},
+    "SHP without scores": {"history": Q1, "human_ref_A": A1, "human_ref_B": BAD, "labels": 1},
+    "an arena": {
+        "winner": "model_b",
+        "conversation_a": [ASKED, WRONG],
+        "conversation_b": [ASKED, ANSWERED],
+        "model_a": "x",
+    },
+    "an arena's table": {
+        "prompt": json.dumps([Q1]),
+        "response_a": json.dumps([BAD]),
+        "response_b": json.dumps([A1]),
+        "winner_model_a": 0,
+        "winner_model_b": 1,
+    },
+    "WebGPT": {"question": {"full_text": Q1}, "answer_0": BAD, "answer_1": A1, "score_0": -1.0, "score_1": 1.0},
+    "SafeRLHF": {"prompt": Q1, "response_0": BAD, "response_1": A1, "better_response_id": 1},
+    "HelpSteer": {"prompt": [ASKED], "response_1": BAD, "response_2": A1, "preference_strength": 2},
+    "summaries": {"info": {"post": Q1}, "summaries": [{"text": A1}, {"text": BAD}], "choice": 0},
+    "pm_score": {"question": Q1, "answers": [{"pm_score": 1, "text": BAD}, {"pm_score": 5, "text": A1}]},
+    "labels": {"prompt": Q1, "responses": [{"text": BAD, "label": "rejected"}, {"text": A1, "label": "chosen"}]},
+    "ratings beside": {"instruction": Q1, "generations": [BAD, A1], "ratings": [2, 9]},
+    "Nectar": {
+        "prompt": f"\n\nHuman: {Q1}\n\nAssistant: ",
+        "answers": [{"answer": BAD, "rank": 2.0}, {"answer": A1, "rank": 1.0}],
+    },
+    "NeMo": {
+        "context": [ASKED],
+        "completions": [{"rank": 1, "completion": [WRONG]}, {"rank": 0, "completion": [ANSWERED]}],
+    },
+    "context_messages": {"context_messages": [ASKED], "chosen": A1, "rejected": BAD},
+    "rejected_messages": {"messages": [ASKED, ANSWERED], "rejected_messages": [ASKED, WRONG]},
+}
+
+
+@pytest.mark.parametrize("name", COMPARED)
+def test_the_better_of_two_answers(tmp_path: Path, name: str) -> None:
+    found, report = read(write(tmp_path / "a.jsonl", COMPARED[name]))
+    assert said(found) == [FIRST]
+    assert found[0].rejected == BAD
+    assert not report.dropped
+
+
+UNDECIDED: dict[str, dict[str, Any]] = {
+    "a tie": {"prompt": Q1, "response_a": BAD, "response_b": "NEVER", "preference": "tie"},
+    "both bad": {"winner": "tie (bothbad)", "conversation_a": [ASKED, WRONG], "conversation_b": [ASKED, WRONG]},
+    "no word": {"prompt": Q1, "response_a": BAD, "response_b": "NEVER"},
+    "equal scores": {"instruction": Q1, "completions": [{"response": BAD, "score": 3}, {"response": "N", "score": 3}]},
+    "a status": {"input": Q1, "chosen": BAD, "rejected": "NEVER", "status": "tie"},
+}
+
+
+@pytest.mark.parametrize("name", UNDECIDED)
+def test_of_answers_that_are_equally_good_none_is_learned(tmp_path: Path, name: str) -> None:
+    found, report = read(write(tmp_path / "a.jsonl", UNDECIDED[name]))
+    assert not found and report.dropped.total() == 2
+
+
+def test_trees_of_openassistant(tmp_path: Path) -> None:
+    def message(name: str, role: str, text: str, rank: int | None, *replies: Any) -> dict[str, Any]:
+        return {"message_id": name, "role": role, "text": text, "rank": rank, "replies": list(replies)}
+
+    last = message("5", "assistant", A2, 0)
+    tree = message(
+        *("1", "prompter", Q1, None),
+        message("2", "assistant", BAD, 1),
+        message("3", "assistant", A1, 0, message("4", "prompter", Q2, None, last)),
+    )
+    found, report = read(write(tmp_path / "a.jsonl", {"message_tree_id": "1", "prompt": tree}))
+    assert said(found) == [FIRST, WHOLE]
+    assert report.dropped == {"alternative branch": 1}
+
+
+def row(**marks: Any) -> list[dict[str, Any]]:
+    return [{"prompt": Q1, "response": BAD, **marks}, {"prompt": Q2, "response": A2, "helpfulness": 4}]
+
+
+@pytest.mark.parametrize(
+    ("marks", "reason"),
+    [
+        ({"helpfulness": 0}, "rated low"),
+        ({"chat_feedback": {"type": "flag/bug"}}, "rated low"),
+        ({"status": "stopped"}, "unfinished answer"),
+        ({"finish_reason": "length"}, "unfinished answer"),
+        ({"stopReason": "aborted"}, "unfinished answer"),
+        ({"stop_reason": "user_canceled"}, "unfinished answer"),
+    ],
+)
+def test_marks_against_an_answer(tmp_path: Path, marks: dict[str, Any], reason: str) -> None:
+    found, report = read(write(tmp_path / "a.jsonl", *row(**marks)))
+    assert said(found) == [[Q2, A2]]
+    assert report.dropped == {reason: 1}
+    messages = [
+        ASKED,
+        {**WRONG, **marks},
+        turn("user", Q2),
+        turn("assistant", A2, stop_reason="end_turn", helpfulness=4),
+    ]
+    found, report = read(write(tmp_path / "b.jsonl", {"messages": messages}))
+    assert [item.answer for item in found] == [A2]
+    assert report.dropped == {reason: 1}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {"prompt": Q1, "completions": ["one", "NEVER"], "labels": [True, False]},
+        {"question": {"problem": Q1}, "label": {"steps": [], "finish_reason": "x"}},
+    ],
+)
+def test_judged_steps_are_named(tmp_path: Path, value: Any) -> None:
+    with pytest.raises(BadInput, match="process reward model"):
+        read(write(tmp_path / "a.jsonl", value))
+
+
+TEMPLATES = {
+    "harmony": f"<|start|>system<|message|>x<|end|><|start|>user<|message|>{Q1}<|end|><|start|>assistant<|channel|>"
+    f"analysis<|message|>NEVER<|end|><|start|>assistant<|channel|>final<|message|>{A1}<|return|>",
+    "DeepSeek": f"<｜begin▁of▁sentence｜>be kind<｜User｜>{Q1}<｜Assistant｜>{A1}<｜end▁of▁sentence｜>",
+    "Command R": f"<BOS_TOKEN><|START_OF_TURN_TOKEN|><|USER_TOKEN|>{Q1}<|END_OF_TURN_TOKEN|>"
+    f"<|START_OF_TURN_TOKEN|><|CHATBOT_TOKEN|>{A1}<|END_OF_TURN_TOKEN|>",
+    "Llama 4": f"<|begin_of_text|><|header_start|>user<|header_end|>\n\n{Q1}<|eot|>"
+    f"<|header_start|>assistant<|header_end|>\n\n{A1}<|eot|>",
+    "Alpaca": f"Below is an instruction that describes a task.\n\n### Instruction:\n{Q1}\n\n### Response:\n{A1}",
+    "Metharme": f"<|system|>Enter RP mode.<|user|>{Q1}<|model|>{A1}",
+}
+
+
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_templates_of_models(tmp_path: Path, name: str) -> None:
+    assert said(read(write(tmp_path / "a.txt", TEMPLATES[name]))[0]) == [FIRST]
+    assert said(read(write(tmp_path / "b.jsonl", {"text": TEMPLATES[name]}))[0]) == [FIRST]
+    prompt, _, answer = TEMPLATES[name].rpartition(A1)
+    assert said(read(write(tmp_path / "c.jsonl", {"prompt": prompt, "completion": A1 + answer}))[0]) == [FIRST]
