@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from moltlm.data.conversations.voices import Voice
 from moltlm.data.errors import BadInput
 from tests.test_importers import read, said, write
 
@@ -177,3 +178,70 @@ def test_any_text_is_an_error_or_a_result(tmp_path: Path, parts: list[str], as_r
         read(tmp_path / "a.txt")
     except BadInput as error:
         assert error.fix
+
+
+VEX = Voice(("Vex",))
+ASKED, ANSWERED, MORE, LAST = "My clock stopped.", "It sulks.", "And if not?", "Bring cake."
+BOTH = [[ASKED, ANSWERED], [ASKED, ANSWERED, MORE, LAST]]
+
+
+def transcript(form: str, user: str, persona: str, *between: tuple[str, str]) -> str:
+    rows = [(user, ASKED), (persona, ANSWERED), *between, (user, MORE), (persona, LAST)]
+    return "".join(form.format(*row) for row in rows)
+
+
+@pytest.mark.parametrize(
+    "form", ["{}: {}\n", "**{}:** {}\n\n", "## {}\n\n{}\n\n", "<{}> {}\n", "[2026-01-01 10:00] {}: {}\n"]
+)
+@pytest.mark.parametrize(
+    "names", [("Ana", "Vex"), ("Human", "Vex"), ("उपयोगकर्ता", "सहायक"), ("ผู้ใช้", "ผู้ช่วย"), ("👤", "🤖")]
+)
+def test_speakers_in_every_form(tmp_path: Path, form: str, names: tuple[str, str]) -> None:
+    path = tmp_path / "a.md"
+    path.write_text(transcript(form, *names))
+    voice = VEX if names[1] == "Vex" else Voice()
+    assert said(read(path, voice=voice)[0]) == BOTH
+
+
+@pytest.mark.parametrize("form", ["{}: {}\n", "**{}:** {}\n\nMore of it.\n\n", "### {}\n\n{}\n\n"])
+@pytest.mark.parametrize(("user", "third"), [("Ana", "Hob"), ("Human", "Hob")])
+def test_a_third_speaker_who_speaks_once_is_never_glued(tmp_path: Path, form: str, user: str, third: str) -> None:
+    path = tmp_path / "a.md"
+    path.write_text(transcript(form, user, "Vex", (third, "NEVER sundials."), ("Vex", "NEVER, Hob.")))
+    found, report = read(path, voice=VEX)
+    assert len(found) == 2
+    assert not any("NEVER" in text for row in said(found) for text in row)
+    assert report.noise["turn of another speaker"] == 1
+    assert report.dropped == {"answer to another speaker": 1}
+
+
+def test_remarks_of_an_assistant_are_no_speakers(tmp_path: Path) -> None:
+    path = tmp_path / "a.md"
+    path.write_text(
+        "**User:** Tea?\n\n**Assistant:** So.\n\n**Water:** hot.\n\n**Leaves:** black.\n\n**User:** a\n\n**Assistant:** b"
+    )
+    found, _ = read(path)
+    assert found[0].answer == "So.\n\n**Water:** hot.\n\n**Leaves:** black."
+
+
+def test_what_exporters_add_is_no_word_of_a_turn(tmp_path: Path) -> None:
+    path = tmp_path / "a.md"
+    stamps = ["1/2/2025, 10:00:01\n\n", '<time datetime="x">10:00</time>\n\n', "2025/1/2 10:00:05\n", ""]
+    texts = (ASKED, ANSWERED, MORE, LAST)
+    turns = [
+        f"## {name}:\n{stamp}{text}\n\n"
+        for name, stamp, text in zip(("Prompt", "Response") * 2, stamps, texts, strict=True)
+    ]
+    path.write_text("# Clock\n\n" + "".join(turns) + "---\nPowered by [An exporter](https://example.org)\n")
+    found, report = read(path)
+    assert said(found) == BOTH
+    assert report.noise["time of a turn"] == 3 and report.noise["text of the exporter"] == 1
+
+
+def test_a_title_begins_another_conversation(tmp_path: Path) -> None:
+    path = tmp_path / "a.md"
+    one = f"**User:** {ASKED}\n\n**Assistant:** {ANSWERED}\n\n"
+    path.write_text(f"# One\n\n{one}# Two\n\n{one.replace(ASKED, MORE).replace(ANSWERED, LAST)}")
+    found, report = read(path)
+    assert said(found) == [[ASKED, ANSWERED], [MORE, LAST]]
+    assert report.conversations == 2

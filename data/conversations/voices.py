@@ -26,13 +26,14 @@ umano kullanıcı ben sen użytkownik ja ty gebruiker ik jij användare jag brug
 používateľ felhasználó utilizator χρήστης εγώ пользователь человек я ты вы користувач потребител корисник משתמש אני
 مستخدم المستخدم أنا उपयोगकर्ता मैं pengguna saya tôi ผู้ใช้ 用户 用戶 使用者 人类 人類 我 你 您 ユーザー ユーザ 人間 私 僕
 あなた 사용자 유저 사람 나 당신 pregunta pergunta frage domanda vraag вопрос 问 問 提问 質問 질문
+👤 👥 🧑 👩 👨 🙂 🙋
 """
 ASSISTANTS = """
 assistant assistants asistente assistente assistentin assistenten ayudante asystent asistent assistent asistan yardımcı
 asszisztens avustaja βοηθός ассистент помощник асистент помічник עוזר مساعد المساعد सहायक asisten ผู้ช่วย 助手 助理
 アシスタント 어시스턴트 도우미 ai ia ki ии 人工智能 机器人 機器人 ボット 챗봇 봇 bot chatbot model modelo modell modèle
 modello модель chatgpt gpt claude gemini bard bing copilot llama mistral mixtral deepseek grok qwen kimi perplexity
-answer a response reply respuesta resposta réponse antwort risposta antwoord ответ 回答 答 答复 回复 答え 답변
+answer a response reply respuesta resposta réponse antwort risposta antwoord ответ 回答 答 答复 回复 答え 답변 🤖 🦾
 """
 SYSTEM = "system developer sistema système systeem система 系统 系統 システム 시스템"
 NARRATORS = "narrator narrador narradora erzähler erzählerin narrateur narratore рассказчик 旁白 ナレーター storyteller"
