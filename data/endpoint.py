@@ -13,7 +13,7 @@ from typing import Any
 
 from moltlm.data.config import EndpointConfig
 from moltlm.data.errors import BadInput, MoltError
-from moltlm.data.io import fingerprint
+from moltlm.data.io import append_line, fingerprint
 from moltlm.data.types import Message, Progress, silent
 
 CHARS_PER_TOKEN = 4
@@ -104,7 +104,6 @@ class _Account:
         self._spent = 0
         self._in_a_row = 0
         self._lock = Lock()
-        _end_line(cache)
 
     @property
     def answered(self) -> bool:
@@ -136,7 +135,8 @@ class _Account:
                 return
             self._charge(key, reply.tokens)
             self._answers[key] = reply.answer, reply.tokens
-            _append(self._cache, {"key": key, "answer": reply.answer, "tokens": reply.tokens})
+            row = {"key": key, "answer": reply.answer, "tokens": reply.tokens}
+            append_line(self._cache, json.dumps(row, ensure_ascii=False))
 
     def _charge(self, key: str, tokens: int) -> None:
         """Charge each answer once, so that a continued build stops where an uninterrupted one would have."""
@@ -207,18 +207,3 @@ def _read_cache(path: Path) -> dict[str, tuple[str, int]]:
             except (ValueError, KeyError, TypeError):
                 continue
     return answers
-
-
-def _end_line(path: Path) -> None:
-    """End an incomplete last line, so that what is appended is a line of its own."""
-    if path.is_file() and path.stat().st_size:
-        with path.open("rb+") as file:
-            file.seek(-1, os.SEEK_END)
-            if file.read(1) != b"\n":
-                file.write(b"\n")
-
-
-def _append(path: Path, row: dict[str, Any]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as out:
-        out.write(json.dumps(row, ensure_ascii=False) + "\n")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import math
@@ -15,6 +16,9 @@ from typing import Any
 import yaml
 
 from moltlm.data.errors import BadInput
+
+PRIVATE = 0o600
+"""The mode of files with what people said."""
 
 
 def read_text(path: Path, what: str = "file") -> str:
@@ -78,18 +82,65 @@ def read_jsonl(path: Path, what: str = "file") -> list[dict[str, Any]]:
     return rows
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write through a temporary file and rename it, so that a reader never sees half a file."""
+def write_text(path: Path, text: str, private: bool = False) -> None:
+    """Write through a temporary file that is synced and renamed: neither a reader nor a power cut ever sees half a file.
+
+    Args:
+        private: only the owner may read it, whatever the umask: for what people said.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as out:
             out.write(text)
-        Path(name).chmod(0o644)
+            out.flush()
+            os.fsync(out.fileno())
+        Path(name).chmod(PRIVATE if private else 0o666 & ~_umask())
         Path(name).replace(path)
     except BaseException:
         Path(name).unlink(missing_ok=True)
         raise
+    sync(path.parent)
+
+
+def append_line(path: Path, line: str) -> None:
+    """Append one line to a file that only its owner may read, and sync it. Half a line that a killed process left
+    before it is ended first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, PRIVATE)
+    with os.fdopen(handle, "rb+") as out:
+        size = out.seek(0, os.SEEK_END)
+        is_cut = size and os.pread(handle, 1, size - 1) != b"\n"
+        out.write(("\n" if is_cut else "").encode() + line.encode() + b"\n")
+        out.flush()
+        os.fsync(handle)
+
+
+def sync(path: Path) -> None:
+    """Bring a file, or a folder's list of names, to the disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    except OSError as error:  # some network file systems sync no folders
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise
+    finally:
+        os.close(handle)
+
+
+def publish(partial: Path, folder: Path) -> None:
+    """Rename a complete folder into place; everything in it is on the disk before, and its new name after."""
+    for path in [*partial.rglob("*"), partial]:
+        if not path.is_symlink():
+            sync(path)
+    partial.rename(folder)
+    sync(folder.parent)
+
+
+def _umask() -> int:
+    current = os.umask(0o077)  # it can only be read by setting it
+    os.umask(current)
+    return current
 
 
 def to_json(value: Any) -> str:
@@ -120,9 +171,9 @@ def read_json(path: Path) -> Any:
         ) from None
 
 
-def write_jsonl(path: Path, rows: Iterable[dict[str, Any]]) -> None:
-    """Write one row a line, atomically."""
-    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+def write_jsonl(path: Path, rows: Iterable[dict[str, Any]], private: bool = True) -> None:
+    """Write one row a line, atomically; rows are what people said, unless they are not `private`."""
+    write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), private)
 
 
 def sha256_file(path: Path) -> str:

@@ -22,7 +22,7 @@ from filelock import FileLock, Timeout
 from moltlm import __version__
 from moltlm.adapters.config import CHECKPOINTS
 from moltlm.data.errors import BadInput, MoltError
-from moltlm.data.io import fingerprint, read_json, write_json, write_text
+from moltlm.data.io import append_line, fingerprint, publish, read_json, write_json, write_text
 from moltlm.pipeline.config import Config, dump
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.identity import key_of, present
@@ -107,7 +107,7 @@ class Run:
                     raise Missing(f"{label} has not been run with these settings.", "Run it: molt run CONFIG")
                 self._start_writing()
             if stored.is_file():  # if not before, then another command has made it until the lock was free
-                self.artifacts[key] = _read(folder)
+                self.artifacts[key] = read_artifact(folder)
                 if not self.only_read:
                     self.console.stage(label, f"reused ({self.artifacts[key].seconds:.0f} s saved)")
             else:
@@ -152,9 +152,9 @@ class Run:
             partial / "artifact.json",
             {"stage": name, "fingerprint": folder.name, "seconds": round(seconds, 1), "facts": facts},
         )
-        partial.rename(folder)
+        publish(partial, folder)
         self.console.stage(label, f"done in {seconds:.0f} s")
-        return _read(folder)
+        return read_artifact(folder)
 
     def stored(self, stage: str) -> list[Path]:
         """The folders of a stage's artifacts, sorted; those of another version of the stage are left out."""
@@ -204,8 +204,7 @@ class Run:
             "seed": self.config.run.seed,
             **environment(),
         }
-        with (self.folder / "invocations.jsonl").open("a", encoding="utf-8") as out:
-            out.write(json.dumps(line) + "\n")
+        append_line(self.folder / "invocations.jsonl", json.dumps(line))
 
 
 def once_per_config(
@@ -254,7 +253,8 @@ def _revision() -> str | None:
     return description.stdout.strip() or None
 
 
-def _read(folder: Path) -> Artifact:
+def read_artifact(folder: Path) -> Artifact:
+    """The artifact that is stored in a folder."""
     raw = read_json(folder / "artifact.json")
     return Artifact(raw["stage"], folder, raw["fingerprint"], raw["seconds"], raw["facts"])
 

@@ -68,15 +68,23 @@ def registry_list(config: ConfigArg = "demo", overrides: Overrides = None, json_
 
     console = Console(json_output)
     registry = Registry(loaded(config, overrides).registry.folder)
-    current, entries = registry.current(), registry.entries()
+    current, (entries, damaged) = registry.current(), registry.entries()
     lines = []
     for entry in entries:
         mark = "*" if current.get(entry.slot) == entry.id else " "
-        failed = [f"{each['name']} {each['outcome']}" for each in entry.verdict["checks"] if each["outcome"] != "pass"]
-        lines.append(f"{mark} {entry.id}  {entry.added[:19]}  {', '.join(failed) or 'passed the gate'}")
+        checks = entry.verdict.get("checks", [])
+        failed = [f"{each['name']} {each['outcome']}" for each in checks if each["outcome"] != "pass"]
+        passed = "passed the gate" if checks else "not judged"
+        lines.append(f"{mark} {entry.id}  {entry.added[:19]}  {', '.join(failed) or passed}")
+    lines += [f"! {name}  damaged, and cannot be used" for name in damaged]
     if entries:
         lines.append(f"* in use. next: molt registry promote ID {arguments(config, overrides)}")
-    value = {"current": current, "entries": [asdict(entry) for entry in entries], "history": registry.history()}
+    value = {
+        "current": current,
+        "entries": [asdict(entry) for entry in entries],
+        "damaged": damaged,
+        "history": [asdict(change) for change in registry.history()],
+    }
     console.result(
         value,
         "\n".join(lines) or f"The registry {registry.folder} is empty. next: molt run {arguments(config, overrides)}",
@@ -94,8 +102,12 @@ def registry_promote(
     from moltlm.pipeline.service.registry import Registry
 
     registry = Registry(loaded(config, overrides).registry.folder)
+    against = registry.entry(identity).judged_against
+    before = registry.current().get(registry.entry(identity).slot, "")
     out = registry.promote(identity)
-    lines = [f"{identity} is in use now. Undo: molt registry rollback {arguments(config, overrides)}"]
+    lines = [f"It was judged against {against}, not against {before or 'nothing'}, which it replaces."]
+    lines = lines if against and against != before else []
+    lines += [f"{identity} is in use now. Undo: molt registry rollback {arguments(config, overrides)}"]
     lines += [f"{other} is not any more: it was trained above another personality." for other in out]
     Console(json_output).result(registry.current(), "\n".join(lines))
 
@@ -108,6 +120,16 @@ def registry_rollback(config: ConfigArg = "demo", overrides: Overrides = None, j
     now = Registry(loaded(config, overrides).registry.folder).rollback()
     text = ", ".join(f"{slot}: {identity}" for slot, identity in now.items()) or "nothing"
     Console(json_output).result(now, f"in use now: {text}")
+
+
+@registry_app.command("repair")
+def registry_repair(config: ConfigArg = "demo", overrides: Overrides = None, json_output: Json = False) -> None:
+    """Replace a damaged state of the registry by the one before the last change."""
+    from moltlm.pipeline.service.registry import Registry
+
+    now = Registry(loaded(config, overrides).registry.folder).repair()
+    text = ", ".join(f"{slot}: {identity}" for slot, identity in now.items()) or "nothing"
+    Console(json_output).result(now, f"in use now: {text}. Look whether that is right: molt registry list CONFIG")
 
 
 @schedule_app.command("install")

@@ -167,7 +167,7 @@ def judge_all(run: Run) -> dict[str, gate.GateVerdict]:
         if obstacle := activation_obstacle(registry, entry):
             run.console.say(f"{name} passed the gate but was not activated: {obstacle}")
         else:
-            registry.promote(entry.id)
+            registry.promote(entry.id, replaces="")
     return verdicts
 
 

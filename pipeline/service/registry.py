@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+from pydantic import ValidationError
+
 from moltlm.adapters import card
 from moltlm.data.errors import BadInput
-from moltlm.data.io import read_json, read_jsonl, write_json
+from moltlm.data.io import publish, read_json, write_json, write_text
+from moltlm.pipeline.typed_json import from_plain, read_document
+
+STATE, BEFORE = "registry.json", "registry.before.json"
+WAIT_S = 20.0
+
+
+class Outdated(BadInput):
+    """A candidate was judged against another adapter than the active one."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +39,7 @@ class Entry:
         parents: hashes of the adapters that it was trained above, by slot.
         added: time of registration (UTC, ISO 8601).
         verdict: of the gate; empty if it was not judged.
+        judged_against: the id of the entry that it was compared with; empty for none, such as the base.
     """
 
     id: str
@@ -33,59 +48,98 @@ class Entry:
     parents: dict[str, str]
     added: str
     verdict: dict[str, Any] = field(default_factory=dict)
+    judged_against: str = ""
 
     def fits(self, current: dict[str, str]) -> bool:
         """Whether all adapters that it was trained above are active. `current` maps slots to ids."""
         return all(current.get(slot, "").endswith(digest[:10]) for slot, digest in self.parents.items())
 
 
+@dataclass(frozen=True)
+class Change:
+    """A change of what is active: the ids by slot before and after it.
+
+    Attributes:
+        action: what was done, such as "promote ID", and on what ground.
+        is_rollback: whether it undid an earlier change.
+    """
+
+    time: str
+    action: str
+    before: dict[str, str]
+    after: dict[str, str]
+    is_rollback: bool = False
+
+
 class Registry:
-    """A folder: `entries/ID/`, `current.json` (active id by slot), `history.jsonl` (every change of it)."""
+    """A folder: `entries/ID/`, and `registry.json`, every change of what is active, the last of which holds.
+
+    A change is one rename of that file, under a lock; so it has happened or it has not. The file carries a checksum, and
+    `registry.before.json` is the one before it.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def add(self, adapter: Path, verdict: dict[str, Any]) -> Entry:
+    def add(self, adapter: Path, verdict: dict[str, Any], judged_against: str = "") -> Entry:
         """Copy an adapter into the registry, with the latest verdict on it. Promoting it is a separate step."""
         manifest = card.read(adapter)
         identity = f"{manifest.name}-{manifest.weights_sha256[:10]}"
-        target = self.folder / "entries" / identity
-        entry = Entry(identity, manifest.name, manifest.base, manifest.adapters_below, _now(), verdict)
-        if target.is_dir():
-            entry = replace(entry, added=self.entry(identity).added)
-            write_json(target / "entry.json", asdict(entry))
-        else:
+        target = self.path(identity)
+        entry = Entry(identity, manifest.name, manifest.base, manifest.adapters_below, _now(), verdict, judged_against)
+        with self._locked():
+            if intact := self._intact(identity):
+                entry = replace(entry, added=intact.added)
+                write_json(target / "entry.json", asdict(entry))
+                return entry
+            shutil.rmtree(target, ignore_errors=True)  # a damaged copy
             partial = target.with_name(f".{identity}.partial")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
             for name in ("adapter_config.json", "adapter_model.safetensors", card.MANIFEST, "README.md"):
                 shutil.copy2(adapter / name, partial / name)
             write_json(partial / "entry.json", asdict(entry))
-            partial.rename(target)
+            publish(partial, target)
         return entry
 
-    def promote(self, identity: str) -> list[str]:
+    def promote(self, identity: str, replaces: str | None = None) -> list[str]:
         """Activate an entry.
+
+        Args:
+            replaces: the id that it was judged against, "" where nothing may be active; None: whatever is active.
 
         Returns:
             The ids of tasks that are deactivated by this: they were trained above what it replaces, and never measured
             above it.
 
         Raises:
-            BadInput: for an unknown entry, or one that was trained above adapters that are not active.
+            BadInput: for an unknown or damaged entry, or one that was trained above adapters that are not active.
+            Outdated: what it was judged against is not active.
         """
-        entry, before = self.entry(identity), self.current()
-        if not entry.fits(before):
-            now = ", ".join(before.get(slot, f"no {slot}") for slot in entry.parents)
+        with self._locked():
+            entry, history = self.entry(identity), self.history()
+            before = _current(history)
+            self._check_fits(entry, before)
+            if replaces is not None and before.get(entry.slot, "") != replaces:
+                raise Outdated(
+                    f"{identity} was judged against {replaces or 'nothing'}, but {before.get(entry.slot, 'nothing')} "
+                    "is active now.",
+                    f"Judge it against that first, or decide by hand: molt registry promote {identity} CONFIG",
+                )
+            card.read(self.path(identity))
+            current = {**before, entry.slot: identity}
+            while left := [slot for slot, other in current.items() if not self.entry(other).fits(current)]:
+                del current[left[0]]
+            self._switch(history, current, f"promote {identity}")
+        return [other for slot, other in before.items() if slot not in current]
+
+    def _check_fits(self, entry: Entry, current: dict[str, str]) -> None:
+        if not entry.fits(current):
+            now = ", ".join(current.get(slot, f"no {slot}") for slot in entry.parents)
             raise BadInput(
-                f"{identity} was trained above other adapters than the active ones ({now}).",
+                f"{entry.id} was trained above other adapters than the active ones ({now}).",
                 "Activate those first: molt registry rollback, or molt registry promote ID",
             )
-        current = {**before, entry.slot: identity}
-        while left := [slot for slot, other in current.items() if not self.entry(other).fits(current)]:
-            del current[left[0]]
-        self._switch(current, f"promote {identity}")
-        return [other for slot, other in before.items() if slot not in current]
 
     def rollback(self) -> dict[str, str]:
         """Undo the last promotion that was not undone yet. The history only grows.
@@ -96,56 +150,144 @@ class Registry:
         Raises:
             BadInput: when there is nothing to undo.
         """
-        standing: list[dict[str, Any]] = []
-        for line in self.history():
-            if line["action"] == "rollback":
-                standing.pop()
-            else:
-                standing.append(line)
-        if not standing:
-            raise BadInput("There is no promotion to roll back.", "See: molt registry list")
-        self._switch(standing[-1]["before"], "rollback")
-        return standing[-1]["before"]
+        with self._locked():
+            history = self.history()
+            standing: list[Change] = []
+            for change in history:
+                if change.is_rollback:
+                    standing.pop()
+                else:
+                    standing.append(change)
+            if not standing:
+                raise BadInput("There is no promotion to roll back.", "See: molt registry list")
+            after = standing[-1].before
+            for identity in after.values():
+                card.read(self.path(self.entry(identity).id))
+            self._switch(history, after, "rollback", is_rollback=True)
+        return after
 
     def current(self) -> dict[str, str]:
         """The active ids by slot."""
-        path = self.folder / "current.json"
-        return read_json(path) if path.is_file() else {}
+        return _current(self.history())
 
     def was_in_use(self, identity: str) -> bool:
         """Whether an entry is or has been active."""
-        return any(identity in line["after"].values() for line in self.history())
+        return any(identity in change.after.values() for change in self.history())
 
     def entry(self, identity: str) -> Entry:
-        """The entry with this id. Raises BadInput for an unknown one."""
-        path = self.folder / "entries" / identity / "entry.json"
+        """The entry with this id. Raises BadInput for an unknown or damaged one."""
+        path = self.path(identity) / "entry.json"
         if not path.is_file():
-            ids = ", ".join(entry.id for entry in self.entries()) or "none yet"
+            ids = ", ".join(entry.id for entry in self.entries()[0]) or "none yet"
             raise BadInput(f"The registry has no {identity}.", f"It has: {ids}.")
-        return Entry(**read_json(path))
+        return read_document(path, Entry)
 
-    def entries(self) -> list[Entry]:
-        """All entries, oldest first."""
-        entries = [Entry(**read_json(path)) for path in self.folder.glob("entries/[!.]*/entry.json")]
-        return sorted(entries, key=lambda entry: entry.added)
+    def entries(self) -> tuple[list[Entry], list[str]]:
+        """All entries, oldest first, and the names of the damaged ones, which cannot be read."""
+        folders = sorted(self.folder.glob("entries/[!.]*"))
+        found = {folder.name: self._intact(folder.name) for folder in folders}
+        intact = sorted((entry for entry in found.values() if entry), key=lambda entry: entry.added)
+        return intact, [name for name, entry in found.items() if entry is None]
+
+    def _intact(self, identity: str) -> Entry | None:
+        try:
+            return read_document(self.path(identity) / "entry.json", Entry)
+        except BadInput:
+            return None
 
     def path(self, identity: str) -> Path:
         """The folder of an entry's adapter."""
         return self.folder / "entries" / identity
 
-    def history(self) -> list[dict[str, Any]]:
-        """Every change, oldest first: time, action, and the active ids before and after."""
-        path = self.folder / "history.jsonl"
-        return read_jsonl(path) if path.is_file() and path.read_text().strip() else []
+    def history(self) -> list[Change]:
+        """Every change, oldest first. Raises BadInput if the file is damaged."""
+        path = self.folder / STATE
+        if not path.is_file() and not (self.folder / BEFORE).is_file():
+            return []
+        try:
+            return _read(path)
+        except (BadInput, ValueError) as error:
+            raise BadInput(
+                f"The registry's state {path} is damaged ({error}); nothing is changed.",
+                "Take the state before the last change, which is checked first: molt registry repair CONFIG",
+            ) from None
 
-    def _switch(self, current: dict[str, str], action: str) -> None:
-        before = self.current()
+    def repair(self) -> dict[str, str]:
+        """Replace a damaged state by the one before the last change; the damaged file is kept beside it.
+
+        Returns:
+            The active ids by slot.
+
+        Raises:
+            BadInput: if the state is not damaged, or that before it is, too.
+        """
+        with self._locked():
+            path, before = self.folder / STATE, self.folder / BEFORE
+            try:
+                self.history()
+            except BadInput:
+                try:
+                    history = _read(before) if before.is_file() else []
+                except (BadInput, ValueError):
+                    raise BadInput(
+                        f"{before} is damaged, too, so what was active is not known.",
+                        f"Start a new history with the same adapters: rm {path} {before}",
+                    ) from None
+                if path.is_file():
+                    shutil.copy2(path, path.with_name(f"{STATE}.damaged"))
+                self._write(history)
+                return _current(history)
+        raise BadInput("The registry's state is not damaged.", "See: molt registry list CONFIG")
+
+    def _switch(self, history: list[Change], current: dict[str, str], action: str, is_rollback: bool = False) -> None:
+        before = _current(history)
         if current == before:
             return
+        state = self.folder / STATE
+        if state.is_file():
+            write_text(self.folder / BEFORE, state.read_text(encoding="utf-8"))
+        self._write([*history, Change(_now(), action, before, current, is_rollback)])
+
+    def _write(self, history: list[Change]) -> None:
+        changes = [asdict(change) for change in history]
+        write_json(self.folder / STATE, {"sha256": _checksum(changes), "changes": changes})
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Only one process changes the registry at a time."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        with (self.folder / "history.jsonl").open("a", encoding="utf-8") as out:
-            out.write(json.dumps({"time": _now(), "action": action, "before": before, "after": current}) + "\n")
-        write_json(self.folder / "current.json", current)
+        lock = FileLock(str(self.folder / ".lock"), timeout=WAIT_S)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise BadInput(
+                f"Another molt command is changing the registry {self.folder}.", "Run the same command again."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def _current(history: list[Change]) -> dict[str, str]:
+    return history[-1].after if history else {}
+
+
+def _read(path: Path) -> list[Change]:
+    """The changes of a state file. Raises BadInput or ValueError for one that is damaged."""
+    raw = read_json(path)
+    changes = raw.get("changes") if isinstance(raw, dict) else None
+    if changes is None or raw.get("sha256") != _checksum(changes):
+        raise ValueError("its checksum does not match")
+    try:
+        return from_plain(changes, list[Change])
+    except ValidationError:
+        raise ValueError("it is of another form") from None
+
+
+def _checksum(changes: Any) -> str:
+
+    return hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()
 
 
 def _now() -> str:

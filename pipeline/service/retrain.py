@@ -27,14 +27,16 @@ from moltlm.evals import persona as persona_eval
 from moltlm.evals import profile as profile_eval
 from moltlm.evals.records import ItemRecord, PersonaRecord, ProfileRecord, R, TaskRecord, write_records
 from moltlm.pipeline.identity import identity
-from moltlm.pipeline.run import Artifact, Run
+from moltlm.pipeline.run import Artifact, Run, read_artifact
 from moltlm.pipeline.service import gate as gates
-from moltlm.pipeline.service.registry import Registry
+from moltlm.pipeline.service.registry import Outdated, Registry
 from moltlm.pipeline.stages import buffer as buffers
 from moltlm.pipeline.stages import material, measures, pairs
 from moltlm.pipeline.stages import replay as replay_stage
 
 FINISHED = "finished.json"
+OUTDATED = "outdated"
+"""The outcome of a cycle whose conversations are learned again, since what it was judged against was replaced."""
 REFUTED = "worse answer than another to the same prompt"
 
 
@@ -50,6 +52,7 @@ def cycle(run: Run) -> Artifact | None:
     """
     config = run.config
     registry = Registry(config.registry.folder)
+    interrupted = _conclude_interrupted(run, registry)
     current = registry.current().get("personality")
     if current is None:
         raise BadInput(
@@ -66,7 +69,7 @@ def cycle(run: Run) -> Artifact | None:
             f"{len(new_exchanges)} new exchanges in {config.retrain.conversations}, fewer than retrain.min_new="
             f"{config.retrain.min_new}: nothing to do."
         )
-        return None
+        return interrupted
     measures.check(run)  # before anything is trained
 
     def make(folder: Path) -> dict[str, Any]:
@@ -87,12 +90,45 @@ def cycle(run: Run) -> Artifact | None:
         return {**facts, "verdict": asdict(verdict)}
 
     artifact = run.do("retrain", inputs_of(run, current, new_exchanges), make)
-    entry = registry.add(artifact.folder / "candidate", artifact.facts["verdict"])
-    if artifact.facts["verdict"]["promoted"]:
-        for task in registry.promote(entry.id):
-            run.console.say(f"{task} is not active any more: it was trained above the former personality.")
-    write_json(artifact.folder / FINISHED, {"candidate": entry.id})
+    _conclude(run, registry, artifact)
     return artifact
+
+
+def _conclude(run: Run, registry: Registry, artifact: Artifact) -> None:
+    """Register the candidate of a cycle, promote it if it passed, and note that the cycle is finished. A second call
+    changes nothing.
+
+    Raises:
+        Outdated: the candidate passed, but what it was judged against is not active any more.
+    """
+    facts = artifact.facts
+    entry = registry.add(artifact.folder / "candidate", facts["verdict"], facts["current"])
+    outcome = "promoted" if facts["verdict"]["promoted"] else "not promoted"
+    try:
+        if facts["verdict"]["promoted"] and not registry.was_in_use(entry.id):
+            for task in registry.promote(entry.id, replaces=facts["current"]):
+                run.console.say(f"{task} is not active any more: it was trained above the former personality.")
+    except Outdated:
+        outcome = OUTDATED
+        raise
+    finally:
+        write_json(artifact.folder / FINISHED, {"candidate": entry.id, "outcome": outcome})
+
+
+def _conclude_interrupted(run: Run, registry: Registry) -> Artifact | None:
+    """Conclude the cycles that were stopped between their verdict and their end; the last of them, if any."""
+    last = None
+    for folder in run.stored("retrain"):
+        if (folder / FINISHED).is_file():
+            continue
+        artifact = read_artifact(folder)
+        try:
+            _conclude(run, registry, artifact)
+            run.console.say(f"The cycle {folder.name} had been interrupted, and is concluded now.")
+            last = artifact
+        except Outdated as error:
+            run.console.say(f"The interrupted cycle {folder.name} is not used: {error.what}")
+    return last
 
 
 def inputs_of(run: Run, current: str, new: list[Exchange]) -> dict[str, Any]:
@@ -271,7 +307,8 @@ def _finished(run: Run) -> list[Exchange]:
     """The exchanges of earlier cycles that finished, whether the candidate was promoted or not. An interrupted cycle is
     not finished: the next call continues it."""
     finished = sorted(run.folder.glob(f"retrain/*/{FINISHED}"), key=lambda file: file.stat().st_mtime_ns)
-    return [item for file in finished for item in read_rows(file.with_name("new.jsonl"), Exchange)]
+    learned = (file for file in finished if read_json(file).get("outcome") != OUTDATED)
+    return [item for file in learned for item in read_rows(file.with_name("new.jsonl"), Exchange)]
 
 
 def _key(item: Exchange) -> str:
