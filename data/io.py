@@ -83,7 +83,7 @@ def read_jsonl(path: Path, what: str = "file") -> list[dict[str, Any]]:
 
 
 def write_text(path: Path, text: str, private: bool = False) -> None:
-    """Write through a temporary file that is synced and renamed: neither a reader nor a power cut ever sees half a file.
+    """Write through a temporary file that is synced and renamed: no reader and no power cut leaves half a file.
 
     Args:
         private: only the owner may read it, whatever the umask: for what people said.

@@ -59,6 +59,8 @@ class Run:
 
     Attributes:
         only_read: raise `Missing` rather than make an artifact.
+        in_use: adapters that stand in for the run's own, by name (`service.in_use`).
+        tasks_stand_alone: whether the run's own tasks may be served: not where another personality stands in.
     """
 
     def __init__(self, config: Config, console: Console) -> None:
@@ -66,6 +68,8 @@ class Run:
         self.folder = config.run.folder
         self.artifacts: dict[str, Artifact] = {}
         self.only_read = False
+        self.in_use: dict[str, Artifact] = {}
+        self.tasks_stand_alone = True
         self._served: Any = None
         self._results: dict[str, dict[Any, Any]] = {}  # of functions under `once_per_config`, by configuration
         self.config = config

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from pathlib import Path
 from typing import Any
@@ -57,10 +58,8 @@ def test_a_switch_that_is_killed_anywhere_and_repeated_is_one_switch(
     with monkeypatch.context() as patched:
         patched.setattr(io.os, "fsync", killing(io.os.fsync))
         patched.setattr(Path, "replace", killing(Path.replace))
-        try:
+        with contextlib.suppress(Killed):
             registry.promote(three) if action == "promote" else registry.rollback()
-        except Killed:
-            pass
     before, after = {"personality": two}, {"personality": three if action == "promote" else one}
     assert registry.current() in (before, after)
     if registry.current() == before:

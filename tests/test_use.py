@@ -4,21 +4,24 @@ from __future__ import annotations
 
 import io
 import json
+import shutil
 from pathlib import Path
 
 import pytest
+from safetensors.torch import load_file, save_file
 from test_teacher import serving
 
-from moltlm.adapters import base, serve
+from moltlm.adapters import base, card, serve
 from moltlm.adapters.config import ModelConfig
 from moltlm.data import state as states
 from moltlm.data.io import sha256_file
-from moltlm.data.state import BASE, PERSONALITY, Adapter
+from moltlm.data.state import BASE, PERSONALITY, PERSONALITY_ADAPTER, Adapter
 from moltlm.pipeline import cli
 from moltlm.pipeline.config import load
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.service import chat as chats
+from moltlm.pipeline.service.registry import Registry
 from moltlm.pipeline.stages import tasks
 from moltlm.pipeline.stages.serving import serve as serve_state
 
@@ -154,3 +157,57 @@ def test_what_cannot_be_exported(
     assert molt("export", config, *options, "--out", str(tmp_path / "out")) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_what_is_in_use_answers_and_is_exported(
+    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After another personality was promoted, chat, export and evaluations take it, and say so; `--own` does not."""
+    registry = Registry(tmp_path / "registry")
+    setting = f"registry.folder={tmp_path / 'registry'}"
+    run = Run(load(config), Console())
+    own, shell = (tasks.trained(run, adapter).folder for adapter in (PERSONALITY_ADAPTER, Adapter("shell")))
+    run.close()
+    for folder in (own, shell):
+        registry.promote(registry.add(folder, {}).id)
+
+    def answers(*options: str) -> tuple[dict[str, str], str]:
+        assert molt("chat", config, setting, "--message", "hello", "--max-new-tokens", "8", "--json", *options) == 0
+        captured = capsys.readouterr()
+        return json.loads(captured.out), captured.err
+
+    first, said = answers()
+    assert "in use since" not in said and len(first) == 4
+    other = retrained(own, tmp_path / "other")
+    identity = registry.add(other, {}).id
+    registry.promote(identity)
+    second, said = answers()
+    assert f"personality: {identity}, in use since" in said
+    assert list(second) == ["base", "personality"] and second["personality"] != first["personality"]
+    assert second["base"] == first["base"]
+    mine, said = answers("--own")
+    assert mine == first and "the run's own adapters" in said
+    changed, _ = answers("personality.steps=4")  # not trained so, and what is in use answers all the same
+    assert changed == second
+
+    for options, weights in (([], other), (["--own"], own)):
+        out = tmp_path / f"out{len(options)}"
+        assert molt("export", config, setting, "--out", str(out), *options) == 0
+        exported, expected = (load_file(each / "adapter_model.safetensors") for each in (out, weights))
+        assert all(exported[name].equal(value) for name, value in expected.items())
+    assert molt("chat", config, setting, "--use", "personality+shell", "--message", "hello") == 1
+    assert "shell is not in use above" in capsys.readouterr().err
+    assert molt("eval", "persona", config, setting, "--json") == 0
+    measured = json.loads(capsys.readouterr().out)
+    assert len(measured) == 2
+    assert molt("eval", "persona", config, setting, "--json", "--state", "personality", "--own") == 0
+    assert json.loads(capsys.readouterr().out)["folder"] not in {each["folder"] for each in measured}
+
+
+def retrained(adapter: Path, folder: Path) -> Path:
+    """A copy of an adapter whose weights are others."""
+    shutil.copytree(adapter, folder, ignore=shutil.ignore_patterns("artifact.json", "inputs.json"))
+    weights = load_file(folder / "adapter_model.safetensors")
+    save_file({name: value * -40 for name, value in weights.items()}, folder / "adapter_model.safetensors")
+    card.write(folder, card.Manifest(**json.loads((folder / card.MANIFEST).read_text())))
+    return folder

@@ -26,6 +26,7 @@ MethodsConfigArg = Annotated[
 StudyConfigArg = Annotated[
     str, typer.Argument(help="YAML file or shipped config to train with: evidence-135m (the committed study), demo")
 ]
+Own = Annotated[bool, typer.Option("--own", help="the run's own adapters, whatever is in use in the registry")]
 Json = Annotated[bool, typer.Option("--json", help="write one JSON document to standard output")]
 
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from moltlm.data.state import State
-from moltlm.pipeline.commands.common import ConfigArg, Json, Overrides, loaded, running
+from moltlm.pipeline.commands.common import ConfigArg, Json, Overrides, Own, loaded, running
 from moltlm.pipeline.console import Console
 
 app = typer.Typer()
@@ -27,6 +27,7 @@ def chat(
     ] = "",
     message: Annotated[str, typer.Option(help="send this message, print the answers, and exit")] = "",
     max_new_tokens: Annotated[int, typer.Option(min=1, help="maximum length of an answer in tokens")] = 128,
+    own: Own = False,
     json_output: Json = False,
 ) -> None:
     """Chat with the base, the personality and each task above it side by side; /help lists commands."""
@@ -39,7 +40,13 @@ def chat(
         for state in states:
             layout.check_state(current, state)
         from moltlm.pipeline.service import chat as chats
+        from moltlm.pipeline.service import in_use
         from moltlm.pipeline.stages import serving
+
+        for line in in_use.take(current, own):
+            console.say(line)
+        for state in states:
+            in_use.check(current, state)
 
         states = states or serving.trained_states(current)
         for state in states:
@@ -80,6 +87,7 @@ def export(
     rank: Annotated[
         int | None, typer.Option(min=1, help="rank of the exported adapter, for methods that reduce it")
     ] = None,
+    own: Own = False,
     json_output: Json = False,
 ) -> None:
     """Export a state for use elsewhere; the export is loaded and compared with what was trained."""
@@ -92,8 +100,11 @@ def export(
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline.service import export as module
+        from moltlm.pipeline.service import in_use
 
         current.only_read = True
+        for line in in_use.take(current, own):
+            console.say(line)
         exported = module.export(current, out, to, State.parse(state), method, rank)
         value = {
             "folder": str(out),

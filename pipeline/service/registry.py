@@ -74,8 +74,8 @@ class Change:
 class Registry:
     """A folder: `entries/ID/`, and `registry.json`, every change of what is active, the last of which holds.
 
-    A change is one rename of that file, under a lock; so it has happened or it has not. The file carries a checksum, and
-    `registry.before.json` is the one before it.
+    A change is one rename of that file, under a lock; so it has happened or it has not. The file carries a checksum,
+    and `registry.before.json` is the one before it.
     """
 
     def __init__(self, folder: Path) -> None:

@@ -6,7 +6,7 @@ from contextlib import suppress
 from typing import Any
 
 from moltlm.adapters import router as routers
-from moltlm.data.state import PERSONALITY, State
+from moltlm.data.state import PERSONALITY_ADAPTER, State
 from moltlm.pipeline import layout
 from moltlm.pipeline.identity import present
 from moltlm.pipeline.run import Missing, Run, once_per_config
@@ -37,11 +37,12 @@ def trained_states(run: Run) -> list[State]:
     Raises:
         Missing: if not even the personality is trained.
     """
-    lineage(run, PERSONALITY)
+    trained(run, PERSONALITY_ADAPTER)
     states = []
     for state in layout.states(run):
         with suppress(Missing):
-            lineage(run, state)
+            for adapter in state.adapters:
+                trained(run, adapter)
             states += [] if state.is_control else [state]
     return states
 

@@ -18,7 +18,7 @@ from moltlm.data.state import PERSONALITY_ADAPTER, Adapter
 from moltlm.data.types import Exchange
 from moltlm.pipeline import layout
 from moltlm.pipeline.identity import identity
-from moltlm.pipeline.run import Artifact, Run, once_per_config
+from moltlm.pipeline.run import Artifact, Missing, Run, once_per_config
 from moltlm.pipeline.stages import teaching
 from moltlm.pipeline.stages.initial import training_facts
 from moltlm.pipeline.stages.pairs import check_paths, load_exchanges, pairs, source_of
@@ -103,7 +103,14 @@ def practice(run: Run, adapter: Adapter) -> Artifact:
 
 
 def trained(run: Run, adapter: Adapter) -> Artifact:
-    """The adapter after all its trainings, as it is served."""
+    """The adapter after all its trainings, as it is served: the run's own, unless another one is in use."""
+    if str(adapter) in run.in_use:
+        return run.in_use[str(adapter)]
+    if not run.tasks_stand_alone:
+        raise Missing(
+            f"{adapter} is not in use above {run.in_use['personality'].fingerprint}, which is the personality in use.",
+            "Train it above that, or take the run's own adapters: --own",
+        )
     if adapter == PERSONALITY_ADAPTER:
         return personality(run)
     return task(run, adapter) if layout.task_settings(run, adapter).on_policy == "none" else practice(run, adapter)
