@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 from bitsandbytes.nn import Linear4bit
+from safetensors import safe_open
 from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
 from moltlm.adapters import cpu
@@ -21,11 +23,17 @@ from moltlm.data.errors import BadInput
 
 @dataclass(frozen=True)
 class Base:
-    """A frozen base model on its device, its tokenizer, and a digest that identifies it."""
+    """A frozen base model on its device, and its tokenizer.
+
+    Attributes:
+        digest: identifies its architecture and embeddings.
+        layers: identifies its other weights, by a sample of each; empty where they are not stored as safetensors.
+    """
 
     model: Any
     tokenizer: Any
     digest: str
+    layers: str = ""
 
 
 def load(config: ModelConfig, precision: str | None = None) -> Base:
@@ -62,7 +70,7 @@ def load(config: ModelConfig, precision: str | None = None) -> Base:
         cpu.keep_dequantised(model)
     head: Any = model.get_output_embeddings()
     head.register_forward_pre_hook(_contiguous)
-    return Base(model, tokenizer, digest(model))
+    return Base(model, tokenizer, digest(model), layers_digest(weight_files(source, config.revision)))
 
 
 def load_tokenizer(config: ModelConfig) -> Any:
@@ -93,6 +101,40 @@ def digest(model: Any) -> str:
     shape = (config.model_type, config.hidden_size, config.num_hidden_layers, config.vocab_size)
     weight = model.get_input_embeddings().weight.detach().to("cpu", torch.bfloat16)
     return hashlib.sha256(repr(shape).encode() + weight.view(torch.uint8).numpy().tobytes()).hexdigest()[:16]
+
+
+def weight_files(source: str, revision: str | None) -> list[Path]:
+    """The safetensors of a model in a folder, or in the hub's cache."""
+    folder = Path(source)
+    if not folder.is_dir():
+        name = "config.json"
+        cached = cached_file(source, name, revision=revision, local_files_only=True)
+        folder = Path(cached).parent if cached else folder
+    return sorted(folder.glob("*.safetensors"))
+
+
+def layers_digest(files: list[Path]) -> str:
+    """A digest of three stretches of 64 values, as bf16, of every tensor but the embeddings. It is the same however the
+    tensors are spread over files, and takes milliseconds; whatever trains a layer changes it."""
+    samples = {}
+    for file in files:
+        with safe_open(str(file), "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118, not a dict
+                if "embed" not in name and "lm_head" not in name:
+                    samples[name] = _sample(tensors.get_slice(name))
+    parts = [f"{name} {value}" for name, value in sorted(samples.items())]
+    return hashlib.sha256("\n".join(parts).encode()).hexdigest()[:16] if parts else ""
+
+
+def _sample(tensor: Any) -> str:
+    shape = tensor.get_shape()
+    if not shape:
+        return ""
+    last = shape[0] - 1
+    rows = [tensor[:64]] if len(shape) == 1 else [tensor[row : row + 1, :64] for row in (0, last // 2, last)]
+    flat = torch.cat([row.reshape(-1)[:64] for row in rows])
+    flat = flat.to(torch.bfloat16) if flat.is_floating_point() else flat
+    return hashlib.blake2b(repr(shape).encode() + flat.view(torch.uint8).numpy().tobytes(), digest_size=8).hexdigest()
 
 
 def _keep_trainable(model: Any) -> None:

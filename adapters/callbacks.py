@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from transformers import TrainerCallback
 
 from moltlm.adapters.protections.base import ActiveProtections
+from moltlm.data.errors import MoltError
 from moltlm.data.types import Progress
 
 
@@ -27,6 +29,33 @@ class ProtectionMoments(TrainerCallback):
         for name, value in report.metrics.items():
             self._trainer._metrics["train"][name].append(value)
         control.should_training_stop |= report.stop
+
+
+class StopOnDivergence(TrainerCallback):
+    """Ends a training whose loss or gradient is not finite any more, before it is worth nothing.
+
+    Args:
+        advice: what mends it.
+        name_examples: names the examples of a step's batches.
+    """
+
+    def __init__(self, trainer: Any, advice: str, name_examples: Callable[[list[Any]], str]) -> None:
+        self._trainer, self._advice, self._name_examples = trainer, advice, name_examples
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._trainer.step_batches = []
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
+        """Raises MoltError for a loss or gradient that is NaN or infinite."""
+        for name in ("loss", "grad_norm"):
+            value = (logs or {}).get(name)
+            if value is not None and not math.isfinite(value):
+                batch = self._name_examples(self._trainer.step_batches)
+                raise MoltError(
+                    f"The training diverged: {name} is {value} at step {state.global_step}, on {batch}. Nothing is "
+                    "kept.",
+                    self._advice,
+                )
 
 
 class MetricsLog(TrainerCallback):
@@ -71,5 +100,5 @@ class MetricsLog(TrainerCallback):
 def _step(row: str) -> float:
     try:
         return json.loads(row)["step"]
-    except ValueError:  # cut off by a kill
+    except (ValueError, KeyError, TypeError):  # cut off by a kill
         return float("inf")

@@ -4,14 +4,24 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from moltlm.data.errors import BadInput
-from moltlm.data.io import read_json, sha256_file, write_json, write_text
+from moltlm.data.io import fingerprint, read_json, sha256_file, write_json, write_text
 
 MANIFEST = "moltlm.json"
 MIXTURE = "mixture.json"
 """File beside the weights of a mixture of experts (`adapters.mixture`)."""
+
+
+class Identified(Protocol):
+    """A base by its digests (`adapters.base.Base`)."""
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def layers(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -20,6 +30,8 @@ class Manifest:
     base_digest: identifies the base's architecture and embeddings (`adapters.base.digest`).
     adapters_below: the adapters that were active and frozen below this one, lowest first, with their weights' hashes.
     training: the settings and results of the training.
+    config_sha256: of the files that say how the weights are applied, such as their scale; empty for a whole model.
+    base_layers: identifies the base's other weights (`adapters.base.layers_digest`); empty if that is unknown.
     """
 
     name: str
@@ -29,6 +41,8 @@ class Manifest:
     adapters_below: dict[str, str] = field(default_factory=dict)
     training: dict[str, Any] = field(default_factory=dict)
     weights_sha256: str = ""
+    config_sha256: str = ""
+    base_layers: str = ""
 
 
 def write(folder: Path, manifest: Manifest) -> Manifest:
@@ -38,7 +52,8 @@ def write(folder: Path, manifest: Manifest) -> Manifest:
         The manifest with the hash of the weights.
     """
     (folder / "training_args.bin").unlink(missing_ok=True)
-    full = Manifest(**{**asdict(manifest), "weights_sha256": weights_hash(folder)})
+    hashes = {"weights_sha256": weights_hash(folder), "config_sha256": config_hash(folder)}
+    full = Manifest(**{**asdict(manifest), **hashes})
     write_json(folder / MANIFEST, asdict(full))
     write_text(folder / "README.md", _card(full, (folder / MIXTURE).is_file()))
     return full
@@ -48,11 +63,22 @@ def read(folder: Path) -> Manifest:
     """The manifest of an adapter folder.
 
     Raises:
-        BadInput: The folder has no manifest, or its weights have changed since it was written.
+        BadInput: The folder has no manifest, or its weights or their configuration have changed since it was written.
     """
     if not (folder / MANIFEST).is_file():
         raise BadInput(f"{folder} holds no adapter trained by moltlm.", "Look for one: molt registry list")
-    manifest = Manifest(**read_json(folder / MANIFEST))
+    try:
+        manifest = Manifest(**read_json(folder / MANIFEST))
+    except TypeError:
+        raise BadInput(
+            f"{folder / MANIFEST} is damaged or of another version.", f"Train it again: remove {folder} first."
+        ) from None
+    if manifest.config_sha256 and config_hash(folder) != manifest.config_sha256:
+        raise BadInput(
+            f"adapter_config.json in {folder} is not what was written there: the weights would be applied in another "
+            "way than they were trained, for example at another scale.",
+            f"Put the former file back, or train again: remove {folder} and rerun the command that wrote it.",
+        )
     if weights_hash(folder) != manifest.weights_sha256:
         raise BadInput(
             f"The weights in {folder} are not those that were written there.",
@@ -61,19 +87,32 @@ def read(folder: Path) -> Manifest:
     return manifest
 
 
-def check_base(folder: Path, base_digest: str) -> Manifest:
+def check_base(folder: Path, base: Identified) -> Manifest:
     """The manifest of an adapter for this base.
 
     Raises:
         BadInput: The adapter was trained on another base.
     """
     manifest = read(folder)
-    if manifest.base_digest != base_digest:
+    other_layers = manifest.base_layers and base.layers and manifest.base_layers != base.layers
+    if manifest.base_digest == base.digest and other_layers:
+        raise BadInput(
+            f"The adapter in {folder} was trained on other layers than those of {manifest.base} as it is now: the "
+            "embeddings are the same, but other weights have changed.",
+            "Restore the model's files (model.id, model.revision), or train the adapter again on this base.",
+        )
+    if manifest.base_digest != base.digest:
         raise BadInput(
             f"The adapter in {folder} was trained on another base ({manifest.base}).",
             f"Set model.id={manifest.base}, or train it again on this base.",
         )
     return manifest
+
+
+def config_hash(folder: Path) -> str:
+    """The SHA-256 of what says how the weights are applied; empty for a whole model."""
+    files = [folder / name for name in ("adapter_config.json", MIXTURE) if (folder / name).is_file()]
+    return fingerprint([[file.name, sha256_file(file)] for file in files]) if files else ""
 
 
 def weights_hash(folder: Path) -> str:

@@ -45,12 +45,29 @@ def check(before: dict[str, str], after: dict[str, str], stage: str) -> int:
     return len(before)
 
 
-def check_changed(before: dict[str, str], after: dict[str, str], stage: str) -> int:
-    """The number of trainable tensors, all changed. Raises MoltError when one did not."""
+def check_finite(model: Any, names: set[str], stage: str, advice: str) -> None:
+    """Raises MoltError if a parameter with one of these names holds a NaN or an infinity."""
+    trained = ((name, value) for name, value in model.named_parameters() if name in names)
+    broken = [name for name, value in trained if not bool(torch.isfinite(value).all())]
+    if broken:
+        raise MoltError(
+            f"{stage}: the training diverged: {len(broken)} of {len(names)} trained tensors are not finite, first "
+            f"{broken[0]}. The result is not kept.",
+            advice,
+        )
+
+
+def check_changed(
+    before: dict[str, str],
+    after: dict[str, str],
+    stage: str,
+    fix: str = "Raise the learning rate or the steps: at 1e-6 adapters hardly move.",
+) -> int:
+    """The number of trainable tensors, all changed. Raises MoltError, with what mends it, when one did not."""
     unchanged = [name for name, value in before.items() if after.get(name) == value]
     if unchanged:
         raise MoltError(
             f"{stage}: {len(unchanged)} of {len(before)} trainable tensors did not move, first {unchanged[0]}.",
-            "Raise the learning rate or the steps: at 1e-6 adapters hardly move.",
+            fix,
         )
     return len(before)

@@ -80,7 +80,15 @@ def train_personality(job: PersonalityJob) -> TrainingResult:
     }
     card.write(
         job.folder,
-        card.Manifest("personality", config.model.id, job.base.digest, config.model.precision, {}, record),
+        card.Manifest(
+            "personality",
+            config.model.id,
+            job.base.digest,
+            config.model.precision,
+            {},
+            record,
+            base_layers=job.base.layers,
+        ),
     )
     return result
 
@@ -91,7 +99,7 @@ def _model(job: PersonalityJob) -> Any:
         return base.model.float().requires_grad_(True)
     if job.start is None:
         return get_peft_model(base.model, training.lora_config(job.config.lora))
-    card.check_base(job.start, base.digest)
+    card.check_base(job.start, base)
     return PeftModel.from_pretrained(base.model, str(job.start), adapter_name="default", is_trainable=True)
 
 

@@ -139,7 +139,7 @@ class Served(TextModel):
 
     def __init__(self, base: Base) -> None:
         super().__init__(base.model, base.tokenizer)
-        self.digest = base.digest
+        self.digest, self.layers = base.digest, base.layers
         self.current = BASE
         self.manifests: dict[str, card.Manifest] = {}
 
@@ -149,7 +149,7 @@ class Served(TextModel):
 
     def load(self, name: str, folder: Path) -> None:
         """Add an adapter under a name. Raises BadInput if it was trained on another base."""
-        manifest = card.check_base(folder, self.digest)
+        manifest = card.check_base(folder, self)
         if name in self.adapters:
             raise BadInput(f"An adapter named {name} is already loaded.", "Give it another name.")
         if isinstance(self.model, PeftModel):

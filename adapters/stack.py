@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -26,14 +27,14 @@ def trainable_above(job: AdapterJob, protections: ActiveProtections) -> tuple[Pe
     """The model with the adapters below active and frozen, and the job's adapter, new or from `job.start`, alone
     trainable; and the hashes of those below by name."""
     config, base = job.config, job.base
-    hashes = {name: card.check_base(path, base.digest).weights_sha256 for name, path in job.adapters_below.items()}
+    hashes = {name: card.check_base(path, base).weights_sha256 for name, path in job.adapters_below.items()}
     model = stack_adapters(base, job.adapters_below)
     if job.start is None:
         model.add_adapter(job.name, protections.shape(training.lora_config(config.lora)))
         if config.protect.layout == "mixture":
             mixture.attach(model, job.name, mixture.separable(config))
     else:
-        card.check_base(job.start, base.digest)
+        card.check_base(job.start, base)
         model.load_adapter(str(job.start), adapter_name=job.name)
         mixture.restore(model, job.name, job.start)
     tuner: Any = model.base_model
@@ -46,4 +47,5 @@ def trainable_above(job: AdapterJob, protections: ActiveProtections) -> tuple[Pe
 def write_card(job: AdapterJob, label: str, hashes: dict[str, str], training_record: dict[str, Any]) -> None:
     """The manifest and model card of a trained adapter."""
     model = job.config.model
-    card.write(job.folder, card.Manifest(label, model.id, job.base.digest, model.precision, hashes, training_record))
+    manifest = card.Manifest(label, model.id, job.base.digest, model.precision, hashes, training_record)
+    card.write(job.folder, replace(manifest, base_layers=job.base.layers))

@@ -106,11 +106,17 @@ class StageTrainer:
     def __init__(self, *args: Any, protections: ActiveProtections, **kwargs: Any) -> None:
         trainer: Any = self
         trainer.protections, trainer._calls = protections, 0
+        trainer.step_batches: list[Any] = []  # what the step under way was trained on
         trainable = _freeze(kwargs["model"])
         super().__init__(*args, **kwargs)
         _unfreeze(trainer.model, trainable)
         if protections.members:
             trainer.add_callback(ProtectionMoments(trainer, protections))
+
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        trainer: Any = self
+        trainer.step_batches.append(inputs)
+        return super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         trainer: Any = self

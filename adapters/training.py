@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import re
 import shutil
 import sys
 import time
+import zipfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -17,16 +19,24 @@ from typing import Any
 import torch
 from bitsandbytes.optim import GlobalOptimManager
 from peft import LoraConfig, PeftModel
+from safetensors import SafetensorError, safe_open
 from transformers import PrinterCallback
 
 from moltlm.adapters import frozen
 from moltlm.adapters.base import Base
-from moltlm.adapters.callbacks import MetricsLog
+from moltlm.adapters.callbacks import MetricsLog, StopOnDivergence
 from moltlm.adapters.config import CHECKPOINTS, AdaptersConfig, LoraSettings
 from moltlm.adapters.protections.base import Context, Material, Stage
 from moltlm.adapters.serve import TextModel
+from moltlm.adapters.trainers import TRAINED
+from moltlm.data.errors import MoltError
+from moltlm.data.io import fingerprint
 from moltlm.data.types import Progress, silent
 
+logger = logging.getLogger("moltlm")
+
+SATURATES = 1e-2
+"""A learning rate above which tensors that did not move had lost their gradient, rather than never had one."""
 Measure = Callable[[int, TextModel], None]
 
 
@@ -122,7 +132,7 @@ def run_training(
     complete checkpoint of an interrupted attempt, and lets the protections finish.
 
     Raises:
-        MoltError: a frozen tensor changed, or a trained one did not.
+        MoltError: the training diverged, a frozen tensor changed, or a trained one did not.
     """
     model, folder = trainer.model, job.folder
     names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
@@ -130,17 +140,21 @@ def run_training(
     checkpoints = folder / CHECKPOINTS
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(_metrics_log(job, checkpoints, measurements))
+    advice = _lower_rate(label, trainer.args.learning_rate)
+    trainer.add_callback(StopOnDivergence(trainer, advice, lambda batches: _examples(batches, job.base.tokenizer)))
     _reset_peak()
     began = time.monotonic()
     trainer.train(resume_from_checkpoint=newest(checkpoints))
     seconds, peak = time.monotonic() - began, _peak_gib()
     _release_embeddings()
-    changed = frozen.check_changed(trained_before, frozen.hash_trained(model, names), label)
+    frozen.check_finite(model, names, label, advice)
+    moved_too_far = {"fix": advice} if trainer.args.learning_rate > SATURATES else {}
+    changed = frozen.check_changed(trained_before, frozen.hash_trained(model, names), label, **moved_too_far)
     records = trainer.protections.finish(model, folder)
     unchanged = frozen.check(frozen_before, frozen.hash_frozen(model, names), label)
     count = sum(parameter.numel() for parameter in model.parameters() if parameter.requires_grad)
-    (checkpoints / "metrics.jsonl").replace(folder / "metrics.jsonl")
-    shutil.rmtree(checkpoints)
+    shutil.copyfile(checkpoints / "metrics.jsonl", folder / "metrics.jsonl")
+    shutil.rmtree(checkpoints.rename(folder / f"{CHECKPOINTS}.old"))  # renamed, so that no half of them is ever found
     return TrainingResult(folder, seconds, count, unchanged, changed, trainer.state.global_step, peak, records)
 
 
@@ -181,16 +195,50 @@ def _release_embeddings() -> None:
 
 
 def newest(folder: Path) -> str | None:
-    """The latest complete checkpoint: the trainer writes its state last."""
+    """The latest checkpoint that can be read. Broken ones, half written or half removed, are removed with a word."""
     checkpoints = sorted(folder.glob("checkpoint-*"), key=lambda path: int(path.name.rsplit("-", 1)[1]), reverse=True)
-    return next((str(path) for path in checkpoints if _complete(path / "trainer_state.json")), None)
+    readable = None
+    for path in checkpoints:
+        if fault := _fault(path):
+            logger.warning("The checkpoint %s is broken (%s) and passed over.", path, fault)
+            shutil.rmtree(path)
+        else:
+            readable = readable or str(path)
+    return readable
 
 
-def _complete(file: Path) -> bool:
+def _fault(checkpoint: Path) -> str:
+    """What is wrong with a checkpoint; empty if nothing is."""
     try:
-        return isinstance(json.loads(file.read_text()), dict)
-    except (OSError, ValueError):
-        return False
+        if not isinstance(json.loads((checkpoint / "trainer_state.json").read_text()), dict):
+            return "trainer_state.json holds no state"
+        with safe_open(str(checkpoint / TRAINED), "pt"):  # which compares the file's length with its header
+            pass
+        archives = {checkpoint / name for name in ("optimizer.pt", "scheduler.pt")} | set(checkpoint.glob("rng_*.pth"))
+        for archive in archives:
+            with zipfile.ZipFile(archive) as opened:
+                if damaged := opened.testzip():
+                    return f"{archive.name}: {damaged} is damaged"
+    except (OSError, ValueError, SafetensorError, zipfile.BadZipFile) as error:
+        return str(error)
+    return ""
+
+
+def _lower_rate(label: str, rate: float) -> str:
+    setting = "personality.learning_rate" if label == "personality" else f"tasks.{label}.learning_rate"
+    return (
+        f"Lower the learning rate, which is {rate:g}, for example to a tenth: {setting}={rate / 10:g} (in a retraining "
+        f"retrain.learning_rate={rate / 10:g})"
+    )
+
+
+def _examples(batches: list[Any], tokenizer: Any) -> str:
+    """The fingerprints of a step's examples and how each begins."""
+    rows = [row for batch in batches if isinstance(batch, dict) for row in batch.get("input_ids", [])]
+    if not rows:
+        return "samples of its own"
+    texts = [tokenizer.decode(row, skip_special_tokens=True).strip() for row in rows]
+    return f"{len(rows)} rows: " + "; ".join(f"{fingerprint(text)} {text[:50]!r}" for text in texts[:8])
 
 
 def lora_config(settings: LoraSettings) -> LoraConfig:
@@ -230,18 +278,25 @@ def trainer_arguments(job: TrainingJob, schedule: Schedule, resumable: bool = Tr
         "logging_steps": 1,
         "save_strategy": "steps" if save else "no",
         "save_steps": save or 1,
-        "save_total_limit": 1,
+        "save_total_limit": 2,  # the one before it, if a kill or a power cut breaks the last
+        "logging_nan_inf_filter": False,
         "report_to": [],
         "disable_tqdm": True,
     }
 
 
 def save(model: Any, folder: Path, adapter: str) -> None:
-    """Write the adapter, or all weights of a model without adapters, to `folder`."""
-    if not isinstance(model, PeftModel):
+    """Write the adapter, or all weights of a model without adapters, to `folder`. Raises MoltError if what is written
+    is not finite."""
+    if isinstance(model, PeftModel):
+        save_adapter(model, folder, adapter)
+    else:
         model.to(torch.bfloat16).save_pretrained(folder)
-        return
-    save_adapter(model, folder, adapter)
+    for file in folder.glob("*.safetensors"):
+        with safe_open(str(file), "pt") as tensors:
+            for name in tensors.keys():  # noqa: SIM118, not a dict
+                if not bool(torch.isfinite(tensors.get_tensor(name)).all()):
+                    raise MoltError(f"{file}: the tensor {name} is not finite. The adapter is not kept.")
 
 
 def save_adapter(model: PeftModel, folder: Path, adapter: str) -> None:

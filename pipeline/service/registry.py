@@ -96,7 +96,8 @@ class Registry:
             partial = target.with_name(f".{identity}.partial")
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            for name in ("adapter_config.json", "adapter_model.safetensors", card.MANIFEST, "README.md"):
+            files = ["adapter_config.json", "adapter_model.safetensors", card.MANIFEST, "README.md"]
+            for name in [*files, *([card.MIXTURE] if (adapter / card.MIXTURE).is_file() else [])]:
                 shutil.copy2(adapter / name, partial / name)
             write_json(partial / "entry.json", asdict(entry))
             publish(partial, target)

@@ -62,7 +62,7 @@ def cycle(run: Run) -> Artifact | None:
     dropped: dict[str, int] = {}
     new_exchanges = _new_exchanges(run, dropped)
     if len(new_exchanges) >= config.retrain.min_new:  # only then is the model needed
-        card.check_base(registry.path(current), run.base.digest)
+        card.check_base(registry.path(current), run.base)
         new_exchanges = _usable(run, new_exchanges, dropped)
     if len(new_exchanges) < config.retrain.min_new:
         run.console.say(
