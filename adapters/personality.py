@@ -164,7 +164,7 @@ def _distillation_trainer(job: PersonalityJob, arguments: dict[str, Any], common
 def _chosen(job: PersonalityJob, arguments: dict[str, Any]) -> dict[str, Any]:
     """SFT on the job's examples in their order, or on the chosen sides of the pairs."""
     exchanges = job.examples or [Exchange(pair.prompt, pair.chosen) for pair in job.pairs]
-    order = {"train_sampling_strategy": "sequential"} if job.examples else {}
+    order: dict[str, Any] = {"train_sampling_strategy": "sequential"} if job.examples else {}
     return {
         "args": SFTConfig(**arguments, **order, completion_only_loss=True),
         "train_dataset": completions(exchanges, job.base.tokenizer, job.config.model.max_length),

@@ -17,8 +17,7 @@ from moltlm.data.types import Message
 def generate(
     text: TextModel, prompts: list[list[Message]], max_new_tokens: int, batch_size: int, temperature: float, seed: int
 ) -> list[str]:
-    """As `TextModel.generate`, which computes the common beginning of the prompts for each of them. The prompts differ
-    in at least one token."""
+    """As `TextModel.generate`, which computes the common beginning of the prompts for each of them."""
     ids = [encode_prompt(text.tokenizer, prompt) for prompt in prompts]
     shared = _shared(ids)
     sampling: dict[str, Any] = {"do_sample": False}

@@ -27,12 +27,13 @@ from moltlm.data.errors import BadInput
 from moltlm.data.introspection_filters import Judged
 from moltlm.data.io import read_json
 from moltlm.data.rows import read_rows
+from moltlm.data.state import PERSONALITY
 from moltlm.data.types import Exchange, Message
 from moltlm.pipeline.config import Config, load
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.stages import introspection as stage
-from moltlm.pipeline.stages import pairs
+from moltlm.pipeline.stages import pairs, serving
 from moltlm.pipeline.stages.initial import initial
 from moltlm.pipeline.stages.personality import personality as trained_personality
 
@@ -328,6 +329,9 @@ def test_it_is_trained_without_the_spec_into_one_adapter(
     assert names == {path.name for path in initial(run).folder.iterdir()}
     assert read_json(artifact.folder / "adapter_config.json") == read_json(initial(run).folder / "adapter_config.json")
     assert artifact.facts["steps"] == 3 + 4
+    assert serving.lineage(run, PERSONALITY)["adapters"] == {
+        "personality": artifact.fingerprint
+    }  # what the gate judges
     run.close()
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from moltlm.data import tasks as task_data
 from moltlm.data.config import TaskConfig
+from moltlm.data.introspection import REFLECTIONS
 from moltlm.data.persona import Persona
 from moltlm.data.state import BASE, Adapter
 from moltlm.data.types import Message
@@ -30,6 +31,9 @@ ALL_ITEMS = 1000
 ATTACK_ANSWERS = 7
 """Answers to one of each kind of attack that is made of a held-out prompt: one each, and three to persuasion."""
 SAMPLE = 32
+INTROSPECTION = "introspection"
+TALKS = ("personality", INTROSPECTION)
+"""Parts after the last of which one can talk to the personality."""
 
 
 @dataclass(frozen=True)
@@ -100,6 +104,7 @@ def parts(run: Run) -> list[Part]:
     every = [
         _pairs(run, persona, lengths),
         _personality(run, persona, lengths),
+        _introspection(run, lengths),
         Part("replay", "what is repeated while tasks are learned", read=3 * len(rows) * lengths.text, loads=1),
         *(_task(run, adapter) for adapter in layout.task_adapters(run)),
         _states(run, persona, lengths),
@@ -137,6 +142,22 @@ def _personality(run: Run, persona: Persona, lengths: _Lengths) -> Part:
         read=min(len(persona.train), settings.steps * settings.batch_size) * sides + settings.steps * anchor,
         trained=settings.steps * (settings.batch_size * sides + anchor),
         written=FIRST_QUESTIONS * 2 * config.persona_eval.max_new_tokens,
+        loads=2,
+    )
+
+
+def _introspection(run: Run, lengths: _Lengths) -> Part:
+    settings = run.config.introspection
+    reflections = len(settings.prompts or REFLECTIONS) * settings.reflections
+    turns = settings.dialogues * settings.turns
+    written = reflections * settings.max_new_tokens + turns * settings.turn_tokens
+    history = turns * settings.turns / 2 * settings.turn_tokens
+    return Part(
+        INTROSPECTION,
+        "what it writes about itself, and training on that",
+        read=written + 2 * history if settings.on else 0,
+        trained=settings.steps * run.config.personality.batch_size * lengths.text if settings.on else 0,
+        written=written,
         loads=2,
     )
 
@@ -206,7 +227,7 @@ def lines(parts: Sequence[Part], speed: Speed, again: str) -> list[str]:
         again: arguments that name the job in another command.
     """
     seconds = [part.seconds(speed) for part in parts]
-    talk = sum(seconds[: [part.name for part in parts].index("personality") + 1])
+    talk = sum(seconds[: max(place for place, part in enumerate(parts) if part.name in TALKS) + 1])
     width = max(len(part.name) for part in parts)
     table = [
         f"  {part.name:{width}}  {minutes(each):>8}  {part.purpose}" for part, each in zip(parts, seconds, strict=True)
