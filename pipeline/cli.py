@@ -11,7 +11,7 @@ import typer
 
 from moltlm import __version__
 from moltlm.data.errors import MoltError
-from moltlm.pipeline.commands import measures, setup, stages, studies, upkeep, use
+from moltlm.pipeline.commands import correct, measures, setup, stages, studies, upkeep, use
 from moltlm.pipeline.console import Console
 
 app = typer.Typer(
@@ -21,7 +21,7 @@ app = typer.Typer(
     help="Teach a local model new tasks without losing who it is, and prove it. Start with: molt demo",
     epilog="Exit codes: 0 done, 1 internal error, 2 bad input or usage, 3 judged and not promoted.",
 )
-for part in (setup, stages, measures, studies, use, upkeep):
+for part in (setup, stages, measures, studies, use, upkeep, correct):
     app.add_typer(part.app)
 
 
