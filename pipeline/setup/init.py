@@ -50,11 +50,13 @@ CONVERSATIONS = """\
 # Conversations
 
 Put chats here whose assistant speaks in the voice to keep: ChatGPT or Claude exports, ShareGPT, `messages` JSONL, agent
-session logs, Markdown transcripts, or zips of them.
+session logs, Markdown transcripts, or zips of them; and preference data with a better and a worse answer.
 
 - to learn from them now: `molt data import EXPORT --out conversations/chats.jsonl` shows what is kept, then set
   `conversations.paths: [conversations]` in molt.yaml
 - to learn from new ones later: `molt retrain molt.yaml` reads this folder
+- to say what an answer should have been: `molt data correct molt.yaml` writes corrections.jsonl here, for both to learn
+  from
 """
 QUESTIONS = (
     ("name", "What is the assistant called?", None),

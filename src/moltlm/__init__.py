@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from moltlm.pipeline.api import Project
+
+# Hugging Face's libraries report their use to servers unless these say otherwise when they are first imported.
+os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+os.environ.setdefault("HF_UPDATE_DOWNLOAD_COUNTS", "0")
 
 __version__ = "0.1.0"
 __all__ = ["Project", "__version__"]
