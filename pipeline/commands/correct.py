@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from moltlm.data.state import State
-from moltlm.pipeline.commands.common import ConfigArg, Json, Overrides, arguments, loaded, running
+from moltlm.pipeline.commands.common import ConfigArg, Json, Overrides, Own, arguments, loaded, running
 from moltlm.pipeline.commands.stages import data_app
 from moltlm.pipeline.console import Console
 
@@ -38,14 +38,13 @@ def data_correct(
         Path | None, typer.Option("--from", help="go through the answers of conversations instead, in any format")
     ] = None,
     n: Annotated[int | None, typer.Option("-n", min=1, help="with --from: at most this many answers")] = None,
-    use: Annotated[
-        str, typer.Option(help="state that answers: personality (the one in use), base or personality+TASK")
-    ] = "personality",
+    use: Annotated[str, typer.Option(help="state that answers: personality, base or personality+TASK")] = "personality",
     out: Annotated[
         Path | None,
         typer.Option(help="file of corrections to add to; default: corrections.jsonl in retrain.conversations"),
     ] = None,
     max_new_tokens: Annotated[int, typer.Option(min=1, help="maximum length of an answer in tokens")] = 128,
+    own: Own = False,
     json_output: Json = False,
 ) -> None:
     """Show an answer, take your better version, and write both down as preference data.
@@ -63,11 +62,10 @@ def data_correct(
         _one(session, prompt, answer, edited, "")
     else:
         with running(resolved, console) as run:
-            run.only_read = True  # a correction trains nothing
             from moltlm.data.persona import user
             from moltlm.pipeline.service.answering import answering
 
-            reply, said_by = answering(run, State.parse(use), max_new_tokens)
+            reply, said_by = answering(run, State.parse(use), max_new_tokens, own)
             if prompt:
                 _one(session, prompt, reply(user(prompt)), edited, said_by)
             else:
@@ -166,7 +164,7 @@ def _next(config: Config, name: str, overrides: list[str] | None, out: Path) -> 
     same, folder = arguments(name, overrides), config.retrain.conversations
     lines = []
     if _inside(out, folder):
-        lines.append(f"next: molt retrain {same}   (a cycle starts at {config.retrain.min_new} new exchanges)")
+        lines.append(f"a cycle starts at {config.retrain.min_new} new exchanges. next: molt retrain {same}")
     if any(_inside(out, Path(path).expanduser()) for path in config.conversations.paths):
         return [*lines, f"or build again with them: molt data build {same}"]
     paths = [*config.conversations.paths, str(out if folder.is_file() else out.parent)]
