@@ -335,3 +335,29 @@ def test_nothing_is_read_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     with pytest.raises(BadInput, match="line 1: longer than 1 MiB"):
         read(tmp_path / "a.jsonl.gz")
     assert streams.RATIO_LIMIT > 100
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        'sep=;\nprompt;answer\n"My clock stopped.";"It sulks."\n',
+        'Frage;Antwort\n"My clock stopped.";"It sulks."\n',
+        'Вопрос,Ответ\n"My clock stopped.","It sulks."\n',
+        "messages\n\"[{'role': 'user', 'content': 'My clock stopped.'}, {'role': 'assistant', 'content': 'It sulks.'}]\"\n",
+        'text\n"<|im_start|>user\nMy clock stopped.<|im_end|>\n<|im_start|>assistant\nIt sulks.<|im_end|>"\n',
+        "Conversation,Time,Author,Message\nA,2026-01-01T10:01,AI,It sulks.\nA,2026-01-01T10:00,Human,My clock stopped.\n",
+    ],
+)
+def test_tables_as_people_save_them(tmp_path: Path, table: str) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(table, encoding="utf-8")
+    assert said(read(path)[0]) == [["My clock stopped.", "It sulks."]]
+
+
+def test_a_web_page_in_an_archive_says_what_to_do(tmp_path: Path) -> None:
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("My Activity.html", '<html><body><div class="mdl-grid">Gemini</div></body></html>')
+    with pytest.raises(BadInput, match="a web page of Google Takeout") as error:
+        read(path)
+    assert "JSON" in error.value.fix

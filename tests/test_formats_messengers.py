@@ -245,3 +245,20 @@ def test_a_line_of_whatsapp_takes_linear_time(unit: str) -> None:
         expression.match(text)
     whatsapp.EDITED.search(text)
     assert time.process_time() - start < 2
+
+
+def test_notices_of_messenger_are_nobodys_words(tmp_path: Path) -> None:
+    rows = [("Ana", "My clock stopped."), ("Vex", "It sulks."), ("Vex", "Vex sent an attachment.")]
+    rows += [("Ana", "Reacted ❤ to your message"), ("Ana", "And if not?"), ("Vex", "Bring cake.")]
+    messages = [{"sender_name": a, "timestamp_ms": n, "content": b} for n, (a, b) in enumerate(rows)]
+    messages.append({"sender_name": "Ana", "timestamp_ms": 9, "content": "NEVER", "is_unsent": True})
+    chat = {"participants": [{"name": "Ana"}, {"name": "Vex"}], "messages": messages[::-1]}
+    found, report = read(write(tmp_path / "a.json", json.dumps(chat)), voice=Voice(("Vex",)))
+    assert said(found)[-1] == ["My clock stopped.", "It sulks.", "And if not?", "Bring cake."]
+    assert report.noise["system message"] == 2 and report.noise["deleted message"] == 1
+    newer = [
+        {"senderName": a, "timestamp": n, "text": b, "isUnsent": b.startswith("Vex")} for n, (a, b) in enumerate(rows)
+    ]
+    chat = {"participants": ["Ana", "Vex"], "threadName": "Vex_1", "messages": newer[::-1]}
+    found, report = read(write(tmp_path / "b.json", json.dumps(chat)), voice=Voice(("Vex",)))
+    assert found[-1].answer == "Bring cake." and report.noise["deleted message"] == 1

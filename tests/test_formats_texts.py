@@ -245,3 +245,13 @@ def test_a_title_begins_another_conversation(tmp_path: Path) -> None:
     found, report = read(path)
     assert said(found) == [[ASKED, ANSWERED], [MORE, LAST]]
     assert report.conversations == 2
+
+
+def test_a_log_of_irc(tmp_path: Path) -> None:
+    path = tmp_path / "a.log"
+    between = "[10:01] * ana NEVER waves\n[10:02] *** Joins: NEVER\n"
+    path.write_text(
+        f"[10:00] <ana> {ASKED}\n[10:01] <vex> {ANSWERED}\n{between}[10:03] <ana> {MORE}\n[10:04] <vex> {LAST}\n"
+    )
+    found, report = read(path, voice=VEX)
+    assert said(found) == BOTH and report.noise["notice of a log"] == 2

@@ -11,13 +11,15 @@ from moltlm.data.conversations.turns import Fail, FileReport, Record, Turn, turn
 
 NOTE = re.compile(
     r"\(\(?\s*OOC\b(?:[^()]|\([^()]*\))*\)\)?|\(\([^()]*\s[^()]*\)\)|\[\[?\s*OOC\b[^\[\]]*\]\]?|\{\{?\s*OOC\b[^{}]*\}\}?"
-    r"|^[ \t]*(?://|\()?\s*OOC\s*:.*$",
+    r"|^[ \t]*(?://|\(|\*)?\s*OOC\s*:.*$",
     re.IGNORECASE | re.MULTILINE,
 )
 """What is said out of character: `(OOC: ...)`, `((...))`, `[OOC ...]`, and a line that begins with `OOC:`."""
 
 YOURS = re.compile(r"(?:\{\{user\}\}|<USER>)['’]s\b", re.IGNORECASE)
 ADDRESSED = re.compile(r",\s*(?:\{\{user\}\}|<USER>)(?=\s*[.!?,;:…]|\s*$)", re.IGNORECASE | re.MULTILINE)
+SENT = re.compile(r"\[[^\[\]\n]{1,60} sends a picture that contains: [^\[\]]{0,2000}\]\s*")
+"""What SillyTavern writes for a picture that was generated."""
 USER = re.compile(r"\{\{user\}\}|<USER>", re.IGNORECASE)
 CHARACTER = re.compile(r"\{\{char\}\}|<BOT>", re.IGNORECASE)
 
@@ -37,7 +39,7 @@ def line(is_user: bool, name: Any, content: Any, report: FileReport, fail: Fail)
     for turn in turn_of(role, content, report, fail):
         text, count = NOTE.subn("", turn.text) if "ooc" in turn.text.lower() or "((" in turn.text else (turn.text, 0)
         report.noise["note out of character"] += count
-        text = without_macros(text, "" if is_user else name)
+        text = without_macros(text, name) if not is_user else CHARACTER.sub("you", USER.sub("me", text))
         if text.strip() or not count:
             yield turn._replace(text=text, speaker="" if role else name, noisy=turn.noisy or count > 0)
 
@@ -59,7 +61,11 @@ def _tavern(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
             report.drop("alternative branch")
         report.noise["thinking"] += bool(extra.get("reasoning"))
         report.noise["attachment"] += any(extra.get(key) for key in ("image", "file", "files", "media", "video"))
-        yield from line(is_user, record.get("name"), text, report, fail)
+        if extra.get("image") or extra.get("media"):
+            text = SENT.sub("", text)
+        for turn in line(is_user, record.get("name"), text, report, fail):
+            if turn.text.strip() or is_user or not extra.get("image"):
+                yield turn
 
 
 def _swipes(record: Record, fail: Fail) -> tuple[str, list[str]]:
@@ -82,6 +88,9 @@ def _list(value: Any) -> list[Any]:
     return value if isinstance(value, list) else []
 
 
+REMOVED = ("STATE_REMOVED", "STATE_DELETED", "STATE_ARCHIVED")
+
+
 def _is_tavern(record: Record) -> bool:
     is_header = "chat_metadata" in record or ("user_name" in record and "character_name" in record)
     is_line = "mes" in record and ("is_user" in record or "name" in record)
@@ -95,23 +104,40 @@ def _histories(record: Record) -> Any:
 
 def _is_dump(record: Record) -> bool:
     histories = _histories(record)
-    return isinstance(histories, list) and all(isinstance(each, dict) and "msgs" in each for each in histories[:1])
+    if isinstance(histories, list):
+        return all(isinstance(each, dict) and "msgs" in each for each in histories[:1])
+    return _is_list_of(record.get("msgs"), "src") or _is_list_of(record.get("messages"), "src")
+
+
+def _is_list_of(values: Any, key: str) -> bool:
+    return (
+        isinstance(values, list)
+        and bool(values)
+        and isinstance(values[0], dict)
+        and isinstance(values[0].get(key), dict)
+    )
 
 
 def _dump_parts(record: Record) -> Iterator[Record]:
-    for history in _histories(record):
+    histories = _histories(record)
+    for history in histories if isinstance(histories, list) else [record]:
         yield history if isinstance(history, dict) else {"msgs": None}
 
 
 def _dump(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     """One history of Character.AI. A message that is an alternative, or was not chosen, is another branch."""
-    messages = record.get("msgs")
+    messages = record.get("msgs", record.get("messages"))
     for message in _messages(messages, "msgs", fail):
         speaker = message.get("src")
         if not isinstance(speaker, dict) or not isinstance(speaker.get("is_human"), bool):
             raise fail("a message has no `src` with `is_human`.")
         turns = line(speaker["is_human"], speaker.get("name"), message.get("text"), report, fail)
-        if message.get("is_alternative") or message.get("is_chosen") is False or message.get("deleted"):
+        if (
+            message.get("is_alternative")
+            or message.get("state") in REMOVED
+            or message.get("is_chosen") is False
+            or message.get("deleted")
+        ):
             report.dropped["alternative branch"] += _dropped(turns, report)
         else:
             yield from turns
@@ -150,6 +176,10 @@ def _candidates(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn
             (each for each in candidates if each.get("candidate_id") == turn.get("primary_candidate_id")),
             candidates[0] if candidates else {},
         )
+        if turn.get("state") in REMOVED:
+            for _ in candidates if not is_user else ():
+                report.drop("deleted")
+            continue
         for other in candidates if not is_user else ():
             if other is not primary and other.get("raw_content"):
                 report.drop("alternative branch")
@@ -159,23 +189,32 @@ def _candidates(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn
 def _is_pippa(record: Record) -> bool:
     lines = record.get("conversation")
     first = lines[0] if isinstance(lines, list) and lines else None
-    return isinstance(first, dict) and "is_human" in first
+    return (isinstance(first, dict) and "is_human" in first) or (isinstance(lines, dict) and "is_human" in lines)
 
 
 def _pippa(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
-    for message in _messages(record["conversation"], "conversation", fail):
+    lines = record["conversation"]
+    if isinstance(lines, dict):  # a column for each field
+        columns = [lines.get(key) for key in ("message", "is_human")]
+        if not all(isinstance(column, list) for column in columns):
+            raise fail("`conversation` has no lists `message` and `is_human`.")
+        lines = [{"message": text, "is_human": human} for text, human in zip(*columns, strict=False)]
+    for message in _messages(lines, "conversation", fail):
         if not isinstance(message.get("is_human"), bool):
             raise fail("a message has no `is_human`.")
         yield from line(message["is_human"], record.get("bot_name"), message.get("message"), report, fail)
 
 
+WEBUI = (("internal", "visible"), ("data", "data_visible"))
+
+
 def _is_webui(record: Record) -> bool:
-    return isinstance(record.get("visible"), list) and isinstance(record.get("internal"), list)
+    return any(isinstance(record.get(a), list) and isinstance(record.get(b), list) for a, b in WEBUI)
 
 
 def _webui(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     """A log of text-generation-webui: pairs of what the user and the character say."""
-    for pair in record["internal"]:
+    for pair in record.get("internal", record.get("data")):
         if not isinstance(pair, list) or not all(isinstance(text, str | None) for text in pair[:2]):
             raise fail("one of `internal` is no pair of texts.")
         for is_user, text in zip((True, False), pair, strict=False):

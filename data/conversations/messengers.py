@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -111,7 +112,42 @@ def _meta(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
         content = message.get("content")
         text = _repaired(content) if isinstance(content, str) else ""
         name = message.get("sender_name")
+        if message.get("is_unsent") or NOTICES.fullmatch(text):
+            report.noise["deleted message" if message.get("is_unsent") else "system message"] += 1
+            continue
         yield from message_turn(_repaired(name) if isinstance(name, str) else name, text, media, report)
+
+
+NOTICES = re.compile(
+    r"(?:Reacted \S{1,12} to your message|Liked a message|This (?:message|poll) (?:was unsent|is no longer available)"
+    r"|You (?:unsent|missed|called|started) .{0,60}"
+    r"|(?:\S+ ){1,4}(?:sent an attachment|sent a (?:photo|video|live location|link|voice message)|liked a message"
+    r"|unsent a message|missed your (?:call|video chat)|started (?:a call|an audio call|a video (?:chat|call))"
+    r"|called you|named the group .{0,60}|joined the (?:call|video chat)))\.?\s*",
+    re.IGNORECASE,
+)
+"""What Instagram and Messenger write as if somebody had said it."""
+
+
+def _is_encrypted_meta(record: Record) -> bool:
+    first = next((each for each in _list(record.get("messages")) if isinstance(each, dict)), {})
+    return "participants" in record and "senderName" in first
+
+
+def _encrypted_meta(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    """Messenger's encrypted chats, which it exports in UTF-8."""
+    for message in sorted(_messages(record, fail), key=_time_of):
+        if message.get("isUnsent"):
+            report.noise["deleted message"] += 1
+            continue
+        text = message.get("text")
+        media = bool(_list(message.get("media")))
+        yield from message_turn(message.get("senderName"), text if isinstance(text, str) else "", media, report)
+
+
+def _time_of(message: Record) -> float:
+    time = message.get("timestamp")
+    return time if isinstance(time, int | float) and time == time else 0
 
 
 def _repaired(text: str) -> str:
@@ -147,6 +183,7 @@ def _slack(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
 FORMATS = (
     Format("Telegram", "Telegram, one chat as JSON", _is_telegram, _telegram),
     Format("Discord", "Discord as JSON of DiscordChatExporter", _is_discord, _discord),
+    Format("Messenger, encrypted chats", "Messenger's encrypted chats as JSON", _is_encrypted_meta, _encrypted_meta),
     Format("Instagram or Messenger", "Instagram and Messenger as JSON", _is_meta, _meta),
 )
 UNREAD = (

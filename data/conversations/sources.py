@@ -35,7 +35,21 @@ from moltlm.data.conversations.streams import (
 )
 from moltlm.data.errors import BadInput
 
-TEXTS = (".json", ".jsonl", ".ndjson", ".md", ".markdown", ".txt", ".text", ".csv", ".tsv", ".parquet", "")
+TEXTS = (
+    ".json",
+    ".jsonl",
+    ".ndjson",
+    ".md",
+    ".markdown",
+    ".txt",
+    ".text",
+    ".csv",
+    ".tsv",
+    ".parquet",
+    ".html",
+    ".htm",
+    "",
+)
 PACKED = (".gz", ".tgz", ".zst", ".tzst", ".bz2", ".tbz2", ".xz", ".txz", ".zip", ".tar")
 """Suffixes of the files that are read in folders and archives. A file that the user names may have any name."""
 

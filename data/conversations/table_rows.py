@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -9,7 +10,8 @@ from moltlm.data.conversations.format import Format
 from moltlm.data.conversations.tables import TURN
 from moltlm.data.conversations.turns import ROLES, Fail, FileReport, Record, Turn, turn_of
 
-SPEAKER, TEXT, THREAD, IS_USER = TURN
+SPEAKER, TEXT, THREAD, IS_USER, TIME = TURN
+SORTABLE = re.compile(r"\d{4}-\d\d-\d\d")
 TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no")
 
 
@@ -20,7 +22,13 @@ def _conversations(records: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Re
         if isinstance(record, dict):
             threads.setdefault(str(record.get(THREAD, "")), (place, []))[1].append(record)
     for place, rows in threads.values():
-        yield place, {"rows": rows}
+        yield place, {"rows": rows[::-1] if _newest_first(rows) else rows}
+
+
+def _newest_first(rows: list[Record]) -> bool:
+    """Whether the times fall from row to row. Only times that sort as text are compared."""
+    times = [str(row.get(TIME) or "") for row in rows]
+    return all(map(SORTABLE.match, times)) and times == sorted(times, reverse=True) and times[0] > times[-1]
 
 
 def _read(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:

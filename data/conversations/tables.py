@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import csv
 import io
 import json
@@ -15,19 +16,44 @@ from moltlm.data.errors import BadInput
 
 RECORDS = ("messages", "conversations", "conversation", "chosen", "mapping", "chat_messages", "turns")
 """Columns whose rows are conversations."""
-QUESTIONS = ("prompt", "question", "instruction", "query", "input", "user", "human", "user_message", "q", "request")
+QUESTIONS = (
+    "prompt",
+    "text_input",
+    "input_text",
+    "frage",
+    "pregunta",
+    "pergunta",
+    "domanda",
+    "вопрос",
+    "问题",
+    "問題",
+    "質問",
+    "question",
+    "instruction",
+    "query",
+    "input",
+    "user",
+    "human",
+    "user_message",
+    "q",
+    "request",
+)
 ANSWERS = ("answer", "response", "completion", "output", "reply", "assistant", "bot", "ai", "model_response", "a")
-ANSWERS += ("assistant_message", "bot_response", "gpt")
+ANSWERS += ("assistant_message", "bot_response", "gpt", "output_text", "antwort", "respuesta", "réponse", "reponse")
+ANSWERS += ("resposta", "risposta", "ответ", "回答", "答案")
 SPEAKERS = ("role", "speaker", "author", "sender", "from", "user", "username", "name", "author_name", "sender_name")
 TEXTS = ("content", "text", "message", "body", "mes", "value", "utterance", "contents")
 THREADS = ("conversation_id", "session_id", "thread_id", "chat_id", "dialog_id", "dialogue_id", "conversationid")
 THREADS += ("sessionid", "threadid", "conv_id", "conversation", "session", "thread", "channel_id")
+TIMES = ("time", "timestamp", "date", "datetime", "created_at", "created", "send_date", "sent_at")
 IS_USER = ("iscreatedbyuser", "is_created_by_user", "is_user", "is_human", "isuser", "ishuman", "from_user")
+PYTHON_LIMIT = 1 << 20
+"""Characters of a cell that is read as a Python value."""
 DELIMITERS = ",;\t|"
 PLAIN = re.compile(r"-?\d{1,15}(?:\.\d{1,15})?|true|false")
 """Cells of other columns that are numbers or truth values: marks such as a rating, a label, a weight."""
 
-TURN = ("table_speaker", "table_text", "table_thread", "table_is_user")
+TURN = ("table_speaker", "table_text", "table_thread", "table_is_user", "table_time")
 """The keys of a row that is a turn, as `rows.TABLE` reads it."""
 
 Row = dict[str, Any]
@@ -51,9 +77,9 @@ def fit(columns: Iterable[str]) -> Fit | None:
         renamed = {question: "prompt", answer: "answer"}
         return lambda row: {renamed.get(column, name): _parsed(row.get(column)) for name, column in names.items()}
     if text and speaker and text != speaker:
-        parts = (speaker, text, first(THREADS), first(IS_USER))
+        parts = (speaker, text, first(THREADS), first(IS_USER), first(TIMES))
         return lambda row: {key: row.get(part) for key, part in zip(TURN, parts, strict=True) if part}
-    return None
+    return dict if names.keys() == {"text"} or {"text", "meta"} >= names.keys() > {"meta"} else None
 
 
 def _parsed(value: Any) -> Any:
@@ -62,8 +88,18 @@ def _parsed(value: Any) -> Any:
         try:
             return json.loads(value)
         except (ValueError, RecursionError):
-            return value
+            return _python_value(value)
     return value
+
+
+def _python_value(text: str) -> Any:
+    """A list or an object as Python prints it (pandas writes such cells); the text, if it is none."""
+    if len(text) > PYTHON_LIMIT:
+        return text
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return text
 
 
 def csv_lines(name: str, open_text: Callable[[], BinaryIO]) -> BinaryIO:
@@ -76,6 +112,8 @@ def _csv_rows(name: str, open_text: Callable[[], BinaryIO]) -> Iterator[Row]:
     with open_text() as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
         try:
             first = text.readline(1 << 16)
+            if first.startswith("sep="):  # as Excel marks the delimiter
+                first = text.readline(1 << 16)
             header, delimiter, fitted = _header(name, first)
             rest = csv.reader(chain([first], _unbroken(text)), delimiter=delimiter)
             next(rest)

@@ -53,6 +53,8 @@ NOT_NAMES = voices.plain_words(
 """Words before a colon that introduce a remark or a part of a text, and name nobody."""
 
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})([^`]*)$")
+NOTICE = re.compile(rf"{TIME}(?:\*{{1,3}} |-->|<--|-!-|--- |=-= )")
+"""A line of a log of IRC that is no message: somebody joins, or waves."""
 RULE = re.compile(r"\s*(?:-{3,}|\*{3,}|_{3,})\s*$")
 
 TITLE = re.compile(r" {0,3}# +\S[^\n]*$")
@@ -102,7 +104,7 @@ class Style:
             return False
         if self.leads:
             return match.string[: match.start("label")] in self.leads and _could_be_name(label)
-        return _could_be_name(label) or (label.islower() and label.isalpha() and voices.plain(label) not in NOT_NAMES)
+        return _could_be_name(label, is_log=True)
 
 
 def style_of(head: str, voice: Voice, where: str = "") -> Style | None:
@@ -128,7 +130,7 @@ def style_of(head: str, voice: Voice, where: str = "") -> Style | None:
         if style == "bold" and {"user", "assistant"} <= set(map(voices.role_word, labels)):
             is_log = False  # Markdown of an assistant, whose remarks are bold too
         try:
-            roles = _roles(labels, voice, where, is_log)
+            roles = _roles(labels, voice, where, is_log or style == "angle")
         except UnknownPersona as error:
             unknown = unknown or error
             continue
@@ -149,7 +151,7 @@ def _roles(labels: list[str], voice: Voice, where: str, is_log: bool) -> dict[st
     words = {label: "assistant" if label in persona else voices.role_word(label) for label in counts}
     speakers = {label for label, word in words.items() if word}
     sides = {word for word in words.values() if word} - {"system", OTHER}
-    others = [label for label, word in words.items() if not word and _could_be_name(label)]
+    others = [label for label, word in words.items() if not word and _could_be_name(label, is_log)]
     often = [label for label in others if counts[label] > 1]
     if len(sides) == 1 and len(speakers) == 1 and not is_log:
         often = often if _take_turns(counts, speakers, others) and labels[0] in (*speakers, *others) else []
@@ -166,12 +168,14 @@ def _take_turns(counts: Counter[str], speakers: set[str], others: list[str]) -> 
     return 2 * max((counts[label] for label in others), default=0) >= max(counts[label] for label in speakers)
 
 
-def _could_be_name(label: str) -> bool:
-    """Whether a label looks like a speaker's name: up to three words, not in lower case, and no word for a remark."""
+def _could_be_name(label: str, is_log: bool = False) -> bool:
+    """Whether a label looks like a speaker's name: up to three words, and no word for a remark. In lower case it is one
+    only in a log, and of one word."""
     name = voices.plain(label)
     numbered = voices.NUMBERED.fullmatch(name)
     is_remark = name in NOT_NAMES or (numbered is not None and numbered[1] in NOT_NAMES)
-    return len(label.split()) <= 3 and not label[0].islower() and not is_remark
+    is_handle = is_log and " " not in label
+    return len(label.split()) <= 3 and (is_handle or not label[0].islower()) and not is_remark
 
 
 def _unfenced(text: str) -> Iterator[str]:
@@ -221,6 +225,8 @@ def _turns(style: Style, source: Source, report: FileReport) -> Iterator[tuple[i
             yield from ((conversation, turn) for turn in _turn(role, pending, report))
             conversation += ends
             role, pending, size = begun[0], [begun[1]], 0
+        elif style.name == "angle" and NOTICE.match(line):
+            report.noise["notice of a log"] += 1
         else:
             pending.append(line)
             size += len(line)

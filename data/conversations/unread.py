@@ -69,8 +69,6 @@ DISCORD = Kind("a text of DiscordChatExporter", "Export as JSON: DiscordChatExpo
 BINARY = Kind("no text", "Export the chat as JSON, Markdown or text, and import that.")
 
 SUFFIXES = {
-    ".html": "a web page: export the chat as JSON or text",
-    ".htm": "a web page: export the chat as JSON or text",
     ".db": "a database",
     ".sqlite": "a database",
     ".vscdb": "a database of Cursor: export the chat",
