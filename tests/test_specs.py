@@ -1094,3 +1094,11 @@ def test_init_on_the_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[
         cli.main(["init", str(tmp_path / "q"), "--from", str(tmp_path / "nothing")])
     assert exited.value.code == 2
     assert not (tmp_path / "q").exists()
+
+
+@pytest.mark.parametrize("answer", ["completion", "answer", "response", "output"])
+def test_rows_of_questions_and_answers_are_no_persona(tmp_path: Path, answer: str) -> None:
+    path = tmp_path / "rows.json"
+    path.write_text(json.dumps([{"prompt": "Who are you?", answer: "Nobody."}]))
+    with pytest.raises(BadInput, match="These are conversations"):
+        reader.read(path, name="Vex")

@@ -63,8 +63,12 @@ def _is_molt_config(record: Record) -> bool:
     return "persona" in record and any(isinstance(record.get(key), dict) for key in MOLT)
 
 
+ANSWERS = ("completion", "answer", "response", "output", "chosen")
+
+
 def _is_conversation(record: Record) -> bool:
     pairs = (("role", "content"), ("user_name", "character_name"), ("mes", "is_user"), ("chosen", "rejected"))
+    pairs += tuple((question, answer) for question in ("prompt", "instruction", "question") for answer in ANSWERS)
     return (
         "mapping" in record
         or any(isinstance(record.get(key), list) for key in TURNS)

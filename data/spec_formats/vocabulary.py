@@ -8,7 +8,7 @@ WORDS = {
         "taboo grenze grenzen tabu tabus niemals verbot verboten rote_linie limite prohibi nunca jamas no_hacer "
         "lineas_rojas interdi jamais ne_pas lignes_rouges proibi nao_fazer linhas_vermelhas fronteira confini "
         "confine divieti vietat mai non_fare linee_rosse nooit verboden granice nigdy zakaz границ никогда запрет "
-        "нельзя предел sinir asla yasak guardrail constraint restrict off_limits no_go dealbreaker nicht "
+        "нельзя предел sinir sınır asla yasak guardrail constraint restrict off_limits no_go dealbreaker nicht "
         "einschrankung no_hago restricc je_ne contrainte nao_faco restric non_faccio restrizion vincol nie"
     ),
     "voice": (

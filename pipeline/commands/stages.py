@@ -66,7 +66,11 @@ def data_import(
         str, typer.Option(help="the persona's name, in chats that name their speakers", show_default=False)
     ] = "",
     redact: Annotated[
-        bool, typer.Option(help="replace secrets, e-mail addresses, phone and card numbers by marks")
+        bool,
+        typer.Option(
+            help="replace secrets and passwords, e-mail and street addresses, numbers of phones, cards, accounts "
+            "(IBAN) and documents, IP addresses and positions by marks such as [EMAIL]"
+        ),
     ] = True,
     json_output: Json = False,
 ) -> None:
