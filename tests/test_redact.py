@@ -179,3 +179,28 @@ def test_redaction_takes_linear_time(unit: str) -> None:
     began = time.process_time()
     redact(unit * (1_000_000 // len(unit.encode())))
     assert time.process_time() - began < 60
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "12B Baker Street, London NW1 6XE",
+        "7 High Road, Leeds LS1 4AP",
+        "東京都千代田区千代田1-1",
+        "大阪府大阪市北区梅田3丁目1番1号",
+        "北京市朝阳区建国路88号",
+        "上海市浦东新区世纪大道100号15楼",
+    ],
+)
+def test_addresses_in_britain_china_and_japan(place: str) -> None:
+    assert (
+        redact(f"我住在{place}。")[0] == "我住在[LOCATION]。"
+        or redact(f"Send it: {place}.")[0] == "Send it: [LOCATION]."
+    )
+
+
+@pytest.mark.parametrize(
+    "text", ["第一章第3号", "今天88号公路很堵", "the street has 3 of them, nw1 6xe is one", "東京都は広い。3つある。"]
+)
+def test_other_numbers_beside_places_stay(text: str) -> None:
+    assert redact(text)[0] == text

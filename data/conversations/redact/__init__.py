@@ -12,7 +12,13 @@ import re
 from collections import Counter
 from collections.abc import Callable, Iterator
 
-from moltlm.data.conversations.redact.addresses import address_windows, addresses, may_hold_address
+from moltlm.data.conversations.redact.addresses import (
+    address_windows,
+    addresses,
+    east_asian_addresses,
+    may_hold_address,
+    may_hold_east_asian_address,
+)
 from moltlm.data.conversations.redact.emails import emails, may_hold_email
 from moltlm.data.conversations.redact.folding import fold
 from moltlm.data.conversations.redact.identity import (
@@ -86,7 +92,13 @@ def _once(text: str, counts: Counter[str]) -> str:
 def _numbers(text: str, present: Triggers) -> list[tuple[Span, str]]:
     """Everything that has digits. What one detector finds the next ones do not see."""
     spans: list[tuple[Span, str]] = []
-    if not (present.number or may_hold_address(present) or may_hold_document(present) or may_hold_plate(present)):
+    if not (
+        present.number
+        or may_hold_address(present)
+        or may_hold_east_asian_address(present)
+        or may_hold_document(present)
+        or may_hold_plate(present)
+    ):
         return spans
     view = fold(text)
     for mark, detector, where in _jobs(view, present):
@@ -101,6 +113,8 @@ def _jobs(view: str, present: Triggers) -> Iterator[Job]:
     whole = [(0, len(view))]
     if may_hold_address(present):
         yield "LOCATION", addresses, address_windows(view, present)
+    if may_hold_east_asian_address(present):
+        yield "LOCATION", east_asian_addresses, whole
     if present.long_number:
         near = _near_long_numbers(view)
         yield from ((mark, detector, near) for mark, detector in _LONG_NUMBERS)

@@ -82,8 +82,33 @@ _STREET_WORDS = hint_words(
 _STREET_PARTS = (b"stra", b"str.")  # Straße, Strasse, straat
 # a postcode or the end of a British one, and no year
 _POSTCODE_DIGITS = re.compile(r"\d(?<![\d.,].)(?:\d{3,4}(?![\d.,%]*\d)|[A-Z]{2}(?![A-Za-z0-9]))")
+_BRITISH = re.compile(rb"\b[a-z]{1,2}\d[a-z\d]? ?\d[a-z]{2}\b")
 _TOWN_AFTER = re.compile(r"(?:-\d{3,4}|\d?[A-Z]{2})? ?[A-ZÀ-Þ]|-\d{3,4}\b|$|[.,;\n]")
 _YEAR = re.compile(r"(?:19|20)\d\d")
+
+
+_HAN = "\u4e00-\u9fff"
+_PLACE = rf"(?:(?![我你他她住在于是到去的址])[{_HAN}])"
+EAST_ASIAN = (
+    re.compile(
+        rf"(?:{_PLACE}{{2,9}}[省市])?{_PLACE}{{1,9}}[市区區县縣][{_HAN}]{{1,12}}(?:路|街|道|巷|弄|胡同)\d{{1,5}}[号號]"
+        rf"(?:[{_HAN}\d]{{0,12}}(?:室|楼|樓|单元|單元))?"
+    ),
+    re.compile(
+        rf"(?:東京都|北海道|京都府|大阪府|[{_HAN}]{{2,3}}県)[\u3040-\u30ff{_HAN}々]{{1,24}}\d{{1,4}}(?:丁目|番地?|号|-)[\d丁目番地号-]{{1,14}}"
+    ),
+)
+_EAST_ASIAN_PARTS = tuple(part.encode() for part in ("号", "號", "都", "道", "府", "県"))
+
+
+def may_hold_east_asian_address(triggers: Triggers) -> bool:
+    return triggers.scripts and triggers.digit and triggers.any_of(_EAST_ASIAN_PARTS)
+
+
+def east_asian_addresses(view: str, window: Span) -> Iterator[Span]:
+    """Addresses from the town to the number of the house, which need no other sign."""
+    for expression in EAST_ASIAN:
+        yield from (match.span() for match in expression.finditer(view, *window))
 
 
 def may_hold_address(triggers: Triggers) -> bool:
@@ -91,6 +116,8 @@ def may_hold_address(triggers: Triggers) -> bool:
     if not triggers.digit:
         return False
     if triggers.words() & _CONTEXT_WORDS:
+        return True
+    if triggers.words() & _STREET_WORDS and _BRITISH.search(triggers.lower):
         return True
     return triggers.number and (bool(triggers.words() & _STREET_WORDS) or triggers.any_of(_STREET_PARTS))
 
