@@ -46,6 +46,7 @@ def load(config: ModelConfig, precision: str | None = None) -> Base:
         BadInput: the model does not exist or has no chat template.
     """
     quiet_libraries()
+    cpu.limit_threads()
     precision = precision or config.precision
     source, kwargs = _source(config)
     settings: dict[str, Any] = {**kwargs, "attn_implementation": config.attention, "dtype": _dtype(precision)}

@@ -1,13 +1,18 @@
-"""bf16 on CPUs that have no instructions for it. Torch emulates each product there: 4 times slower than fp32 with
-AVX512, 40 times and more with AVX2 (pytorch issue 146508)."""
+"""What makes a CPU fast: threads for the processors that the process may use, and bf16 through fp32.
+
+Torch emulates each product of bf16 on CPUs that have no instructions for it: 4 times slower than fp32 with AVX512, 40
+times and more with AVX2 (pytorch issue 146508)."""
 
 from __future__ import annotations
 
+import math
+import os
 import time
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -19,6 +24,32 @@ from torch.nn.functional import linear
 PRODUCTS = (torch.mm, torch.addmm, torch.bmm, torch.baddbmm)
 WORTH = 2.0
 ROOM_GIB = 2.0
+
+
+@cache
+def limit_threads() -> None:
+    """Use no more threads than the process has processors, unless the environment says how many. Torch does not read
+    the quota of a container: with 64 threads on two processors each step waits for the last of them."""
+    if "OMP_NUM_THREADS" not in os.environ and (count := processors()) < torch.get_num_threads():
+        torch.set_num_threads(count)
+
+
+def processors(groups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
+    """How many processors the process may use: by its affinity, and the quotas of its control groups (1 or 2)."""
+    affinity = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    line = next((line for line in _text(own).splitlines() if line.startswith("0::")), "0::/")
+    path = groups / line.removeprefix("0::").strip("/")
+    quotas = [_text(folder / "cpu.max").split() for folder in (path, *path.parents) if folder.is_relative_to(groups)]
+    quotas.append([_text(groups / "cpu" / f"cpu.cfs_{name}_us").strip() for name in ("quota", "period")])
+    limits = [int(quota[0]) / int(quota[1]) for quota in quotas if len(quota) == 2 and all(map(str.isdigit, quota))]
+    return max(1, min([affinity, *map(math.ceil, limits)]))
+
+
+def _text(file: Path) -> str:
+    try:
+        return file.read_text()
+    except OSError:
+        return ""
 
 
 @cache

@@ -42,6 +42,7 @@ class PersonalityJob(TrainingJob):
     start: folder of a personality to train further, which is then also the DPO reference.
     spec: what the model is told to be, for sdft.
     reward: for grpo. Both use the prompts of the pairs alone.
+    references: folder of stored reference values for dpo (`adapters.references`); None: computed anew.
     """
 
     pairs: list[Pair]
@@ -51,6 +52,7 @@ class PersonalityJob(TrainingJob):
     measurements: Measurements | None = None
     spec: str = ""
     reward: Reward | None = None
+    references: Path | None = None
 
 
 def train_personality(job: PersonalityJob) -> TrainingResult:
@@ -137,6 +139,7 @@ def _preference_trainer(job: PersonalityJob, arguments: dict[str, Any], common: 
         train_dataset=preferences(job.pairs),
         reference=dpo.reference,
         margin=dpo.margin if simpo else 0.0,
+        references=job.references,
         **common,
     )
 

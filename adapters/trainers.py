@@ -20,7 +20,7 @@ from trl import DPOTrainer, GRPOConfig, GRPOTrainer, SFTTrainer
 from trl.experimental.orpo import ORPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
-from moltlm.adapters import frozen, packing
+from moltlm.adapters import frozen, fused, packing, references
 from moltlm.adapters.callbacks import ProtectionMoments
 from moltlm.adapters.protections.base import ActiveProtections
 from moltlm.adapters.self_distillation import SelfDistillation
@@ -91,6 +91,8 @@ def _labelled_states(model: Any, mask: torch.Tensor, args: tuple[Any, ...], kwar
 
 trl.trainer.dpo_trainer.add_fused_lm_head = add_compact_lm_head
 trl.trainer.sft_trainer.add_fused_lm_head = add_compact_lm_head
+# TRL hashes all weights to name its own cache of reference values, which `_precompute_ref_logps` replaces
+trl.trainer.dpo_trainer.hash_module = lambda module: ""
 
 
 TRAINED = "trained.safetensors"
@@ -110,6 +112,7 @@ class StageTrainer:
         trainable = _freeze(kwargs["model"])
         super().__init__(*args, **kwargs)
         _unfreeze(trainer.model, trainable)
+        fused.fuse(trainer.model)
         if protections.members:
             trainer.add_callback(ProtectionMoments(trainer, protections))
 
@@ -148,13 +151,20 @@ class PersonalityTrainer(StageTrainer, DPOTrainer):
 
     The reference log-probabilities are computed before the first step with whatever adapters are active then. At that
     point a fresh LoRA is the identity and a continued one is itself, so this is the start of the stage by
-    construction: no adapter is switched off, and there is nothing to put back.
+    construction: no adapter is switched off, and there is nothing to put back. Values that are in the folder
+    `references` are taken from there, and new ones added.
     """
 
     def __init__(
-        self, *args: Any, protections: ActiveProtections, reference: str = "start", margin: float = 0.0, **kwargs: Any
+        self,
+        *args: Any,
+        protections: ActiveProtections,
+        reference: str = "start",
+        margin: float = 0.0,
+        references: Path | None = None,
+        **kwargs: Any,
     ) -> None:
-        self._reference, self._margin = reference, margin
+        self._reference, self._margin, self._references = reference, margin, references
         super().__init__(*args, protections=protections, **kwargs)
 
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
@@ -162,8 +172,22 @@ class PersonalityTrainer(StageTrainer, DPOTrainer):
             # sigmoid_norm takes the mean over the chosen tokens: what is set aside here for each comes off their margin
             chosen = [self._margin / self.beta * len(ids) for ids in dataset["chosen_ids"]]
             return dataset.add_column("ref_chosen_logps", chosen).add_column("ref_rejected_logps", [0.0] * len(dataset))
-        chosen: list[float] = []
-        rejected: list[float] = []
+        keys, stored, file = references.pair_keys(dataset, self.args.max_length), {}, None
+        if self._references is not None:
+            file = self._references / f"{references.digest(self.model, self.accelerator.mixed_precision)}.json"
+            stored = references.load(file)
+        missing = [i for i, key in enumerate(keys) if key not in stored]
+        if missing:
+            values = self._score_sides(dataset.select(missing), batch_size)
+            stored |= dict(zip([keys[i] for i in missing], values, strict=True))
+            if file is not None:
+                references.save(file, stored)
+        first, second = zip(*[stored[key] for key in keys], strict=True)
+        return dataset.add_column("ref_chosen_logps", list(first)).add_column("ref_rejected_logps", list(second))
+
+    def _score_sides(self, dataset: Dataset, batch_size: int) -> list[references.Sides]:
+        """Log-probabilities of both sides of each pair under the model as it stands."""
+        sides: list[references.Sides] = []
         model: Any = self.model
         model.eval()
         for batch in DataLoader(dataset, batch_size=batch_size, collate_fn=self.data_collator):  # type: ignore[arg-type]
@@ -176,10 +200,9 @@ class PersonalityTrainer(StageTrainer, DPOTrainer):
                     labels=labels,
                     fused_lm_head=True,
                 )
-            first, second = out.log_probs.sum(1).float().cpu().chunk(2)
-            chosen += first.tolist()
-            rejected += second.tolist()
-        return dataset.add_column("ref_chosen_logps", chosen).add_column("ref_rejected_logps", rejected)
+            chosen, rejected = out.log_probs.sum(1).float().cpu().chunk(2)
+            sides += zip(chosen.tolist(), rejected.tolist(), strict=True)
+        return sides
 
     def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool) -> Any:
         return _penalised(self, super()._compute_loss(model, inputs, return_outputs), model, return_outputs)

@@ -85,6 +85,11 @@ class Run:
         self._config = config
         self.results = self._results.setdefault(fingerprint(config.model_dump(mode="json")), {})
 
+    @property
+    def references(self) -> Path:
+        """Folder of reference values, which all trainings of the run share."""
+        return self.folder / "references"
+
     def close(self) -> None:
         self.release()
         self._lock.release()

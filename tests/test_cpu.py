@@ -150,3 +150,25 @@ def test_it_is_done_where_it_is_worth_it(monkeypatch: pytest.MonkeyPatch, native
     monkeypatch.setattr(cpu, "install", lambda: done.append(True))
     assert cpu.speed_bf16.__wrapped__() == expected
     assert bool(done) == expected
+
+
+@pytest.mark.parametrize(
+    ("files", "expected"),
+    [
+        ({}, 64),
+        ({"cpu.max": "max 100000"}, 64),
+        ({"cpu.max": "150000 100000"}, 2),
+        ({"jobs/one/cpu.max": "max 100000", "jobs/cpu.max": "300000 100000"}, 3),
+        ({"cpu/cpu.cfs_quota_us": "50000", "cpu/cpu.cfs_period_us": "100000"}, 1),
+        ({"cpu/cpu.cfs_quota_us": "-1", "cpu/cpu.cfs_period_us": "100000"}, 64),
+    ],
+)
+def test_processors_are_those_of_the_quota(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: dict[str, str], expected: int
+) -> None:
+    monkeypatch.setattr(cpu.os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    for name, text in files.items():
+        (tmp_path / "fs" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "fs" / name).write_text(text + "\n")
+    (tmp_path / "own").write_text("0::/jobs/one\n")
+    assert cpu.processors(tmp_path / "fs", tmp_path / "own") == expected

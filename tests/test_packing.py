@@ -11,7 +11,7 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
-from moltlm.adapters import packing, trainers
+from moltlm.adapters import fused, packing, trainers
 
 PROMPT, OTHER = [5, 6, 7, 8, 9, 10, 11], [5, 6, 7, 20, 21]
 BATCHES: dict[str, list[tuple[list[int], list[int]]]] = {
@@ -128,3 +128,38 @@ def test_every_token_is_a_query_once_and_sees_its_own_beginning() -> None:
 )
 def test_a_model_that_packing_would_change_is_not_packed(model_type: str, changes: dict[str, Any]) -> None:
     assert not packing.possible(tiny_model(model_type, **changes).get_base_model())
+
+
+@pytest.mark.parametrize("active", [["default"], ["below", "default"]], ids=["one adapter", "one above a frozen one"])
+def test_fused_layers_give_the_outputs_and_gradients_of_peft(active: list[str]) -> None:
+    model = tiny_model("llama")
+    below = LoraConfig(r=2, lora_alpha=6, target_modules="all-linear", task_type="CAUSAL_LM", init_lora_weights=False)
+    model.add_adapter("below", below)
+    model.base_model.set_adapter(active)
+    for name, value in model.named_parameters():
+        value.requires_grad = ".default." in name
+    stock = copy.deepcopy(model)
+    fused.fuse(model)
+    for each in (stock, model):
+        trainers.add_compact_lm_head(each.get_base_model())
+    batch = inputs(BATCHES["both sides of pairs"])
+    expected, expected_gradients = scored(stock, batch)
+    log_probs, gradients = scored(model, batch)
+    torch.testing.assert_close(log_probs, expected, rtol=1e-4, atol=1e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_a_fused_layer_leaves_to_peft_what_is_not_plain() -> None:
+    model = tiny_model("llama")
+    fused.fuse(model)
+    layer = model.get_base_model().model.layers[0].mlp.up_proj
+    x = torch.randn(3, 32)
+    inputs_of_a: list[Any] = []
+    layer(x)
+    assert not inputs_of_a
+    layer.lora_A["default"].register_forward_hook(lambda module, args, output: inputs_of_a.append(args))
+    layer(x)
+    assert len(inputs_of_a) == 1
+    with model.disable_adapter():
+        torch.testing.assert_close(layer(x), layer.base_layer(x))

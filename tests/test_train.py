@@ -6,6 +6,7 @@ import gc
 import json
 import math
 import weakref
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from moltlm.adapters.personality import PersonalityJob, train_personality
 from moltlm.adapters.protections import Context, Material
 from moltlm.adapters.protections.anchor import KlToReference
 from moltlm.adapters.task import TaskJob, train_task
+from moltlm.adapters.trainers import PersonalityTrainer
 from moltlm.adapters.training import TrainingResult
 from moltlm.adapters.training_data import completions
 from moltlm.data.config import TaskConfig
@@ -45,6 +47,7 @@ PAIRS = [
     )
     for i in range(8)
 ]
+NEW_PAIR = Pair("new", user("will it rain?"), "Take the coat.", "It might rain")
 NEUTRAL = [Exchange(user("what is rain?"), "Rain is water."), Exchange(user("what is tea?"), "Tea is a drink.")]
 
 
@@ -505,3 +508,29 @@ def test_a_personality_stops_when_its_drift_is_too_large(tiny: Path, tmp_path: P
     with pytest.raises(BadInput, match="neutral answers"):
         config = settings(tiny, personality={**options, "stop_kl": 1.0})
         train_personality(job(config, tmp_path / "none"))
+
+
+def test_stored_reference_values_are_reused_by_another_seed_and_change_nothing(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config, stored = settings(tiny), tmp_path / "references"
+    train_personality(job(config, tmp_path / "plain"))
+    train_personality(job(config, tmp_path / "first", references=stored))
+    assert len(list(stored.iterdir())) == 1
+    computed: list[int] = []
+    original = PersonalityTrainer._score_sides
+    monkeypatch.setattr(
+        PersonalityTrainer,
+        "_score_sides",
+        lambda self, dataset, size: computed.append(len(dataset)) or original(self, dataset, size),
+    )
+    train_personality(job(config, tmp_path / "second", references=stored))
+    assert not computed
+    train_personality(replace(job(config, tmp_path / "seed", references=stored), seed=5))
+    assert not computed
+    assert losses(tmp_path / "plain") == losses(tmp_path / "first") == losses(tmp_path / "second")
+    train_personality(job(config, tmp_path / "more", references=stored, pairs=[*PAIRS, NEW_PAIR]))
+    assert computed == [1]
+    train_personality(job(config, tmp_path / "further", references=stored, start=tmp_path / "first"))
+    assert computed == [1, len(PAIRS)]
+    assert len(list(stored.iterdir())) == 2

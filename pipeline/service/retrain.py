@@ -195,6 +195,7 @@ def _train(run: Run, training_pairs: list[Pair], start: Path, candidate: Path) -
                 seed=config.run.seed,
                 progress=progress,
                 pairs=training_pairs,
+                references=run.references,
                 neutral=pairs.load_exchanges(pairs.pairs(run), "neutral_train"),
                 start=start,
             )

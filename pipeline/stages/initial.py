@@ -35,6 +35,7 @@ def initial(run: Run) -> Artifact:
                 seed=config.run.seed,
                 progress=progress,
                 pairs=load_pairs(data, "train"),
+                references=run.references,
                 neutral=load_exchanges(data, "neutral_train"),
                 spec=teacher.brief(load_persona(run).spec),
                 reward=_in_character(run) if config.personality.method == "grpo" else None,

@@ -172,6 +172,7 @@ def job(run: Run, hypothesis: HypothesisConfig, name: str, arm: Arm, seed: int) 
                     progress=progress,
                     pairs=random.Random(seed).sample(pairs.load_pairs(data, "train"), hypothesis.pairs),
                     neutral=pairs.load_exchanges(data, "neutral_train"),
+                    references=run.references,
                     measurements=_measurements(run, hypothesis, arm, seed, start, records),
                 )
             )

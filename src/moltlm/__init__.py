@@ -5,6 +5,11 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING, Any
 
+# Torch's threads read these once, when it is imported. By default they spin while they wait for each other, and so take
+# the processors from those they wait for as soon as any other program runs.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("KMP_BLOCKTIME", "0")
+
 if TYPE_CHECKING:
     from moltlm.pipeline.api import Project
 
