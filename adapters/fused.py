@@ -62,6 +62,8 @@ def _forward(layer: Any, original: Any, x: Tensor, *args: Any, **kwargs: Any) ->
     names = [name for name in layer.active_adapters if name in layer.lora_A]
     if args or kwargs or not names or not _plain(layer, names, x):
         return original(x, *args, **kwargs)
+    if not torch.is_grad_enabled():  # B is zero in a new adapter, as when reference values are computed
+        names = [name for name in names if layer.lora_B[name].weight.any()]
     factors = [part[name].weight for name in names for part in (layer.lora_A, layer.lora_B)]
     scales = [layer.scaling[name] for name in names]
     return _LowRank.apply(x, layer.base_layer.weight, layer.base_layer.bias, scales, *factors)  # type: ignore[no-any-return]

@@ -110,9 +110,9 @@ class StageTrainer:
         trainer.protections, trainer._calls = protections, 0
         trainer.step_batches: list[Any] = []  # what the step under way was trained on
         trainable = _freeze(kwargs["model"])
+        fused.fuse(kwargs["model"])
         super().__init__(*args, **kwargs)
         _unfreeze(trainer.model, trainable)
-        fused.fuse(trainer.model)
         if protections.members:
             trainer.add_callback(ProtectionMoments(trainer, protections))
 
