@@ -17,6 +17,7 @@ from peft.tuners.lora import LoraLayer
 from moltlm.adapters import card, cpu, mixture
 from moltlm.adapters.base import Base
 from moltlm.adapters.embed import StaticEmbedding
+from moltlm.data import packing
 from moltlm.data.errors import BadInput
 from moltlm.data.io import batches
 from moltlm.data.prompted import prompted
@@ -101,6 +102,8 @@ class TextModel:
 
     def completion_logits(self, rows: list[tuple[list[int], list[int]]]) -> list[torch.Tensor]:
         """(completion tokens, vocabulary) for each row; only the columns that predict a completion are projected."""
+        if packing.possible(self.model):
+            return packing.completion_logits(self.model, rows)
         longest = max(len(answer) for _, answer in rows)
         out = self.forward(rows, logits_to_keep=longest + 1)
         return [out.logits[i, -len(answer) - 1 : -1] for i, (_, answer) in enumerate(rows)]

@@ -20,10 +20,11 @@ from trl import DPOTrainer, GRPOConfig, GRPOTrainer, SFTTrainer
 from trl.experimental.orpo import ORPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
-from moltlm.adapters import frozen, fused, packing, references
+from moltlm.adapters import frozen, fused, references
 from moltlm.adapters.callbacks import ProtectionMoments
 from moltlm.adapters.protections.base import ActiveProtections
 from moltlm.adapters.self_distillation import SelfDistillation
+from moltlm.data import packing
 from moltlm.data.types import Message
 
 _SCALED_LOGITS = ("final_logit_softcapping", "logit_scale", "output_multiplier", "lm_head_multiplier", "logits_scaling")
@@ -33,7 +34,7 @@ def add_compact_lm_head(
     model: Any, temperature: float = 1.0, cast_lm_head_to_fp32: bool = False, outputs: tuple[str, ...] = ()
 ) -> None:
     """TRL's `add_fused_lm_head` for machines without Triton: packs the rows where the model allows it
-    (`adapters.packing`), and projects only the positions that have a label.
+    (`data.packing`), and projects only the positions that have a label.
 
     TRL 1.16 computes padding, and each copy of a prompt, and scores both there, over many fp32 passes. `entropy` and
     `mean_logits`, which only feed logs, are NaN; the other outputs keep the meaning that TRL gives them.

@@ -17,7 +17,7 @@ from lm_eval.evaluator import evaluate as run_harness
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from moltlm.data import assets
+from moltlm.data import assets, packing
 from moltlm.data.errors import BadInput
 from moltlm.data.io import batches, read_yaml, sha256_tree
 from moltlm.data.prompted import prompted
@@ -46,9 +46,9 @@ _HFLM: Any = HFLM
 class SharedContextLM(_HFLM):
     """The harness's model with faster likelihoods, which agree with the harness's to 1e-3 nats in fp32.
 
-    The choices of a question go through the model in one row: the context once, then each choice, which sees the
-    context and itself (tree attention, SpecInfer, arXiv:2305.09781). Only the positions that predict a choice are
-    projected onto the vocabulary, and their softmax is taken in fp32.
+    The choices of a question go through the model with their context once: on a CPU packed (`data.packing`), else in
+    one row in which each choice sees the context and itself (tree attention, SpecInfer, arXiv:2305.09781). Only the
+    positions that predict a choice are projected onto the vocabulary, and their softmax is taken in fp32.
     """
 
     progress: Progress = staticmethod(silent)
@@ -56,6 +56,8 @@ class SharedContextLM(_HFLM):
     def _loglikelihood_tokens(
         self, requests: list[Any], disable_tqdm: bool = False, override_bs: int | None = None
     ) -> list[tuple[float, bool]]:
+        if packing.possible(self.model):
+            return self._packed(requests)
         rows = sorted(self._rows(requests), key=lambda row: -len(row.tokens))
         at_once = max(1, int(self.batch_size) // max(len(row.reads) for row in rows))
         scores: dict[int, tuple[float, bool]] = {}
@@ -66,6 +68,17 @@ class SharedContextLM(_HFLM):
                     scores[i] = _score(values[[column - first for column in columns]], requests[i][2])
             self.progress(len(scores), len(requests), "")
         return [scores[i] for i in range(len(requests))]
+
+    @torch.no_grad()
+    def _packed(self, requests: list[Any]) -> list[tuple[float, bool]]:
+        rows = [(context[-(self.max_length + 1 - len(end)) :], end) for _, context, end in requests]
+        order = sorted(range(len(rows)), key=lambda i: (-len(rows[i][0]), rows[i][0]))
+        scores: dict[int, tuple[float, bool]] = {}
+        for group in batches(order, int(self.batch_size)):
+            logits = packing.completion_logits(self.model, [rows[i] for i in group])
+            scores |= {i: _score(values, rows[i][1]) for i, values in zip(group, logits, strict=True)}
+            self.progress(len(scores), len(rows), "")
+        return [scores[i] for i in range(len(rows))]
 
     def _rows(self, requests: list[Any]) -> list[_Row]:
         """Requests grouped by context. One whose continuation is longer than its context stays alone: it would gain

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -11,7 +12,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
-from moltlm.adapters import fused, packing, trainers
+from moltlm.adapters import fused, trainers
+from moltlm.data import packing
 
 PROMPT, OTHER = [5, 6, 7, 8, 9, 10, 11], [5, 6, 7, 20, 21]
 BATCHES: dict[str, list[tuple[list[int], list[int]]]] = {
@@ -163,3 +165,15 @@ def test_a_fused_layer_leaves_to_peft_what_is_not_plain() -> None:
     assert len(inputs_of_a) == 1
     with model.disable_adapter():
         torch.testing.assert_close(layer(x), layer.base_layer(x))
+
+
+@pytest.mark.parametrize("adapter", [True, False], ids=["with an adapter", "with the adapter off"])
+@torch.no_grad()
+def test_completions_have_the_logits_that_they_have_alone(adapter: bool) -> None:
+    model = tiny_model("llama").eval()
+    rows = [row for batch in BATCHES.values() for row in batch if row[1]]
+    with nullcontext() if adapter else model.disable_adapter():
+        packed = packing.completion_logits(model, rows)
+        for (prompt, completion), logits in zip(rows, packed, strict=True):
+            alone = model(input_ids=torch.tensor([prompt + completion])).logits[0, len(prompt) - 1 : -1]
+            torch.testing.assert_close(logits, alone, rtol=1e-4, atol=1e-5)

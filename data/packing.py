@@ -165,8 +165,12 @@ ALL_ATTENTION_FUNCTIONS.register(NAME, attention)
 
 
 def possible(model: Any) -> bool:
-    """Whether packed tokens give this causal model's own results: full causal attention, nothing random, and no adapter
-    that is routed by the prompt. Gradient checkpointing would recompute layers with the attention of padded rows."""
+    """Whether packed tokens give the results of a causal model, with or without adapters.
+
+    So it is with full causal attention on a CPU, if nothing is random and no adapter is routed by the prompt. Gradient
+    checkpointing would recompute layers with the attention of padded rows.
+    """
+    model = _inner(model)
     config = model.config.get_text_config()
     return (
         config.model_type in ARCHITECTURES
@@ -179,6 +183,11 @@ def possible(model: Any) -> bool:
     )
 
 
+def _inner(model: Any) -> Any:
+    """The causal model itself, whose layers hold the adapters, if there are any."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
 def _random(model: Any, config: Any) -> bool:
     dropout = any(isinstance(module, torch.nn.Dropout) and module.p > 0 for module in model.modules())
     return dropout or getattr(config, "attention_dropout", 0.0) > 0
@@ -186,6 +195,7 @@ def _random(model: Any, config: Any) -> bool:
 
 def hidden_states(model: Any, packing: Packing) -> torch.Tensor:
     """The last hidden states (t, width) of a causal model's backbone."""
+    model = _inner(model)
     with _attention_of(model.config.get_text_config()):
         out = model.base_model(
             input_ids=packing.tokens[None], position_ids=packing.positions[None], use_cache=False, packing=packing
@@ -201,3 +211,14 @@ def _attention_of(config: Any) -> Iterator[None]:
         yield
     finally:
         config._attn_implementation = before
+
+
+def completion_logits(model: Any, rows: list[tuple[list[int], list[int]]]) -> list[torch.Tensor]:
+    """For each prompt and completion the logits (completion tokens, vocabulary) that predict the completion."""
+    packed = pack([prompt + completion[:-1] for prompt, completion in rows])
+    places = [
+        place[len(prompt) - 1 : len(prompt) + len(completion) - 1]
+        for place, (prompt, completion) in zip(packed.places, rows, strict=True)
+    ]
+    hidden = hidden_states(model, packed).index_select(0, torch.cat(places))
+    return list(model.get_output_embeddings()(hidden).split([len(completion) for _, completion in rows]))
