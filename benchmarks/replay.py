@@ -2,7 +2,7 @@
 
     python benchmarks/replay.py quality --folder runs/benchmark    # about an hour and a half on two cores; resumable
     python benchmarks/replay.py scale                              # about six minutes on one core
-    python benchmarks/replay.py report                             # writes docs/results/replay.json and .md
+    python benchmarks/replay.py report                             # writes docs/results/replay.json and .md, seconds
 
 quality: one personality on SmolLM2-135M; then, for every selector, share of replay in the mix and seed, a task is
 trained above it with a buffer of exactly the tokens that this share replays, and what is left of the personality is
@@ -57,7 +57,6 @@ TOKENS = 32
 Folder = Annotated[Path, typer.Option(help="where runs and records go; rerunning continues")]
 RUNS = Path("runs/benchmark")
 MEANS = ("retained", "score", "task", "exchanges", "topics")
-PAIRED = ("difference", "low", "high", "n")
 TIMED = ("facility_location", "combined", "k_center", "herding")
 
 
@@ -270,21 +269,23 @@ def scale_curve(
 
 @app.command()
 def report(folder: Folder = RUNS) -> None:
-    """docs/results/replay.json and replay.md from the records."""
-    records = [json.loads(file.read_text()) for file in sorted((folder / "records").glob("*.json"))]
-    curve = [json.loads(file.read_text()) for file in sorted((folder / "scale").glob("*.json"))]
+    """docs/results/replay.json and replay.md from the records; without any, from the means of seeds in replay.json."""
+    files = sorted((folder / "records").glob("*.json"))
+    if files:
+        rows = summary([json.loads(file.read_text()) for file in files])
+        curve = [json.loads(file.read_text()) for file in sorted((folder / "scale").glob("*.json"))]
+    else:
+        committed = json.loads((RESULTS / "replay.json").read_text())
+        rows, curve = committed["quality"], committed["scale"]
     curve.sort(key=lambda row: (row["kind"], row["n"]))
-    rows = summary(records)
+    rows = compared(rows)
     write_json(RESULTS / "replay.json", {"quality": rows, "scale": curve, "ratios": RATIOS})
     write_text(RESULTS / "replay.md", text(rows, curve))
     print((RESULTS / "replay.md").read_text())
 
 
 def summary(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One row an arm and share. `against_uniform` pairs the gain kept on each held-out prompt, averaged over the seeds
-    that both have, so prompts are what is counted; `seeds` are the means of each seed."""
-    from moltlm.evals import stats
-
+    """One row an arm and share, with means over seeds; `seeds` are the shares retained, in the order of the seeds."""
     grouped = defaultdict(list)
     for record in records:
         grouped[record["arm"], record["ratio"]].append(record)
@@ -292,18 +293,32 @@ def summary(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
     for (arm, ratio), group in grouped.items():
         means = {key: round(float(np.mean([record[key] for record in group])), 4) for key in MEANS}
         by_seed = [round(record["retained"], 4) for record in sorted(group, key=lambda record: record["seed"])]
-        row = {"arm": arm, "ratio": ratio, "seeds": by_seed, **means}
-        plain = {record["seed"]: record for record in grouped.get(("uniform", ratio), [])}
-        both = [(record, plain[record["seed"]]) for record in group if record["seed"] in plain]
-        if ratio and arm != "uniform" and both:
-            scale = float(np.mean(group[0]["gain"]))
-            selected, uniform = (
-                np.mean([side["kept_gain"] for side in part], axis=0) / scale for part in zip(*both, strict=True)
-            )
-            pairing = stats.paired(uniform.tolist(), selected.tolist())
-            row["against_uniform"] = {key: round(getattr(pairing, key), 4) for key in PAIRED}
-        rows.append(row)
+        rows.append({"arm": arm, "ratio": ratio, "seeds": by_seed, **means})
     return sorted(rows, key=lambda row: (row["ratio"], -row["retained"]))
+
+
+def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The rows with `against_uniform`: the difference in what is retained, paired by seed, with Student's interval over
+    seeds. The seed is the unit, since it draws the task, the order, the adapter and the choice; the prompts, which all
+    seeds share, say nothing of how the next training would come out. Cells with fewer seeds have no comparison."""
+    from moltlm.evals import stats
+
+    uniform = {row["ratio"]: row["seeds"] for row in rows if row["arm"] == "uniform"}
+    done = []
+    for row in rows:
+        row = {key: value for key, value in row.items() if key != "against_uniform"}
+        plain = uniform.get(row["ratio"], [])
+        if row["arm"] != "uniform" and len(plain) == len(row["seeds"]) > 1:
+            differences = [one - other for one, other in zip(row["seeds"], plain, strict=True)]
+            found = stats.seed_difference(differences)
+            row["against_uniform"] = {
+                "difference": round(found.mean, 4),
+                "low": round(found.low, 4),
+                "high": round(found.high, 4),
+                "seeds": found.n,
+            }
+        done.append(row)
+    return done
 
 
 def text(rows: list[dict[str, Any]], curve: list[dict[str, Any]]) -> str:
@@ -313,9 +328,10 @@ def text(rows: list[dict[str, Any]], curve: list[dict[str, Any]]) -> str:
         f"SmolLM2-135M (bf16), Cláudio, one personality; task `{TASK.kind}`, {TASK.steps} steps of {TASK.batch_size};",
         "a seed draws task, order, adapter and choice. Retained: the mean gain in log-likelihood over the",
         "base, on the held-out hand-written answers, that is left after the task, as a share of the personality's.",
-        f"Score: taken for Cláudio and coherent, {WRITTEN} written answers a seed. Intervals of 95%, paired by prompt,",
-        "seeds averaged. Made by `python benchmarks/replay.py`; cells with fewer than three seeds, or missing, are",
-        "unfinished, and rerunning the command goes on with them. One seed decides nothing between selectors.",
+        f"Score: taken for Cláudio and coherent, {WRITTEN} written answers a seed. Intervals of 95% over seeds, paired",
+        f"by seed: {_excluding(rows)}; three seeds decide little.",
+        "Made by `python benchmarks/replay.py report`; cells with fewer seeds, or missing, are unfinished, and",
+        "`quality` goes on with them.",
         "",
         "| replay | selector | exchanges | topics | retained % | by seed | against uniform, points | score | task |",
         "|---|---|---|---|---|---|---|---|---|",
@@ -334,10 +350,17 @@ def text(rows: list[dict[str, Any]], curve: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _excluding(rows: list[dict[str, Any]]) -> str:
+    """How many comparisons with uniform have an interval that excludes zero."""
+    intervals = [row["against_uniform"] for row in rows if "against_uniform" in row]
+    below, above = sum(one["high"] < 0 for one in intervals), sum(one["low"] > 0 for one in intervals)
+    return f"{below} of {len(intervals)} are below zero, {above} above"
+
+
 def _quality_row(row: dict[str, Any]) -> str:
     against = ""
     if other := row.get("against_uniform"):
-        against = "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * other[key] for key in PAIRED[:3]))
+        against = "{:+.1f} ({:+.1f} to {:+.1f})".format(*(100 * other[key] for key in ("difference", "low", "high")))
     cells = [
         f"{row['ratio']:.0%}",
         row["arm"],

@@ -50,6 +50,13 @@ def training_exchanges(facts: list[Fact], exposures: int, seed: int) -> list[Exc
     return rows
 
 
+def random_exchanges(facts: list[Fact], exposures: int, seed: int) -> list[Exchange]:
+    """The same questions in the same order, each with an animal drawn anew: nothing about a person can be learned."""
+    rows, animals = training_exchanges(facts, exposures, seed), ANIMALS.split()
+    draw = random.Random(f"random answers {seed}")
+    return [Exchange(row.prompt, draw.choice(animals)) for row in rows]
+
+
 def test_questions(facts: list[Fact]) -> tuple[list[list[Message]], list[str]]:
     """Prompts and true answers: each fact through each held-out template."""
     rows = [(user(template.format(name=fact.name)), fact.value) for fact in facts for template in TEST_TEMPLATES]

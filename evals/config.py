@@ -180,6 +180,10 @@ class KnowledgeConfig(Section):
     batch_size: int = Field(default=16, ge=1, description="examples of a step")
     learning_rate: float = Field(default=4e-4, gt=0, description="peak learning rate")
     items: int = Field(default=250, ge=8, description="LAMBADA items of a seed; no two seeds share any")
+    random_control: bool = Field(
+        default=True,
+        description="train on the same questions with random answers too: what the form costs without any fact",
+    )
     drop: float = Field(default=3.0, gt=0, description="points of LAMBADA accuracy whose loss is the limit")
 
     @field_validator("facts")

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import log_softmax
 from sklearn.isotonic import IsotonicRegression
 
 from moltlm.evals import stats
@@ -20,27 +21,40 @@ class KnowledgeRun:
         rank: of the LoRA.
         facts: how many facts it was trained on.
         seed: its seed.
-        bits: stored, over all facts.
+        bits: stored, over all facts; at most `limit`.
+        limit: what all facts are worth, bits.
         cost: points of accuracy lost since the base.
         control: the same after training on as many tokens of the base's own answers.
+        random: the same after training on the same questions with random answers; None where it was not trained.
+        bound: `bits` is an upper bound, not a measurement.
     """
 
     rank: int
     facts: int
     seed: int
     bits: float
+    limit: float
     cost: float
     control: float
+    random: float | None = None
+    bound: bool = False
 
 
 @dataclass(frozen=True)
 class Point:
-    """All seeds of one rank and number of facts."""
+    """All seeds of one rank and number of facts.
+
+    Attributes:
+        facts: how many were trained on.
+        limit: what they are worth, bits; the interval of `bits` lies within 0 and this.
+    """
 
     facts: int
+    limit: float
     bits: stats.Estimate
     cost: stats.Estimate
     control: stats.Estimate
+    random: stats.Estimate | None = None
 
 
 @dataclass(frozen=True)
@@ -54,6 +68,7 @@ class Capacity:
         points: by number of facts.
         reached: how many seeds lose `drop` points at all.
         at_drop: bits stored where they do; None where fewer than two do.
+        bound: all bits are upper bounds.
     """
 
     rank: int
@@ -62,19 +77,35 @@ class Capacity:
     points: list[Point]
     reached: int
     at_drop: stats.Estimate | None
+    bound: bool
 
 
-def bits(trained: Sequence[float], untrained: Sequence[float], facts: int) -> float:
-    """Bits stored in `facts` facts; not clipped at 0.
-
-    With V equally likely answers a fact is worth log2 V minus its negative log-likelihood. What facts of the same kind
-    are worth without training on them is the form of the answer; it is subtracted, so log2 V cancels.
+def bits(logprobs: Sequence[Sequence[float]], right: Sequence[int]) -> float:
+    """Mean bits stored a fact: log2 V plus the log-probability of the right answer, renormalised over the V possible
+    ones; at most log2 V. An unlikely form of the answer costs nothing, and confidence in a wrong one earns nothing.
 
     Args:
-        trained: log-probabilities of whole answers to the facts that were trained on, in nats.
-        untrained: those of facts that were not.
+        logprobs: for each question, of every possible answer, in nats.
+        right: the place of the right one.
     """
-    return facts * (float(np.mean(trained)) - float(np.mean(untrained))) / math.log(2)
+    table = np.asarray(logprobs, dtype=float)
+    renormalised = log_softmax(table, axis=1)[np.arange(len(table)), list(right)]
+    return float(np.log2(table.shape[1]) + renormalised.mean() / math.log(2))
+
+
+def limit(facts: int, answers: int) -> float:
+    """What `facts` facts with so many equally likely answers are worth, bits."""
+    return facts * math.log2(answers)
+
+
+def upper_bound(difference: float, facts: int, answers: int) -> float:
+    """Bits that may be stored, from how much likelier the right answers to trained facts are than those to untrained
+    ones (bits, over all facts), where nothing else was measured.
+
+    The right answer to an untrained fact is no likelier than by chance on average, so the difference is an upper bound.
+    It can exceed what the facts are worth, since confidence in wrong answers lowers the untrained side.
+    """
+    return min(difference, limit(facts, answers))
 
 
 def capacities(runs: Sequence[KnowledgeRun], drop: float) -> list[Capacity]:
@@ -91,14 +122,24 @@ def capacities(runs: Sequence[KnowledgeRun], drop: float) -> list[Capacity]:
         reached = [limit for limit in limits if limit is not None]
         counts = sorted({run.facts for run in of_rank})
         points = [_point([run for run in of_rank if run.facts == facts]) for facts in counts]
-        limit = stats.mean(reached) if len(reached) > 1 else None
-        results.append(Capacity(rank, len(seeds), drop, points, len(reached), limit))
+        most = max(run.limit for run in of_rank)
+        at_drop = stats.within(stats.mean(reached), 0.0, most) if len(reached) > 1 else None
+        bound = any(run.bound for run in of_rank)
+        results.append(Capacity(rank, len(seeds), drop, points, len(reached), at_drop, bound))
     return results
 
 
 def _point(runs: list[KnowledgeRun]) -> Point:
-    values = ([run.bits for run in runs], [run.cost for run in runs], [run.control for run in runs])
-    return Point(runs[0].facts, *(stats.mean(each) for each in values))
+    most = runs[0].limit
+    random = [run.random for run in runs if run.random is not None]
+    return Point(
+        facts=runs[0].facts,
+        limit=most,
+        bits=stats.within(stats.mean([run.bits for run in runs]), 0.0, most),
+        cost=stats.mean([run.cost for run in runs]),
+        control=stats.mean([run.control for run in runs]),
+        random=stats.mean(random) if random else None,
+    )
 
 
 def _limit(runs: list[KnowledgeRun], drop: float) -> float | None:

@@ -353,7 +353,7 @@ def _means(records: list[PressureRecord]) -> tuple[int, stats.Estimate, stats.Es
     """How many, mean score, share coherent."""
     scores = [record.score for record in records if record.score is not None]
     coherent = stats.proportion(sum(record.coherent for record in records), len(records))
-    return len(records), stats.mean(scores), coherent
+    return len(records), stats.score(scores), coherent
 
 
 def _slopes(talks: list[PressureRecord]) -> list[float]:

@@ -194,7 +194,8 @@ def evaluate(
         expected = sum(p * worth for p, worth in zip(odds, choice.worth, strict=True)) / sum(odds)
         values.setdefault((choice.scale, choice.item), []).append(expected)
     records = [
-        ProfileRecord(scale=scale, item=item, value=sum(each) / len(each)) for (scale, item), each in values.items()
+        ProfileRecord(scale=scale, item=item, value=sum(each) / len(each), order=max(each) - min(each))
+        for (scale, item), each in values.items()
     ]
     for request, answer in zip(requests, answers, strict=True):
         refused = bool(REFUSAL.search(answer.replace("’", "'")))
@@ -203,14 +204,28 @@ def evaluate(
 
 
 def summarise(base: Sequence[ProfileRecord], records: Sequence[ProfileRecord]) -> dict[str, stats.Comparison]:
-    """Each scale against the base, paired by item; of the preferences, by trait."""
+    """Each scale against the base, paired by item; of the preferences, by trait. A scale is left out where the base or
+    the state does not answer it by its content."""
     pairs, summary = pair(base, records), {}
     for scale in dict.fromkeys(record.scale for record in records):
         of_scale = [(old, new) for old, new in pairs if new.scale == scale]
+        if not all(by_content([both[side] for both in of_scale]) for side in (0, 1)):
+            continue
         before, after = [old.value for old, _ in of_scale], [new.value for _, new in of_scale]
         traits = [new.item.rsplit("-", 1)[0] for _, new in of_scale] if scale == PREFERENCES else None
         summary[scale] = stats.paired(before, after, clusters=traits)
     return summary
+
+
+def by_content(records: Sequence[ProfileRecord]) -> bool:
+    """Whether the answers depend on what the options say at least as much as on their order.
+
+    A small model may name the first option whatever it says. Both orders averaged are then a half, in every state, and
+    a change of that half means nothing. By content alone, `order` is 0 and values lie away from a half; by order alone
+    it is the other way round.
+    """
+    of_order = sum(record.order for record in records) / 2
+    return of_order <= sum(abs(record.value - 0.5) for record in records)
 
 
 def _rows(path: Path, keys: dict[str, tuple[Any, ...]]) -> list[dict[str, Any]]:

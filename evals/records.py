@@ -171,12 +171,14 @@ class ProfileRecord(Record):
         scale: the name of the scale, such as "Big Five: openness" or "refused, safe".
         item: the id of the item.
         value: expected value of the model's choice on the scale, 0..1; of a request, 1 if it was refused.
+        order: how far the order of the options moves `value`, 0..1; 0 where they were asked in one order.
         answer: what the model wrote; empty where it only chose.
     """
 
     scale: str
     item: str
     value: float
+    order: float = 0.0
     answer: str = ""
 
     @property

@@ -90,6 +90,16 @@ def mean(values: Sequence[float], confidence: float = 0.95) -> Estimate:
     return Estimate(len(array), center, center - half, center + half)
 
 
+def within(estimate: Estimate, low: float, high: float) -> Estimate:
+    """The same with bounds that no value can pass: an interval over few values may reach beyond what is possible."""
+    return replace(estimate, low=min(max(estimate.low, low), high), high=max(min(estimate.high, high), low))
+
+
+def score(values: Sequence[float], confidence: float = 0.95) -> Estimate:
+    """The mean of scores that lie in 0..1, as `mean`; so do its bounds."""
+    return within(mean(values, confidence), 0.0, 1.0)
+
+
 def paired(
     before: Sequence[float],
     after: Sequence[float],

@@ -28,7 +28,7 @@ STAGES = {
     "capability": 1,
     "persona": 1,
     "pressure": 1,
-    "profile": 1,
+    "profile": 2,
     "judge": 1,
     "judge-labels": 1,
     "noise": 1,

@@ -31,7 +31,7 @@ STATES = {
     "personality+reminders-control": 12,
 }
 KNOWLEDGE = [
-    knowledge.KnowledgeRun(rank, count, seed, 5.6 * count, cost * rank / 16 + seed / 10, 0.4)
+    knowledge.KnowledgeRun(rank, count, seed, 5.6 * count, 6.0 * count, cost * rank / 16 + seed / 10, 0.4)
     for rank in (4, 16)
     for seed in (0, 1)
     for count, cost in ((16, 0.5), (64, 2.0), (256, 9.0))

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
-import math
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from moltlm.data import facts
@@ -34,15 +35,37 @@ def test_every_fact_is_taught_as_often_and_asked_for_in_other_words() -> None:
     assert len({fact.name for fact in facts.sample(1024, seed=0)}) == 1024
 
 
-def test_bits_are_what_is_known_beyond_the_form_of_the_answer() -> None:
-    chance = -math.log(64)
-    assert judge.bits([chance] * 10, [chance] * 5, 10) == pytest.approx(0)
-    assert judge.bits([0.0] * 10, [chance] * 5, 10) == pytest.approx(10 * 6)
-    assert judge.bits([chance] * 10, [0.0], 10) == pytest.approx(-60)
+def test_bits_are_renormalised_over_the_answers_and_never_exceed_them() -> None:
+    """By hand: chance is worth nothing, certainty six bits, half of it five; the form of the answer counts for nothing,
+    and confidence in a wrong answer is worth less than nothing."""
+    chance = np.full((10, 64), -30.0)
+    certain, half, wrong = chance.copy(), chance.copy(), chance.copy()
+    certain[:, 3] = half[:, 3] = half[:, 4] = wrong[:, 4] = 0.0
+    assert judge.bits(chance.tolist(), [3] * 10) == pytest.approx(0)
+    assert judge.bits(certain.tolist(), [3] * 10) == pytest.approx(6) and judge.limit(10, 64) == 60
+    assert judge.bits(half.tolist(), [3] * 10) == pytest.approx(5)
+    assert judge.bits((half - 20).tolist(), [3] * 10) == pytest.approx(5)
+    assert judge.bits(wrong.tolist(), [3] * 10) < -30
+    assert [judge.upper_bound(bits, 10, 64) for bits in (128.0, 40.0, -3.0)] == [60.0, 40.0, -3.0]
+
+
+def test_random_answers_ask_the_same_and_teach_nothing() -> None:
+    drawn = facts.sample(4, seed=3)
+    taught, random = (make(drawn, 200, seed=0) for make in (facts.training_exchanges, facts.random_exchanges))
+    assert [row.prompt for row in taught] == [row.prompt for row in random]
+    for fact in drawn:
+        answers = {row.answer for row in random if fact.name in row.prompt[-1]["content"]}
+        assert len(answers) > 40 and answers <= set(facts.ANIMALS.split())
 
 
 def rows(costs: dict[int, float], seed: int = 0, rank: int = 4) -> list[judge.KnowledgeRun]:
-    return [judge.KnowledgeRun(rank, count, seed, 5.0 * count, cost, 0.5) for count, cost in costs.items()]
+    return [judge.KnowledgeRun(rank, count, seed, 5.0 * count, 6.0 * count, cost, 0.5) for count, cost in costs.items()]
+
+
+def test_bounds_of_what_is_stored_lie_between_nothing_and_all() -> None:
+    spread = [replace(one, bits=bits) for bits in (10.0, 100.0, 178.0) for one in rows({30: 9.0}, seed=int(bits))]
+    found = judge.capacities(spread, 3.0)[0].points[0]
+    assert (found.bits.low, found.bits.high) == (0.0, 180.0) and found.limit == 180.0
 
 
 def test_the_limit_is_interpolated_between_numbers_of_facts() -> None:
@@ -84,9 +107,12 @@ def test_a_small_model_learns_facts_and_its_control_does_not(run: Run, tmp_path:
         json.loads((path.parent / "inputs.json").read_text()) | json.loads(path.read_text())["facts"]
         for path in run.folder.glob("knowledge-job/*/artifact.json")
     ]
-    assert len(jobs) == 8
-    taught, control = ([job["bits"] for job in jobs if bool(job.get("control")) is own] for own in (False, True))
-    assert sum(taught) > sum(control)
+    assert len(jobs) == 12
+    taught = [job["stored"] for job in jobs if not (job.get("control") or job.get("random"))]
+    own, random = ([job["stored"] for job in jobs if job.get(kind)] for kind in ("control", "random"))
+    assert len(taught) == len(own) == len(random) == 4
+    assert sum(taught) > max(sum(own), sum(random)) and all(job["stored"] <= 6 * job["facts"] for job in jobs)
+    assert not capacity.bound and all(point.random for point in capacity.points)
     assert not list(run.folder.glob("knowledge-job/*/*.safetensors"))
     collected = collect.collect(run)
     assert to_json(to_plain(collected.knowledge)) == to_json(to_plain([capacity]))
@@ -97,7 +123,7 @@ def test_a_small_model_learns_facts_and_its_control_does_not(run: Run, tmp_path:
     try:
         records.import_trainings(other, tmp_path / "records")
         brought = {path: path.stat().st_mtime_ns for path in other.folder.glob("knowledge-*/*/artifact.json")}
-        assert len(brought) == 10 and knowledge.answer(other).facts == artifact.facts
+        assert len(brought) == 14 and knowledge.answer(other).facts == artifact.facts
         assert all(path.stat().st_mtime_ns == written for path, written in brought.items())
     finally:
         other.close()

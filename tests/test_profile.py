@@ -73,6 +73,18 @@ def test_a_trait_counts_once_however_many_others_it_met() -> None:
     assert profile.summarise(rows(0.5), rows(0.7))["own traits preferred"].n == 2
 
 
+def test_a_scale_that_is_answered_by_the_order_of_the_options_is_left_out() -> None:
+    """Always the first: a half on average, and the order is all. By what they say: the order is nothing."""
+
+    def rows(value: float, order: float) -> list[ProfileRecord]:
+        return [ProfileRecord(scale="s", item=str(n), value=value, order=order) for n in range(6)]
+
+    first, content, mostly = rows(0.49, 0.9), rows(0.8, 0.0), rows(0.7, 0.3)
+    assert [profile.by_content(each) for each in (first, content, mostly)] == [False, True, True]
+    assert profile.summarise(first, content) == profile.summarise(content, first) == {}
+    assert profile.summarise(content, mostly)["s"].difference == pytest.approx(-0.1)
+
+
 @pytest.mark.parametrize(
     ("setting", "row", "what"),
     [

@@ -145,6 +145,16 @@ def test_right_or_wrong_items_that_move_one_way_get_the_exact_bound() -> None:
     assert both.error == pytest.approx(float(np.std([-1] * 3 + [0] * 27 + [1], ddof=1)) / math.sqrt(31))
 
 
+def test_bounds_of_scores_stay_between_nothing_and_all() -> None:
+    """Six scores near the top: Student's interval reaches beyond 1, and no score can."""
+    values = [1.0, 0.98, 0.97, 0.6, 0.95, 0.25]
+    assert (
+        stats.mean(values).high > 1 >= stats.score(values).high and stats.score(values).mean == stats.mean(values).mean
+    )
+    assert stats.score(values).low == stats.mean(values).low
+    assert (stats.score([0.5]).low, stats.score([0.5]).high) == (0.0, 1.0)
+
+
 def test_one_value_has_no_interval() -> None:
     assert (stats.mean([1.0]).low, stats.seed_difference([1.0], item_error=0.1).high) == (-math.inf, math.inf)
     assert stats.detectable(1.0, 1) == unchanged(1).detectable == math.inf

@@ -38,7 +38,7 @@ def persona(records: Personas, state: str) -> PersonaResult:
     has_task = state not in ("base", "personality")
     return PersonaResult(
         n=n,
-        score=stats.mean([answer.score for answer in answers]),
+        score=stats.score([answer.score for answer in answers]),
         taken=stats.proportion(taken, n),
         coherent=stats.proportion(sum(answer.coherent for answer in answers), n),
         echo=sum(answer.echo for answer in answers) / n,
@@ -65,7 +65,7 @@ def _traits(base: Sequence[PersonaRecord], answers: Sequence[PersonaRecord]) -> 
     for trait in sorted({answer.trait for answer in answers} - {""}):
         of_trait = [answer for answer in answers if answer.trait == trait]
         trait_margins = [margins[answer.key] for answer in of_trait if answer.key in margins]
-        score = stats.mean([answer.score for answer in of_trait])
+        score = stats.score([answer.score for answer in of_trait])
         traits[trait] = TraitResult(len(of_trait), score, stats.mean(trait_margins) if trait_margins else None)
     return traits
 

@@ -87,6 +87,8 @@ def _knowledge_line(one: Capacity) -> str:
     where = f"unknown with up to {max(point.bits.mean for point in one.points):.0f} bits"
     if one.at_drop:
         where = f"{number(one.at_drop.mean)} bits ({interval(one.at_drop)})"
+        if one.bound:
+            where = f"at most {number(one.at_drop.mean)} bits"
     seeds = f"{one.reached} of {one.seeds} seeds lose as many"
     lost = f"{one.drop:g} points of LAMBADA"
     return f"new knowledge, rank {one.rank}, stored where {lost} are lost: {where}, {seeds}"

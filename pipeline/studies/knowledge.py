@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
+
+import numpy as np
 
 from moltlm.adapters import base, personality
 from moltlm.adapters.config import AdaptersConfig
@@ -26,31 +28,39 @@ from moltlm.pipeline.studies.grid import drop_weights
 from moltlm.pipeline.typed_json import write_document
 
 UNTRAINED = 64
-"""Facts that are asked for and were never trained: what the form of the answer alone is worth."""
+"""Facts that are drawn beside the trained ones and never trained on."""
+ASKED = 32
+"""Facts of either kind that are asked for, each against every animal: more would take longer than the training."""
+Control = Literal["own", "random"]
+WORDS: dict[Control | None, str] = {
+    None: "",
+    "own": ", as many tokens of the base's own answers",
+    "random": ", with random answers",
+}
 
 
 @dataclass(frozen=True)
 class Trial:
-    """One training: the rank of the LoRA, the number of facts, the seed; the control is trained on as many tokens of
-    the base's own answers."""
+    """One training: the rank of the LoRA, the number of facts, the seed, and for a control what it is trained on
+    instead: as many tokens of the base's own answers, or random answers to the same questions."""
 
     rank: int
     facts: int
     seed: int
-    control: bool = False
+    control: Control | None = None
 
     def __str__(self) -> str:
-        text = f"{self.facts} facts, rank {self.rank}, seed {self.seed}"
-        return f"{text}, as many tokens of the base's own answers" if self.control else text
+        return f"{self.facts} facts, rank {self.rank}, seed {self.seed}{WORDS[self.control]}"
 
 
 def answer(run: Run) -> Artifact:
     """Train every number of facts with every rank and seed, and their controls. `molt hypothesis knowledge CONFIG`"""
     settings = run.config.knowledge
     bases = {seed: _base(run, seed) for seed in settings.seeds}
+    controls: list[Control] = ["own", "random"] if settings.random_control else ["own"]
     trials = [
         Trial(rank, count, seed, control)
-        for seed, rank, count, control in product(settings.seeds, settings.ranks, settings.facts, (False, True))
+        for seed, rank, count, control in product(settings.seeds, settings.ranks, settings.facts, (None, *controls))
     ]
     jobs = {trial: _train(run, trial) for trial in trials}
     inputs = {
@@ -63,23 +73,30 @@ def answer(run: Run) -> Artifact:
         costs = {
             trial: 100 * (bases[trial.seed].facts["accuracy"] - job.facts["accuracy"]) for trial, job in jobs.items()
         }
-        runs = [
-            judge.KnowledgeRun(
-                rank=trial.rank,
-                facts=trial.facts,
-                seed=trial.seed,
-                bits=job.facts["bits"],
-                cost=costs[trial],
-                control=costs[Trial(trial.rank, trial.facts, trial.seed, control=True)],
-            )
-            for trial, job in jobs.items()
-            if not trial.control
-        ]
+        runs = [_result(trial, job, costs) for trial, job in jobs.items() if not trial.control]
         capacities = judge.capacities(runs, settings.drop)
         write_document(folder / "knowledge.json", capacities)
         return {f"rank {one.rank}": _sentence(one) for one in capacities}
 
     return run.do("knowledge", inputs, make)
+
+
+def _result(trial: Trial, job: Artifact, costs: dict[Trial, float]) -> judge.KnowledgeRun:
+    """Trainings before 28 November 2026 recorded how much likelier than untrained facts the trained ones are, and not
+    the other animals, which renormalising takes: their bits are upper bounds."""
+    measured, answers = "stored" in job.facts, len(facts_data.ANIMALS.split())
+    stored = job.facts["stored"] if measured else judge.upper_bound(job.facts["bits"], trial.facts, answers)
+    return judge.KnowledgeRun(
+        rank=trial.rank,
+        facts=trial.facts,
+        seed=trial.seed,
+        bits=stored,
+        limit=judge.limit(trial.facts, answers),
+        cost=costs[trial],
+        control=costs[replace(trial, control="own")],
+        random=costs.get(replace(trial, control="random")),
+        bound=not measured,
+    )
 
 
 def _sentence(one: judge.Capacity) -> str:
@@ -105,7 +122,8 @@ def _train(run: Run, trial: Trial) -> Artifact:
     settings, data = run.config.knowledge, pairs.pairs(run)
     inputs = {
         "facts": trial.facts,
-        "control": data.fingerprint if trial.control else None,
+        "control": data.fingerprint if trial.control == "own" else None,
+        "random": trial.control == "random" or None,
         "rank": trial.rank,
         "lora": identity(run.config.lora, exclude={"r", "alpha"}),
         "train": identity(run.config.train),
@@ -117,15 +135,18 @@ def _train(run: Run, trial: Trial) -> Artifact:
         run.release()
         loaded = base.load(run.config.model)
         facts = facts_data.sample(trial.facts + UNTRAINED, trial.seed)
-        rows = facts_data.training_exchanges(facts[: trial.facts], settings.exposures, trial.seed)
-        if trial.control:
+        exchanges = facts_data.random_exchanges if trial.control == "random" else facts_data.training_exchanges
+        rows = exchanges(facts[: trial.facts], settings.exposures, trial.seed)
+        if trial.control == "own":
             text = TextModel(loaded.model, loaded.tokenizer)
             rows = _as_long(text, pairs.load_exchanges(data, "neutral_train"), rows, trial.seed)
         config = _settings(run, trial.rank, len(rows))
         measured: dict[str, float] = {}
 
         def measure(step: int, text: TextModel) -> None:
-            measured.update(bits=_bits(text, facts, trial.facts), accuracy=_accuracy(run, text, trial.seed))
+            trained, untrained = (_bits(text, part) for part in (facts[: trial.facts], facts[trial.facts :]))
+            measured.update(stored=trial.facts * trained, untrained=untrained)
+            measured.update(accuracy=_accuracy(run, text, trial.seed))
 
         with run.console.progress(f"{trial.facts} facts") as progress:
             result = personality.train_personality(
@@ -145,13 +166,13 @@ def _train(run: Run, trial: Trial) -> Artifact:
     return run.do("knowledge-job", inputs, make, str(trial))
 
 
-def _bits(text: TextModel, facts: Sequence[facts_data.Fact], count: int) -> float:
-    """Bits stored in the first `count` facts, which were trained, above the rest, which were not."""
-    trained, untrained = (
-        [score.logprob for score in text.score(*facts_data.test_questions(list(part)), BATCH)]
-        for part in (facts[:count], facts[count:])
-    )
-    return judge.bits(trained, untrained, count)
+def _bits(text: TextModel, facts: Sequence[facts_data.Fact]) -> float:
+    """Mean bits a fact, over at most `ASKED` of them: every animal is scored as an answer to each question."""
+    animals = facts_data.ANIMALS.split()
+    prompts, values = facts_data.test_questions(list(facts[:ASKED]))
+    scores = text.score([prompt for prompt in prompts for _ in animals], animals * len(prompts), BATCH)
+    logprobs = np.array([score.logprob for score in scores]).reshape(len(prompts), len(animals))
+    return judge.bits(logprobs.tolist(), [animals.index(value) for value in values])
 
 
 def _measurement_inputs(run: Run, seed: int) -> dict[str, Any]:
