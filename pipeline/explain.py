@@ -94,6 +94,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "knowledge.facts": ("knowledge-job", "knowledge"),
     "knowledge.ranks": ("knowledge-job", "knowledge"),
     "knowledge.seeds": ("knowledge-base", "knowledge-job", "knowledge"),
+    "knowledge.random_control": ("knowledge-job", "knowledge"),
     "knowledge.drop": ("knowledge",),
     "registry": (),
     "retrain": ("retrain",),
