@@ -273,7 +273,7 @@ def test_gemini_of_takeout(tmp_path: Path) -> None:
     assert said(found) == [["My clock stopped.", "It **sulks**.\n\n- wind it\n- hum & wait"], ["Und jetzt?", "Kuchen."]]
     assert report.noise["activity without an answer"] == 2
     assert report.noise["activity in another product"] == 1
-    assert report.dropped == {"prompt not told from its title": 1}
+    assert report.dropped == {"title in an unknown language: export it in English": 1}
 
 
 def test_html_as_text() -> None:

@@ -358,6 +358,6 @@ def test_a_web_page_in_an_archive_says_what_to_do(tmp_path: Path) -> None:
     path = tmp_path / "a.zip"
     with zipfile.ZipFile(path, "w") as archive:
         archive.writestr("My Activity.html", '<html><body><div class="mdl-grid">Gemini</div></body></html>')
-    with pytest.raises(BadInput, match="a web page of Google Takeout") as error:
+    with pytest.raises(BadInput, match="a web page of Gemini") as error:
         read(path)
     assert "JSON" in error.value.fix

@@ -139,7 +139,7 @@ UNREAD = {
     "\x89PNG\r\n\x1a\n\0": "a PNG picture",
     "<!DOCTYPE html>\n<html><title>Exported Data</title><div class='page_header'>": "a web page of Telegram",
     "<html><div class=chatlog__message-group>": "a web page of DiscordChatExporter",
-    "<html><title>My Activity History</title><div class='mdl-grid'>": "a web page of Google Takeout",
+    "<html><title>My Activity History</title><div class='mdl-grid'>": "a web page of Gemini",
     "<html><title>ChatGPT Data Export</title><script>var jsonData = [": "a web page of the ChatGPT export",
     "<html><p>Hi": "a web page",
     "=" * 62 + "\nGuild: Clocks\nChannel: a\n" + "=" * 62: "a text of DiscordChatExporter",

@@ -1114,7 +1114,9 @@ KEYS = st.from_regex(
     "messages|conversations|chat_messages|mapping|current_node|parent|children|message|author|role|content|parts|text|type"
     "|sender|from|value|prompt|answer|weight|uuid|parent_message_uuid|payload|content_type|metadata|create_time|files"
     "|chosen|rejected|label|rating|feedback|deleted|loss|id|parentId|session_id|history|instruction|output|completions"
-    "|rank|score|input|preferred_output|currNode",
+    "|rank|score|input|preferred_output|currNode|requests|response|actions|gamestarted|msgs|src|is_human|data|msg|handle"
+    "|speakers|dialogue|replies|ancestors|fragments|part|contents|responses|winner|response_a|response_b|preference|status"
+    "|generations|ratings|finish_reason|channel|recipient|candidates|turns|state|item|say",
     fullmatch=True,
 )
 anything = st.recursive(

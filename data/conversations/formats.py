@@ -9,6 +9,7 @@ from typing import Any
 from moltlm.data.conversations import (
     characters,
     cursor,
+    editors,
     gemini,
     local_apps,
     messengers,
@@ -25,7 +26,7 @@ from moltlm.data.conversations.chatgpt import CHATGPT
 from moltlm.data.conversations.claude import CLAUDE
 from moltlm.data.conversations.format import Format, TextFormat
 from moltlm.data.conversations.marks import UNMARKED, Verdict, mark_of
-from moltlm.data.conversations.messages import MESSAGES, PROMPTS, SHAREGPT
+from moltlm.data.conversations.messages import DIALOGUES, MESSAGES, PROMPTS, SHAREGPT
 from moltlm.data.conversations.preferences import PREFERENCES, TREES
 from moltlm.data.conversations.sessions import SESSION
 from moltlm.data.conversations.source import Source
@@ -42,9 +43,11 @@ FORMATS = (
     *messengers.UNREAD,
     *gemini.FORMATS,
     *cursor.FORMATS,
+    *editors.FORMATS,
     table_rows.TABLE,
     TREES,
     PREFERENCES,
+    DIALOGUES,
     SHAREGPT,
     MESSAGES,
     PROMPTS,
@@ -59,7 +62,13 @@ WEAK = (table_rows.TABLE, PROMPTS, templates.ROWS, SESSION)
 LOOKAHEAD = 1000
 """So many records may precede the first one of a known format."""
 
-TEXTS: tuple[TextFormat, ...] = (whatsapp.WHATSAPP, templates.TEMPLATE, terminal.CLAUDE_CODE, cursor.MARKDOWN)
+TEXTS: tuple[TextFormat, ...] = (
+    whatsapp.WHATSAPP,
+    templates.TEMPLATE,
+    terminal.CLAUDE_CODE,
+    cursor.MARKDOWN,
+    editors.AIDER,
+)
 """Formats that are no JSON. A text that is none of them may be a transcript."""
 
 SUPPORTED = "; ".join(

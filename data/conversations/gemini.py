@@ -70,7 +70,7 @@ def _activity(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     report.noise["activity in an unknown language"] += prompt is None
     report.noise["attachment"] += any(key in record for key in ("attachedFiles", "imageFile"))
     if prompt is None:
-        report.drop("prompt not told from its title")
+        report.drop("title in an unknown language: export it in English")
         return
     yield from turn_of("user", title[prompt.end() :], report, fail)
     yield from turn_of("assistant", "\n\n".join(map(as_text, answers)), report, fail)

@@ -39,6 +39,25 @@ def _sharegpt(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     return message_turns(messages if pairs is None else pairs, record, report, fail)
 
 
+SPOKEN = ("data", "dialogue", "dialog", "utterances")
+
+
+def _is_spoken(record: Record) -> bool:
+    """Whether a row has the texts of a dialogue in a list, of two sides in turn or of speakers in a list beside."""
+    texts = next((record[key] for key in SPOKEN if key in record), None)
+    if not isinstance(texts, list) or len(texts) < 2 or not all(isinstance(text, str) for text in texts):
+        return False
+    speakers = record.get("speakers")
+    return (isinstance(speakers, list) and len(speakers) == len(texts)) or set(record) <= {"id", "data"}
+
+
+def _spoken(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    texts = next(record[key] for key in SPOKEN if key in record)
+    names = record.get("speakers") or [("human", "assistant")[place % 2] for place in range(len(texts))]
+    rows = [{"role": str(name), "content": text} for name, text in zip(names, texts, strict=True)]
+    return turns_of(rows, report, fail)
+
+
 def _pairs(messages: Any) -> list[Record] | None:
     """Messages made of objects that are a question with its answer (`input` and `output`); None if one is not."""
     made = []
@@ -141,6 +160,7 @@ def _is_sharegpt(record: Record) -> bool:
     return not (isinstance(first, dict) and any(isinstance(first.get(key), list | dict) for key in HOLDERS))
 
 
+DIALOGUES = Format("dialogues", "UltraChat (`data`) and dialogues with `speakers`", _is_spoken, _spoken)
 MESSAGES = Format(
     "messages",
     "JSONL with `messages` (role, content)",

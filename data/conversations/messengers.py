@@ -170,6 +170,29 @@ def _judged_steps(record: Record, report: FileReport, fail: Fail) -> Iterator[Tu
     raise error
 
 
+def _is_skype(record: Record) -> bool:
+    first = next((each for each in _list(record.get("conversations")) if isinstance(each, dict)), {})
+    return "MessageList" in first
+
+
+def _skype(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    error = fail("This is a Skype or Teams export, with whoever is in it.")
+    error.fix = (
+        "Write one chat as text: a line `Name: what is said` for each turn, and import that with --assistant NAME."
+    )
+    raise error
+
+
+def _is_perplexity(record: Record) -> bool:
+    return "query_str" in record
+
+
+def _perplexity(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    error = fail("This is a thread of Perplexity, whose answers lie among its searches.")
+    error.fix = 'Write its answers as JSONL: {"prompt": "...", "completion": "..."}'
+    raise error
+
+
 def _is_slack(record: Record) -> bool:
     return "ts" in record and "text" in record and ("user" in record or "bot_id" in record)
 
@@ -187,6 +210,8 @@ FORMATS = (
     Format("Instagram or Messenger", "Instagram and Messenger as JSON", _is_meta, _meta),
 )
 UNREAD = (
+    Format("Skype or Teams export", "", _is_skype, _skype),
+    Format("Perplexity", "", _is_perplexity, _perplexity),
     Format("judged steps", "", _is_judged_steps, _judged_steps),
     Format("Telegram export of all chats", "", _is_telegram_of_all, _telegram_of_all),
     Format("Discord data package", "", _is_package, _package),

@@ -142,6 +142,9 @@ def turns_of(messages: Any, report: FileReport, fail: Fail) -> Iterator[Turn]:
         role = ROLES.get(name) if name else None
         if role is None:
             role = ROLES.get((name or "").lower(), "" if name and name.strip() else None)
+        if role is None and (kind := noise_kind(str(message.get("type", "")))) != UNKNOWN:
+            report.noise[kind] += 1  # an item of a response, such as its reasoning
+            continue
         if role is None or (content == "" and not calls and not set(CONTENTS) & set(message)):
             raise fail(f"a message needs a role ({', '.join(ROLES)}) and a content; found {name or 'no role'}.")
         mark = mark_of(message, report.scales)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import re
 from typing import NamedTuple
 
@@ -52,7 +53,7 @@ PAGES: tuple[tuple[re.Pattern[bytes], Kind], ...] = (
     (
         re.compile(rb"Gemini|mdl-grid|My Activity", re.IGNORECASE),
         Kind(
-            "a web page of Google Takeout",
+            "a web page of Gemini's activity (Google Takeout)",
             "Export My Activity again as JSON: Multiple formats > Activity records.",
         ),
     ),
@@ -66,6 +67,18 @@ OTHER_PAGE = Kind("a web page (HTML)", "Export the chat as JSON, Markdown or tex
 
 DISCORD_TEXT = re.compile(rb"={20,}\r?\nGuild: ")
 DISCORD = Kind("a text of DiscordChatExporter", "Export as JSON: DiscordChatExporter.Cli export -f Json ...")
+AS_LINES = "Write a line for each turn, `Name: what is said`, and import that with --assistant NAME."
+CHATS: tuple[tuple[re.Pattern[bytes], Kind], ...] = (
+    (re.compile(rb"\[LINE\] "), Kind("a chat of LINE", AS_LINES)),
+    (re.compile(r".{1,80}(?:님과 카카오톡 대화|KakaoTalk Chats)".encode()), Kind("a chat of KakaoTalk", AS_LINES)),
+    (re.compile(rb"WEBVTT\b"), Kind("subtitles (WebVTT)", AS_LINES)),
+    (re.compile(rb"1\r?\n\d\d:\d\d:\d\d,\d{3} --> "), Kind("subtitles (SRT)", AS_LINES)),
+    (
+        re.compile(rb"[A-Z][a-z]{2} \d\d, \d{4} +\d{1,2}:\d\d:\d\d [AP]M[^\n]{0,80}\n[^\n:]{1,60}\n"),
+        Kind("a text of imessage-exporter", AS_LINES),
+    ),
+)
+"""By the beginning of a text."""
 BINARY = Kind("no text", "Export the chat as JSON, Markdown or text, and import that.")
 
 SUFFIXES = {
@@ -101,4 +114,5 @@ def _kind(start: bytes) -> Kind | None:
         return next((kind for pattern, kind in PAGES if pattern.search(start[: 1 << 14])), OTHER_PAGE)
     if DISCORD_TEXT.match(start):
         return DISCORD
-    return BINARY if b"\0" in start else None
+    text = start.removeprefix(codecs.BOM_UTF8).lstrip()
+    return next((kind for pattern, kind in CHATS if pattern.match(text)), BINARY if b"\0" in start else None)
