@@ -304,21 +304,21 @@ def compared(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     from moltlm.evals import stats
 
     uniform = {row["ratio"]: row["seeds"] for row in rows if row["arm"] == "uniform"}
-    done = []
+    paired = []
     for row in rows:
         row = {key: value for key, value in row.items() if key != "against_uniform"}
         plain = uniform.get(row["ratio"], [])
         if row["arm"] != "uniform" and len(plain) == len(row["seeds"]) > 1:
             differences = [one - other for one, other in zip(row["seeds"], plain, strict=True)]
-            found = stats.seed_difference(differences)
+            estimate = stats.seed_difference(differences)
             row["against_uniform"] = {
-                "difference": round(found.mean, 4),
-                "low": round(found.low, 4),
-                "high": round(found.high, 4),
-                "seeds": found.n,
+                "difference": round(estimate.mean, 4),
+                "low": round(estimate.low, 4),
+                "high": round(estimate.high, 4),
+                "seeds": estimate.n,
             }
-        done.append(row)
-    return done
+        paired.append(row)
+    return paired
 
 
 def text(rows: list[dict[str, Any]], curve: list[dict[str, Any]]) -> str:

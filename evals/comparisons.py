@@ -244,9 +244,9 @@ def _secondaries(hypothesis: HypothesisConfig, sides: Sides, levels: list[float]
 
 
 def _check(hypothesis: HypothesisConfig, sides: Sides, better: str, than: str) -> None:
-    again = f"Measure them again: molt hypothesis run {hypothesis.id} CONFIG"
+    remedy = f"Measure them again: molt hypothesis run {hypothesis.id} CONFIG"
     if [run.items for run in sides.first] != [run.items for run in sides.second]:
         what = f"{better} and {than} were not measured on the same items, so they cannot be compared."
-        raise MoltError(what, again)
+        raise MoltError(what, remedy)
     if not all("logprob" in run.values for run in [*sides.first, *sides.second]):
-        raise MoltError(f"{better} or {than} was measured without log-probabilities of the items.", again)
+        raise MoltError(f"{better} or {than} was measured without log-probabilities of the items.", remedy)

@@ -105,7 +105,7 @@ def judge(hypothesis: HypothesisConfig, records: Sequence[CheckpointRecord]) -> 
         outcome=_answer(hypothesis, comparisons, checked),
         reasons=[
             *_reasons(hypothesis, comparisons, checked, unchecked),
-            *(_said("For information, deciding nothing: ", item) for item in information if item.values),
+            *(_sentence("For information, deciding nothing: ", item) for item in information if item.values),
             *_infeasible(judged),
         ],
         comparisons=comparisons,
@@ -164,9 +164,9 @@ def _check_control(hypothesis: HypothesisConfig, runs: Trajectories) -> Differen
     control = compare(hypothesis, runs, hypothesis.positive_control or "", hypothesis.than[0])
     control = replace(control, others=[])
     if control.low > 0:
-        return replace(control, outcome="supported", reason=_said("The positive control stands out: ", control))
+        return replace(control, outcome="supported", reason=_sentence("The positive control stands out: ", control))
     blunt = "The assay is not sensitive, so nothing can be refuted: its positive control may do nothing: "
-    return replace(control, outcome="inconclusive", reason=_said(blunt, control))
+    return replace(control, outcome="inconclusive", reason=_sentence(blunt, control))
 
 
 def _ruled(comparison: Difference, margin: float) -> Difference:
@@ -176,7 +176,7 @@ def _ruled(comparison: Difference, margin: float) -> Difference:
         reason = f"{arms}: no common support, so they cannot be compared. {comparison.left_out}"
         return replace(comparison, reason=reason)
     outcome, why = _rule(comparison, margin)
-    return replace(comparison, outcome=outcome, reason=_said("", comparison, f": {why}"))
+    return replace(comparison, outcome=outcome, reason=_sentence("", comparison, f": {why}"))
 
 
 def _rule(comparison: Difference, margin: float) -> tuple[Answer, str]:
@@ -204,7 +204,7 @@ def _doubted(comparison: Difference, hypothesis: HypothesisConfig) -> Difference
     return replace(comparison, outcome="inconclusive", reason=f"{comparison.reason} {doubt}")
 
 
-def _said(before: str, item: Difference, after: str = "") -> str:
+def _sentence(before: str, item: Difference, after: str = "") -> str:
     """The effect, its interval, what was counted and what could have been seen, as a sentence; then the levels that
     were left out."""
     seeds = f"{len(item.seeds)} seeds of {item.items} items"
@@ -257,8 +257,8 @@ def at_common_levels(results: Sequence[TuningResult]) -> list[float | None]:
     Comparable are those that reach two levels or more, or one, where none reaches two. So a setting is not passed over
     because it stops short of a level that others reach, and none is averaged over other levels than its rivals.
     """
-    most = max(len(one.gain_levels) for one in results)
-    enough = max(1, min(2, most))
+    reached = max(len(one.gain_levels) for one in results)
+    enough = max(1, min(2, reached))
     common = min((len(one.gain_levels) for one in results if len(one.gain_levels) >= enough), default=0)
     return [float(np.mean(one.logprob[:common])) if len(one.gain_levels) >= enough else None for one in results]
 

@@ -122,20 +122,20 @@ def capacities(runs: Sequence[KnowledgeRun], drop: float) -> list[Capacity]:
         reached = [limit for limit in limits if limit is not None]
         counts = sorted({run.facts for run in of_rank})
         points = [_point([run for run in of_rank if run.facts == facts]) for facts in counts]
-        most = max(run.limit for run in of_rank)
-        at_drop = stats.within(stats.mean(reached), 0.0, most) if len(reached) > 1 else None
+        largest = max(run.limit for run in of_rank)
+        at_drop = stats.within(stats.mean(reached), 0.0, largest) if len(reached) > 1 else None
         bound = any(run.bound for run in of_rank)
         results.append(Capacity(rank, len(seeds), drop, points, len(reached), at_drop, bound))
     return results
 
 
 def _point(runs: list[KnowledgeRun]) -> Point:
-    most = runs[0].limit
+    largest = runs[0].limit
     random = [run.random for run in runs if run.random is not None]
     return Point(
         facts=runs[0].facts,
-        limit=most,
-        bits=stats.within(stats.mean([run.bits for run in runs]), 0.0, most),
+        limit=largest,
+        bits=stats.within(stats.mean([run.bits for run in runs]), 0.0, largest),
         cost=stats.mean([run.cost for run in runs]),
         control=stats.mean([run.control for run in runs]),
         random=stats.mean(random) if random else None,
