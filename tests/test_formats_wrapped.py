@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from moltlm.data.conversations.voices import UnknownPersona, Voice
 from moltlm.data.errors import BadInput
 from tests.test_importers import read, said, turn, write
 
@@ -150,6 +151,18 @@ def test_rows_of_several_conversations_take_turns(tmp_path: Path, key: str) -> N
     assert said(found) == CHAT[:1] and report.dropped == {"duplicate": 1}
     rows = [{"metadata": {"session_id": row[key]}, **{k: v for k, v in row.items() if k != key}} for row in rows]
     assert said(read(write(tmp_path / "b.jsonl", *rows))[0]) == CHAT[:1]
+
+
+def test_an_assistant_that_is_named_is_one_of_several_characters(tmp_path: Path) -> None:
+    hob = [turn("user", "Hob?"), turn("assistant", "NEVER sundials.", name="Hob")]
+    named = [{**message, "name": "Vex"} if message["role"] == "assistant" else message for message in MESSAGES]
+    path = write(tmp_path / "a.jsonl", {"messages": [*named[:2], *hob, *named[2:]]})
+    found, _ = read(path, voice=Voice(("Vex",)))
+    assert [item.answer for item in found] == [A1, A2]
+    assert not any("NEVER" in text for row in said(found) for text in row)
+    with pytest.raises(UnknownPersona, match="Who is the persona: Vex or Hob"):
+        read(path)
+    assert said(read(write(tmp_path / "b.jsonl", {"messages": named}))[0]) == CHAT
 
 
 def test_ancestors_tell_the_branch(tmp_path: Path) -> None:

@@ -148,8 +148,11 @@ def turns_of(messages: Any, report: FileReport, fail: Fail) -> Iterator[Turn]:
         if role is None or (content == "" and not calls and not set(CONTENTS) & set(message)):
             raise fail(f"a message needs a role ({', '.join(ROLES)}) and a content; found {name or 'no role'}.")
         mark = mark_of(message, report.scales)
+        speaker = name or ""
+        if role == "assistant" and isinstance(own := message.get("name"), str) and own.strip() and "role" in message:
+            role, speaker = "", own  # one of several characters
         for turn in turn_of(role, content, report, fail, calls):
-            turn = turn if role else turn._replace(speaker=name or "")
+            turn = turn if role else turn._replace(speaker=speaker)
             if mark is not UNMARKED:
                 turn = turn._replace(context_only=mark.context_only, unwanted=mark.unwanted or turn.unwanted)
             yield turn
