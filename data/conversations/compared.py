@@ -68,9 +68,9 @@ def _of_two(record: Mapping[str, Any]) -> Record | None:
 def _order(record: Mapping[str, Any], one: str, two: str) -> float:
     """Above zero if the first of two answers is the better one, below zero for the second, zero if neither is."""
     for stem in ("score_", "reward_", "rating_", "winner_model_"):
-        scores = [record.get(stem + one), record.get(stem + two)]
-        if all(isinstance(score, int | float) for score in scores) and scores[0] != scores[1]:
-            return scores[0] - scores[1]
+        first, second = record.get(stem + one), record.get(stem + two)
+        if isinstance(first, int | float) and isinstance(second, int | float) and first != second:
+            return first - second
     strength = record.get("preference_strength")
     if isinstance(strength, int | float):  # HelpSteer: below zero for the first
         return -strength
