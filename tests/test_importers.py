@@ -622,6 +622,55 @@ def test_a_rejected_answer_without_a_better_one_is_counted(tmp_path: Path) -> No
     assert report.dropped == {"rejected answer": 2, "equal to the rejected answer": 1}
 
 
+def kto(prompt: str, completion: str, label: object) -> dict[str, Any]:
+    return {"prompt": prompt, "completion": completion, "label": label}
+
+
+def test_a_good_and_a_bad_answer_that_follow_each_other_are_a_pair(tmp_path: Path) -> None:
+    rows = [
+        *(kto("tea?", "Tea.", True), kto("tea?", "NEVER", False)),
+        *(kto("rain?", "NEVER", False), kto("rain?", "Rain.", True)),
+        *(kto("list?", "NEVER 1", False), kto("files?", "Files.", True), kto("list?", "List.", True)),
+        *(kto("two?", "NEVER 2", False), kto("two?", "Two.", True), kto("two?", "NEVER 3", False)),
+        *(kto("same?", "Same.", True), kto("same?", "Same.", False)),
+    ]
+    exchanges, report = read(write(tmp_path / "kto.jsonl", *rows))
+    assert [(item.answer, item.rejected) for item in exchanges] == [
+        *(("Tea.", "NEVER"), ("Rain.", "NEVER"), ("Files.", ""), ("List.", "")),
+        *(("Two.", "NEVER 2"), ("Same.", "")),
+    ]
+    assert report.rejected == {"given": 3} and report.dropped == {"marked label: false": 3}
+    importers.write(exchanges, tmp_path / "clean.jsonl")
+    assert [replace(item, source="") for item in read(tmp_path / "clean.jsonl")[0]] == [
+        replace(item, source="") for item in exchanges
+    ]
+
+
+def test_an_answer_that_was_rated_down_and_regenerated_is_a_pair_and_a_deleted_one_is_not(tmp_path: Path) -> None:
+    bad = {"role": "assistant", "content": "NEVER", "rating": -1}
+    gone = {"role": "assistant", "content": "GONE", "deleted": True}
+    talk = [
+        turn("user", "tea?"),
+        bad,
+        turn("assistant", "Tea."),
+        turn("user", "rain?"),
+        gone,
+        turn("assistant", "Rain."),
+    ]
+    exchanges, report = read(write(tmp_path / "talk.jsonl", {"messages": talk}))
+    assert [(item.answer, item.rejected) for item in exchanges] == [("Tea.", "NEVER"), ("Rain.", "")]
+    assert report.rejected == {"given": 1} and report.dropped == {"deleted": 1}
+
+
+def test_what_is_held_back_is_not_lost_to_an_error(tmp_path: Path) -> None:
+    """A file in a folder is read up to where it is broken."""
+    (tmp_path / "chats").mkdir()
+    path = write(tmp_path / "chats" / "a.jsonl", kto("tea?", "Tea.", True))
+    path.write_text(path.read_text() + '{"prompt": "rain?", "comp')
+    exchanges, report = read(tmp_path / "chats")
+    assert [item.answer for item in exchanges] == ["Tea."] and report.skipped
+
+
 def test_alpaca(tmp_path: Path) -> None:
     rows = [
         {"instruction": "and tea?", "input": "Earl Grey", "output": "always tea", "history": [["hi", "hello"]]},

@@ -19,6 +19,7 @@ from typing import Any
 from moltlm.data.config import ImportConfig
 from moltlm.data.conversations import formats, marks, transcripts, voices
 from moltlm.data.conversations.near import DuplicateIndex
+from moltlm.data.conversations.pairing import Unwanted, paired
 from moltlm.data.conversations.redact import redact
 from moltlm.data.conversations.report import ImportReport
 from moltlm.data.conversations.sources import LIMIT, Source, head, json_lines, json_values, parse, sources
@@ -27,7 +28,7 @@ from moltlm.data.conversations.voices import Voice
 from moltlm.data.errors import BadInput
 from moltlm.data.types import EDITED, GIVEN, Exchange, Message
 
-VERSION = 4
+VERSION = 5
 """Raise it when the same files give other exchanges: artifacts made from conversations are then made anew."""
 
 ANYBODY = Voice()
@@ -107,8 +108,8 @@ def _read_file(source: Source, job: Job, report: ImportReport, index: DuplicateI
         report.skipped[source.name] = "no known format"
         return
     report.files.append(file)
-    for conversation in conversations:
-        yield from _exchanges(conversation, source, job, report, index)
+    items = (item for each in conversations for item in _exchanges(each, source, job, report, index))
+    yield from paired(items, file)
 
 
 def _conversations(source: Source, file: FileReport, voice: Voice) -> Iterator[Conversation] | None:
@@ -159,7 +160,7 @@ def _unknown(source: Source) -> BadInput:
 
 def _exchanges(
     conversation: Conversation, source: Source, job: Job, report: ImportReport, index: DuplicateIndex
-) -> Iterator[Exchange]:
+) -> Iterator[Exchange | Unwanted]:
     """Make each assistant turn an exchange, or count it as dropped."""
     file, config = report.files[-1], job.config
     context: deque[Message] = deque(maxlen=config.max_context_turns)
@@ -180,6 +181,7 @@ def _exchanges(
         if turn.unwanted:  # another answer to the same question may follow
             file.drop(turn.unwanted)
             _drop_rejected(turn, file)
+            yield Unwanted(prompt, text, turn.unwanted)
             continue
         rejected = _clean(turn.rejected, config, report) if turn.rejected else ""
         reason = "" if turn.context_only else _reason(turn, text, rejected, prompt, config, index)

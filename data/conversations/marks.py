@@ -72,6 +72,10 @@ LOW = 0.45
 """A rating below this share of its scale is low: 2 of 5 and 4 of 10 are, 3 of 5 is not."""
 
 
+MARKED, RATED_LOW = "marked ", "rated low"
+"""The reasons of answers that somebody judged to be bad, the first with the field after it."""
+
+
 class Verdict(NamedTuple):
     """What a mark says: that an answer is only context, or why it is unwanted."""
 
@@ -80,6 +84,11 @@ class Verdict(NamedTuple):
 
 
 UNMARKED = Verdict()
+
+
+def is_judgement(reason: str) -> bool:
+    """Whether an answer is unwanted since somebody judged it to be bad, rather than deleted or an error."""
+    return reason == RATED_LOW or reason.startswith(MARKED)
 
 
 def scales(head: str) -> dict[str, float]:
@@ -112,13 +121,13 @@ def _unwanted(record: Mapping[str, Any], scales: Mapping[str, float]) -> str:
         return "as good as the rejected answer"
     if any(str(record[key]).lower() in UNFINISHED for key in ("status", *ENDS) if isinstance(record.get(key), str)):
         return "unfinished answer"
-    marks = [f"marked {key}: {_value_text(record[key])}" for key in sorted(GOOD & record.keys()) if _is_no(record[key])]
-    marks += [f"marked {key}: false" for key in sorted(CHOICES & record.keys()) if record[key] is False]
-    marks += [f"marked {key}" for key in sorted(BAD & record.keys()) if record.get(key) is True or record.get(key) == 1]
+    marks = [f"{key}: {_value_text(record[key])}" for key in sorted(GOOD & record.keys()) if _is_no(record[key])]
+    marks += [f"{key}: false" for key in sorted(CHOICES & record.keys()) if record[key] is False]
+    marks += [key for key in sorted(BAD & record.keys()) if record.get(key) is True or record.get(key) == 1]
     if marks:
-        return marks[0]
+        return MARKED + marks[0]
     is_low = any(_is_low(record.get(key), scales.get(key, 0.0)) for key in RATINGS)
-    return "rated low" if is_low or any(_is_negative(record.get(key), scales) for key in FEEDBACK) else ""
+    return RATED_LOW if is_low or any(_is_negative(record.get(key), scales) for key in FEEDBACK) else ""
 
 
 def _is_no(value: Any) -> bool:

@@ -43,8 +43,10 @@ def gather(run: Run, persona: Persona) -> Material:
     Raises:
         BadInput: if there is nothing to train on, or nothing to hold out.
     """
-    config, model = run.config, run.base
-    report = ImportReport()
+    config = run.config
+    if not (persona.train or config.conversations.paths or config.teacher.kind != "none"):
+        raise _too_few([], persona.heldout)  # before the model is loaded
+    model, report = run.base, ImportReport()
     paths = [Path(path) for path in config.conversations.paths]
     read = importers.read(paths, config.conversations, report, voice(persona)) if paths else iter(())
     read = importers.require_any(read, report, paths) if paths else read
