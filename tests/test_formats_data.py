@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from moltlm.data.conversations.voices import Voice
 from moltlm.data.errors import BadInput
 from tests.test_importers import read, said, turn, write
 
@@ -117,6 +118,8 @@ def row(**marks: Any) -> list[dict[str, Any]]:
     [
         ({"helpfulness": 0}, "rated low"),
         ({"chat_feedback": {"type": "flag/bug"}}, "rated low"),
+        ({"reward": -1.5}, "rated low"),
+        ({"flagged": True}, "marked flagged"),
         ({"status": "stopped"}, "unfinished answer"),
         ({"finish_reason": "length"}, "unfinished answer"),
         ({"stopReason": "aborted"}, "unfinished answer"),
@@ -169,3 +172,13 @@ def test_templates_of_models(tmp_path: Path, name: str) -> None:
     assert said(read(write(tmp_path / "b.jsonl", {"text": TEMPLATES[name]}))[0]) == [FIRST]
     prompt, _, answer = TEMPLATES[name].rpartition(A1)
     assert said(read(write(tmp_path / "c.jsonl", {"prompt": prompt, "completion": A1 + answer}))[0]) == [FIRST]
+
+
+def test_an_assistant_in_a_template_may_have_a_name(tmp_path: Path) -> None:
+    rows = [("user name=Ana", Q1), ("assistant name=Vex", A1), ("assistant name=Hob", "NEVER"), ("user name=Ana", Q2)]
+    rows.append(("assistant name=Vex", A2))
+    path = tmp_path / "a.txt"
+    path.write_text("".join(f"<|im_start|>{name}\n{text}<|im_end|>\n" for name, text in rows))
+    found, report = read(path, voice=Voice(("Vex",)))
+    assert [item.answer for item in found] == [A1, A2]
+    assert report.noise["turn of another speaker"] == 1

@@ -32,7 +32,8 @@ CHOICES = _words("chosen preferred selected")
 BAD = _words(
     """
     rejected is_rejected is_bad isBad bad disliked dislike is_disliked thumbs_down thumbsDown thumb_down downvoted
-    undesirable is_undesirable discarded discard excluded exclude retracted ignore ignored
+    flagged is_flagged toxic is_toxic undesirable is_undesirable discarded discard excluded exclude retracted ignore
+    ignored
     """
 )
 """Fields that are true for a bad answer."""
@@ -126,6 +127,9 @@ def _unwanted(record: Mapping[str, Any], scales: Mapping[str, float]) -> str:
     marks += [key for key in sorted(BAD & record.keys()) if record.get(key) is True or record.get(key) == 1]
     if marks:
         return MARKED + marks[0]
+    reward = record.get("reward")
+    if isinstance(reward, int | float) and reward < 0:
+        return RATED_LOW
     is_low = any(_is_low(record.get(key), scales.get(key, 0.0)) for key in RATINGS)
     return RATED_LOW if is_low or any(_is_negative(record.get(key), scales) for key in FEEDBACK) else ""
 
@@ -176,4 +180,4 @@ def _value_text(value: Any) -> str:
 SAYING = ("type", "value", "name", "emoji", "comment_type")
 """Fields of a feedback object that may say it in a word."""
 
-KEYS = {*UNTRAINED, *GOOD, *CHOICES, *BAD, *DELETED, *ERRORS, *RATINGS, *FEEDBACK, *ENDS, "status"}
+KEYS = {*UNTRAINED, *GOOD, *CHOICES, *BAD, *DELETED, *ERRORS, *RATINGS, *FEEDBACK, *ENDS, "status", "reward"}

@@ -41,7 +41,9 @@ TEMPLATES = (
         r"(?:<\|begin_of_text\|>)?<\|header_start\|>[ \t]*(?P<role>[\w-]{1,30})<\|header_end\|>\s*", r"<\|eot\|>"
     ),
     _template(r"^### ?(?P<role>Instruction|Input|Response):[ \t]*(?:\n|$)", r"</s>|<\|endoftext\|>"),
-    _template(r"<\|im_start\|>[ \t]*(?P<role>[\w-]{1,30})(?: name=[^\n<]{1,40})?[ \t]*(?:\n|$)", r"<\|im_end\|>"),
+    _template(
+        r"<\|im_start\|>[ \t]*(?P<role>[\w-]{1,30})(?: name=(?P<name>[^\n<]{1,40}))?[ \t]*(?:\n|$)", r"<\|im_end\|>"
+    ),
     _template(
         r"(?:<\|begin_of_text\|>)?<\|start_header_id\|>[ \t]*(?P<role>[\w-]{1,30})[ \t]*<\|end_header_id\|>\s*",
         r"<\|eot_id\|>|<\|eom_id\|>|<\|end_of_text\|>",
@@ -95,6 +97,8 @@ def _turns(template: Template, text: str, report: FileReport, fail: Fail) -> Ite
         if "channel" in match.re.groupindex and match["channel"] in ("analysis", "commentary"):
             report.noise["thinking"] += 1
             continue
+        if role == "assistant" and "name" in match.re.groupindex and match["name"]:
+            role, label = "", match["name"].strip()  # one of several characters
         if role == "assistant" and not content and match is begun[-1]:
             continue  # the place where a model is to answer
         for turn in turn_of(role, content, report, fail):
