@@ -28,7 +28,7 @@ app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_
 RESULTS = Path("docs/results/introspection.json")
 RUNS = Path("runs/introspection")
 FIRST, FURTHER, RATE = 16, 12, 8e-4
-ON = {"reflections": 4, "dialogues": 4, "turns": 6, "max_new_tokens": 96, "turn_tokens": 48, "steps": FURTHER}
+ON = {"reflections": 2, "dialogues": 2, "turns": 4, "max_new_tokens": 96, "turn_tokens": 48, "steps": FURTHER}
 ARMS: dict[str, dict[str, Any]] = {
     "pairs": {},
     "introspection": {f"introspection.{key}": value for key, value in ON.items()},
