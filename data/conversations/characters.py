@@ -214,7 +214,9 @@ def _is_webui(record: Record) -> bool:
 
 def _webui(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     """A log of text-generation-webui: pairs of what the user and the character say."""
-    for pair in record.get("internal", record.get("data")):
+    for pair in next(
+        record[a] for a, b in WEBUI if isinstance(record.get(a), list) and isinstance(record.get(b), list)
+    ):
         if not isinstance(pair, list) or not all(isinstance(text, str | None) for text in pair[:2]):
             raise fail("one of `internal` is no pair of texts.")
         for is_user, text in zip((True, False), pair, strict=False):
