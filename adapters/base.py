@@ -11,14 +11,15 @@ from typing import Any
 import torch
 from bitsandbytes.nn import Linear4bit
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
-from moltlm.adapters import cpu
+from moltlm.adapters import chat_template, cpu
 from moltlm.adapters.config import ModelConfig
 from moltlm.data import assets
 from moltlm.data.errors import BadInput
+from moltlm.data.io import read_text
 
 
 @dataclass(frozen=True)
@@ -27,13 +28,24 @@ class Base:
 
     Attributes:
         digest: identifies its architecture and embeddings.
+        template: what is known of its chat template.
         layers: identifies its other weights, by a sample of each; empty where they are not stored as safetensors.
     """
 
     model: Any
     tokenizer: Any
     digest: str
+    template: chat_template.TemplateFacts
     layers: str = ""
+
+
+@dataclass(frozen=True)
+class Text:
+    """A tokenizer whose chat template is settled, what was settled, and the ids of the tokens that end an answer."""
+
+    tokenizer: Any
+    facts: chat_template.TemplateFacts
+    stops: list[int]
 
 
 def load(config: ModelConfig, precision: str | None = None) -> Base:
@@ -60,7 +72,7 @@ def load(config: ModelConfig, precision: str | None = None) -> Base:
         settings["dtype"] = getattr(torch, config.compute_dtype)
     if torch.cuda.is_available():
         settings["device_map"] = {"": 0}
-    tokenizer = load_tokenizer(config)
+    text = load_text(config)
     try:
         model = AutoModelForCausalLM.from_pretrained(source, **settings)
     except (OSError, ValueError, ImportError) as error:
@@ -71,14 +83,17 @@ def load(config: ModelConfig, precision: str | None = None) -> Base:
         cpu.keep_dequantised(model)
     head: Any = model.get_output_embeddings()
     head.register_forward_pre_hook(_contiguous)
-    return Base(model, tokenizer, digest(model), layers_digest(weight_files(source, config.revision)))
+    # nothing else of the model's file counts: greedy is greedy, without its penalties and forced tokens
+    model.generation_config = GenerationConfig(eos_token_id=text.stops, pad_token_id=text.tokenizer.pad_token_id)
+    layers = layers_digest(weight_files(source, config.revision))
+    return Base(model, text.tokenizer, digest(model), text.facts, layers)
 
 
-def load_tokenizer(config: ModelConfig) -> Any:
-    """Load the tokenizer of a base.
+def load_text(config: ModelConfig) -> Text:
+    """Load the tokenizer of a base, and settle its chat template.
 
     Raises:
-        BadInput: the model does not exist or has no chat template.
+        BadInput: the model does not exist, or its chat template is missing or cannot be used.
     """
     quiet_libraries()
     source, kwargs = _source(config)
@@ -86,13 +101,30 @@ def load_tokenizer(config: ModelConfig) -> Any:
         tokenizer = AutoTokenizer.from_pretrained(source, **kwargs)
     except (OSError, ValueError, ImportError) as error:
         raise _not_loadable(config.id, error) from error
+    if config.chat_template:
+        tokenizer.chat_template = read_text(Path(config.chat_template).expanduser(), "chat template")
+    if isinstance(tokenizer.chat_template, dict):
+        tokenizer.chat_template = tokenizer.chat_template.get("default")
     if not tokenizer.chat_template:
         raise BadInput(
-            f"{config.id} has no chat template, so it cannot hold a conversation.", "Name an instruct model instead."
+            f"{config.id} has no chat template, so it cannot hold a conversation.",
+            "Name an instruct model, or a template: model.chat_template=FILE.jinja",
         )
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
-    return tokenizer
+    stops = _stops(source, kwargs, tokenizer)
+    facts = chat_template.settle(tokenizer, config.thinking, stops, config.id)
+    return Text(tokenizer, facts, sorted({*stops, *tokenizer.convert_tokens_to_ids([facts.end])}))
+
+
+def _stops(source: str, kwargs: dict[str, Any], tokenizer: Any) -> list[int]:
+    """The tokens that end generation by the model's own files."""
+    try:
+        stops = GenerationConfig.from_pretrained(source, **kwargs).eos_token_id
+    except (OSError, ValueError):  # there is none, or it contradicts itself
+        stops = None
+    every = stops if isinstance(stops, list) else [stops]
+    return [token for token in dict.fromkeys([*every, tokenizer.eos_token_id]) if token is not None]
 
 
 def digest(model: Any) -> str:

@@ -46,7 +46,17 @@ class ModelConfig(Section):
         default="eager", description="implementation of attention; eager is the fastest one on a CPU"
     )
     max_length: int = Field(
-        default=512, ge=32, description="longest training sequence, in tokens; longer ones are truncated"
+        default=512,
+        ge=32,
+        description="longest training sequence, in tokens; a longer conversation loses its oldest turns",
+    )
+    chat_template: str = Field(
+        default="", description="file of a Jinja chat template in place of the tokenizer's; empty: the tokenizer's own"
+    )
+    thinking: Literal["off", "on", "template"] = Field(
+        default="off",
+        description="of a model that can think before it answers. off: it answers at once, in training as when it is "
+        "served; on: it is asked to think; template: as its chat template does by itself",
     )
     eval_batch_size: int = Field(
         default=16, ge=1, description="sequences in a batch when the model generates or scores"

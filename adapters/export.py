@@ -48,7 +48,7 @@ def dequantised(config: ModelConfig) -> bases.Base:
     if config.precision == "nf4":
         base.model.dequantize()
         base.model.to(torch.bfloat16)
-    return bases.Base(base.model, base.tokenizer, base.digest, base.layers)
+    return base
 
 
 def merged(config: ModelConfig, folders: list[Path], out: Path) -> None:

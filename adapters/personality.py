@@ -122,8 +122,13 @@ def _context(job: PersonalityJob, model: Any) -> Context:
 
 def _preference_trainer(job: PersonalityJob, arguments: dict[str, Any], common: dict[str, Any]) -> Any:
     dpo = job.config.dpo
+    rows = preferences(job.pairs, job.base.tokenizer)
     if dpo.loss == "orpo":
-        return OddsTrainer(args=ORPOConfig(**arguments, beta=dpo.beta), train_dataset=preferences(job.pairs), **common)
+        return OddsTrainer(
+            args=ORPOConfig(**arguments, beta=dpo.beta),
+            train_dataset=rows,
+            **common,
+        )
     simpo = dpo.loss == "simpo"  # the mean over tokens, without a reference (Meng et al. 2024, arXiv:2405.14734)
     settings = DPOConfig(
         **arguments,
@@ -136,7 +141,7 @@ def _preference_trainer(job: PersonalityJob, arguments: dict[str, Any], common: 
     )
     return PersonalityTrainer(
         args=settings,
-        train_dataset=preferences(job.pairs),
+        train_dataset=rows,
         reference=dpo.reference,
         margin=dpo.margin if simpo else 0.0,
         references=job.references,

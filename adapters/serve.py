@@ -14,16 +14,17 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
-from moltlm.adapters import card, cpu, mixture
+from moltlm.adapters import card, chat_template, cpu, mixture
 from moltlm.adapters.base import Base
 from moltlm.adapters.embed import StaticEmbedding
+from moltlm.adapters.rendering import encode_answer, encode_prompt
 from moltlm.data import packing
 from moltlm.data.errors import BadInput
 from moltlm.data.io import batches
 from moltlm.data.prompted import prompted
 from moltlm.data.state import BASE, State
 from moltlm.data.topk import TopK
-from moltlm.data.types import RAW, Exchange, Message, Progress, TokenScore, silent
+from moltlm.data.types import Exchange, Message, Progress, TokenScore, silent
 
 
 class TextModel:
@@ -73,7 +74,7 @@ class TextModel:
                     pad_token_id=self.tokenizer.pad_token_id,
                 )
             texts = self.tokenizer.batch_decode(out[:, tokens.shape[1] :], skip_special_tokens=True)
-            answers.update(zip(group, (text.strip() for text in texts), strict=True))
+            answers.update(zip(group, map(chat_template.without_thought, texts), strict=True))
             progress(len(answers), len(prompts), "answers")
         return [answers[i] for i in range(len(prompts))]
 
@@ -96,7 +97,7 @@ class TextModel:
         """Prompt and completion tokens; an empty completion counts as one end-of-turn token."""
         rows = []
         for prompt, completion in zip(prompts, completions, strict=True):
-            answer = self.tokenizer(completion, add_special_tokens=False)["input_ids"]
+            answer = encode_answer(self.tokenizer, prompt, completion, closed=False)
             rows.append((encode_prompt(self.tokenizer, prompt), answer or [self.tokenizer.eos_token_id]))
         return rows
 
@@ -142,7 +143,7 @@ class Served(TextModel):
 
     def __init__(self, base: Base) -> None:
         super().__init__(base.model, base.tokenizer)
-        self.digest, self.layers = base.digest, base.layers
+        self.digest, self.layers, self.template = base.digest, base.layers, base.template
         self.current = BASE
         self.manifests: dict[str, card.Manifest] = {}
 
@@ -251,16 +252,6 @@ def _top_row(logprobs: torch.Tensor, k: int) -> TopRow:
     tail_plogp = torch.special.entr(rest.exp()).sum(-1).neg()
     row = TopK(*(part.cpu().numpy() for part in (top.indices, top.values, rest.logsumexp(-1).clamp(min=-60))))
     return TopRow(row, tail_plogp.cpu().numpy())
-
-
-def encode_prompt(tokenizer: Any, prompt: list[Message]) -> list[int]:
-    """Tokens of a prompt by the tokenizer's chat template, up to where the assistant begins to answer, or goes on
-    if its turn has begun. For the beginning of a plain text, its tokens."""
-    if prompt[0]["role"] == RAW:
-        return tokenizer(prompt[0]["content"])["input_ids"]
-    begun = prompt[-1]["role"] == "assistant"
-    options = {"continue_final_message": True} if begun else {"add_generation_prompt": True}
-    return tokenizer.apply_chat_template(prompt, tokenize=True, return_dict=True, **options)["input_ids"]
 
 
 def _by_length(rows: list[tuple[list[int], list[int]]], size: int) -> Iterator[list[int]]:

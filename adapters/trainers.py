@@ -168,6 +168,10 @@ class PersonalityTrainer(StageTrainer, DPOTrainer):
         self._reference, self._margin, self._references = reference, margin, references
         super().__init__(*args, protections=protections, **kwargs)
 
+    def _prepare_dataset(self, dataset: Dataset, *args: Any, **kwargs: Any) -> Dataset:
+        """The pairs are encoded by `adapters.training_data`."""
+        return dataset
+
     def _precompute_ref_logps(self, dataset: Dataset, name: str, batch_size: int) -> Dataset:
         if self._reference == "none":
             # sigmoid_norm takes the mean over the chosen tokens: what is set aside here for each comes off their margin
@@ -215,6 +219,17 @@ class OddsTrainer(StageTrainer, ORPOTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         self._metrics: Any = {"train": defaultdict(list)}
         super().__init__(*args, **kwargs)
+
+    def tokenize_row(self, feature: dict[str, list[int]], model: Any = None) -> dict[str, list[int]]:
+        """A pair that is encoded by `adapters.training_data`, in the columns that ORPO reads."""
+        prompt = feature["prompt_ids"]
+        row = {"prompt_input_ids": prompt, "prompt_attention_mask": [1] * len(prompt)}
+        for side in ("chosen", "rejected"):
+            answer = feature[f"{side}_ids"][: max(0, self.max_length - len(prompt))]
+            row[f"{side}_input_ids"] = prompt + answer
+            row[f"{side}_attention_mask"] = [1] * (len(prompt) + len(answer))
+            row[f"{side}_labels"] = [-100] * len(prompt) + answer
+        return row
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None

@@ -6,18 +6,18 @@ from typing import Any
 
 from datasets import Dataset
 
-from moltlm.adapters.serve import encode_prompt
-from moltlm.data.types import RAW, Exchange, Message, Pair
+from moltlm.adapters.rendering import encode_answer, encode_prompt
+from moltlm.data.types import Exchange, Pair
 
 
-def preferences(pairs: list[Pair]) -> Dataset:
+def preferences(pairs: list[Pair], tokenizer: Any) -> Dataset:
     """For DPO and ORPO."""
     return Dataset.from_list(
         [
             {
-                "prompt": pair.prompt,
-                "chosen": [{"role": "assistant", "content": pair.chosen}],
-                "rejected": [{"role": "assistant", "content": pair.rejected}],
+                "prompt_ids": encode_prompt(tokenizer, pair.prompt),
+                "chosen_ids": encode_answer(tokenizer, pair.prompt, pair.chosen),
+                "rejected_ids": encode_answer(tokenizer, pair.prompt, pair.rejected),
             }
             for pair in pairs
         ]
@@ -25,22 +25,12 @@ def preferences(pairs: list[Pair]) -> Dataset:
 
 
 def completions(exchanges: list[Exchange], tokenizer: Any, max_length: int) -> Dataset:
-    """For SFT; with plain texts among them, as the tokens and labels that TRL would make of a conversation."""
-    if not any(item.prompt[0]["role"] == RAW for item in exchanges):
-        return Dataset.from_list([{"prompt": item.prompt, "completion": [_answer(item)]} for item in exchanges])
+    """For SFT: tokens, and labels on those of the answers. What is too long loses the beginning of its prompt, and the
+    end of an answer that is too long by itself."""
     rows = []
     for item in exchanges:
-        prompt = encode_prompt(tokenizer, item.prompt)
-        if item.prompt[0]["role"] == RAW:
-            tokens = prompt + tokenizer(item.answer, add_special_tokens=False)["input_ids"]
-        else:
-            tokens = tokenizer.apply_chat_template([*item.prompt, _answer(item)], tokenize=True, return_dict=True)[
-                "input_ids"
-            ]
-        labels = [-100] * len(prompt) + tokens[len(prompt) :]
+        prompt, answer = encode_prompt(tokenizer, item.prompt), encode_answer(tokenizer, item.prompt, item.answer)
+        prompt = prompt[-max(1, max_length - len(answer)) :]
+        tokens, labels = [*prompt, *answer], [*([-100] * len(prompt)), *answer]
         rows.append({"input_ids": tokens[:max_length], "labels": labels[:max_length]})
     return Dataset.from_list(rows)
-
-
-def _answer(item: Exchange) -> Message:
-    return {"role": "assistant", "content": item.answer}

@@ -18,7 +18,8 @@ from moltlm.adapters.config import (
     TrainSettings,
 )
 from moltlm.adapters.personality import PersonalityJob, train_personality
-from moltlm.adapters.serve import Served, encode_prompt
+from moltlm.adapters.rendering import encode_prompt
+from moltlm.adapters.serve import Served
 from moltlm.data import replay, topk
 from moltlm.data.config import ReplayConfig
 from moltlm.data.errors import BadInput

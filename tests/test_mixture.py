@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from moltlm.adapters import base, card, compose, mixture, serve
+from moltlm.adapters import base, card, compose, mixture, rendering, serve
 from moltlm.adapters.base import Base
 from moltlm.adapters.config import (
     AdaptersConfig,
@@ -154,7 +154,7 @@ def test_what_is_written_is_what_is_scored_alone_or_in_a_batch(
     rows = model.encode(PROMPTS, ANSWERS)
     together, alone = model.completion_logits(rows), [model.completion_logits([row])[0] for row in rows]
     assert all(torch.allclose(a, b, atol=1e-4) for a, b in zip(together, alone, strict=True))
-    ids = serve.encode_prompt(model.tokenizer, PROMPTS[1])
+    ids = rendering.encode_prompt(model.tokenizer, PROMPTS[1])
     out = model.model.generate(
         input_ids=torch.tensor([ids], device=model.model.device),
         max_new_tokens=6,

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from conftest import talkative
 
-from moltlm.adapters import base, serve
+from moltlm.adapters import base, rendering, serve
 from moltlm.adapters.config import ModelConfig
 from moltlm.data.config import PersonaConfig
 from moltlm.data.persona import load
@@ -69,8 +69,10 @@ def test_the_model_says_its_turns_itself_and_goes_on_from_what_it_is_made_to_beg
     last = next(prompt for prompt in recorder.asked if len(prompt) == 5)
     assert [turn["content"] for turn in last] == ["one", answers[0][0], "two", answers[0][1], "three"]
     begun = next(prompt for prompt in recorder.asked if prompt[-1]["role"] == "assistant")
-    whole = serve.encode_prompt(served.tokenizer, begun)
-    assert whole == serve.encode_prompt(served.tokenizer, begun[:-1]) + served.tokenizer("rain and tea")["input_ids"]
+    whole = rendering.encode_prompt(served.tokenizer, begun)
+    assert (
+        whole == rendering.encode_prompt(served.tokenizer, begun[:-1]) + served.tokenizer("rain and tea")["input_ids"]
+    )
 
 
 BLAMELESS = dict.fromkeys(("echo", "repetition", "short", "foreign", "garbled"), False)

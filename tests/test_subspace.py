@@ -108,7 +108,7 @@ def test_corda_begins_where_it_matters_least_and_takes_that_off_for_good(
     config = settings(tiny, subspace="corda")
     task, protections = job(config, beneath, tmp_path, material=Material(replay=REPLAY)), active(config.protect, "task")
     model, _ = stack.trainable_above(task, protections)
-    text = serve.TextModel(model, base.load_tokenizer(config.model))
+    text = serve.TextModel(model, base.load_text(config.model).tokenizer)
     rows = text.encode([item.prompt for item in REPLAY], [item.answer for item in REPLAY])
     with torch.no_grad():
         before = text.completion_logits(rows)

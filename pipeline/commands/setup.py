@@ -76,7 +76,12 @@ def config_explain(
 
 
 @config_app.command("check")
-def config_check(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
+def config_check(
+    config: ConfigArg,
+    overrides: Overrides = None,
+    model: Annotated[bool, typer.Option("--model", help="read the model's own files too: its chat template")] = False,
+    json_output: Json = False,
+) -> None:
     """Validate a configuration, naming everything that is wrong, and estimate the memory of training."""
     from moltlm.pipeline.config import check_hypotheses
     from moltlm.pipeline.setup import estimate
@@ -87,12 +92,18 @@ def config_check(config: ConfigArg, overrides: Overrides = None, json_output: Js
     count = estimate.parameters(resolved.model.shape)
     parts = ", ".join(f"{name} {value:.2f}" for name, value in asdict(memory).items())
     value = {"valid": True, "parameters": count, "memory_gib": {**asdict(memory), "total": memory.total}}
-    Console(json_output).result(
-        value,
-        f"{config} is valid: {resolved.model.id}, {count / 1e6:.0f} M parameters, {resolved.model.precision} base\n"
-        f"training takes about {memory.total:.1f} GiB ({parts}), by model.shape: keep it that of model.id\n"
-        f"next: molt run {arguments(config, overrides)}",
-    )
+    lines = [
+        f"{config} is valid: {resolved.model.id}, {count / 1e6:.0f} M parameters, {resolved.model.precision} base",
+        f"training takes about {memory.total:.1f} GiB ({parts}), by model.shape: keep it that of model.id",
+    ]
+    if model:
+        from moltlm.adapters import base
+
+        facts = base.load_text(resolved.model).facts
+        value["chat_template"] = asdict(facts)
+        lines += facts.sentences()
+    lines.append(f"next: molt run {arguments(config, overrides)}")
+    Console(json_output).result(value, "\n".join(lines))
 
 
 @assets_app.command("pull")

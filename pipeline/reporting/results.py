@@ -45,7 +45,7 @@ class PairFacts:
         nll_limit: nats a token above which an answer is garbled.
         sources: where the exchanges are from.
         leaked: dropped as too near to what is measured, by measurement; `not_checked` are those that could not be read.
-        too_long: prompts that did not fit.
+        too_long: exchanges that did not fit; `shortened` fit without their oldest turns.
         provenance: pairs by where their rejected side is from (`data.types`).
         base_answers: pairs to train on that have an answer of the base.
         refuted: answers dropped as worse than another to the same prompt.
@@ -67,6 +67,7 @@ class PairFacts:
     leaked: dict[str, int] = field(default_factory=dict)
     not_checked: list[str] = field(default_factory=list)
     too_long: int = 0
+    shortened: int = 0
     held_out: str = ""
     provenance: dict[str, int] = field(default_factory=dict)
     base_answers: int | None = None

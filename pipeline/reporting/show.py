@@ -42,7 +42,7 @@ def distributions(pairs: list[Pair]) -> dict[str, Any]:
 
 def examples(run: Run, pairs: list[Pair], n: int) -> list[TokenizedPair]:
     """`n` pairs, sampled with the run's seed, as the trainer reads them."""
-    tokenizer = base.load_tokenizer(run.config.model)
+    tokenizer = base.load_text(run.config.model).tokenizer
     sampled = random.Random(run.config.run.seed).sample(pairs, min(n, len(pairs)))
     return [preview.tokenized(run.config.adapters(), tokenizer, pair) for pair in sampled]
 
@@ -107,6 +107,7 @@ def introspection(facts: Mapping[str, Any], texts: list[Exchange], n: int, seed:
 def _dropped(facts: Mapping[str, Any]) -> list[str]:
     leaked = {f"too near to {name}": count for name, count in facts["leaked"].items()}
     counts = {**facts["dropped"], "prompt too long": facts["too_long"], **leaked}
+    counts["kept without its oldest turns, which did not fit"] = facts.get("shortened", 0)
     counts["worse answer than another to the same prompt"] = facts.get("refuted", 0)
     return [
         *(f"{count:5d}  {reason}" for reason, count in counts.items()),

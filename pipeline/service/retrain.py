@@ -168,7 +168,9 @@ def _usable(run: Run, exchanges: list[Exchange], dropped: dict[str, int]) -> lis
     exchanges, dropped[REFUTED] = pair_data.without_refuted(exchanges, earlier=_finished(run))
     fitting = [item for item in exchanges if pair_data.prompt_tokens(item, run.base.tokenizer) <= limit]
     dropped[f"prompt over {limit} tokens"] = len(exchanges) - len(fitting)
-    questions = [item.question for item in fitting]
+    within, _ = material.within_length(run, fitting)
+    dropped[f"over {run.config.model.max_length} tokens"] = len(fitting) - len(within)
+    fitting, questions = within, [item.question for item in within]
     heldout = [pair.question for pair in pairs.load_pairs(pairs.pairs(run), "heldout")]
     near = {leak.first for leak in leakage.leaks(questions, heldout, run.base.embed, run.config.filters.near)}
     dropped["too near to a held-out prompt"] = len(near)

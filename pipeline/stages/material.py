@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from moltlm.adapters import rendering
 from moltlm.data import endpoint, leakage, prompts, tasks, teacher
 from moltlm.data import pairs as pair_data
 from moltlm.data import persona as personas
@@ -60,6 +61,8 @@ def gather(run: Run, persona: Persona) -> Material:
     limit = config.pairs.max_prompt_tokens
     lengths = model.tokenizer([item.question for item in clean])["input_ids"] if clean else []
     fitting = [item for item, ids in zip(clean, lengths, strict=True) if len(ids) <= limit or not item.source]
+    fitting, shortened = within_length(run, fitting)
+    heldout, _ = within_length(run, heldout)
     if not fitting or not heldout:
         raise _too_few(fitting, heldout)
     facts = {
@@ -70,9 +73,26 @@ def gather(run: Run, persona: Persona) -> Material:
         "leaked": dict(Counter(kind for _, kind in leaked)),
         "not_checked": unchecked,
         "too_long": len(clean) - len(fitting),
+        "shortened": shortened,
         "held_out": "heldout.jsonl" if persona.heldout else f"{config.pairs.heldout_share:.0%} by topic",
     }
     return Material(fitting, heldout, facts, [f"{kind}: {text[:80]!r}" for text, kind in leaked[:20]])
+
+
+def within_length(run: Run, exchanges: list[Exchange]) -> tuple[list[Exchange], int]:
+    """Exchanges that fit into `model.max_length` with their answers and those of the base, the oldest turns left out
+    where they do not fit whole; the number of those that were shortened; what does not fit all the same is dropped."""
+    tokenizer, config = run.base.tokenizer, run.config
+    fitting, shortened = [], 0
+    for item in exchanges:
+        sides = (item.answer, *([item.rejected] if item.rejected else []))
+        longest = max(len(rendering.encode_answer(tokenizer, item.prompt, side)) for side in sides)
+        room = config.model.max_length - max(longest, config.pairs.max_new_tokens)
+        prompt = rendering.fitted(tokenizer, item.prompt, room)
+        if len(rendering.encode_prompt(tokenizer, prompt)) <= config.model.max_length - longest:
+            shortened += len(prompt) < len(item.prompt)
+            fitting.append(replace(item, prompt=prompt))
+    return fitting, shortened
 
 
 def _too_few(fitting: list[Exchange], heldout: list[Exchange]) -> BadInput:

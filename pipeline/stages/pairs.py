@@ -33,7 +33,8 @@ def pairs(run: Run) -> Artifact:
     check_paths(run)
     persona = load_persona(run)
     inputs = {
-        "model": identity(config.model, exclude={"shape"}),
+        "model": identity(config.model, exclude={"shape", "chat_template"}),
+        "chat_template": sha256_tree(Path(config.model.chat_template)) if config.model.chat_template else None,
         "persona": persona.fingerprint,
         "conversation_files": [[name, sha256_tree(Path(name))] for name in config.conversations.paths],
         "reader": importers.VERSION if config.conversations.paths else None,
@@ -45,6 +46,8 @@ def pairs(run: Run) -> Artifact:
 
     def make(folder: Path) -> dict[str, Any]:
         model, batch, seed = run.base, config.model.eval_batch_size, config.run.seed
+        for sentence in model.template.sentences():
+            run.console.say(f"  {sentence}")
         exchanges = material.gather(run, persona)
         with run.console.progress("rejected side") as progress:
             enough = pair_data.BASE_ANSWERS

@@ -1,0 +1,264 @@
+"""One chat template for training, measuring and serving: the tokenizer's own, with what it leaves open settled.
+
+A template can render the prompt of an answer to be written unlike the same prompt before a written answer (an empty
+thought, a channel), refuse a system message or two turns of one side, and put today's date into every prompt. Here such
+a template gets a few lines before and after it, so that TRL, generation, scores and exports all render the same text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from moltlm.data.errors import BadInput
+from moltlm.data.types import Message
+
+Thinking = Literal["off", "on", "template"]
+ANSWER, SYSTEM = "MARKOFTHEANSWER", "MARKOFTHESYSTEM"
+QUESTION: Message = {"role": "user", "content": "MARKOFTHEQUESTION"}
+THINKING_SWITCHES = ("enable_thinking", "thinking")
+DATE = "26 Jul 2024"
+"""What templates that ask for today's date are told, so that a prompt is the same on every day. Llama 3.1's own."""
+PINNED_DATE = f"""\
+{{% set date_string = "{DATE}" %}}
+{{% macro strftime_now(format) %}}{DATE}{{% endmacro %}}
+"""
+TEXT_PARTS = """\
+{% set _ns = namespace(turns=[]) %}
+{% for turn in messages %}
+{% if turn['content'] is string %}
+{% set _ns.turns = _ns.turns + [{'role': turn['role'], 'content': [{'type': 'text', 'text': turn['content']}]}] %}
+{% else %}
+{% set _ns.turns = _ns.turns + [turn] %}
+{% endif %}
+{% endfor %}
+{% set messages = _ns.turns %}
+"""
+SYSTEM_IN_USER_TURN = """\
+{% if messages and messages[0]['role'] == 'system' %}
+{% if messages | length > 1 and messages[1]['role'] == 'user' %}
+{% set _first = messages[0]['content'] + '\\n\\n' + messages[1]['content'] %}
+{% set messages = [{'role': 'user', 'content': _first}] + messages[2:] %}
+{% else %}
+{% set messages = [{'role': 'user', 'content': messages[0]['content']}] + messages[1:] %}
+{% endif %}
+{% endif %}
+"""
+ALTERNATING = """\
+{% set _ns = namespace(turns=[], began=false) %}
+{% for turn in messages %}
+{% if turn['role'] == 'user' %}{% set _ns.began = true %}{% endif %}
+{% if turn['role'] == 'assistant' and not _ns.began %}
+{% elif _ns.turns and _ns.turns[-1]['role'] == turn['role'] %}
+{% set _joined = _ns.turns[-1]['content'] + '\\n\\n' + turn['content'] %}
+{% set _ns.turns = _ns.turns[:-1] + [{'role': turn['role'], 'content': _joined}] %}
+{% else %}
+{% set _ns.turns = _ns.turns + [turn] %}
+{% endif %}
+{% endfor %}
+{% set messages = _ns.turns %}
+"""
+
+
+@dataclass(frozen=True)
+class TemplateFacts:
+    """What was settled for a template, and what it adds to every prompt.
+
+    Attributes:
+        thinking: "none" for a template without a switch or an opened thought, else the setting.
+        prefix: what the template writes after the generation prompt and before each written answer; it is part of the
+            prompt.
+        end: the token that ends an answer, which is learned and stops generation.
+        system: whether a system message has its own place, else it opens the first user turn.
+        alternating: whether turns of one side were joined and an opening answer dropped, since the template refuses
+            them.
+        default_system: what a prompt without a system message begins with; empty for nothing.
+        dated: whether the template asks for today's date; it is told `DATE`.
+    """
+
+    thinking: str
+    prefix: str
+    end: str
+    system: bool
+    alternating: bool
+    default_system: str
+    dated: bool
+
+    def sentences(self) -> list[str]:
+        """What a user should know."""
+        lines = []
+        if self.thinking != "none":
+            lines.append(f"The model can think before it answers; thinking is {self.thinking} (model.thinking).")
+        if self.prefix.strip():
+            lines.append(f"Every answer begins after {self.prefix!r}, in training and when it is served.")
+        if not self.system:
+            lines.append("The template has no system role; a system message opens the first user turn.")
+        if self.alternating:
+            lines.append("The template wants turns to alternate; turns of one side in a row are joined.")
+        if self.default_system:
+            lines.append(f"A prompt without a system message begins with the template's own: {self.default_system!r}.")
+        if self.dated:
+            lines.append(f"The template asks for the date; it is always {DATE}.")
+        return [*lines, f"An answer ends with {self.end}."]
+
+
+def settle(tokenizer: Any, thinking: Thinking, stops: Sequence[int], name: str) -> TemplateFacts:
+    """Replace the tokenizer's chat template by one that renders prompts and answers alike.
+
+    Args:
+        thinking: `off` closes or leaves out the thought before an answer, `on` asks for one, `template` changes
+            nothing.
+        stops: ids of the tokens that end generation for this model.
+        name: of the model, for errors.
+
+    Raises:
+        BadInput: the template cannot render a conversation, or nothing that the model could learn ends an answer.
+    """
+    template = tokenizer.chat_template.removesuffix("\n")
+    dated = bool(re.search(r"strftime_now|date_string", template))
+    before = PINNED_DATE if dated else ""
+    asked = [QUESTION]
+
+    def render(messages: list[Message], generate: bool = False, first: str = "") -> str | None:
+        return _render(tokenizer, first + before + template, messages, generate)
+
+    switches = [
+        switch
+        for switch in THINKING_SWITCHES
+        if render(asked, True, f"{{% set {switch} = true %}}") != render(asked, True, f"{{% set {switch} = false %}}")
+    ]
+    thinks = bool(switches) or _thought(render(asked, True) or "")
+    if thinking != "template":
+        value = "true" if thinking == "on" else "false"
+        before += "".join(f"{{% set {switch} = {value} %}}\n" for switch in switches)
+    if ANSWER not in (render([*asked, _answer()]) or ""):
+        before += TEXT_PARTS
+    system: Message = {"role": "system", "content": SYSTEM}
+    has_system = SYSTEM in (render([system, *asked], True) or "")
+    if not has_system:
+        before = SYSTEM_IN_USER_TURN + before
+    alternating = render([*asked, *asked], True) is None or render([_answer(), *asked], True) is None
+    if alternating:
+        before = (SYSTEM_IN_USER_TURN + ALTERNATING + before) if not has_system else ALTERNATING + before
+    prompt, full = render(asked, True), render([*asked, _answer()])
+    if prompt is None or full is None or ANSWER not in full:
+        raise BadInput(
+            f"The chat template of {name} cannot render a question and its answer: {_reason(tokenizer, template)}.",
+            "Name another one: model.chat_template=FILE.jinja",
+        )
+    prefix = _prefix(prompt, full)
+    if thinking == "off" and _opens_thought(prompt + prefix):
+        prefix += "\n</think>\n\n"
+    baked = prefix if prefix.strip() and (thinking == "off" or not _thought(prefix)) else ""
+    after = f"{{% if add_generation_prompt %}}{{{{ {baked!r} }}}}{{% endif %}}" if baked else ""
+    tokenizer.chat_template = before + template + after
+    end = _end(tokenizer, stops, name)
+    return TemplateFacts(
+        thinking=thinking if thinks or _thought(prefix) else "none",
+        prefix=baked,
+        end=end,
+        system=has_system,
+        alternating=alternating,
+        default_system=_default_system(tokenizer, before + template) if has_system else "",
+        dated=dated,
+    )
+
+
+def opening(tokenizer: Any) -> str:
+    """What the template writes between the prompt and a written answer, such as a space."""
+    prompt = tokenizer.apply_chat_template([QUESTION], tokenize=False, add_generation_prompt=True)
+    return _prefix(prompt, tokenizer.apply_chat_template([QUESTION, _answer()], tokenize=False))
+
+
+def without_thought(text: str) -> str:
+    """An answer without the thought before it; nothing of one that was cut off while it thought."""
+    return text.rpartition("</think>")[2].partition("<think>")[0].strip()
+
+
+def closing(tokenizer: Any) -> str:
+    """What the template writes after an answer, at least up to the token that ends it."""
+    rendered = tokenizer.apply_chat_template([QUESTION, _answer()], tokenize=False)
+    after = rendered[rendered.rindex(ANSWER) + len(ANSWER) :]
+    if _special(tokenizer, after):
+        return after
+    longer = tokenizer.apply_chat_template([QUESTION, _answer(), QUESTION], tokenize=False)
+    following = longer[longer.index(ANSWER) + len(ANSWER) : longer.rindex(QUESTION["content"])]
+    first = _special(tokenizer, following)
+    return following[: following.index(first) + len(first)] if first else after
+
+
+def _end(tokenizer: Any, stops: Sequence[int], name: str) -> str:
+    """The token that ends an answer."""
+    after = closing(tokenizer)
+    ids = tokenizer(after, add_special_tokens=False)["input_ids"]
+    known = [token for token in ids if token in stops]
+    end = tokenizer.decode(known[:1]) if known else _special(tokenizer, after)
+    if not end:
+        raise BadInput(
+            f"In the chat template of {name} no token ends an answer, so the model could not learn to stop.",
+            "Name a template that writes one after each answer: model.chat_template=FILE.jinja",
+        )
+    return end
+
+
+def _special(tokenizer: Any, text: str) -> str:
+    """The first special token in a text; empty if there is none."""
+    found = [(text.index(token), -len(token), token) for token in special_tokens(tokenizer) if token in text]
+    return min(found)[2] if found else ""
+
+
+def special_tokens(tokenizer: Any) -> list[str]:
+    """The tokens that no ordinary text is made of."""
+    return [str(token) for token in {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()} if str(token).strip()]
+
+
+def _answer() -> Message:
+    return {"role": "assistant", "content": ANSWER}
+
+
+def _prefix(prompt: str, full: str) -> str:
+    """What stands between the generation prompt and a written answer; nothing where they begin differently."""
+    return full[len(prompt) : full.index(ANSWER)] if full.startswith(prompt) else ""
+
+
+def _opens_thought(text: str) -> bool:
+    return text.rstrip().endswith("<think>")
+
+
+def _thought(text: str) -> bool:
+    return "think>" in text
+
+
+def _default_system(tokenizer: Any, template: str) -> str:
+    """The text before the first user turn that an empty system message would not have."""
+    plain = _render(tokenizer, template, [QUESTION], False) or ""
+    system: Message = {"role": "system", "content": SYSTEM}
+    given = _render(tokenizer, template, [system, QUESTION], False) or ""
+    begins = plain[: plain.index(QUESTION["content"])] if QUESTION["content"] in plain else ""
+    if SYSTEM not in given:
+        return ""
+    opening, rest = given[: given.index(SYSTEM)], given[given.index(SYSTEM) + len(SYSTEM) :]
+    closing_text = rest[: rest.index(QUESTION["content"])] if QUESTION["content"] in rest else ""
+    if begins.startswith(opening) and closing_text and begins.endswith(closing_text):
+        return begins[len(opening) : len(begins) - len(closing_text)].strip()
+    return ""
+
+
+def _render(tokenizer: Any, template: str, messages: list[Message], generate: bool) -> str | None:
+    """The text of a conversation; None where the template refuses it."""
+    try:
+        return tokenizer.apply_chat_template(
+            messages, chat_template=template, tokenize=False, add_generation_prompt=generate
+        )
+    except Exception:  # a template can raise anything
+        return None
+
+
+def _reason(tokenizer: Any, template: str) -> str:
+    try:
+        tokenizer.apply_chat_template([QUESTION, _answer()], chat_template=template, tokenize=False)
+    except Exception as error:
+        return " ".join(str(error).split())[:120] or type(error).__name__
+    return "the answer is not in the text"

@@ -1,0 +1,60 @@
+"""Conversations as tokens: the prompt as it is served, and the answer after it. Everything that trains, scores or
+generates encodes its texts here, so a prompt in training is the served prompt, token by token."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+from moltlm.adapters import chat_template
+from moltlm.data.types import RAW, Message
+
+
+def encode_prompt(tokenizer: Any, prompt: list[Message]) -> list[int]:
+    """Tokens of a prompt by the tokenizer's chat template, up to where the assistant begins to answer, or goes on
+    if its turn has begun. For the beginning of a plain text, its tokens."""
+    if prompt[0]["role"] == RAW:
+        return tokenizer(prompt[0]["content"])["input_ids"]
+    return tokenizer(_prompt_text(tokenizer, prompt), add_special_tokens=False)["input_ids"]
+
+
+def encode_answer(tokenizer: Any, prompt: list[Message], answer: str, closed: bool = True) -> list[int]:
+    """Tokens of an answer after its prompt.
+
+    Args:
+        closed: with what ends the turn, which is learned, but is no part of a score. A plain text has no such end.
+    """
+    if prompt[0]["role"] == RAW:
+        return tokenizer(answer, add_special_tokens=False)["input_ids"]
+    before, after = _around_answer(tokenizer, tokenizer.chat_template)
+    text = ("" if prompt[-1]["role"] == "assistant" else before) + answer + (after if closed else "")
+    start = encode_prompt(tokenizer, prompt)
+    whole = tokenizer(_prompt_text(tokenizer, prompt) + text, add_special_tokens=False)["input_ids"]
+    if whole[: len(start)] == start:  # else the last token of the prompt merges with the first of the answer
+        return whole[len(start) :]
+    return tokenizer(text, add_special_tokens=False)["input_ids"]
+
+
+def fitted(tokenizer: Any, prompt: list[Message], room: int) -> list[Message]:
+    """A prompt with its oldest turns left out until it has at most `room` tokens. A system message and the last user
+    turn stay, so the result can still be too long."""
+    system = [turn for turn in prompt[:1] if turn["role"] == "system"]
+    turns = prompt[len(system) :]
+    while len(turns) > 1 and len(encode_prompt(tokenizer, [*system, *turns])) > room:
+        following = [place for place, turn in enumerate(turns) if place and turn["role"] == "user"]
+        if not following:
+            break
+        turns = turns[following[0] :]
+    return [*system, *turns]
+
+
+def _prompt_text(tokenizer: Any, prompt: list[Message]) -> str:
+    begun = prompt[-1]["role"] == "assistant"
+    options = {"continue_final_message": True} if begun else {"add_generation_prompt": True}
+    return tokenizer.apply_chat_template(prompt, tokenize=False, **options)
+
+
+@cache
+def _around_answer(tokenizer: Any, template: str) -> tuple[str, str]:
+    """What the template writes between the prompt and an answer, and after it."""
+    return chat_template.opening(tokenizer), chat_template.closing(tokenizer)
