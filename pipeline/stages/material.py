@@ -89,7 +89,8 @@ def within_length(run: Run, exchanges: list[Exchange]) -> tuple[list[Exchange], 
         longest = max(len(rendering.encode_answer(tokenizer, item.prompt, side)) for side in sides)
         room = config.model.max_length - max(longest, config.pairs.max_new_tokens)
         prompt = rendering.fitted(tokenizer, item.prompt, room)
-        if len(rendering.encode_prompt(tokenizer, prompt)) <= config.model.max_length - longest:
+        # a written one is never dropped without a word: `data.pairs.build` refuses it
+        if not item.source or len(rendering.encode_prompt(tokenizer, prompt)) <= config.model.max_length - longest:
             shortened += len(prompt) < len(item.prompt)
             fitting.append(replace(item, prompt=prompt))
     return fitting, shortened
