@@ -50,6 +50,11 @@ def test_sillytavern_learns_what_is_shown(tmp_path: Path) -> None:
     assert said(read(write(tmp_path / "c.json", json.dumps(newer, indent=1)))[0]) == CHAT
 
 
+def test_an_answer_that_never_began_ends_no_import(tmp_path: Path) -> None:
+    found, _ = read(write(tmp_path / "a.jsonl", *TAVERN[:3], tavern("Vex", None), *TAVERN[3:]))
+    assert said(found) == CHAT
+
+
 def test_a_group_chat_learns_one_character(tmp_path: Path) -> None:
     rows = [*TAVERN[:4], tavern("Hob", "I sell sundials."), tavern("Vex", "To Hob."), *TAVERN[6:]]
     path = write(tmp_path / "a.jsonl", *rows)

@@ -73,8 +73,8 @@ def _swipes(record: Record, fail: Fail) -> tuple[str, list[str]]:
     swipes = [text for text in _list(record.get("swipes")) if isinstance(text, str)]
     number, text = record.get("swipe_id"), record["mes"]
     is_number = isinstance(number, int) and 0 <= number < len(swipes)
-    if text is None and is_number:
-        text = swipes[number]  # type: ignore[index]
+    if text is None:  # of an answer that was stopped before it began
+        text = swipes[number] if is_number else ""  # type: ignore[index]
     if not isinstance(text, str):
         raise fail(f"`mes` is {type_name(text)}, not a text.")
     if is_number:
