@@ -55,7 +55,10 @@ def test_the_job_leaves_results_and_a_report(done: Path) -> None:
         personas.append(state.persona)
     assert found.states[0].drift["neutral"].kl.mean == pytest.approx(0.0, abs=1e-6)
     assert list(found.pressure) == list(found.profile) == names[1:3]
-    assert found.profile["personality"]["own traits preferred"].n == 8
+    for path in (done / "run" / "profile").glob("*/records.jsonl"):
+        rows = [json.loads(line) for line in path.read_text().splitlines()]
+        assert len({row["item"].rsplit("-", 1)[0] for row in rows}) == 8 and any(row.get("order") for row in rows)
+    assert all(scale.n == 8 for scales in found.profile.values() for scale in scales.values())
     pressure = found.pressure["personality"]
     assert {"suffix", "prefill", "persuasion", "agent", "language"} < set(pressure.attacks)
     assert len(pressure.turns) == 2 and pressure.facts and pressure.facts.n == 3

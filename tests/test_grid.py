@@ -213,9 +213,26 @@ def test_the_best_rate_at_an_edge_is_tried_beyond() -> None:
     assert arms.beyond(wide, arm.model_copy(update={"learning_rate": 2e-3})) is None
 
 
+def test_an_arm_that_trains_longer_is_measured_on_at_the_same_distance() -> None:
+    hypothesis = HypothesisConfig.model_validate({**FILE, "checkpoints": [1, 3], "steps": 3})
+    arm = hypothesis.arms["full"]
+    assert hypothesis.checkpoints_of(arm) == [1, 3]
+    assert hypothesis.checkpoints_of(arm.model_copy(update={"steps": 8})) == [1, 3, 5, 7, 8]
+
+
+def test_a_fixed_rate_is_among_those_that_are_tried() -> None:
+    arm = HypothesisConfig.model_validate(FILE).arms["lora"]
+    options = arms.candidates(arm, {})
+    assert arms.fixed(options, None) == [0, 1] and arms.fixed(options, 4e-3) == [1]
+    with pytest.raises(BadInput, match=r"not among the rates of its arm: 0\.001, 0\.004"):
+        arms.fixed(options, 2e-3)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
+        ({"fixed_rates": {"nobody": 1e-3}}, "fixed_rates names 'nobody'"),
+        ({"arms": {**FILE["arms"], "full": {**FILE["arms"]["full"], "steps": 2}}}, "fewer than the 3 of all"),
         ({"tuning_seeds": [1]}, "tune and confirm"),
         ({"tuning_seeds": []}, "need tuning_seeds"),
         ({"beside": ["nobody"]}, "not among arms"),
