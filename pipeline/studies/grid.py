@@ -113,8 +113,11 @@ def _best(run: Run, hypothesis: HypothesisConfig, name: str, options: list[Arm])
     preferred = judge.best(results)
     table = [
         TuningRow(
-            **vars(result), learning_rate=arm.learning_rate, kl_weight=arm.kl_weight, preferred=place == preferred
-        )  # type: ignore[arg-type]
+            **vars(result),
+            learning_rate=arm.learning_rate,  # type: ignore[arg-type]
+            kl_weight=arm.kl_weight,  # type: ignore[arg-type]
+            preferred=place == preferred,
+        )
         for place, (arm, result) in enumerate(zip(options, results, strict=True))
     ]
     allowed = fixed(options, hypothesis.fixed_rates.get(name))

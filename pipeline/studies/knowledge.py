@@ -168,7 +168,7 @@ def _train(run: Run, trial: Trial) -> Artifact:
 
 def _bits(text: TextModel, facts: Sequence[facts_data.Fact]) -> float:
     """Mean bits a fact, over at most `ASKED` of them: every animal is scored as an answer to each question."""
-    animals = facts_data.ANIMALS.split()
+    animals: list[str] = [*facts_data.ANIMALS.split()]
     prompts, values = facts_data.test_questions(list(facts[:ASKED]))
     scores = text.score([prompt for prompt in prompts for _ in animals], animals * len(prompts), BATCH)
     logprobs = np.array([score.logprob for score in scores]).reshape(len(prompts), len(animals))
