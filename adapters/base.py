@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import tempfile
+import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +24,11 @@ from moltlm.adapters.config import ModelConfig
 from moltlm.data import assets
 from moltlm.data.errors import BadInput
 from moltlm.data.io import read_text
+
+NO_CODE: dict[str, Any] = {"trust_remote_code": False}
+"""A model's own Python code is never run; left open, transformers would ask on the terminal, or a pipe."""
+TEMPLATE_S = 20.0
+TEMPORARY = "moltlm-data-"
 
 
 @dataclass(frozen=True)
@@ -61,7 +70,12 @@ def load(config: ModelConfig, precision: str | None = None) -> Base:
     cpu.limit_threads()
     precision = precision or config.precision
     source, kwargs = _source(config)
-    settings: dict[str, Any] = {**kwargs, "attn_implementation": config.attention, "dtype": _dtype(precision)}
+    settings: dict[str, Any] = {
+        **kwargs,
+        **NO_CODE,
+        "attn_implementation": config.attention,
+        "dtype": _dtype(precision),
+    }
     if precision == "nf4":
         settings["quantization_config"] = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -98,7 +112,7 @@ def load_text(config: ModelConfig) -> Text:
     quiet_libraries()
     source, kwargs = _source(config)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **kwargs)
+        tokenizer = AutoTokenizer.from_pretrained(source, **kwargs, **NO_CODE)
     except (OSError, ValueError, ImportError) as error:
         raise _not_loadable(config.id, error) from error
     if config.chat_template:
@@ -110,6 +124,7 @@ def load_text(config: ModelConfig) -> Text:
             f"{config.id} has no chat template, so it cannot hold a conversation.",
             "Name an instruct model, or a template: model.chat_template=FILE.jinja",
         )
+    _check_ends(tokenizer, config.id)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
     stops = _stops(source, kwargs, tokenizer)
@@ -125,6 +140,23 @@ def _stops(source: str, kwargs: dict[str, Any], tokenizer: Any) -> list[int]:
         stops = None
     every = stops if isinstance(stops, list) else [stops]
     return [token for token in dict.fromkeys([*every, tokenizer.eos_token_id]) if token is not None]
+
+
+def _check_ends(tokenizer: Any, name: str) -> None:
+    """Raises BadInput if the chat template, which is a program of the model's author, does not end on a greeting."""
+
+    def render() -> None:
+        with suppress(Exception):  # what it refuses is said where a conversation needs it
+            tokenizer.apply_chat_template([{"role": "user", "content": "hello"}], tokenize=False)
+
+    thread = threading.Thread(target=render, daemon=True)
+    thread.start()
+    thread.join(TEMPLATE_S)
+    if thread.is_alive():
+        raise BadInput(
+            f"The chat template of {name} does not end: one greeting took more than {TEMPLATE_S:.0f} s.",
+            "Repair chat_template in the model's folder, or name another model: model.id=MODEL",
+        )
 
 
 def digest(model: Any) -> str:
@@ -194,9 +226,30 @@ def quiet_libraries() -> None:
     transformers_logging.set_verbosity_error()
     transformers_logging.disable_progress_bar()
     datasets.disable_progress_bars()
+    _own_temporary_cache(datasets)
     datasets.logging.set_verbosity_error()
     warnings.filterwarnings("ignore", module=r"(trl|peft|transformers|torch|bitsandbytes|accelerate)(\..*)?")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+def _own_temporary_cache(datasets: Any) -> None:
+    """Give the temporary folder of `datasets`, which holds what is trained on, the process's number, and remove those
+    of processes that were killed before they could."""
+    datasets.config.TEMP_CACHE_DIR_PREFIX = f"{TEMPORARY}{os.getpid()}-"
+    for folder in Path(tempfile.gettempdir()).glob(f"{TEMPORARY}[0-9]*-*"):
+        number = int(folder.name.removeprefix(TEMPORARY).split("-")[0])
+        if not _is_running(number) and folder.stat().st_uid == os.getuid():
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _is_running(number: int) -> bool:
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _dtype(precision: str) -> torch.dtype:

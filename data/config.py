@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from typing import ClassVar, Literal
+from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 
 class Section(BaseModel):
@@ -65,7 +66,9 @@ class EndpointConfig(Section):
     url: str = Field(default="http://localhost:8000/v1", description="URL of the server, up to and including /v1")
     model: str = Field(default="", description="name of the model at the server")
     api_key_env: str = Field(
-        default="OPENAI_API_KEY", description="environment variable that holds the key; unset: send no key"
+        default="OPENAI_API_KEY",
+        description="environment variable that holds the key, which is sent over https to the vendor's own host and to "
+        "those in MOLTLM_ALLOWED_HOSTS; unset or empty: send no key",
     )
     temperature: float = Field(default=0.7, ge=0, le=2, description="sampling temperature; 0: greedy")
     max_tokens: int = Field(default=192, ge=8, description="maximum length of an answer in tokens")
@@ -77,6 +80,16 @@ class EndpointConfig(Section):
     )
     timeout_s: float = Field(default=60, gt=0, description="seconds to wait for an answer")
     concurrency: int = Field(default=4, ge=1, description="number of requests at the same time")
+
+    @field_validator("url")
+    @classmethod
+    def has_no_secret(cls, url: str) -> str:
+        if "@" in urlsplit(url).netloc or urlsplit(url).query:
+            raise ValueError(
+                "a URL with a password or a query would stand in configurations, results and reports; put the key into "
+                "the environment variable that api_key_env names"
+            )
+        return url
 
 
 class TeacherConfig(EndpointConfig):

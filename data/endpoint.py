@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import os
 from collections.abc import Callable
@@ -10,12 +11,23 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from threading import Lock
 from typing import Any
+from urllib.parse import urlsplit
 
 from moltlm.data.config import EndpointConfig
 from moltlm.data.errors import BadInput, MoltError
 from moltlm.data.io import append_line, fingerprint
 from moltlm.data.types import Message, Progress, silent
 
+ALLOWED_HOSTS = "MOLTLM_ALLOWED_HOSTS"
+"""The environment variable with the hosts that keys are sent to."""
+VENDORS = {
+    "OPENAI_API_KEY": "api.openai.com",
+    "ANTHROPIC_API_KEY": "api.anthropic.com",
+    "MISTRAL_API_KEY": "api.mistral.ai",
+    "OPENROUTER_API_KEY": "openrouter.ai",
+    "TOGETHER_API_KEY": "api.together.xyz",
+}
+"""Hosts that a key of theirs is sent to without more ado."""
 CHARS_PER_TOKEN = 4
 GIVE_UP_AFTER = 20
 
@@ -64,7 +76,7 @@ def connect(config: EndpointConfig, cache: Path, usage: Usage, progress: Progres
 
     client = OpenAI(
         base_url=config.url,
-        api_key=os.environ.get(config.api_key_env) or "none",
+        api_key=key_for(config) or "none",
         max_retries=config.retries,
         timeout=config.timeout_s,
     )
@@ -92,6 +104,40 @@ def connect(config: EndpointConfig, cache: Path, usage: Usage, progress: Progres
         return answers
 
     return ask
+
+
+def key_for(config: EndpointConfig) -> str:
+    """The key that the server is sent; empty for none.
+
+    Raises:
+        BadInput: if a key would go over a connection that others can read, or to a host that the user of this machine
+            has not named. A configuration alone, which may be a stranger's, decides neither.
+    """
+    key = os.environ.get(config.api_key_env, "") if config.api_key_env else ""
+    parts = urlsplit(config.url)
+    host = (parts.hostname or "").lower()
+    if not key or _is_loopback(host):
+        return key
+    without = f"If it needs no key: {config.section}.api_key_env="
+    if parts.scheme != "https":
+        raise BadInput(
+            f"The key in {config.api_key_env} is not sent to {host} over {parts.scheme}, where others can read it.",
+            f"Use https in {config.section}.url. {without}",
+        )
+    named = {VENDORS.get(config.api_key_env), *os.environ.get(ALLOWED_HOSTS, "").lower().replace(",", " ").split()}
+    if host not in named:
+        raise BadInput(
+            f"The key in {config.api_key_env} is sent only to hosts that you name on this machine, and {host} is none.",
+            f'If you trust it: export {ALLOWED_HOSTS}="${ALLOWED_HOSTS} {host}"   {without}',
+        )
+    return key
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 class _Account:

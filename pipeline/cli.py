@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import traceback
@@ -10,9 +11,11 @@ from typing import Annotated
 import typer
 
 from moltlm import __version__
-from moltlm.data.errors import MoltError
+from moltlm.data.errors import BadInput, MoltError
 from moltlm.pipeline.commands import correct, measures, setup, stages, studies, upkeep, use
-from moltlm.pipeline.console import Console
+from moltlm.pipeline.console import Console, printable
+
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -43,9 +46,30 @@ def main(arguments: list[str] | None = None) -> None:
         app(args=arguments)
     except MoltError as error:
         if "--traceback" in arguments:
-            traceback.print_exc()
+            sys.stderr.write(printable(traceback.format_exc()))
         Console().error(error.what, error.fix)
         raise SystemExit(error.exit_code) from None
+    except OSError as error:
+        if error.errno not in _OF_THE_DISK:
+            raise
+        if "--traceback" in arguments:
+            sys.stderr.write(printable(traceback.format_exc()))
+        Console().error(*_disk_error(error))
+        raise SystemExit(BadInput.exit_code) from None
+
+
+def _disk_error(error: OSError) -> tuple[str, str]:
+    """What is wrong with the disk or the folder, and what mends it."""
+    where = f" {error.filename}" if error.filename else ""
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return (
+            "The disk is full. What was finished is kept.",
+            "Free some space (df -h), and run the same command again.",
+        )
+    return (
+        f"The file or folder{where} cannot be used: {error.strerror}.",
+        "Give yourself the right to it, or name another one: run.folder=FOLDER, registry.folder=FOLDER or --out",
+    )
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from collections.abc import Iterator
@@ -15,6 +16,16 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from moltlm.data.io import to_json
 from moltlm.data.types import Progress as Callback
 
+_UNPRINTABLE = dict.fromkeys((*range(32), *range(127, 160), *range(8234, 8239), *range(8294, 8298)))
+del _UNPRINTABLE[ord("\n")], _UNPRINTABLE[ord("\t")]
+_PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
+
+
+def printable(text: str) -> str:
+    """The text without what would steer a terminal (control characters, reversals of direction) or give away the
+    password of a URL. Texts of strangers come through here: conversations, answers, names of files."""
+    return _PASSWORD.sub("", text.translate(_UNPRINTABLE))
+
 
 class Console:
     """Where commands print. With `json_output`, standard output carries one JSON document and nothing else."""
@@ -26,24 +37,25 @@ class Console:
 
     def say(self, text: str) -> None:
         """Print a message."""
-        self._err.print(escape(text))
+        self._err.print(escape(printable(text)))
 
     def stage(self, name: str, note: str) -> None:
         """Print the state of a stage."""
-        self._err.print(f"[bold]{escape(name)}[/bold]  {escape(note)}")
+        self._err.print(f"[bold]{escape(printable(name))}[/bold]  {escape(printable(note))}")
 
     def result(self, value: Any, text: str) -> None:
         """Print a command's result: the value as JSON with `json_output`, else the text."""
         if self.json_output:
-            sys.stdout.write(to_json(value) + "\n")
+            document = _PASSWORD.sub("", to_json(value))
+            sys.stdout.write("".join(_escaped(char) for char in document) + "\n")
         else:
-            self._out.print(escape(text))
+            self._out.print(escape(printable(text)))
 
     def error(self, what: str, fix: str) -> None:
         """Print an error and what mends it."""
-        self._err.print(f"[bold red]error[/bold red]  {escape(what)}")
+        self._err.print(f"[bold red]error[/bold red]  {escape(printable(what))}")
         if fix:
-            self._err.print(f"       {escape(fix)}")
+            self._err.print(f"       {escape(printable(fix))}")
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Callback]:
@@ -51,10 +63,17 @@ class Console:
         if self._err.is_terminal:
             columns = (TextColumn("  {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             with Progress(*columns, TextColumn("{task.fields[note]}"), console=self._err, transient=True) as bar:
-                task = bar.add_task(label, total=None, note="")
-                yield lambda count, total, note: bar.update(task, completed=count, total=total, note=note)
+                task = bar.add_task(escape(printable(label)), total=None, note="")
+                yield lambda count, total, note: bar.update(
+                    task, completed=count, total=total, note=escape(printable(note))
+                )
         else:
             yield _Lines(label, self.say)
+
+
+def _escaped(char: str) -> str:
+    """A character of a JSON document, in which those below the space are escaped already."""
+    return f"\\u{ord(char):04x}" if ord(char) in _UNPRINTABLE else char
 
 
 class _Lines:

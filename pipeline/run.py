@@ -133,7 +133,8 @@ class Run:
             return
         _check_disk(self.folder)
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.mkdir(mode=0o700, exist_ok=True)  # what people said is in it
             self._lock.acquire()
         except Timeout:
             raise BadInput(
