@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -13,7 +15,7 @@ from moltlm.pipeline.console import Console
 
 app = typer.Typer()
 registry_app = group(app, "registry", "List, promote and roll back adapters.")
-schedule_app = group(app, "schedule", "Install or remove scheduled retraining.")
+schedule_app = group(app, "schedule", "Install, look at or remove scheduled retraining.")
 
 
 @app.command()
@@ -40,19 +42,25 @@ def gate(config: ConfigArg, overrides: Overrides = None, json_output: Json = Fal
 @app.command()
 def retrain(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
     """One maintenance cycle on new conversations: train, judge, promote or keep out (exit code 3)."""
+    from moltlm.pipeline.service import cycles
+
     console = Console(json_output)
-    with running(loaded(config, overrides), console) as current:
+    settings = loaded(config, overrides)
+    with cycles.recorded(settings.run.folder) as record, running(settings, console) as current:
         from moltlm.pipeline.service import retrain as module
 
-        artifact = module.cycle(current)
+        artifact = module.cycle(current, record.passed_over)
+        lines = [f"passed over: {file}: {reason}" for file, reason in record.passed_over.items()]
         if artifact is None:
-            console.result({"promoted": None, "reason": "nothing new"}, "nothing to do")
+            record.outcome = cycles.NOTHING_NEW
+            value = {"promoted": None, "reason": record.outcome, "passed_over": record.passed_over}
+            console.result(value, "\n".join([*lines, "nothing to do"]))
             return
         verdict = artifact.facts["verdict"]
-        lines = [check["sentence"] for check in verdict["checks"]]
-        console.result(
-            artifact_json(artifact), "\n".join([*lines, f"next: molt registry list {arguments(config, overrides)}"])
-        )
+        record.outcome = cycles.PROMOTED if verdict["promoted"] else cycles.NOT_PROMOTED
+        lines = [*(check["sentence"] for check in verdict["checks"]), *lines]
+        value = {**artifact_json(artifact), "passed_over": record.passed_over}
+        console.result(value, "\n".join([*lines, f"next: molt registry list {arguments(config, overrides)}"]))
     if not verdict["promoted"]:
         same = arguments(config, overrides)
         raise NotPromoted(
@@ -164,9 +172,56 @@ def schedule_remove(
     """Take the timer or the cron line away again."""
     from moltlm.pipeline.service import schedule
 
-    job = _schedule_job(config, overrides, kind)
+    job = _schedule_job(config, overrides, kind) if _exists(config) else _job_of_missing(config, kind)
     gone = schedule.remove(job)
     Console(json_output).result({"removed": gone}, f"removed {job.name}" if gone else f"there was no {job.name}")
+
+
+@schedule_app.command("status")
+def schedule_status(
+    config: ConfigArg,
+    overrides: Overrides = None,
+    kind: Annotated[str | None, typer.Option(help="systemd or cron; by default what this machine has")] = None,
+    json_output: Json = False,
+) -> None:
+    """Whether it is installed, how the last cycle ended, when the next one runs, and jobs whose folder has gone."""
+    from moltlm.pipeline.service import cycles, schedule
+
+    settings, job = loaded(config, overrides), _schedule_job(config, overrides, kind)
+    state, last = schedule.status(job, settings.schedule), cycles.last(settings.run.folder)
+    same = arguments(config, overrides)
+    lines = [
+        f"{job.name} ({job.kind}): installed" if state.installed else f"not installed: molt schedule install {same}"
+    ]
+    if state.outdated:
+        lines = [f"{job.name} ({job.kind}) has other settings than {config}: molt schedule install {same}"]
+    lines.append(f"last cycle: {last.sentence() if last else 'none yet'}")
+    lines += [f"  passed over: {file}: {reason}" for file, reason in (last.passed_over if last else {}).items()]
+    lines += [f"next cycle: {state.next_run:%Y-%m-%d %H:%M}"] if state.next_run else []
+    lines += [
+        f"left behind, {path} is gone: molt schedule remove {shlex.quote(str(path))}" for path in state.left_behind
+    ]
+    value = {**asdict(state), "kind": job.kind, "name": job.name, "last": asdict(last) if last else None}
+    Console(json_output).result(value, "\n".join(lines))
+
+
+def _exists(config: str) -> bool:
+    """Whether a configuration can be had; not one whose folder was moved."""
+    from moltlm.data.errors import BadInput
+    from moltlm.pipeline.config import find
+
+    try:
+        return find(config).is_file()
+    except BadInput:
+        return False
+
+
+def _job_of_missing(config: str, kind: str | None) -> Any:
+    """The job of a configuration that was moved or removed: its path alone names it."""
+    from moltlm.pipeline.config import ScheduleConfig
+    from moltlm.pipeline.service import schedule
+
+    return schedule.plan(Path(config), ScheduleConfig(), kind)
 
 
 def _schedule_job(config: str, overrides: list[str] | None, kind: str | None) -> Any:

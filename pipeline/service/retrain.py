@@ -40,9 +40,12 @@ OUTDATED = "outdated"
 REFUTED = "worse answer than another to the same prompt"
 
 
-def cycle(run: Run) -> Artifact | None:
+def cycle(run: Run, passed_over: dict[str, str] | None = None) -> Artifact | None:
     """Train a candidate from the active personality on new conversations and replay, judge it, and promote it only if
     it passes the gate. `molt retrain CONFIG`
+
+    Args:
+        passed_over: is filled with the files of conversations that could not be read, and why.
 
     Returns:
         None when there are too few new exchanges. The same conversations are never trained on twice.
@@ -60,7 +63,7 @@ def cycle(run: Run) -> Artifact | None:
             "Train one: molt run CONFIG   or activate one: molt registry promote ID",
         )
     dropped: dict[str, int] = {}
-    new_exchanges = _new_exchanges(run, dropped)
+    new_exchanges = _new_exchanges(run, dropped, {} if passed_over is None else passed_over)
     if len(new_exchanges) >= config.retrain.min_new:  # only then is the model needed
         card.check_base(registry.path(current), run.base)
         new_exchanges = _usable(run, new_exchanges, dropped)
@@ -147,18 +150,23 @@ def inputs_of(run: Run, current: str, new: list[Exchange]) -> dict[str, Any]:
     }
 
 
-def _new_exchanges(run: Run, dropped: dict[str, int]) -> list[Exchange]:
-    """A sample of the exchanges that no earlier cycle was trained on. Counts what the importer dropped."""
+def _new_exchanges(run: Run, dropped: dict[str, int], passed_over: dict[str, str]) -> list[Exchange]:
+    """A sample of the exchanges that no earlier cycle was trained on. Counts what the importer dropped, and names the
+    files that it could not read. An empty folder holds none."""
     config, report = run.config, ImportReport()
     finished = {_key(item) for item in _finished(run)}
     read = importers.read(
         [config.retrain.conversations], config.conversations, report, material.voice(pairs.load_persona(run))
     )
+    folder = config.retrain.conversations
+    if folder.is_dir() and not any(file.is_file() for file in folder.rglob("*")):
+        return []
     unseen = (item for item in read if _key(item) not in finished)
     sampled = material.sample(unseen, config.conversations.limit, config.run.seed)
     for line in lines(report.facts()):
         run.console.say(f"  {line}")
     dropped.update(report.dropped)
+    passed_over.update(report.skipped)
     return sampled
 
 

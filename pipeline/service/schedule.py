@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from moltlm.data.errors import MoltError
@@ -50,13 +51,15 @@ def plan(
     program = Path(sys.executable).with_name("molt")
     folder = shlex.quote(str(Path.cwd()))
     command = shlex.join([str(program), "retrain", str(config_path), *(overrides or [])])
-    line = f"{_cron_time(schedule)} cd {folder} && {command} {MARK} {name}"
+    # cron takes a bare % for the end of the line, systemd for one of its own variables
+    escaped = f"cd {folder} && {command}".replace("%", "\\%")
+    line = f"{_cron_time(schedule)} {escaped} {MARK} {name}"
     if kind == "cron":
         return Job(kind, name, command, {}, line)
     units = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd" / "user"
     service = (
         f"[Unit]\nDescription=moltlm: retrain, judge, promote or keep ({config_path.name})\n\n"
-        f"[Service]\nType=oneshot\nWorkingDirectory={Path.cwd()}\nExecStart={command}\n"
+        f"[Service]\nType=oneshot\nWorkingDirectory={_unit(str(Path.cwd()))}\nExecStart={_unit(command)}\n"
         "# 3: judged and not promoted, which is not a failure\nSuccessExitStatus=3\nNice=10\n"
     )
     timer = (
@@ -96,11 +99,70 @@ def remove(job: Job) -> bool:
     return after != before
 
 
+@dataclass(frozen=True)
+class Status:
+    """How a schedule stands.
+
+    Attributes:
+        installed: the job is there, as the configuration has it now.
+        outdated: it is there with other settings.
+        next_run: local time; None if nothing is installed.
+        left_behind: configurations of other jobs that do not exist any more: their folder was moved or removed.
+    """
+
+    installed: bool
+    outdated: bool
+    next_run: datetime | None
+    left_behind: list[Path]
+
+
+def status(job: Job, schedule: ScheduleConfig, now: datetime | None = None) -> Status:
+    """Whether the job is installed, when it runs next, and which jobs have lost their configuration."""
+    if job.kind == "systemd":
+        present = all(path.is_file() for path in job.files)
+        same = present and all(path.read_text(encoding="utf-8") == text for path, text in job.files.items())
+        units = next(iter(job.files)).parent.glob("moltlm-*.service")
+        lines = [unit.read_text(encoding="utf-8", errors="replace").replace("%%", "%") for unit in units]
+        commands = [text.partition("ExecStart=")[2].partition("\n")[0] for text in lines]
+    else:
+        table = _crontab()
+        own = [line for line in table if line.endswith(f"{MARK} {job.name}")]
+        present, same = bool(own), own == [job.line]
+        commands = [line.partition(" && ")[2].replace("\\%", "%") for line in table if f"{MARK} moltlm-" in line]
+    missing = [path for command in commands if (path := _config_of(command)) and not path.is_file()]
+    next_run = next_time(schedule, now or datetime.now()) if same else None
+    return Status(same, present and not same, next_run, missing)
+
+
+def _config_of(command: str) -> Path | None:
+    """The configuration that a scheduled command retrains."""
+    try:
+        words = shlex.split(command, comments=True)
+    except ValueError:
+        return None
+    return Path(words[words.index("retrain") + 1]) if "retrain" in words[:-1] else None
+
+
+def next_time(schedule: ScheduleConfig, now: datetime) -> datetime:
+    """When the timer runs next after `now`, in local time."""
+    hour, minute = map(int, schedule.at.split(":"))
+    day = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
+    due = {"daily": lambda at: True, "weekly": lambda at: at.isoweekday() == 7, "monthly": lambda at: at.day == 1}
+    while day <= now or not due[schedule.every](day):
+        day += timedelta(days=1)
+    return day
+
+
 def has_systemd() -> bool:
     """Whether this machine has a systemd user session."""
     return (
         shutil.which("systemctl") is not None and Path(os.environ.get("XDG_RUNTIME_DIR", "/none"), "systemd").is_dir()
     )
+
+
+def _unit(text: str) -> str:
+    """Text for a systemd unit, in which % and $ begin variables."""
+    return text.replace("%", "%%").replace("$", "$$")
 
 
 def _calendar(schedule: ScheduleConfig) -> str:
@@ -120,7 +182,13 @@ def _crontab() -> list[str]:
             "This machine has neither a systemd user session nor crontab.",
             "Print the line for your own scheduler: molt schedule install CONFIG --print",
         )
-    listed = subprocess.run(["crontab", "-l"], capture_output=True, text=True)
+    listed = subprocess.run(["crontab", "-l"], capture_output=True, text=True, env={**os.environ, "LC_ALL": "C"})
+    if listed.returncode and "no crontab for" not in listed.stderr:
+        # an empty list here would be written back, and the user's other lines would be lost
+        raise MoltError(
+            f"crontab -l failed, so nothing is changed: {listed.stderr.strip() or f'exit code {listed.returncode}'}",
+            "Run the same command again once this works: crontab -l",
+        )
     return listed.stdout.splitlines() if listed.returncode == 0 else []
 
 
