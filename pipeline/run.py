@@ -59,6 +59,8 @@ class Run:
 
     Attributes:
         only_read: raise `Missing` rather than make an artifact.
+        fixed: the artifacts that stages give whatever their inputs are now, by stage: a retraining goes on from the
+            data that the personality in use was made from, though there are new conversations.
         in_use: adapters that stand in for the run's own, by name (`service.in_use`).
         tasks_stand_alone: whether the run's own tasks may be served: not where another personality stands in.
     """
@@ -68,6 +70,7 @@ class Run:
         self.folder = config.run.folder
         self.artifacts: dict[str, Artifact] = {}
         self.only_read = False
+        self.fixed: dict[str, Artifact] = {}
         self.in_use: dict[str, Artifact] = {}
         self.tasks_stand_alone = True
         self._served: Any = None
@@ -107,6 +110,8 @@ class Run:
             Missing: if it is not stored and `only_read` is set.
         """
         inputs, name = present(inputs), f"{stage}-{subject}" if subject else stage
+        if name in self.fixed:
+            return self.fixed[name]
         key, label = key_of(stage, inputs, subject), label or name
         if key not in self.artifacts:
             folder = self.folder / name / key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from functools import cached_property
@@ -12,7 +13,7 @@ from typing import Any
 from moltlm.adapters import base, card
 from moltlm.adapters import personality as trainer
 from moltlm.adapters.serve import Served
-from moltlm.data import filters, leakage, replay
+from moltlm.data import filters, replay
 from moltlm.data import pairs as pair_data
 from moltlm.data import state as states
 from moltlm.data.conversations import importers
@@ -35,6 +36,7 @@ from moltlm.pipeline.stages import material, measures, pairs
 from moltlm.pipeline.stages import replay as replay_stage
 
 FINISHED = "finished.json"
+README = "README.md"  # `molt init` puts one beside the conversations
 OUTDATED = "outdated"
 """The outcome of a cycle whose conversations are learned again, since what it was judged against was replaced."""
 REFUTED = "worse answer than another to the same prompt"
@@ -62,6 +64,7 @@ def cycle(run: Run, passed_over: dict[str, str] | None = None) -> Artifact | Non
             "No personality is active yet, so there is nothing to retrain.",
             "Train one: molt run CONFIG   or activate one: molt registry promote ID",
         )
+    run.fixed = _origin(run, current)
     dropped: dict[str, int] = {}
     new_exchanges = _new_exchanges(run, dropped, {} if passed_over is None else passed_over)
     if len(new_exchanges) >= config.retrain.min_new:  # only then is the model needed
@@ -93,6 +96,9 @@ def cycle(run: Run, passed_over: dict[str, str] | None = None) -> Artifact | Non
         return {**facts, "verdict": asdict(verdict)}
 
     artifact = run.do("retrain", inputs_of(run, current, new_exchanges), make)
+    left_out = {reason: count for reason, count in artifact.facts["dropped"].items() if count}
+    for reason, count in left_out.items():
+        run.console.say(f"  left out: {count} {reason}")
     _conclude(run, registry, artifact)
     return artifact
 
@@ -155,34 +161,37 @@ def _new_exchanges(run: Run, dropped: dict[str, int], passed_over: dict[str, str
     files that it could not read. An empty folder holds none."""
     config, report = run.config, ImportReport()
     finished = {_key(item) for item in _finished(run)}
+    if "pairs" in run.fixed:  # what `molt run` has learned from the same files
+        finished |= {pair.id for pair in pairs.load_pairs(run.fixed["pairs"], "train")}
     read = importers.read(
         [config.retrain.conversations], config.conversations, report, material.voice(pairs.load_persona(run))
     )
     folder = config.retrain.conversations
-    if folder.is_dir() and not any(file.is_file() for file in folder.rglob("*")):
+    if folder.is_dir() and not any(file.is_file() and file.name != README for file in folder.rglob("*")):
         return []
     unseen = (item for item in read if _key(item) not in finished)
     sampled = material.sample(unseen, config.conversations.limit, config.run.seed)
     for line in lines(report.facts()):
         run.console.say(f"  {line}")
     dropped.update(report.dropped)
-    passed_over.update(report.skipped)
+    passed_over.update({name: why for name, why in report.skipped.items() if Path(name).name != README})
     return sampled
 
 
 def _usable(run: Run, exchanges: list[Exchange], dropped: dict[str, int]) -> list[Exchange]:
-    """Those that are short enough, and not near a prompt that the candidate will be judged on. Counts the rest."""
+    """Those that are short enough, and not near anything that is measured. Counts the rest."""
     limit = run.config.pairs.max_prompt_tokens
     exchanges, dropped[REFUTED] = pair_data.without_refuted(exchanges, earlier=_finished(run))
     fitting = [item for item in exchanges if pair_data.prompt_tokens(item, run.base.tokenizer) <= limit]
     dropped[f"prompt over {limit} tokens"] = len(exchanges) - len(fitting)
     within, _ = material.within_length(run, fitting)
     dropped[f"over {run.config.model.max_length} tokens"] = len(fitting) - len(within)
-    fitting, questions = within, [item.question for item in within]
-    heldout = [pair.question for pair in pairs.load_pairs(pairs.pairs(run), "heldout")]
-    near = {leak.first for leak in leakage.leaks(questions, heldout, run.base.embed, run.config.filters.near)}
-    dropped["too near to a held-out prompt"] = len(near)
-    return [item for place, item in enumerate(fitting) if place not in near]
+    heldout = [pair_data.exchange_of(pair) for pair in pairs.load_pairs(pairs.pairs(run), "heldout")]
+    clean, leaked, unchecked = material.without_leaks(run, pairs.load_persona(run), within, heldout)
+    dropped.update({f"too near to {name}": count for name, count in Counter(name for _, name in leaked).items()})
+    if unchecked:
+        run.console.say(f"  not compared with {', '.join(unchecked)}")
+    return clean
 
 
 def _train(run: Run, training_pairs: list[Pair], start: Path, candidate: Path) -> None:
@@ -225,8 +234,31 @@ def _training_pairs(
     rows = [*new_exchanges, *replayed]
     with run.console.progress("rejected side") as progress:
         drafts = pair_data.build(rows, run.base, config.pairs, config.model.eval_batch_size, progress, base_answers=0)
-    filtered, report = filters.apply(drafts, config.filters)
+    margins = material.margins(run, pairs.load_persona(run), rows, [pair.id for pair in drafts])
+    filtered, report = filters.apply(drafts, config.filters, margins)
     return filtered, report.dropped
+
+
+def _origin(run: Run, current: str) -> dict[str, Artifact]:
+    """The run's pairs, personality and replay buffer that the active personality began with, by stage; none where it
+    comes from another folder. New files in `conversations.paths` would otherwise mean another personality, from
+    scratch."""
+    before = {}
+    for finished in run.folder.glob(f"retrain/*/{FINISHED}"):
+        before[read_json(finished)["candidate"]] = read_artifact(finished.parent).facts["current"]
+    first = current
+    while first in before:
+        first = before.pop(first)
+    for folder in run.stored("personality"):
+        if f"personality-{read_json(folder / card.MANIFEST)['weights_sha256'][:10]}" == first:
+            data = run.folder / "pairs" / read_json(folder / "inputs.json")["pairs"]
+            origin = {"pairs": data, "personality": folder}
+            replays = [
+                path for path in run.stored("replay") if read_json(path / "inputs.json")["personality"] == folder.name
+            ]
+            origin |= {"replay": replays[-1]} if replays else {}
+            return {stage: read_artifact(path) for stage, path in origin.items() if path.is_dir()}
+    return {}
 
 
 def _buffer(run: Run, current: str) -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shlex
 import shutil
 import subprocess
@@ -120,18 +121,25 @@ def status(job: Job, schedule: ScheduleConfig, now: datetime | None = None) -> S
     """Whether the job is installed, when it runs next, and which jobs have lost their configuration."""
     if job.kind == "systemd":
         present = all(path.is_file() for path in job.files)
-        same = present and all(path.read_text(encoding="utf-8") == text for path, text in job.files.items())
+        files = {path: path.read_text(encoding="utf-8") for path in job.files} if present else {}
+        same = present and all(_anywhere(text) == _anywhere(job.files[path]) for path, text in files.items())
         units = next(iter(job.files)).parent.glob("moltlm-*.service")
-        lines = [unit.read_text(encoding="utf-8", errors="replace").replace("%%", "%") for unit in units]
-        commands = [text.partition("ExecStart=")[2].partition("\n")[0] for text in lines]
+        texts = [unit.read_text(encoding="utf-8", errors="replace") for unit in units]
+        commands = [text.partition("ExecStart=")[2].partition("\n")[0] for text in texts]
+        commands = [command.replace("%%", "%").replace("$$", "$") for command in commands]
     else:
         table = _crontab()
         own = [line for line in table if line.endswith(f"{MARK} {job.name}")]
-        present, same = bool(own), own == [job.line]
+        present, same = bool(own), [_anywhere(line) for line in own] == [_anywhere(job.line)]
         commands = [line.partition(" && ")[2].replace("\\%", "%") for line in table if f"{MARK} moltlm-" in line]
     missing = [path for command in commands if (path := _config_of(command)) and not path.is_file()]
     next_run = next_time(schedule, now or datetime.now()) if same else None
     return Status(same, present and not same, next_run, missing)
+
+
+def _anywhere(text: str) -> str:
+    """A cron line or a unit without the folder that it was installed from."""
+    return re.sub(r"(?m) cd .* && (?=\S+ retrain )|^WorkingDirectory=.*$", " ", text)
 
 
 def _config_of(command: str) -> Path | None:

@@ -57,7 +57,7 @@ def gather(run: Run, persona: Persona) -> Material:
     heldout = persona.heldout
     if not heldout:
         exchanges, heldout = _split(run, exchanges)
-    clean, leaked, unchecked = _without_leaks(run, persona, exchanges, heldout)
+    clean, leaked, unchecked = without_leaks(run, persona, exchanges, heldout)
     limit = config.pairs.max_prompt_tokens
     lengths = model.tokenizer([item.question for item in clean])["input_ids"] if clean else []
     fitting = [item for item, ids in zip(clean, lengths, strict=True) if len(ids) <= limit or not item.source]
@@ -170,7 +170,7 @@ def _split(run: Run, exchanges: list[Exchange]) -> tuple[list[Exchange], list[Ex
     return [exchanges[i] for i in inside], [exchanges[i] for i in outside]
 
 
-def _without_leaks(
+def without_leaks(
     run: Run, persona: Persona, exchanges: list[Exchange], heldout: list[Exchange]
 ) -> tuple[list[Exchange], list[tuple[str, str]], list[str]]:
     """The exchanges whose prompts are not similar to anything that is measured; of the others, the question and what it
