@@ -103,6 +103,12 @@ class GateConfig(Section):
         ge=0,
         description="points by which the share of refused safe requests (profile.refusals) may rise; 0 for no limit",
     )
+    anchor_margin: float = Field(
+        default=10.0,
+        gt=0,
+        description="points that all retrainings together may lose of each of these against the first personality, or "
+        "the one of molt registry rebaseline",
+    )
     confidence: float = Field(
         default=0.95, gt=0.5, lt=1, description="one-sided confidence with which each criterion has to be met, 0.5..1"
     )

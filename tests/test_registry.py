@@ -157,3 +157,17 @@ def test_a_writer_that_hangs_is_named(registry: Registry, monkeypatch: pytest.Mo
     monkeypatch.setattr(module, "WAIT_S", 0.1)
     with registry._locked(), pytest.raises(BadInput, match="is changing the registry"):
         Registry(registry.folder).promote(names(registry)[2])
+
+
+def test_the_anchor_is_the_first_personality_until_it_is_set_anew(registry: Registry) -> None:
+    """A rebaseline is on record, and no rollback undoes it."""
+    one, two, three = names(registry)
+    assert registry.anchor() == one
+    assert registry.rebaseline() == two == registry.anchor()
+    registry.promote(three)
+    assert registry.anchor() == two
+    assert [registry.rollback().get("personality") for _ in range(3)] == [two, one, None]
+    assert registry.anchor() == two
+    assert [change.anchor for change in registry.history() if change.anchor] == [two]
+    with pytest.raises(BadInput, match="No personality is active"):
+        registry.rebaseline()

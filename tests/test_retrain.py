@@ -5,22 +5,60 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from test_gate import FINE
 
 from moltlm.data.io import write_jsonl
 from moltlm.data.rows import read_rows
 from moltlm.data.state import PERSONALITY_ADAPTER
 from moltlm.data.types import Exchange
 from moltlm.evals import capability
+from moltlm.evals.config import GateConfig
+from moltlm.evals.records import ItemRecord, PersonaRecord
 from moltlm.pipeline import cli
 from moltlm.pipeline.config import load
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Run
+from moltlm.pipeline.service import gate as service
 from moltlm.pipeline.service import retrain
 from moltlm.pipeline.service.registry import Registry
 from moltlm.pipeline.stages import pairs, tasks
+
+
+@dataclass(frozen=True)
+class Answers:
+    """400 answers, of which `lost` percent have lost their persona."""
+
+    lost: float
+
+    def persona(self) -> list[PersonaRecord]:
+        count = round(self.lost * 4)
+        scores = [float(number >= count) for number in range(400)]
+        fields = {"question": "", "answer": "", "base_nll": 1.0, "chosen": -1.0, "rejected": -2.0, "coherent": True}
+        return [
+            PersonaRecord(id=str(number), score=score, probability=score, **fields, **FINE)  # type: ignore[arg-type]
+            for number, score in enumerate(scores)
+        ]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The evidence of one candidate."""
+
+    before: Answers
+    after: Answers
+    skill: None = None
+
+    def persona(self) -> service.Sides[PersonaRecord]:
+        return service.Sides(self.before.persona(), self.after.persona())
+
+    def capability(self) -> service.Sides[ItemRecord]:
+        items = [ItemRecord(benchmark="b", item=number, correct=number % 2) for number in range(400)]
+        return service.Sides(items, items)
+
 
 ANSWER = "Open it. Take out the thing on top, number {}."
 
@@ -119,6 +157,13 @@ def test_a_cycle_that_was_stopped_after_its_verdict_is_concluded_once(
         retrain.cycle(run)
     assert registry.current()["personality"] == candidate and len(registry.history()) == 2
     assert len(list((run.folder / "retrain").iterdir())) == 1
+    monkeypatch.undo()
+    write(tmp_path / "conversations" / "third.jsonl", ["Is the clock in the kitchen right?"])
+    with opened(arguments) as run:
+        artifact = retrain.cycle(run)
+    assert artifact and registry.anchor() == current
+    checks = [check["name"] for check in artifact.facts["verdict"]["checks"]]
+    assert checks[3:] == [f"{name} since the first personality" for name in checks[:3]]
 
 
 def test_an_empty_folder_of_conversations_is_nothing_new(arguments: list[str], tmp_path: Path) -> None:
@@ -127,3 +172,23 @@ def test_an_empty_folder_of_conversations_is_nothing_new(arguments: list[str], t
     (tmp_path / "empty" / "README.md").write_text("# Conversations\n\nPut chats here.\n")
     with opened([*arguments, f"retrain.conversations={tmp_path / 'empty'}"]) as run:
         assert retrain.cycle(run) is None
+
+
+def test_losses_that_pass_one_by_one_do_not_add_up() -> None:
+    """Each candidate truly loses 2 points of 400 answers, within the margin of a cycle. The anchor ends that before the
+    total reaches its margin; without it the twentieth candidate has lost 40 points."""
+    settings = GateConfig()
+
+    def drift(is_anchored: bool) -> float:
+        lost = 0.0
+        for cycle in range(1, 21):
+            sides = [Answers(loss) for loss in (lost, 2.0 * cycle, 0.0)]
+            current, candidate, first = sides
+            anchored = Judged(first, candidate) if is_anchored else None
+            if not service.judge_evidence(settings, Judged(current, candidate), anchored).promoted:
+                return lost
+            lost = 2.0 * cycle
+        return lost
+
+    assert drift(is_anchored=False) == 40.0
+    assert 2.0 <= drift(is_anchored=True) < settings.anchor_margin

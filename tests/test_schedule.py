@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 from datetime import datetime
 from pathlib import Path
@@ -135,3 +136,13 @@ def test_cycles_are_recorded_however_they_end(tmp_path: Path) -> None:
     second = cycles.last(tmp_path)
     assert second and (second.outcome, second.reason) == (cycles.FAILED, "It is wrong.")
     assert second.sentence().endswith("UTC, failed: It is wrong.")
+
+
+def test_the_table_of_faults_names_tests_that_exist() -> None:
+    root = Path(__file__).parent
+    page = (root.parent / "docs" / "how-to" / "schedule-retraining.md").read_text()
+    named = set(re.findall(r"`(test_\w+)`", page))
+    written = {
+        name for file in root.glob("test_*.py") for name in re.findall(r"^def (test_\w+)", file.read_text(), re.M)
+    }
+    assert len(named) > 10 and not named - written

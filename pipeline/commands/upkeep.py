@@ -90,6 +90,7 @@ def registry_list(config: ConfigArg = "demo", overrides: Overrides = None, json_
     value = {
         "current": current,
         "entries": [asdict(entry) for entry in entries],
+        "anchor": registry.anchor(),
         "damaged": damaged,
         "history": [asdict(change) for change in registry.history()],
     }
@@ -115,6 +116,12 @@ def registry_promote(
     out = registry.promote(identity)
     lines = [f"It was judged against {against}, not against {before or 'nothing'}, which it replaces."]
     lines = lines if against and against != before else []
+    anchor = registry.anchor()
+    if not against and registry.entry(identity).slot == "personality" and anchor != identity:
+        same = arguments(config, overrides)
+        lines.append(
+            f"Retrainings are still compared with {anchor}, too. To begin anew: molt registry rebaseline {same}"
+        )
     lines += [f"{identity} is in use now. Undo: molt registry rollback {arguments(config, overrides)}"]
     lines += [f"{other} is not any more: it was trained above another personality." for other in out]
     Console(json_output).result(registry.current(), "\n".join(lines))
@@ -128,6 +135,15 @@ def registry_rollback(config: ConfigArg = "demo", overrides: Overrides = None, j
     now = Registry(loaded(config, overrides).registry.folder).rollback()
     text = ", ".join(f"{slot}: {identity}" for slot, identity in now.items()) or "nothing"
     Console(json_output).result(now, f"in use now: {text}")
+
+
+@registry_app.command("rebaseline")
+def registry_rebaseline(config: ConfigArg = "demo", overrides: Overrides = None, json_output: Json = False) -> None:
+    """Compare later retrainings with the personality in use instead of the first one (gate.anchor_margin)."""
+    from moltlm.pipeline.service.registry import Registry
+
+    anchor = Registry(loaded(config, overrides).registry.folder).rebaseline()
+    Console(json_output).result({"anchor": anchor}, f"later retrainings are compared with {anchor}, too")
 
 
 @registry_app.command("repair")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Generic, Literal, Protocol
 
@@ -107,10 +107,25 @@ CRITERIA: list[Callable[[GateConfig, Evidence], gate.Criterion | None]] = [
 """What `molt gate` and `molt retrain` require. A function returns None where its criterion does not apply."""
 
 
-def judge_evidence(settings: GateConfig, evidence: Evidence) -> gate.GateVerdict:
-    """The gate on the records of what is in use and of a candidate."""
+def judge_evidence(settings: GateConfig, evidence: Evidence, anchored: Evidence | None = None) -> gate.GateVerdict:
+    """The gate on the records of what is in use and of a candidate.
+
+    Args:
+        anchored: the records of the personality that the retrainings began with, and of the candidate. Small losses
+            that each pass add up, and this margin is theirs together.
+    """
     criteria = [criterion for make in CRITERIA if (criterion := make(settings, evidence))]
+    if anchored:
+        total = settings.model_copy(update=dict.fromkeys(_margins(settings), settings.anchor_margin))
+        since = [criterion for make in CRITERIA if (criterion := make(total, anchored))]
+        criteria += [replace(each, name=f"{each.name} since the first personality") for each in since]
     return gate.judge(criteria, settings.confidence)
+
+
+def _margins(settings: GateConfig) -> list[str]:
+    """The settings of the margins that are on."""
+    names = ["capability_margin", "persona_margin", "coherence_margin"]
+    return [*names, "refusal_margin"] if settings.refusal_margin else names
 
 
 @dataclass(frozen=True)

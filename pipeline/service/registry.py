@@ -62,6 +62,7 @@ class Change:
     Attributes:
         action: what was done, such as "promote ID", and on what ground.
         is_rollback: whether it undid an earlier change.
+        anchor: the id that later retrainings are compared with, where that changed.
     """
 
     time: str
@@ -69,6 +70,7 @@ class Change:
     before: dict[str, str]
     after: dict[str, str]
     is_rollback: bool = False
+    anchor: str = ""
 
 
 class Registry:
@@ -157,7 +159,7 @@ class Registry:
             for change in history:
                 if change.is_rollback:
                     standing.pop()
-                else:
+                elif change.after != change.before:
                     standing.append(change)
             if not standing:
                 raise BadInput("There is no promotion to roll back.", "See: molt registry list")
@@ -170,6 +172,32 @@ class Registry:
     def current(self) -> dict[str, str]:
         """The active ids by slot."""
         return _current(self.history())
+
+    def anchor(self) -> str:
+        """The id of the personality that retrainings may not drift from: of the last rebaseline, or else the first that
+        was active; empty if none was."""
+        history = self.history()
+        set_by_hand = [change.anchor for change in history if change.anchor]
+        active = [change.after["personality"] for change in history if "personality" in change.after]
+        return next(iter([*set_by_hand[-1:], *active]), "")
+
+    def rebaseline(self) -> str:
+        """Compare later retrainings with the active personality instead of the first, on record.
+
+        Returns:
+            Its id.
+
+        Raises:
+            BadInput: if no personality is active.
+        """
+        with self._locked():
+            history = self.history()
+            current = _current(history)
+            if "personality" not in current:
+                raise BadInput("No personality is active.", "Activate one: molt registry promote ID")
+            anchor = current["personality"]
+            self._append(history, Change(_now(), f"rebaseline {anchor}", current, current, anchor=anchor))
+        return anchor
 
     def was_in_use(self, identity: str) -> bool:
         """Whether an entry is or has been active."""
@@ -244,10 +272,13 @@ class Registry:
         before = _current(history)
         if current == before:
             return
+        self._append(history, Change(_now(), action, before, current, is_rollback))
+
+    def _append(self, history: list[Change], change: Change) -> None:
         state = self.folder / STATE
         if state.is_file():
             write_text(self.folder / BEFORE, state.read_text(encoding="utf-8"))
-        self._write([*history, Change(_now(), action, before, current, is_rollback)])
+        self._write([*history, change])
 
     def _write(self, history: list[Change]) -> None:
         changes = [asdict(change) for change in history]

@@ -5,8 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
-from functools import cached_property
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +38,7 @@ FINISHED = "finished.json"
 README = "README.md"  # `molt init` puts one beside the conversations
 OUTDATED = "outdated"
 """The outcome of a cycle whose conversations are learned again, since what it was judged against was replaced."""
+ANCHOR = "anchor"
 REFUTED = "worse answer than another to the same prompt"
 
 
@@ -64,6 +64,7 @@ def cycle(run: Run, passed_over: dict[str, str] | None = None) -> Artifact | Non
             "No personality is active yet, so there is nothing to retrain.",
             "Train one: molt run CONFIG   or activate one: molt registry promote ID",
         )
+    anchor = registry.anchor()
     run.fixed = _origin(run, current)
     dropped: dict[str, int] = {}
     new_exchanges = _new_exchanges(run, dropped, {} if passed_over is None else passed_over)
@@ -82,7 +83,10 @@ def cycle(run: Run, passed_over: dict[str, str] | None = None) -> Artifact | Non
         buffer, candidate = _buffer(run, current), folder / "candidate"
         training_pairs, filtered = _training_pairs(run, replay.load(buffer).exchanges, new_exchanges)
         _train(run, training_pairs, registry.path(current), candidate)
-        verdict = gates.judge_evidence(config.gate, _evidence(run, registry.path(current), candidate, folder))
+        adapters = {"current": registry.path(current), "candidate": candidate}
+        evidence = _evidence(run, adapters | ({ANCHOR: registry.path(anchor)} if anchor != current else {}), folder)
+        anchored = replace(evidence, before=ANCHOR) if anchor != current else None
+        verdict = gates.judge_evidence(config.gate, evidence, anchored)
         write_json(folder / "verdict.json", asdict(verdict))
         write_rows(folder / "new.jsonl", new_exchanges)
         if verdict.promoted:
@@ -95,7 +99,7 @@ def cycle(run: Run, passed_over: dict[str, str] | None = None) -> Artifact | Non
         }
         return {**facts, "verdict": asdict(verdict)}
 
-    artifact = run.do("retrain", inputs_of(run, current, new_exchanges), make)
+    artifact = run.do("retrain", inputs_of(run, current, new_exchanges, anchor), make)
     left_out = {reason: count for reason, count in artifact.facts["dropped"].items() if count}
     for reason, count in left_out.items():
         run.console.say(f"  left out: {count} {reason}")
@@ -140,11 +144,12 @@ def _conclude_interrupted(run: Run, registry: Registry) -> Artifact | None:
     return last
 
 
-def inputs_of(run: Run, current: str, new: list[Exchange]) -> dict[str, Any]:
+def inputs_of(run: Run, current: str, new: list[Exchange], anchor: str = "") -> dict[str, Any]:
     """What a cycle depends on: the id of the active personality, the new exchanges, settings and what is replayed."""
     config = run.config
     return {
         "current": current,
+        "anchor": anchor if anchor != current else None,
         "new": fingerprint_rows(new),
         "retrain": identity(config.retrain),
         "pairs": pairs.pairs(run).fingerprint,
@@ -280,21 +285,24 @@ def _next_buffer(run: Run, before: Path, new_exchanges: list[Exchange], candidat
         buffers.build(served, new_exchanges, config.replay, config.run.seed, batch, folder, progress, former)
 
 
-def _evidence(run: Run, current: Path, candidate: Path, folder: Path) -> CycleEvidence:
+def _evidence(run: Run, adapters: dict[str, Path], folder: Path) -> CycleEvidence:
     run.release()
     served = Served(base.load(run.config.model))
-    served.load("current", current)
-    served.load("candidate", candidate)
+    for name, path in adapters.items():
+        served.load(name, path)
     return CycleEvidence(run, served, folder)
 
 
 @dataclass(frozen=True)
 class CycleEvidence:
-    """Measures the active personality and the candidate on the same items, and writes the records into `folder`."""
+    """Measures the active personality, or the one named by `before`, and the candidate on the same items, each once,
+    and writes the records into `folder`."""
 
     run: Run
     served: Served
     folder: Path
+    before: str = "current"
+    measured: dict[tuple[str, str], Any] = field(default_factory=dict)
 
     @property
     def skill(self) -> None:
@@ -302,10 +310,6 @@ class CycleEvidence:
         return None
 
     def persona(self) -> gates.Sides[PersonaRecord]:
-        return self._persona
-
-    @cached_property
-    def _persona(self) -> gates.Sides[PersonaRecord]:
         run, data = self.run, pairs.pairs(self.run)
         heldout = pairs.load_pairs(data, "heldout")
         measure = measures.persona_measure(run)
@@ -337,13 +341,14 @@ class CycleEvidence:
         )
 
     def _sides(self, name: str, measure: Callable[[State, Progress], list[R]]) -> gates.Sides[R]:
-        records = []
-        for adapter in ("current", "candidate"):
-            state = states.of(adapter)
-            with self.run.console.progress(f"{name} of {state}") as progress:
-                records.append(measure(state, progress))
-            write_records(self.folder / f"{name}_{adapter}.jsonl", records[-1])
-        return gates.Sides(*records)
+        adapters = (self.before, "candidate")
+        for adapter in adapters:
+            if (name, adapter) not in self.measured:
+                state = states.of(adapter)
+                with self.run.console.progress(f"{name} of {state}") as progress:
+                    self.measured[name, adapter] = measure(state, progress)
+                write_records(self.folder / f"{name}_{adapter}.jsonl", self.measured[name, adapter])
+        return gates.Sides(*(self.measured[name, adapter] for adapter in adapters))
 
 
 def _finished(run: Run) -> list[Exchange]:
