@@ -118,10 +118,8 @@ def registry_promote(
     lines = lines if against and against != before else []
     anchor = registry.anchor()
     if not against and registry.entry(identity).slot == "personality" and anchor != identity:
-        same = arguments(config, overrides)
-        lines.append(
-            f"Retrainings are still compared with {anchor}, too. To begin anew: molt registry rebaseline {same}"
-        )
+        begin = f"molt registry rebaseline {arguments(config, overrides)}"
+        lines.append(f"Retrainings are still compared with {anchor}, too. To begin anew: {begin}")
     lines += [f"{identity} is in use now. Undo: molt registry rollback {arguments(config, overrides)}"]
     lines += [f"{other} is not any more: it was trained above another personality." for other in out]
     Console(json_output).result(registry.current(), "\n".join(lines))
