@@ -18,7 +18,7 @@ from moltlm.data import state as states
 from moltlm.data.conversations import importers
 from moltlm.data.conversations.report import ImportReport, lines
 from moltlm.data.errors import BadInput
-from moltlm.data.io import read_json, sha256_file, write_json
+from moltlm.data.io import fingerprint, read_json, sha256_file, write_json
 from moltlm.data.rows import fingerprint_rows, read_rows, write_rows
 from moltlm.data.state import State
 from moltlm.data.types import Exchange, Pair, Progress
@@ -167,7 +167,8 @@ def _new_exchanges(run: Run, dropped: dict[str, int], passed_over: dict[str, str
     config, report = run.config, ImportReport()
     finished = {_key(item) for item in _finished(run)}
     if "pairs" in run.fixed:  # what `molt run` has learned from the same files
-        finished |= {pair.id for pair in pairs.load_pairs(run.fixed["pairs"], "train")}
+        learned = pairs.load_pairs(run.fixed["pairs"], "train")
+        finished |= {_key(pair_data.exchange_of(pair)) for pair in learned}
     read = importers.read(
         [config.retrain.conversations], config.conversations, report, material.voice(pairs.load_persona(run))
     )
@@ -360,4 +361,5 @@ def _finished(run: Run) -> list[Exchange]:
 
 
 def _key(item: Exchange) -> str:
-    return pair_data.pair_of(item, "").id
+    """What is learned of an exchange, whatever earlier turns were left out of its prompt to fit."""
+    return fingerprint([item.question, item.answer, item.rejected])
