@@ -126,7 +126,7 @@ def test_a_template_that_does_not_end_is_named(tiny: Path, tmp_path: Path, monke
     (tmp_path / "chat_template.jinja").write_text(loop)
     monkeypatch.setattr(base, "TEMPLATE_S", 1.0)
     with pytest.raises(BadInput, match="does not end"):
-        base.load_tokenizer(ModelConfig(id=str(tmp_path), precision="fp32"))
+        base.load_text(ModelConfig(id=str(tmp_path), precision="fp32"))
 
 
 def test_what_a_killed_process_left_in_the_temporary_folder_is_removed(
