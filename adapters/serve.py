@@ -15,6 +15,7 @@ from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
 from moltlm.adapters import card, chat_template, cpu, mixture
+from moltlm.adapters import continuations as continuation_scores
 from moltlm.adapters.base import Base
 from moltlm.adapters.embed import StaticEmbedding
 from moltlm.adapters.rendering import encode_answer, encode_prompt
@@ -91,6 +92,24 @@ class TextModel:
                 picked = torch.log_softmax(logits.float(), -1).gather(1, target[:, None])
                 scores[i] = TokenScore(float(picked.sum()), len(target))
             progress(len(scores), len(rows), "scores")
+        return [scores[i] for i in range(len(rows))]
+
+    def score_continuations(
+        self, starts: list[str], continuations: list[list[str]], batch_size: int, progress: Progress = silent
+    ) -> list[list[float]]:
+        """The log-probability of each of the continuations of a plain text, after a space, in nats."""
+        begun = [self.tokenizer(start)["input_ids"] for start in starts]
+        rows = [
+            [self.tokenizer(f" {text}", add_special_tokens=False)["input_ids"] for text in each]
+            for each in continuations
+        ]
+        scores: dict[int, list[float]] = {}
+        for group in batches(sorted(range(len(rows)), key=lambda i: len(begun[i])), batch_size):
+            most = max(len(rows[i]) for i in group)
+            even = [rows[i] + rows[i][:1] * (most - len(rows[i])) for i in group]
+            values = continuation_scores.score(self.model, [begun[i] for i in group], even, self.tokenizer.pad_token_id)
+            scores.update((i, row[: len(rows[i])]) for i, row in zip(group, values, strict=True))
+            progress(len(scores), len(rows), "relevance")
         return [scores[i] for i in range(len(rows))]
 
     def encode(self, prompts: list[list[Message]], completions: list[str]) -> list[tuple[list[int], list[int]]]:

@@ -186,7 +186,7 @@ class Judge:
 
         self.heldout = heldout
         self.model = serving.serve(run, PERSONALITY)
-        self.classifier = pairs.classifier(run)
+        self.classifier = pairs.style_classifier(run)
         self.limit = pairs.pairs(run).facts["nll_limit"]
         self.start = {state: self.margins(state) for state in (BASE, PERSONALITY)}
 

@@ -146,6 +146,12 @@ class ChatModel(Protocol):
         """The log-probability of each completion after its prompt, in the current state."""
         ...
 
+    def score_continuations(
+        self, starts: list[str], continuations: list[list[str]], batch_size: int, progress: Progress = silent
+    ) -> list[list[float]]:
+        """The log-probability of each of the continuations of a plain text, in the current state."""
+        ...
+
     def kl_from(
         self,
         reference: State,

@@ -1,16 +1,29 @@
-"""The persona in one state: the style of what the model writes, and which answers it finds likely."""
+"""The persona in one state: whose answers they are, whether they answer, and which answers the model finds likely."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field, replace
+from typing import Protocol
 
 import numpy as np
 
 from moltlm.data import coherence, persona
 from moltlm.data.state import BASE, State
 from moltlm.data.types import ChatModel, Message, Pair, Progress, TokenScore, silent
-from moltlm.evals.records import PersonaRecord, ScoredAnswer
-from moltlm.evals.style import StyleClassifier
+from moltlm.evals.distinctness import distinctness
+from moltlm.evals.records import JudgedAnswer, PersonaRecord, ScoredAnswer
+from moltlm.evals.relevance import Questions, relevance
+
+VERSION = 2
+"""Of the measure: 1 is identity x coherence, 2 also relevance and distinctness. Studies keep the first, by which their
+evidence was registered."""
+
+
+class Classifier(Protocol):
+    """Says how probably the personality wrote a text."""
+
+    def probability(self, texts: list[str]) -> list[float]: ...
 
 
 @dataclass(frozen=True)
@@ -18,16 +31,18 @@ class PersonaMeasure:
     """How answers are generated and scored.
 
     Attributes:
-        classifier: tells the personality's style from any other.
+        classifier: tells the personality's answers from any others.
         nll_limit: nats a token under the base above which an answer is garbled (see `nll_limit`).
         max_new_tokens: length of a generated answer.
         batch_size: prompts at a time.
+        questions: the questions among which an answer has to identify its own.
     """
 
-    classifier: StyleClassifier
+    classifier: Classifier
     nll_limit: float
     max_new_tokens: int
     batch_size: int
+    questions: Questions = field(default_factory=lambda: Questions([], []))
 
 
 def nll_limit(scores: list[TokenScore]) -> float:
@@ -68,7 +83,7 @@ def measure_answers(
     progress: Progress = silent,
     prompts: list[list[Message]] | None = None,
 ) -> list[ScoredAnswer]:
-    """Score answers by style and coherence.
+    """Score answers by identity, relevance, distinctness and coherence: the product, each 0..1.
 
     Args:
         prompts: what the base is given before each answer; the question alone where they are left out.
@@ -76,14 +91,24 @@ def measure_answers(
     prompts = prompts or [persona.user(question) for question in questions]
     with model.state(BASE):
         base_scores = model.score(prompts, answers, measure.batch_size, progress)
-    return score_answers(questions, answers, base_scores, measure)
+        relevant = relevance(model, questions, answers, measure.questions, measure.batch_size, progress)
+    judged = score_answers(questions, answers, base_scores, measure)
+    return [
+        replace(
+            answer,
+            relevance=share,
+            distinctness=distinct,
+            score=answer.score * (1.0 if share is None else share) * distinct,
+        )
+        for answer, share, distinct in zip(judged, relevant, distinctness(questions, answers), strict=True)
+    ]
 
 
 def score_answers(
     questions: list[str], answers: list[str], base_scores: list[TokenScore], measure: PersonaMeasure
 ) -> list[ScoredAnswer]:
-    """Score answers whose likelihood under the base is known: style probability of a coherent answer, 0 of any other
-    (protocol: G)."""
+    """Score answers by the first measure, from their likelihood under the base: the classifier's probability of a
+    coherent answer, 0 of any other (protocol: G)."""
     records = []
     probabilities = measure.classifier.probability(answers)
     for question, answer, base_score, probability in zip(questions, answers, base_scores, probabilities, strict=True):
@@ -101,3 +126,16 @@ def score_answers(
             )
         )
     return records
+
+
+def parts(records: Sequence[JudgedAnswer]) -> dict[str, float]:
+    """The mean of each part of the score, of those that were measured."""
+    relevant = [record.relevance for record in records if record.relevance is not None]
+    distinct = [record.distinctness for record in records if record.distinctness is not None]
+    values = {
+        "identity": [record.probability for record in records],
+        "relevance": relevant,
+        "distinctness": distinct,
+        "coherence": [float(record.coherent) for record in records],
+    }
+    return {name: float(np.mean(each)) for name, each in values.items() if each}

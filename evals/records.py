@@ -57,7 +57,7 @@ class JudgedAnswer(Record):
     Attributes:
         question: the user's message that was answered.
         answer: what the model wrote.
-        probability: the style classifier's probability that the personality wrote it, 0..1.
+        probability: identity: the classifier's probability that the personality wrote it, 0..1.
         coherent: none of the five faults below.
         base_nll: negative log-likelihood of the answer under the base, nats a token.
         echo: it repeats the question.
@@ -65,6 +65,9 @@ class JudgedAnswer(Record):
         short: it has too few words.
         foreign: it is not in the language of the question.
         garbled: `base_nll` is above the limit of hand-written answers.
+        relevance: how surely the answer is to its own question, among distractors, 0 at chance, 1 at most; None where
+            too few other questions were at hand, and in records of the first measure, as `distinctness`.
+        distinctness: 1, or 0 if another question has nearly the same answer.
     """
 
     question: str
@@ -77,6 +80,8 @@ class JudgedAnswer(Record):
     short: bool
     foreign: bool
     garbled: bool
+    relevance: float | None = None
+    distinctness: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +89,8 @@ class ScoredAnswer(JudgedAnswer):
     """A judged answer with its persona score.
 
     Attributes:
-        score: `probability` of a coherent answer, 0 of any other (protocol: G).
+        score: `probability` of a coherent answer, 0 of any other (protocol: G), times `relevance` and `distinctness`
+            where they were measured.
     """
 
     score: float

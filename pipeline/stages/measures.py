@@ -31,6 +31,7 @@ from moltlm.evals.records import (
     read_records,
     write_records,
 )
+from moltlm.evals.relevance import Questions
 from moltlm.pipeline import layout, preconditions
 from moltlm.pipeline.config import vary
 from moltlm.pipeline.identity import identity
@@ -94,11 +95,14 @@ def persona_measure(run: Run, max_new_tokens: int | None = None) -> persona_eval
     Args:
         max_new_tokens: length of an answer; None for that of the persona evaluation.
     """
+    data = pairs.pairs(run)
+    heldout = pairs.load_pairs(data, "heldout")
     return persona_eval.PersonaMeasure(
         pairs.classifier(run),
-        pairs.pairs(run).facts["nll_limit"],
+        data.facts["nll_limit"],
         max_new_tokens or run.config.persona_eval.max_new_tokens,
         run.config.model.eval_batch_size,
+        Questions([pair.question for pair in heldout], [pair.topic for pair in heldout]),
     )
 
 
@@ -257,7 +261,7 @@ def noise(run: Run) -> Artifact:
     def make(folder: Path) -> dict[str, Any]:
         records = [(load(persona, PersonaRecord), load(ability, ItemRecord)) for persona, ability in measured]
         identical = all(each == records[0] for each in records)
-        persona = [list(_persona_facts(answers).values()) for answers, _ in records]
+        persona = [[facts["score"], facts["coherent"]] for facts in (_persona_facts(rows) for rows, _ in records)]
         ability = [_accuracies(capability_eval.summarise(items)) for _, items in records]
         floors = {"persona": persona, "capability": ability}
         return {"identical": identical, **{name: asdict(stats.noise_floor(values)) for name, values in floors.items()}}
@@ -320,9 +324,10 @@ def task_score(run: Run, name: str, state: State) -> Artifact:
 
 
 def _persona_facts(records: Sequence[PersonaRecord | PressureRecord]) -> dict[str, float]:
-    """Mean score and share of coherent answers."""
+    """Mean score and share of coherent answers, the version of the measure, and the mean of each part that it has."""
     scores = [record.score for record in records if record.score is not None]
-    return {"score": _mean(scores), "coherent": _mean([record.coherent for record in records])}
+    facts = {"score": _mean(scores), "coherent": _mean([record.coherent for record in records])}
+    return {**facts, "measure": persona_eval.VERSION, **persona_eval.parts(records)}
 
 
 def _drift_facts(records: Sequence[DriftRecord]) -> dict[str, float]:

@@ -19,6 +19,7 @@ from moltlm.data.rows import read_rows, write_rows
 from moltlm.data.state import BASE
 from moltlm.data.types import Exchange, Pair
 from moltlm.evals import capability, style
+from moltlm.evals import identity as identity_eval
 from moltlm.evals import persona as persona_eval
 from moltlm.pipeline.identity import identity, present
 from moltlm.pipeline.run import Artifact, Run, once_per_config
@@ -98,22 +99,44 @@ def check_paths(run: Run) -> None:
 
 
 @once_per_config
-def classifier(run: Run) -> style.StyleClassifier:
-    """Train the style classifier on training pairs only, against answers of the base and of other characters. A given
-    or corrected answer may be near to the voice, and is not among them. It is the same for all states and seeds of
-    these pairs."""
+def classifier(run: Run) -> identity_eval.IdentityClassifier:
+    """Train the classifier of authorship on training pairs only, against answers of the base and of other characters,
+    shipped ones among them. A given or corrected answer may be near to the voice, and is not among them. It is the same
+    for all states and seeds of these pairs."""
     persona = load_persona(run)
+    own, base = _labelled(run)
+    others = {"base": base}
+    for item in persona.other_characters:
+        others.setdefault(item.source, []).append(style.Labelled(item.answer, item.source))
+    for name, rows in personas.shipped_characters(persona).items():
+        others[name] = [style.Labelled(row.answer, row.topic) for row in rows]
+    present_others = {name: rows for name, rows in others.items() if rows}
+    return identity_eval.train(own, present_others, persona.spec.catchphrases, seed=0)
+
+
+@once_per_config
+def style_classifier(run: Run) -> style.StyleClassifier:
+    """The classifier by which the studies were registered (protocol: G), and which their evidence was measured with:
+    style alone, against the base and four other characters."""
+    persona = load_persona(run)
+    own, base = _labelled(run)
+    negative = base + [style.Labelled(item.answer, item.source) for item in persona.other_characters]
+    return style.train(own, negative, persona.spec.catchphrases, seed=0)
+
+
+def _labelled(run: Run) -> tuple[list[style.Labelled], list[style.Labelled]]:
+    """The chosen answers of the training pairs, and the base's own."""
     train = load_pairs(pairs(run), "train")
     by_topic = len({pair.topic for pair in train}) > 1  # without topics, cross-validation splits by prompt
     groups = [pair.topic if by_topic else pair.id for pair in train]
-    positive = [style.Labelled(pair.chosen, group) for pair, group in zip(train, groups, strict=True)]
+    rows = list(zip(train, groups, strict=True))
+    positive = [style.Labelled(pair.chosen, group) for pair, group in rows]
     negative = [
         style.Labelled(pair.base_answer, group)
-        for pair, group in zip(train, groups, strict=True)
+        for pair, group in rows
         if pair.base_answer.strip() not in ("", pair.chosen.strip())
     ]
-    negative += [style.Labelled(item.answer, item.source) for item in persona.other_characters]
-    return style.train(positive, negative, persona.spec.catchphrases, seed=0)
+    return positive, negative
 
 
 @once_per_config

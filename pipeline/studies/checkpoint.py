@@ -28,7 +28,7 @@ def probe(run: Run, hypothesis: HypothesisConfig, seed: int) -> Callable[[TextMo
     data, loaded = pairs.pairs(run), base.load(run.config.model, hypothesis.precision)
     original = TextModel(loaded.model, loaded.tokenizer)
     measure = PersonaMeasure(
-        pairs.classifier(run), data.facts["nll_limit"], ANSWER_TOKENS, run.config.model.eval_batch_size
+        pairs.style_classifier(run), data.facts["nll_limit"], ANSWER_TOKENS, run.config.model.eval_batch_size
     )
     heldout = pairs.load_pairs(data, "heldout")
     neutral = pairs.load_exchanges(data, "neutral_eval")[: hypothesis.neutral]

@@ -1,0 +1,46 @@
+"""Log-probabilities of several continuations of one text, which is read once."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+
+@torch.no_grad()
+def score(model: Any, starts: list[list[int]], continuations: list[list[list[int]]], pad: int) -> list[list[float]]:
+    """The log-probability of each continuation after its start, in nats.
+
+    Args:
+        starts: tokens of the texts; not empty.
+        continuations: tokens of the continuations of each text, as many of each; not empty.
+        pad: id of the padding token.
+    """
+    device, many, width = model.device, len(continuations[0]), max(map(len, starts))
+    tokens = torch.tensor([[pad] * (width - len(row)) + row for row in starts], device=device)
+    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in starts], device=device)
+    out = model(
+        input_ids=tokens,
+        attention_mask=mask,
+        position_ids=(mask.cumsum(1) - 1).clamp(min=0),
+        use_cache=True,
+        logits_to_keep=1,
+    )
+    cache = out.past_key_values
+    cache.batch_repeat_interleave(many)
+    rows = [row for each in continuations for row in each]
+    longest = max(map(len, rows))
+    ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=device)
+    before = mask.repeat_interleave(many, 0)
+    logits = model(
+        input_ids=ids,
+        attention_mask=torch.cat([before, torch.ones_like(ids)], 1),
+        position_ids=before.sum(1, keepdim=True) + torch.arange(longest, device=device),
+        past_key_values=cache,
+        use_cache=True,
+    ).logits
+    first = out.logits[:, -1:].repeat_interleave(many, 0)
+    predictions = torch.cat([first, logits[:, :-1]], 1).float().log_softmax(-1)
+    picked = predictions.gather(2, ids[:, :, None])[:, :, 0]
+    sums = [float(values[: len(row)].sum()) for values, row in zip(picked, rows, strict=True)]
+    return [sums[place : place + many] for place in range(0, len(sums), many)]
