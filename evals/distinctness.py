@@ -11,8 +11,8 @@ answers to different prompts have .42, of SmolLM2-135M's own 488 answers .54; wi
 
 
 def similarities(questions: list[str], answers: list[str]) -> np.ndarray:
-    """For each answer, the highest cosine of sets of character n-grams (3 to 5) with an answer to another question; 0 where
-    there is none."""
+    """For each answer, the highest cosine of sets of character n-grams (3 to 5) with an answer to another question; 0
+    where there is none."""
     if not answers:
         return np.zeros(0)
     vectors = HashingVectorizer(analyzer="char_wb", ngram_range=(3, 5), alternate_sign=False, binary=True)

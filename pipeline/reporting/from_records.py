@@ -9,6 +9,7 @@ from scipy import stats as scipy_stats
 
 from moltlm.data.io import round_robin
 from moltlm.evals import capability as capability_eval
+from moltlm.evals import persona as persona_eval
 from moltlm.evals import stats
 from moltlm.evals.records import DriftRecord, ItemRecord, PersonaRecord, TaskRecord, pair, paired_values
 from moltlm.pipeline.reporting.results import (
@@ -47,6 +48,7 @@ def persona(records: Personas, state: str) -> PersonaResult:
         words=sum(len(answer.answer.split()) for answer in answers) / n,
         win_rate=stats.proportion(sum(margin > 0 for margin in margins), len(margins)) if margins else None,
         margin=stats.mean(margins) if margins else None,
+        parts=persona_eval.parts(answers) if answers[0].distinctness is not None else {},
         traits=_traits(base, answers),
         quartiles=_quartiles(base, records.get("personality", []), answers) if has_task else [],
     )

@@ -134,7 +134,8 @@ class PersonaResult:
     """The persona of one state on `n` held-out prompts. Shares and scores are 0..1.
 
     Attributes:
-        score: the style classifier's probability, 0 for an incoherent answer.
+        score: the classifier's probability of a coherent answer, 0 of any other; from the second measure on, times
+            relevance and distinctness.
         taken: share of answers that are coherent and that the classifier takes for the persona's.
         coherent: share of coherent answers; `echo` and `repetition` are shares of two faults.
         base_nll: cross-entropy of the answers under the base, nats a token.
@@ -142,6 +143,7 @@ class PersonaResult:
         win_rate: share of prompts with a margin above 0; None without the base's records, as `margin`.
         margin: by how much more than the base the state prefers the hand-written answer to the base's own, nats a
             token (DPO's implicit reward over beta: Rafailov et al. 2023, section 4).
+        parts: the mean of each part of the score, by name; empty for records of the first measure.
         traits: by trait.
         quartiles: the margin in quarters of the prompts, weakest first; only of states with a task.
     """
@@ -156,6 +158,7 @@ class PersonaResult:
     words: float
     win_rate: Estimate | None = None
     margin: Estimate | None = None
+    parts: dict[str, float] = field(default_factory=dict)
     traits: dict[str, TraitResult] = field(default_factory=dict)
     quartiles: list[QuartileResult] = field(default_factory=list)
 
