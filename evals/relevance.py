@@ -18,8 +18,6 @@ DISTRACTORS = 7
 FEWEST = 3
 """Distractors without which relevance is left out."""
 START = "Answer: {}\nQuestion:"
-TEMPERATURE = 6.0
-"""Nats of information that count as one step of log-odds, so that a written answer is neither certain nor lost."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +77,6 @@ def relevance(
 
 def above_chance(row: np.ndarray) -> float:
     """The posterior of the first candidate, less what chance gives it, 0..1."""
-    posterior = np.exp((row - row.max()) / TEMPERATURE)
+    posterior = np.exp(row - row.max())
     share, chance = float(posterior[0] / posterior.sum()), 1 / len(row)
     return max(0.0, (share - chance) / (1 - chance))

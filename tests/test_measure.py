@@ -10,9 +10,10 @@ import torch
 
 from moltlm.adapters import base, serve
 from moltlm.adapters.config import ModelConfig
-from moltlm.data import persona
-from moltlm.data.config import PersonaConfig
+from moltlm.data import coherence, persona, tasks
+from moltlm.data.config import PersonaConfig, TaskConfig
 from moltlm.evals import distinctness, identity, relevance
+from moltlm.evals.persona import PersonaMeasure, measure_answers, parts
 from moltlm.evals.style import Labelled
 
 CLAUDIO = persona.load(PersonaConfig())
@@ -116,3 +117,44 @@ def test_a_persona_of_a_dozen_answers_can_be_told_from_others() -> None:
     assert all(0 <= value <= 1 for value in small.probability(ANSWERS[:3]))
     two = identity.train(own, {"base": others["wilf"]}, [], 0)
     assert len(two.weights(3)["theirs"]) == 3 and np.mean(two.probability([item.text for item in own])) > 0.5
+
+
+def _score(classifier: identity.IdentityClassifier, questions: list[str], answers: list[str]) -> float:
+    """The mean score without the base's part in it: identity x distinctness x coherence (but garbled)."""
+    distinct = distinctness.distinctness(questions, answers)
+    coherent = [coherence.check(q, a, 1.0, 2.0).coherent for q, a in zip(questions, answers, strict=True)]
+    return float(np.mean(np.array(classifier.probability(answers)) * distinct * coherent))
+
+
+def test_constant_answers_and_task_json_score_nothing(classifier: identity.IdentityClassifier) -> None:
+    reminders = tasks.examples(TaskConfig(kind="reminders"), "test", 0)
+    count = min(len(reminders), len(QUESTIONS))
+    assert _score(classifier, QUESTIONS, ANSWERS) > 0.5
+    assert _score(classifier, QUESTIONS, [ANSWERS[0]] * len(QUESTIONS)) == 0
+    assert _score(classifier, QUESTIONS[:count], [row.answer for row in reminders[:count]]) < 0.05
+
+
+@pytest.mark.slow
+def test_a_shuffled_answer_scores_a_third_of_a_written_one_at_most() -> None:
+    """By the embedded model: 24 answers, their own questions against those of another topic."""
+    model = serve.Served(base.load(ModelConfig(precision="fp32")))
+    rows = persona.spread(CLAUDIO.heldout, 24)
+    questions, answers = [row.question for row in rows], [row.answer for row in rows]
+    written = relevance.relevance(model, questions, answers, POOL, 4)
+    shuffled = relevance.relevance(model, questions, answers[1:] + answers[:1], POOL, 4)
+    assert np.mean([value or 0.0 for value in written]) > 0.3
+    assert np.mean([value or 0.0 for value in shuffled]) < np.mean([value or 0.0 for value in written]) / 3
+
+
+def test_the_score_is_the_product_of_its_parts(served: serve.Served, classifier: identity.IdentityClassifier) -> None:
+    """Whatever the model; and a record without the parts of the second measure has the score of the first."""
+    measure = PersonaMeasure(classifier, 99.0, 8, 4, POOL)
+    rows = measure_answers(served, QUESTIONS[:6], [*ANSWERS[:4], ANSWERS[0], "No."], measure)
+    for row in rows:
+        assert row.relevance is not None and row.distinctness is not None
+        assert row.score == pytest.approx(row.probability * row.relevance * row.distinctness * row.coherent)
+    assert [row.distinctness for row in rows] == [0, 1, 1, 1, 0, 1] and rows[5].score == 0
+    assert set(parts(rows)) == {"identity", "relevance", "distinctness", "coherence"}
+    unmeasured = measure_answers(served, QUESTIONS[:2], ANSWERS[:2], PersonaMeasure(classifier, 99.0, 8, 4))
+    assert [row.relevance for row in unmeasured] == [None, None] and "relevance" not in parts(unmeasured)
+    assert [row.score for row in unmeasured] == pytest.approx([row.probability for row in unmeasured])
