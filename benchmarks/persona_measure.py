@@ -55,7 +55,7 @@ def main() -> None:
 def measure(prompts: int, per_character: int) -> dict[str, dict[str, float]]:
     """By kind of answer: n, the mean of the score and of its parts, and their AUROC against the persona's own."""
     persona, (pairs, heldout, limit) = personas.load(PersonaConfig()), evidence()
-    model = Served(base.load(ModelConfig()))
+    model = Served(base.load(ModelConfig(precision="fp32")))
     pool = Questions([row.question for row in persona.heldout], [row.topic for row in persona.heldout])
     shipped = personas.shipped_characters(persona)
     unseen = set(sorted({row.topic for rows in shipped.values() for row in rows})[::FOLDS])
