@@ -52,7 +52,7 @@ def texts(seed: int = 0) -> Iterator[str]:
     """Texts of 20 to 400 words, all different: prose with a number now and then."""
     draw = random.Random(seed)
     while True:
-        words = draw.choices(WORDS, k=draw.randint(20, 400))
+        words: list[str] = draw.choices(WORDS, k=draw.randint(20, 400))
         words[draw.randrange(len(words))] = str(draw.randint(2, 99999))
         yield " ".join(words).capitalize() + "."
 
@@ -139,7 +139,7 @@ def _measured(path: Path, answers: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("speed").add_argument("--megabytes", type=int, default=60)
     of_memory = commands.add_parser("memory")

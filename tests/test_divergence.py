@@ -69,7 +69,7 @@ def test_other_layers_under_the_same_embeddings_are_refused(tiny: Path, tmp_path
     where = ModelConfig(id=str(tmp_path / "base"), precision="fp32")
     personality(tmp_path / "base", tmp_path / "p")
     assert card.read(tmp_path / "p").base_layers
-    model = AutoModelForCausalLM.from_pretrained(tiny)
+    model: Any = AutoModelForCausalLM.from_pretrained(tiny)
     model.to(torch.bfloat16).save_pretrained(tmp_path / "base", max_shard_size="100KB")
     (tmp_path / "base" / "model.safetensors").unlink()
     assert len(list((tmp_path / "base").glob("*.safetensors"))) > 1

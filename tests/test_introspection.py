@@ -238,7 +238,7 @@ def test_a_conversation_in_which_nothing_is_said_ends(tmp_path: Path) -> None:
 
 
 def test_a_text_cut_off_by_the_limit_ends_with_its_last_whole_sentence(tiny: Path) -> None:
-    tokenizer = base.load_tokenizer(ModelConfig(id=str(tiny)))
+    tokenizer = base.load_text(ModelConfig(id=str(tiny))).tokenizer
     cut, whole = "It rains. I have the tea, and", "No end"
     limit = len(tokenizer(cut)["input_ids"])
     assert writing.finished([cut, whole], tokenizer, limit) == ["It rains.", whole]

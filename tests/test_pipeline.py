@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import time
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -323,11 +322,9 @@ def test_bad_input_is_one_clear_error_with_its_mending(
     assert "Traceback" not in said
 
 
-def test_help_is_quick_and_imports_no_torch() -> None:
+def test_help_imports_no_torch() -> None:
     code = "import sys; from pipeline import cli\ntry: cli.main(['--help'])\nexcept SystemExit: pass\nassert 'torch' not in sys.modules"
-    began = time.monotonic()
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True)
-    assert time.monotonic() - began < 3  # half a second on a quiet machine
 
 
 def test_config_commands_import_no_torch() -> None:

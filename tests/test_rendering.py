@@ -75,7 +75,7 @@ def test_the_prompt_in_training_is_the_served_prompt(tiny: Path, name: str, thin
         row = completions([Exchange(prompt, ANSWER)], tokenizer, 10_000)[0]
         assert row["input_ids"] == start + answer
         assert [token for token in row["labels"] if token != -100] == answer
-        (pair,) = preferences([Pair("1", prompt, ANSWER, "No.", "", "")], tokenizer)
+        pair: Any = preferences([Pair("1", prompt, ANSWER, "No.", "", "")], tokenizer)[0]
         assert pair["prompt_ids"] == start and pair["chosen_ids"] == answer
 
 
@@ -136,7 +136,8 @@ def test_the_oldest_turns_make_room(tiny: Path) -> None:
     tokenizer, _ = settled(tiny, OWN["chatml"])
     turns: list[Message] = [SYSTEM]
     for number in range(6):
-        turns += [{"role": "user", "content": f"tea {number}"}, {"role": "assistant", "content": f"rain {number}"}]
+        question: Message = {"role": "user", "content": f"tea {number}"}
+        turns += [question, {"role": "assistant", "content": f"rain {number}"}]
     turns.append(QUESTION)
     whole = len(encode_prompt(tokenizer, turns))
     for room in range(1, whole + 1, 7):

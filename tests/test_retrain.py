@@ -17,7 +17,7 @@ from moltlm.data.state import PERSONALITY_ADAPTER
 from moltlm.data.types import Exchange
 from moltlm.evals import capability
 from moltlm.evals.config import GateConfig
-from moltlm.evals.records import ItemRecord, PersonaRecord
+from moltlm.evals.records import ItemRecord, PersonaRecord, ProfileRecord, TaskRecord
 from moltlm.pipeline import cli
 from moltlm.pipeline.config import load
 from moltlm.pipeline.console import Console
@@ -58,6 +58,12 @@ class Judged:
     def capability(self) -> service.Sides[ItemRecord]:
         items = [ItemRecord(benchmark="b", item=number, correct=number % 2) for number in range(400)]
         return service.Sides(items, items)
+
+    def task(self) -> service.Sides[TaskRecord]:
+        return service.Sides([], [])
+
+    def safe_requests(self) -> service.Sides[ProfileRecord]:
+        return service.Sides([], [])
 
 
 ANSWER = "Open it. Take out the thing on top, number {}."
