@@ -242,6 +242,7 @@ NOT_VARIED = {
     "judge.kind": "decides whether there is a judge",
 }
 VALUES: dict[str, Callable[[Path], Any]] = {
+    "model.chat_template": lambda folder: str(_rows(folder / "chat.jinja", {"messages": "all"})),
     "persona.spec": lambda folder: str(_persona(folder / "ann", "Ann")),
     "run.folder": lambda folder: str(folder / "other-run"),
     "personality.repeat": lambda folder: 5,
