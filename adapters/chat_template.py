@@ -119,7 +119,7 @@ def settle(tokenizer: Any, thinking: Thinking, stops: Sequence[int], name: str) 
     template = tokenizer.chat_template.removesuffix("\n")
     dated = bool(re.search(r"strftime_now|date_string", template))
     before = PINNED_DATE if dated else ""
-    asked = [QUESTION]
+    question = [QUESTION]
 
     def render(messages: list[Message], generate: bool = False, first: str = "") -> str | None:
         return _render(tokenizer, first + before + template, messages, generate)
@@ -127,22 +127,23 @@ def settle(tokenizer: Any, thinking: Thinking, stops: Sequence[int], name: str) 
     switches = [
         switch
         for switch in THINKING_SWITCHES
-        if render(asked, True, f"{{% set {switch} = true %}}") != render(asked, True, f"{{% set {switch} = false %}}")
+        if render(question, True, f"{{% set {switch} = true %}}")
+        != render(question, True, f"{{% set {switch} = false %}}")
     ]
-    thinks = bool(switches) or _thought(render(asked, True) or "")
+    thinks = bool(switches) or _thought(render(question, True) or "")
     if thinking != "template":
         value = "true" if thinking == "on" else "false"
         before += "".join(f"{{% set {switch} = {value} %}}\n" for switch in switches)
-    if ANSWER not in (render([*asked, _answer()]) or ""):
+    if ANSWER not in (render([*question, _answer()]) or ""):
         before += TEXT_PARTS
     system: Message = {"role": "system", "content": SYSTEM}
-    has_system = SYSTEM in (render([system, *asked], True) or "")
+    has_system = SYSTEM in (render([system, *question], True) or "")
     if not has_system:
         before = SYSTEM_IN_USER_TURN + before
-    alternating = render([*asked, *asked], True) is None or render([_answer(), *asked], True) is None
+    alternating = render([*question, *question], True) is None or render([_answer(), *question], True) is None
     if alternating:
         before = (SYSTEM_IN_USER_TURN + ALTERNATING + before) if not has_system else ALTERNATING + before
-    prompt, full = render(asked, True), render([*asked, _answer()])
+    prompt, full = render(question, True), render([*question, _answer()])
     if prompt is None or full is None or ANSWER not in full:
         raise BadInput(
             f"The chat template of {name} cannot render a question and its answer: {_reason(tokenizer, template)}.",
@@ -193,8 +194,8 @@ def _end(tokenizer: Any, stops: Sequence[int], name: str) -> str:
     """The token that ends an answer."""
     after = closing(tokenizer)
     ids = tokenizer(after, add_special_tokens=False)["input_ids"]
-    known = [token for token in ids if token in stops]
-    end = tokenizer.decode(known[:1]) if known else _special(tokenizer, after)
+    ends = [token for token in ids if token in stops]
+    end = tokenizer.decode(ends[:1]) if ends else _special(tokenizer, after)
     if not end:
         raise BadInput(
             f"In the chat template of {name} no token ends an answer, so the model could not learn to stop.",
@@ -205,8 +206,8 @@ def _end(tokenizer: Any, stops: Sequence[int], name: str) -> str:
 
 def _special(tokenizer: Any, text: str) -> str:
     """The first special token in a text; empty if there is none."""
-    found = [(text.index(token), -len(token), token) for token in special_tokens(tokenizer) if token in text]
-    return min(found)[2] if found else ""
+    places = [(text.index(token), -len(token), token) for token in special_tokens(tokenizer) if token in text]
+    return min(places)[2] if places else ""
 
 
 def special_tokens(tokenizer: Any) -> list[str]:
@@ -232,17 +233,18 @@ def _thought(text: str) -> bool:
 
 
 def _default_system(tokenizer: Any, template: str) -> str:
-    """The text before the first user turn that an empty system message would not have."""
+    """The system message that the template writes where a conversation has none; empty for none."""
     plain = _render(tokenizer, template, [QUESTION], False) or ""
     system: Message = {"role": "system", "content": SYSTEM}
-    given = _render(tokenizer, template, [system, QUESTION], False) or ""
+    with_system = _render(tokenizer, template, [system, QUESTION], False) or ""
     begins = plain[: plain.index(QUESTION["content"])] if QUESTION["content"] in plain else ""
-    if SYSTEM not in given:
+    if SYSTEM not in with_system:
         return ""
-    opening, rest = given[: given.index(SYSTEM)], given[given.index(SYSTEM) + len(SYSTEM) :]
-    closing_text = rest[: rest.index(QUESTION["content"])] if QUESTION["content"] in rest else ""
-    if begins.startswith(opening) and closing_text and begins.endswith(closing_text):
-        return begins[len(opening) : len(begins) - len(closing_text)].strip()
+    start = with_system.index(SYSTEM)
+    before, rest = with_system[:start], with_system[start + len(SYSTEM) :]
+    after = rest[: rest.index(QUESTION["content"])] if QUESTION["content"] in rest else ""
+    if begins.startswith(before) and after and begins.endswith(after):
+        return begins[len(before) : len(begins) - len(after)].strip()
     return ""
 
 

@@ -220,11 +220,11 @@ def _example_tokens(run: Run, settings: TaskConfig) -> float:
     return mean(len(prompt) + len(answer) for prompt, answer in rows)
 
 
-def lines(parts: Sequence[Part], speed: Speed, again: str) -> list[str]:
+def lines(parts: Sequence[Part], speed: Speed, arguments: str) -> list[str]:
     """What a terminal shows before a job begins.
 
     Args:
-        again: arguments that name the job in another command.
+        arguments: those that name the job in another command.
     """
     seconds = [part.seconds(speed) for part in parts]
     talk = sum(seconds[: max(place for place, part in enumerate(parts) if part.name in TALKS) + 1])
@@ -233,7 +233,7 @@ def lines(parts: Sequence[Part], speed: Speed, again: str) -> list[str]:
         f"  {part.name:{width}}  {minutes(each):>8}  {part.purpose}" for part, each in zip(parts, seconds, strict=True)
     ]
     head = f"This takes about {minutes(sum(seconds))} here, by the speed of this machine just now:"
-    return [head, *table, f"After about {minutes(talk)} you can talk to it: molt chat {again}"]
+    return [head, *table, f"After about {minutes(talk)} you can talk to it: molt chat {arguments}"]
 
 
 def minutes(seconds: float) -> str:
