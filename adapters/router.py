@@ -213,6 +213,12 @@ class Routed:
             ),
         )
 
+    def score_continuations(
+        self, starts: list[str], continuations: list[list[str]], batch_size: int, progress: Progress = silent
+    ) -> list[list[float]]:
+        """By the adapters that every prompt has: plain texts are not routed."""
+        return self._served.score_continuations(starts, continuations, batch_size, progress)
+
     def kl_from(
         self,
         reference: State,

@@ -25,7 +25,7 @@ from moltlm.data.persona import user
 from moltlm.data.rows import read_rows, write_rows
 from moltlm.data.spec import Spec, Trait
 from moltlm.data.types import EDITED, GIVEN, SAID_BY_BASE, Exchange, Pair
-from moltlm.evals import style
+from moltlm.evals import identity
 from moltlm.pipeline.config import load
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.reporting import show
@@ -222,13 +222,13 @@ def test_the_classifier_tells_the_persona_from_the_base_and_not_from_a_given_ans
     path = write(tmp_path / "preferences.jsonl", rows("preferences"))
     run = project(f"conversations.paths=[{path}]")
     negatives: list[str] = []
-    real = style.train
+    train_classifier = identity.train
 
-    def watched(positive: Any, negative: Any, *rest: Any, **named: Any) -> Any:
-        negatives.extend(item.text for item in negative)
-        return real(positive, negative, *rest, **named)
+    def watched(positive: Any, others: Any, *rest: Any, **named: Any) -> Any:
+        negatives.extend(item.text for rows in others.values() for item in rows)
+        return train_classifier(positive, others, *rest, **named)
 
-    monkeypatch.setattr(style, "train", watched)
+    monkeypatch.setattr(identity, "train", watched)
     pairs.classifier(run)
     train, _, _ = built(run)
     assert {pair.base_answer for pair in train} <= set(negatives)
