@@ -93,7 +93,7 @@ def load(config: ModelConfig, precision: str | None = None) -> Base:
         raise _not_loadable(config.id, error) from error
     model.requires_grad_(False).eval()
     _keep_trainable(model)
-    if not torch.cuda.is_available() and cpu.speed_bf16():
+    if not torch.cuda.is_available() and (config.compute_dtype == "float32" or cpu.speed_bf16()):
         cpu.keep_dequantised(model)
     head: Any = model.get_output_embeddings()
     head.register_forward_pre_hook(_contiguous)

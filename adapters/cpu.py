@@ -92,7 +92,8 @@ def through_fp32(product: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 def keep_dequantised(model: Any) -> bool:
     """Let the 4-bit layers multiply by fp32 weights that are dequantised once and not at each call, if all of them fit
-    in `ROOM_GIB`. Where products of bf16 go through fp32, outputs and gradients are identical to the bit. Saving,
+    in `ROOM_GIB`. Where products of bf16 go through fp32, or the layers compute in fp32, outputs and gradients are
+    identical to the bit. Saving,
     hashing and merging still use the 4-bit weights.
 
     Returns:
@@ -109,6 +110,8 @@ def _dequantised(layer: Linear4bit) -> Callable[[Tensor], Tensor]:
     quantised: Any = layer.weight
     compute = layer.compute_dtype or quantised.quant_state.dtype
     weight = dequantize_4bit(quantised.data, quantised.quant_state).to(compute).float()
+    if compute == torch.float32:
+        layer.plain_weight = weight  # type: ignore[assignment]
     bias = None if layer.bias is None else layer.bias.to(compute).float()
 
     def forward(x: Tensor) -> Tensor:

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 import torch
+from peft.tuners.lora.bnb import Linear4bit
 from peft.tuners.lora.layer import Linear
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -52,10 +53,17 @@ class _LowRank(torch.autograd.Function):
 
 def fuse(model: Any) -> None:
     """Let the LoRA layers of a model on a CPU compute what they compute in fewer passes. A layer that is more than a
-    plain fp32 one at a call is left to PEFT."""
+    plain fp32 one at a call is left to PEFT; a 4-bit one that keeps fp32 weights counts as plain."""
     for module in model.modules():
-        if type(module) is Linear and type(module.base_layer) is nn.Linear and "forward" not in vars(module):
+        plain = type(module) is Linear and type(module.base_layer) is nn.Linear
+        dequantised = type(module) is Linear4bit and hasattr(module.base_layer, "plain_weight")
+        if (plain or dequantised) and "forward" not in vars(module):
             module.forward = partial(_forward, module, module.forward)
+
+
+def _weight(layer: Any) -> Tensor:
+    """The base's weight in fp32: its own, or the one that a 4-bit layer keeps (`adapters.cpu.keep_dequantised`)."""
+    return getattr(layer.base_layer, "plain_weight", layer.base_layer.weight)
 
 
 def _forward(layer: Any, original: Any, x: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -66,18 +74,19 @@ def _forward(layer: Any, original: Any, x: Tensor, *args: Any, **kwargs: Any) ->
         names = [name for name in names if layer.lora_B[name].weight.any()]
     factors = [part[name].weight for name in names for part in (layer.lora_A, layer.lora_B)]
     scales = [layer.scaling[name] for name in names]
-    return _LowRank.apply(x, layer.base_layer.weight, layer.base_layer.bias, scales, *factors)  # type: ignore[no-any-return]
+    return _LowRank.apply(x, _weight(layer), layer.base_layer.bias, scales, *factors)  # type: ignore[no-any-return]
 
 
 def _plain(layer: Any, names: list[str], x: Tensor) -> bool:
-    parts = [layer.base_layer, *(part[name] for name in names for part in (layer.lora_A, layer.lora_B))]
+    factors = [part[name] for name in names for part in (layer.lora_A, layer.lora_B)]
+    weights = [_weight(layer), *(part.weight for part in factors)]
     return (
         not (layer.disable_adapters or layer.merged or torch.is_autocast_enabled("cpu"))
         and not any(name in layer.lora_variant for name in names)
         and not (layer.training and any(getattr(layer.lora_dropout[name], "p", 0) for name in names))
         and all(layer.lora_B[name].bias is None for name in names)
-        and all(part.weight.dtype == torch.float32 and part.weight.device.type == "cpu" for part in parts)
+        and all(weight.dtype == torch.float32 and weight.device.type == "cpu" for weight in weights)
         and x.dtype == torch.float32
         and not layer.base_layer.weight.requires_grad
-        and not any(part._forward_hooks or part._forward_pre_hooks for part in parts)
+        and not any(part._forward_hooks or part._forward_pre_hooks for part in [layer.base_layer, *factors])
     )

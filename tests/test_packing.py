@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from contextlib import nullcontext
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from peft import LoraConfig, get_peft_model
 from transformers import AutoConfig, AutoModelForCausalLM
 from trl.trainer.utils import add_fused_lm_head
 
-from moltlm.adapters import fused, trainers
+from moltlm.adapters import base, fused, trainers
+from moltlm.adapters.config import ModelConfig
 from moltlm.data import packing
 
 PROMPT, OTHER = [5, 6, 7, 8, 9, 10, 11], [5, 6, 7, 20, 21]
@@ -148,6 +150,30 @@ def test_fused_layers_give_the_outputs_and_gradients_of_peft(active: list[str]) 
     expected, expected_gradients = scored(stock, batch)
     log_probs, gradients = scored(model, batch)
     torch.testing.assert_close(log_probs, expected, rtol=1e-4, atol=1e-5)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-4, atol=1e-5, msg=name)
+
+
+def test_fused_4_bit_layers_that_keep_fp32_weights_give_those_of_peft(tiny: Path) -> None:
+    def adapted() -> Any:
+        loaded = base.load(ModelConfig(id=str(tiny), precision="nf4", compute_dtype="float32"))
+        torch.manual_seed(0)
+        config = LoraConfig(r=2, lora_alpha=6, target_modules="all-linear", init_lora_weights=False)
+        return get_peft_model(loaded.model, config)
+
+    stock, model = adapted(), adapted()
+    fused.fuse(model)
+    tokens = torch.tensor([[5, 9, 11, 3, 7], [4, 8, 2, 6, 1]])
+    results = []
+    for each in (stock, model):
+        logits = each(input_ids=tokens).logits
+        logits.square().mean().backward()
+        gradients = {name: value.grad for name, value in each.named_parameters() if value.requires_grad}
+        results.append((logits, gradients))
+    (expected, expected_gradients), (logits, gradients) = results
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+    layer = model.base_model.model.model.layers[0].mlp.up_proj
+    assert "forward" in vars(layer) and gradients
     for name, gradient in gradients.items():
         torch.testing.assert_close(gradient, expected_gradients[name], rtol=1e-4, atol=1e-5, msg=name)
 

@@ -23,6 +23,7 @@ run: {{folder: runs/{slug}, seed: 0}}
 model:
   id: {model}   # hub id or local folder; model.shape is its architecture, for `molt config check`
   precision: nf4              # nf4 (4-bit), bf16 or fp32
+  compute_dtype: bfloat16     # of a 4-bit model; float32 is faster on a CPU, and gives the same on every CPU
   max_length: 512
 persona: {{spec: persona}}
 conversations:
