@@ -8,17 +8,17 @@ import torch
 
 
 @torch.no_grad()
-def score(model: Any, starts: list[list[int]], continuations: list[list[list[int]]], pad: int) -> list[list[float]]:
+def score(
+    model: Any, tokens: torch.Tensor, mask: torch.Tensor, continuations: list[list[list[int]]]
+) -> list[list[float]]:
     """The log-probability of each continuation after its start, in nats.
 
     Args:
-        starts: tokens of the texts; not empty.
+        tokens: of the texts, (texts, longest text), padded on the left; none is empty.
+        mask: 0 where they are padded, else 1.
         continuations: tokens of the continuations of each text, as many of each; not empty.
-        pad: id of the padding token.
     """
-    device, many, width = model.device, len(continuations[0]), max(map(len, starts))
-    tokens = torch.tensor([[pad] * (width - len(row)) + row for row in starts], device=device)
-    mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in starts], device=device)
+    device, many = model.device, len(continuations[0])
     out = model(
         input_ids=tokens,
         attention_mask=mask,
@@ -30,7 +30,7 @@ def score(model: Any, starts: list[list[int]], continuations: list[list[list[int
     cache.batch_repeat_interleave(many)
     rows = [row for each in continuations for row in each]
     longest = max(map(len, rows))
-    ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows], device=device)
+    ids = torch.tensor([row + row[:1] * (longest - len(row)) for row in rows], device=device)
     before = mask.repeat_interleave(many, 0)
     logits = model(
         input_ids=ids,

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 
 from moltlm.adapters import cpu
-from moltlm.adapters.serve import TextModel, encode_prompt
+from moltlm.adapters.rendering import encode_prompt
+from moltlm.adapters.serve import TextModel, sampling, seeded
 from moltlm.data.io import batches
 from moltlm.data.types import Message
 
@@ -20,12 +21,8 @@ def generate(
     """As `TextModel.generate`, which computes the common beginning of the prompts for each of them."""
     ids = [encode_prompt(text.tokenizer, prompt) for prompt in prompts]
     shared = _shared(ids)
-    sampling: dict[str, Any] = {"do_sample": False}
-    if temperature:
-        sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
     answers: dict[int, str] = {}
-    with torch.random.fork_rng(), cpu.answering(text.model):
-        torch.manual_seed(seed)
+    with seeded(seed), cpu.answering(text.model):
         beginning = torch.tensor([ids[0][:shared]], device=text.model.device)
         cache = text.model(input_ids=beginning, use_cache=True, logits_to_keep=1).past_key_values if shared else None
         for group in batches(sorted(range(len(ids)), key=lambda i: len(ids[i])), batch_size):
@@ -36,12 +33,10 @@ def generate(
                 attention_mask=torch.cat([torch.ones_like(start), mask], 1),
                 past_key_values=_repeated(cache, len(group)),
                 max_new_tokens=max_new_tokens,
-                **sampling,
+                **sampling(temperature),
                 pad_token_id=text.tokenizer.pad_token_id,
             )
-            new = out[:, shared + tokens.shape[1] :]
-            decoded = text.tokenizer.batch_decode(new, skip_special_tokens=True)
-            answers.update(zip(group, (answer.strip() for answer in decoded), strict=True))
+            answers.update(zip(group, text.decoded(out[:, shared + tokens.shape[1] :]), strict=True))
     return [answers[i] for i in range(len(prompts))]
 
 

@@ -3,6 +3,7 @@ generates encodes its texts here, so a prompt in training is the served prompt, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -18,21 +19,29 @@ def encode_prompt(tokenizer: Any, prompt: list[Message]) -> list[int]:
     return tokenizer(_prompt_text(tokenizer, prompt), add_special_tokens=False)["input_ids"]
 
 
-def encode_answer(tokenizer: Any, prompt: list[Message], answer: str, closed: bool = True) -> list[int]:
-    """Tokens of an answer after its prompt.
+def encode_answers(
+    tokenizer: Any, prompt: list[Message], answers: Sequence[str], closed: bool = True
+) -> tuple[list[int], list[list[int]]]:
+    """Tokens of a prompt, and of each answer after it.
 
     Args:
         closed: with what ends the turn, which is learned, but is no part of a score. A plain text has no such end.
     """
+
+    def tokens(text: str) -> list[int]:
+        return tokenizer(text, add_special_tokens=False)["input_ids"]
+
     if prompt[0]["role"] == RAW:
-        return tokenizer(answer, add_special_tokens=False)["input_ids"]
+        return encode_prompt(tokenizer, prompt), [tokens(answer) for answer in answers]
     before, after = _around_answer(tokenizer, tokenizer.chat_template)
-    text = ("" if prompt[-1]["role"] == "assistant" else before) + answer + (after if closed else "")
-    start = encode_prompt(tokenizer, prompt)
-    whole = tokenizer(_prompt_text(tokenizer, prompt) + text, add_special_tokens=False)["input_ids"]
-    if whole[: len(start)] == start:  # else the last token of the prompt merges with the first of the answer
-        return whole[len(start) :]
-    return tokenizer(text, add_special_tokens=False)["input_ids"]
+    text = _prompt_text(tokenizer, prompt)
+    start, encoded = tokens(text), []
+    for answer in answers:
+        written = ("" if prompt[-1]["role"] == "assistant" else before) + answer + (after if closed else "")
+        whole = tokens(text + written)
+        # where the last token of the prompt merges with the first of the answer, they are encoded apart
+        encoded.append(whole[len(start) :] if whole[: len(start)] == start else tokens(written))
+    return start, encoded
 
 
 def fitted(tokenizer: Any, prompt: list[Message], room: int) -> list[Message]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -18,7 +18,7 @@ from moltlm.adapters import card, chat_template, cpu, mixture
 from moltlm.adapters import continuations as continuation_scores
 from moltlm.adapters.base import Base
 from moltlm.adapters.embed import StaticEmbedding
-from moltlm.adapters.rendering import encode_answer, encode_prompt
+from moltlm.adapters.rendering import encode_answers, encode_prompt
 from moltlm.data import packing
 from moltlm.data.errors import BadInput
 from moltlm.data.io import batches
@@ -26,6 +26,21 @@ from moltlm.data.prompted import prompted
 from moltlm.data.state import BASE, State
 from moltlm.data.topk import TopK
 from moltlm.data.types import Exchange, Message, Progress, TokenScore, silent
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Torch's random numbers from this seed on; those of the caller go on afterwards as if nothing had been drawn."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def sampling(temperature: float) -> dict[str, Any]:
+    """Options of `generate`: greedy at temperature 0, above it from all tokens."""
+    if not temperature:
+        return {"do_sample": False}
+    return {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
 
 
 class TextModel:
@@ -47,20 +62,11 @@ class TextModel:
     ) -> list[str]:
         """Answers to the prompts: greedy at temperature 0, above it sampled from all tokens. Samples depend on the seed
         and the batch size alone."""
-        if temperature:
-            sampling = {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
-            with torch.random.fork_rng():
-                torch.manual_seed(seed)
-                return self._generate(prompts, max_new_tokens, batch_size, progress, sampling)
-        return self._generate(prompts, max_new_tokens, batch_size, progress, {"do_sample": False})
+        with seeded(seed) if temperature else nullcontext():
+            return self._generate(prompts, max_new_tokens, batch_size, progress, temperature)
 
     def _generate(
-        self,
-        prompts: list[list[Message]],
-        max_new_tokens: int,
-        batch_size: int,
-        progress: Progress,
-        sampling: dict[str, Any],
+        self, prompts: list[list[Message]], max_new_tokens: int, batch_size: int, progress: Progress, temperature: float
     ) -> list[str]:
         ids = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
         answers: dict[int, str] = {}
@@ -71,13 +77,16 @@ class TextModel:
                     input_ids=tokens,
                     attention_mask=mask,
                     max_new_tokens=max_new_tokens,
-                    **sampling,
+                    **sampling(temperature),
                     pad_token_id=self.tokenizer.pad_token_id,
                 )
-            texts = self.tokenizer.batch_decode(out[:, tokens.shape[1] :], skip_special_tokens=True)
-            answers.update(zip(group, map(chat_template.without_thought, texts), strict=True))
+            answers.update(zip(group, self.decoded(out[:, tokens.shape[1] :]), strict=True))
             progress(len(answers), len(prompts), "answers")
         return [answers[i] for i in range(len(prompts))]
+
+    def decoded(self, tokens: torch.Tensor) -> list[str]:
+        """The answers in generated tokens, (rows, tokens), without thoughts."""
+        return list(map(chat_template.without_thought, self.tokenizer.batch_decode(tokens, skip_special_tokens=True)))
 
     @torch.no_grad()
     def score(
@@ -105,9 +114,10 @@ class TextModel:
         ]
         scores: dict[int, list[float]] = {}
         for group in batches(sorted(range(len(rows)), key=lambda i: len(begun[i])), batch_size):
-            most = max(len(rows[i]) for i in group)
-            even = [rows[i] + rows[i][:1] * (most - len(rows[i])) for i in group]
-            values = continuation_scores.score(self.model, [begun[i] for i in group], even, self.tokenizer.pad_token_id)
+            count = max(len(rows[i]) for i in group)
+            even = [rows[i] + rows[i][:1] * (count - len(rows[i])) for i in group]
+            tokens, mask = self.left_padded([begun[i] for i in group])
+            values = continuation_scores.score(self.model, tokens, mask, even)
             scores.update((i, row[: len(rows[i])]) for i, row in zip(group, values, strict=True))
             progress(len(scores), len(rows), "relevance")
         return [scores[i] for i in range(len(rows))]
@@ -116,8 +126,8 @@ class TextModel:
         """Prompt and completion tokens; an empty completion counts as one end-of-turn token."""
         rows = []
         for prompt, completion in zip(prompts, completions, strict=True):
-            answer = encode_answer(self.tokenizer, prompt, completion, closed=False)
-            rows.append((encode_prompt(self.tokenizer, prompt), answer or [self.tokenizer.eos_token_id]))
+            start, (answer,) = encode_answers(self.tokenizer, prompt, [completion], closed=False)
+            rows.append((start, answer or [self.tokenizer.eos_token_id]))
         return rows
 
     def completion_logits(self, rows: list[tuple[list[int], list[int]]]) -> list[torch.Tensor]:

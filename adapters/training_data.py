@@ -6,22 +6,17 @@ from typing import Any
 
 from datasets import Dataset
 
-from moltlm.adapters.rendering import encode_answer, encode_prompt
+from moltlm.adapters.rendering import encode_answers
 from moltlm.data.types import Exchange, Pair
 
 
 def preferences(pairs: list[Pair], tokenizer: Any) -> Dataset:
     """For DPO and ORPO."""
-    return Dataset.from_list(
-        [
-            {
-                "prompt_ids": encode_prompt(tokenizer, pair.prompt),
-                "chosen_ids": encode_answer(tokenizer, pair.prompt, pair.chosen),
-                "rejected_ids": encode_answer(tokenizer, pair.prompt, pair.rejected),
-            }
-            for pair in pairs
-        ]
-    )
+    rows = []
+    for pair in pairs:
+        prompt, (chosen, rejected) = encode_answers(tokenizer, pair.prompt, [pair.chosen, pair.rejected])
+        rows.append({"prompt_ids": prompt, "chosen_ids": chosen, "rejected_ids": rejected})
+    return Dataset.from_list(rows)
 
 
 def completions(exchanges: list[Exchange], tokenizer: Any, max_length: int) -> Dataset:
@@ -29,7 +24,7 @@ def completions(exchanges: list[Exchange], tokenizer: Any, max_length: int) -> D
     end of an answer that is too long by itself."""
     rows = []
     for item in exchanges:
-        prompt, answer = encode_prompt(tokenizer, item.prompt), encode_answer(tokenizer, item.prompt, item.answer)
+        prompt, (answer,) = encode_answers(tokenizer, item.prompt, [item.answer])
         prompt = prompt[-max(1, max_length - len(answer)) :]
         tokens, labels = [*prompt, *answer], [*([-100] * len(prompt)), *answer]
         rows.append({"input_ids": tokens[:max_length], "labels": labels[:max_length]})

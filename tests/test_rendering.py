@@ -11,7 +11,7 @@ import trl
 from transformers import AutoTokenizer
 
 from moltlm.adapters import chat_template
-from moltlm.adapters.rendering import encode_answer, encode_prompt, fitted
+from moltlm.adapters.rendering import encode_answers, encode_prompt, fitted
 from moltlm.adapters.training_data import completions, preferences
 from moltlm.data.errors import BadInput
 from moltlm.data.types import Exchange, Message, Pair
@@ -64,10 +64,10 @@ def test_the_prompt_in_training_is_the_served_prompt(tiny: Path, name: str, thin
         served = tokenizer.apply_chat_template(prompt, add_generation_prompt=True, tokenize=True, return_dict=True)
         start = encode_prompt(tokenizer, prompt)
         assert start == served["input_ids"]
-        answer = encode_answer(tokenizer, prompt, ANSWER)
-        assert answer[: len(encode_answer(tokenizer, prompt, ANSWER, closed=False))] == encode_answer(
-            tokenizer, prompt, ANSWER, closed=False
-        )
+        trained_after, (answer,) = encode_answers(tokenizer, prompt, [ANSWER])
+        assert trained_after == start
+        _, (scored,) = encode_answers(tokenizer, prompt, [ANSWER], closed=False)
+        assert answer[: len(scored)] == scored
         written = tokenizer.decode(answer)
         assert ANSWER in written and facts.end in written[written.index(ANSWER) :]
         if thinking == "off":

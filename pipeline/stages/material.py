@@ -86,8 +86,12 @@ def within_length(run: Run, exchanges: list[Exchange]) -> tuple[list[Exchange], 
     fitting, shortened = [], 0
     for item in exchanges:
         sides = (item.answer, *([item.rejected] if item.rejected else []))
-        longest = max(len(rendering.encode_answer(tokenizer, item.prompt, side)) for side in sides)
+        start, answers = rendering.encode_answers(tokenizer, item.prompt, sides)
+        longest = max(map(len, answers))
         room = config.model.max_length - max(longest, config.pairs.max_new_tokens)
+        if len(start) <= room:
+            fitting.append(item)
+            continue
         prompt = rendering.fitted(tokenizer, item.prompt, room)
         # a written one is never dropped without a word: `data.pairs.build` refuses it
         if not item.source or len(rendering.encode_prompt(tokenizer, prompt)) <= config.model.max_length - longest:
