@@ -119,31 +119,17 @@ def settle(tokenizer: Any, thinking: Thinking, stops: Sequence[int], name: str) 
     template = tokenizer.chat_template.removesuffix("\n")
     dated = bool(re.search(r"strftime_now|date_string", template))
     before = PINNED_DATE if dated else ""
-    question = [QUESTION]
-
-    def render(messages: list[Message], generate: bool = False, first: str = "") -> str | None:
-        return _render(tokenizer, first + before + template, messages, generate)
-
-    switches = [
-        switch
-        for switch in THINKING_SWITCHES
-        if render(question, True, f"{{% set {switch} = true %}}")
-        != render(question, True, f"{{% set {switch} = false %}}")
-    ]
-    thinks = bool(switches) or _thought(render(question, True) or "")
+    switches = _switches(tokenizer, before + template)
+    thinks = bool(switches) or _thought(_render(tokenizer, before + template, [QUESTION], True) or "")
     if thinking != "template":
         value = "true" if thinking == "on" else "false"
         before += "".join(f"{{% set {switch} = {value} %}}\n" for switch in switches)
-    if ANSWER not in (render([*question, _answer()]) or ""):
+    if ANSWER not in (_render(tokenizer, before + template, [QUESTION, _answer()]) or ""):
         before += TEXT_PARTS
-    system: Message = {"role": "system", "content": SYSTEM}
-    has_system = SYSTEM in (render([system, *question], True) or "")
-    if not has_system:
-        before = SYSTEM_IN_USER_TURN + before
-    alternating = render([*question, *question], True) is None or render([_answer(), *question], True) is None
-    if alternating:
-        before = (SYSTEM_IN_USER_TURN + ALTERNATING + before) if not has_system else ALTERNATING + before
-    prompt, full = render(question, True), render([*question, _answer()])
+    has_system, alternating, turns = _turns(tokenizer, before + template)
+    before = turns + before
+    prompt = _render(tokenizer, before + template, [QUESTION], True)
+    full = _render(tokenizer, before + template, [QUESTION, _answer()])
     if prompt is None or full is None or ANSWER not in full:
         raise BadInput(
             f"The chat template of {name} cannot render a question and its answer: {_reason(tokenizer, template)}.",
@@ -155,16 +141,34 @@ def settle(tokenizer: Any, thinking: Thinking, stops: Sequence[int], name: str) 
     baked = prefix if prefix.strip() and (thinking == "off" or not _thought(prefix)) else ""
     after = f"{{% if add_generation_prompt %}}{{{{ {baked!r} }}}}{{% endif %}}" if baked else ""
     tokenizer.chat_template = before + template + after
-    end = _end(tokenizer, stops, name)
     return TemplateFacts(
         thinking=thinking if thinks or _thought(prefix) else "none",
         prefix=baked,
-        end=end,
+        end=_end(tokenizer, stops, name),
         system=has_system,
         alternating=alternating,
         default_system=_default_system(tokenizer, before + template) if has_system else "",
         dated=dated,
     )
+
+
+def _switches(tokenizer: Any, template: str) -> list[str]:
+    """The variables that decide whether the model is asked to think."""
+
+    def prompt(switch: str, value: str) -> str | None:
+        return _render(tokenizer, f"{{% set {switch} = {value} %}}{template}", [QUESTION], True)
+
+    return [switch for switch in THINKING_SWITCHES if prompt(switch, "true") != prompt(switch, "false")]
+
+
+def _turns(tokenizer: Any, template: str) -> tuple[bool, bool, str]:
+    """Whether a system message has a place of its own, whether turns have to alternate, and the lines before the
+    template that change the turns accordingly."""
+    has_system = SYSTEM in (_render(tokenizer, template, [_system(), QUESTION], True) or "")
+    lines = "" if has_system else SYSTEM_IN_USER_TURN
+    rows = [[QUESTION, QUESTION], [_answer(), QUESTION]]
+    alternating = any(_render(tokenizer, lines + template, row, True) is None for row in rows)
+    return has_system, alternating, lines + (ALTERNATING if alternating else "")
 
 
 def opening(tokenizer: Any) -> str:
@@ -206,17 +210,21 @@ def _end(tokenizer: Any, stops: Sequence[int], name: str) -> str:
 
 def _special(tokenizer: Any, text: str) -> str:
     """The first special token in a text; empty if there is none."""
-    places = [(text.index(token), -len(token), token) for token in special_tokens(tokenizer) if token in text]
+    places = [(text.index(token), -len(token), token) for token in _special_tokens(tokenizer) if token in text]
     return min(places)[2] if places else ""
 
 
-def special_tokens(tokenizer: Any) -> list[str]:
+def _special_tokens(tokenizer: Any) -> list[str]:
     """The tokens that no ordinary text is made of."""
     return [str(token) for token in {*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()} if str(token).strip()]
 
 
 def _answer() -> Message:
     return {"role": "assistant", "content": ANSWER}
+
+
+def _system() -> Message:
+    return {"role": "system", "content": SYSTEM}
 
 
 def _prefix(prompt: str, full: str) -> str:
@@ -234,9 +242,8 @@ def _thought(text: str) -> bool:
 
 def _default_system(tokenizer: Any, template: str) -> str:
     """The system message that the template writes where a conversation has none; empty for none."""
-    plain = _render(tokenizer, template, [QUESTION], False) or ""
-    system: Message = {"role": "system", "content": SYSTEM}
-    with_system = _render(tokenizer, template, [system, QUESTION], False) or ""
+    plain = _render(tokenizer, template, [QUESTION]) or ""
+    with_system = _render(tokenizer, template, [_system(), QUESTION]) or ""
     begins = plain[: plain.index(QUESTION["content"])] if QUESTION["content"] in plain else ""
     if SYSTEM not in with_system:
         return ""
@@ -248,7 +255,7 @@ def _default_system(tokenizer: Any, template: str) -> str:
     return ""
 
 
-def _render(tokenizer: Any, template: str, messages: list[Message], generate: bool) -> str | None:
+def _render(tokenizer: Any, template: str, messages: list[Message], generate: bool = False) -> str | None:
     """The text of a conversation; None where the template refuses it."""
     try:
         return tokenizer.apply_chat_template(
