@@ -79,7 +79,8 @@ def run_all(run: Run, arguments: str) -> Outcome:
 def _forecast(run: Run, arguments: str) -> None:
     """Say how long a job takes that has not begun."""
     if not run.stored("pairs"):
-        run.console.say("\n".join(forecast.lines(forecast.parts(run), forecast.measure(run), arguments)))
+        speed = forecast.measure(run)  # first, since it times how long the model takes to load
+        run.console.say("\n".join(forecast.lines(forecast.parts(run), speed, arguments)))
 
 
 def _first_result(run: Run, arguments: str) -> None:
