@@ -59,18 +59,18 @@ def measure(prompts: int, per_character: int) -> dict[str, dict[str, float]]:
     pool = Questions([row.question for row in persona.heldout], [row.topic for row in persona.heldout])
     shipped = personas.shipped_characters(persona)
     unseen = set(sorted({row.topic for rows in shipped.values() for row in rows})[::FOLDS])
-    known = classifier(persona, pairs, shipped, lambda topic: topic not in unseen)
-    asked = personas.spread(persona.heldout, prompts)
+    with_all = classifier(persona, pairs, shipped, lambda topic: topic not in unseen)
+    exchanges = personas.spread(persona.heldout, prompts)
     other = {
         name: personas.spread([row for row in rows if row.topic in unseen], per_character)
         for name, rows in shipped.items()
     }
     results = {}
-    for kind, texts in counterfeits(asked, heldout).items():
-        results[kind] = scored(model, texts, PersonaMeasure(known, limit, 64, 4, pool))
+    for kind, texts in counterfeits(exchanges, heldout).items():
+        results[kind] = scored(model, texts, PersonaMeasure(with_all, limit, 64, 4, pool))
     for name, rows in other.items():
         texts = [(row.question, row.answer) for row in rows]
-        results[name] = scored(model, texts, PersonaMeasure(known, limit, 64, 4, pool))
+        results[name] = scored(model, texts, PersonaMeasure(with_all, limit, 64, 4, pool))
     for name, rows in other.items():
         strangers = {each: answers for each, answers in shipped.items() if each != name}
         without = classifier(persona, pairs, strangers, lambda topic: topic not in unseen)
@@ -99,21 +99,20 @@ def classifier(
     trained_on: Callable[[str], bool],
 ) -> identity.IdentityClassifier:
     """The classifier of a run, trained on those topics only."""
-    own = [Labelled(pair["chosen"], pair["topic"]) for pair in pairs if trained_on(pair["topic"])]
-    others = {"base": [Labelled(pair["rejected"], pair["topic"]) for pair in pairs if trained_on(pair["topic"])]}
-    for item in persona.other_characters:
-        others.setdefault(item.source, []).append(Labelled(item.answer, item.source))
-    for name, rows in shipped.items():
-        others[name] = [Labelled(row.answer, row.topic) for row in rows if trained_on(row.topic)]
-    return identity.train(own, others, persona.spec.catchphrases, 0)
+    training = [pair for pair in pairs if trained_on(pair["topic"])]
+    positive = [Labelled(pair["chosen"], pair["topic"]) for pair in training]
+    base_texts = [Labelled(pair["rejected"], pair["topic"]) for pair in training]
+    characters = {name: [row for row in rows if trained_on(row.topic)] for name, rows in shipped.items()}
+    others = identity.other_characters(base_texts, persona, characters)
+    return identity.train(positive, others, persona.spec.catchphrases, 0)
 
 
-def counterfeits(asked: list[Exchange], heldout: list[dict[str, Any]]) -> dict[str, Texts]:
+def counterfeits(exchanges: list[Exchange], heldout: list[dict[str, Any]]) -> dict[str, Texts]:
     """By kind: questions with answers. Shuffled: each question has the answer to one of another topic."""
-    questions, answers = [row.question for row in asked], [row.answer for row in asked]
-    topics = [row.topic for row in asked]
+    questions, answers = [row.question for row in exchanges], [row.answer for row in exchanges]
+    topics = [row.topic for row in exchanges]
     shift = next(
-        n for n in range(1, len(asked)) if all(a != b for a, b in zip(topics, topics[n:] + topics[:n], strict=True))
+        n for n in range(1, len(exchanges)) if all(a != b for a, b in zip(topics, topics[n:] + topics[:n], strict=True))
     )
     examples = tasks.examples(TaskConfig(kind="reminders"), "test", 0)
     return {
@@ -121,7 +120,7 @@ def counterfeits(asked: list[Exchange], heldout: list[dict[str, Any]]) -> dict[s
         "shuffled": list(zip(questions, answers[shift:] + answers[:shift], strict=True)),
         "constant": [(question, answers[0]) for question in questions],
         "reminders JSON": [(q, row.answer) for q, row in zip(questions, examples, strict=False)],
-        "base": [(pair["prompt"][-1]["content"], pair["rejected"]) for pair in heldout[: len(asked)]],
+        "base": [(pair["prompt"][-1]["content"], pair["rejected"]) for pair in heldout[: len(exchanges)]],
     }
 
 

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import brier_score_loss, roc_auc_score
 from sklearn.model_selection import GroupKFold
 from sklearn.pipeline import FeatureUnion, make_pipeline
 from sklearn.preprocessing import FunctionTransformer, StandardScaler
 
 from moltlm.data.coherence import COMMON, words
-from moltlm.evals.style import CrossValidation, Labelled, normalise
+from moltlm.data.persona import Persona
+from moltlm.data.types import Exchange
+from moltlm.evals.style import CrossValidation, Labelled, cross_validation, normalise
 
 OWN = "persona"
 FOLDS = 5
@@ -56,25 +57,38 @@ class IdentityClassifier:
         """The words that speak most for (`ours`) and against (`theirs`) the personality."""
         features, linear = self._model.steps[0][1], self._model.steps[1][1]
         names = features.transformer_list[0][1].get_feature_names_out()
-        own = linear.coef_[list(linear.classes_).index(OWN)] if len(linear.classes_) > 2 else -linear.coef_[0]
-        order = np.argsort(own[: len(names)])
+        coefficients = linear.coef_[list(linear.classes_).index(OWN)] if len(linear.classes_) > 2 else -linear.coef_[0]
+        order = np.argsort(coefficients[: len(names)])
         return {"ours": [names[i] for i in reversed(order[-k:])], "theirs": [names[i] for i in order[:k]]}
 
 
+def other_characters(
+    base: list[Labelled], persona: Persona, shipped: Mapping[str, Sequence[Exchange]]
+) -> dict[str, list[Labelled]]:
+    """The texts that the personality's are told from, by whose they are: the base's answers, those of other characters
+    that come with the persona, and those of the shipped characters."""
+    others = {"base": base}
+    for item in persona.other_characters:
+        others.setdefault(item.source, []).append(Labelled(item.answer, item.source))
+    for name, rows in shipped.items():
+        others[name] = [Labelled(row.answer, row.topic) for row in rows]
+    return {name: rows for name, rows in others.items() if rows}
+
+
 def train(
-    own: Sequence[Labelled], others: Mapping[str, Sequence[Labelled]], catchphrases: list[str], seed: int
+    positive: Sequence[Labelled], others: Mapping[str, Sequence[Labelled]], catchphrases: list[str], seed: int
 ) -> IdentityClassifier:
     """Fit on texts of the personality and of each other character. Deterministic; takes seconds.
 
     Args:
-        own: with fewer than ten groups (topics), cross-validation is over texts and not over groups, since a model of
-            the few that are left says little about the whole.
+        positive: texts of the personality. With fewer than ten groups (topics) of them, cross-validation is over texts
+            and not over groups, since a model of the few that are left says little about the whole.
         others: the texts of the base and of other characters, by name, none without any.
     """
-    rows = [(OWN, row) for row in own] + [(name, row) for name, each in others.items() for row in each]
+    rows = [(OWN, row) for row in positive] + [(name, row) for name, each in others.items() for row in each]
     names = np.array([name for name, _ in rows])
     texts = [normalise(row.text, catchphrases, WORDS) for _, row in rows]
-    few = len({row.group for row in own}) < 2 * FOLDS
+    few = len({row.group for row in positive}) < 2 * FOLDS
     groups = [str(place) if few else row.group for place, (_, row) in enumerate(rows)]
     scores = np.zeros(len(rows))
     folds = GroupKFold(min(FOLDS, len(set(groups))), shuffle=True, random_state=seed)
@@ -85,14 +99,7 @@ def train(
     labels = (names == OWN).astype(int)
     platt = LogisticRegression().fit(scores[:, None], labels, sample_weight=_equal_characters(names))
     probabilities = platt.predict_proba(scores[:, None])[:, 1]
-    lengths = np.array([len(text.split()) for text in texts])
-    cv = CrossValidation(
-        n=len(rows),
-        accuracy=float(((probabilities >= 0.5) == labels).mean()),
-        auroc=float(roc_auc_score(labels, scores)),
-        brier=float(brier_score_loss(labels, probabilities)),
-        length_only_auroc=float(roc_auc_score(labels, lengths)),
-    )
+    cv = cross_validation(texts, labels, scores, probabilities)
     return IdentityClassifier(_model(seed).fit(texts, names), platt, catchphrases, cv)
 
 
@@ -104,8 +111,8 @@ def _equal_characters(names: np.ndarray) -> np.ndarray:
 
 
 def _log_odds(model: Any, texts: list[str]) -> np.ndarray:
-    own = model.predict_proba(texts)[:, list(model.classes_).index(OWN)].clip(1e-6, 1 - 1e-6)
-    return np.log(own / (1 - own))
+    probability = model.predict_proba(texts)[:, list(model.classes_).index(OWN)].clip(1e-6, 1 - 1e-6)
+    return np.log(probability / (1 - probability))
 
 
 def _model(seed: int) -> Any:

@@ -29,9 +29,9 @@ class Questions:
 
     def distractors(self, question: str, count: int = DISTRACTORS) -> list[str]:
         """Questions of other topics, always the same for a question; of any topic if there are too few."""
-        own = {topic for text, topic in zip(self.texts, self.topics, strict=True) if text == question}
+        topics = {topic for text, topic in zip(self.texts, self.topics, strict=True) if text == question}
         others = [row for row in zip(self.texts, self.topics, strict=True) if row[0].strip() != question.strip()]
-        elsewhere = [text for text, topic in others if topic not in own]
+        elsewhere = [text for text, topic in others if topic not in topics]
         pool = elsewhere if len(set(elsewhere)) >= FEWEST else [text for text, _ in others]
         return sorted(set(pool), key=lambda text: _order(question, text))[:count]
 

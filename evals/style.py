@@ -72,6 +72,20 @@ def normalise(text: str, catchphrases: list[str], words: int = WORDS) -> str:
     return " ".join(text.split()[:words])
 
 
+def cross_validation(
+    texts: list[str], labels: np.ndarray, scores: np.ndarray, probabilities: np.ndarray
+) -> CrossValidation:
+    """Summarise out-of-fold scores and their calibrated probabilities; `labels` are 1 for the personality's texts."""
+    lengths = np.array([len(text.split()) for text in texts])
+    return CrossValidation(
+        n=len(texts),
+        accuracy=float(((probabilities >= 0.5) == labels).mean()),
+        auroc=float(roc_auc_score(labels, scores)),
+        brier=float(brier_score_loss(labels, probabilities)),
+        length_only_auroc=float(roc_auc_score(labels, lengths)),
+    )
+
+
 def train(positive: list[Labelled], negative: list[Labelled], catchphrases: list[str], seed: int) -> StyleClassifier:
     """Fit on texts of the personality against all others. Deterministic; takes seconds."""
     rows = [*positive, *negative]
@@ -85,14 +99,7 @@ def train(positive: list[Labelled], negative: list[Labelled], catchphrases: list
         scores[outside] = fitted.decision_function([texts[i] for i in outside])
     platt = LogisticRegression(class_weight="balanced").fit(scores[:, None], labels)
     probabilities = platt.predict_proba(scores[:, None])[:, 1]
-    lengths = np.array([len(text.split()) for text in texts])
-    cv = CrossValidation(
-        n=len(rows),
-        accuracy=float(((probabilities >= 0.5) == labels).mean()),
-        auroc=float(roc_auc_score(labels, scores)),
-        brier=float(brier_score_loss(labels, probabilities)),
-        length_only_auroc=float(roc_auc_score(labels, lengths)),
-    )
+    cv = cross_validation(texts, labels, scores, probabilities)
     return StyleClassifier(_model(seed).fit(texts, labels), platt, catchphrases, cv)
 
 

@@ -104,14 +104,9 @@ def classifier(run: Run) -> identity_eval.IdentityClassifier:
     shipped ones among them. A given or corrected answer may be near to the voice, and is not among them. It is the same
     for all states and seeds of these pairs."""
     persona = load_persona(run)
-    own, base = _labelled(run)
-    others = {"base": base}
-    for item in persona.other_characters:
-        others.setdefault(item.source, []).append(style.Labelled(item.answer, item.source))
-    for name, rows in personas.shipped_characters(persona).items():
-        others[name] = [style.Labelled(row.answer, row.topic) for row in rows]
-    present_others = {name: rows for name, rows in others.items() if rows}
-    return identity_eval.train(own, present_others, persona.spec.catchphrases, seed=0)
+    positive, base = _labelled(run)
+    others = identity_eval.other_characters(base, persona, personas.shipped_characters(persona))
+    return identity_eval.train(positive, others, persona.spec.catchphrases, seed=0)
 
 
 @once_per_config
