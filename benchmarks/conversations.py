@@ -70,12 +70,12 @@ def write_messages(path: Path, size: int) -> int:
 def write_export(path: Path, size: int) -> int:
     """Write a ChatGPT export of `size` bytes, trees of forty messages; returns the number of answers."""
     source, written, count = texts(), 0, 0
-    made = [next(source) for _ in range(2000)]
+    passages = [next(source) for _ in range(2000)]
     with path.open("w", encoding="utf-8") as out:
         while written < size:
             nodes = {"0": {"id": "0", "parent": None, "children": ["1"], "message": None}}
             for place in range(1, 41):
-                content = {"content_type": "text", "parts": [f"{count}x{place} {made[(count + place) % 2000]}"]}
+                content = {"content_type": "text", "parts": [f"{count}x{place} {passages[(count + place) % 2000]}"]}
                 author = {"role": "user" if place % 2 else "assistant", "name": None, "metadata": {}}
                 message = {"id": str(place), "author": author, "content": content, "recipient": "all", "metadata": {}}
                 nodes[str(place)] = {"id": str(place), "parent": str(place - 1), "children": [], "message": message}

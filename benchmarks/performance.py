@@ -157,8 +157,8 @@ def sft_stock(folder: str) -> dict[str, Any]:
 
 def dpo(folder: str) -> dict[str, Any]:
     first = _personality(folder, "dpo", "first")
-    again = _personality(folder, "dpo", "again")
-    return {**first, "whole_with_stored_reference_s": again["whole_s"], "peak": _peak(), "flop": _flop("dpo")}
+    repeated = _personality(folder, "dpo", "again")
+    return {**first, "whole_with_stored_reference_s": repeated["whole_s"], "peak": _peak(), "flop": _flop("dpo")}
 
 
 def sft(folder: str) -> dict[str, Any]:
@@ -311,8 +311,10 @@ def run(side: str, **environment: str) -> dict[str, Any]:
     """A side's result, from a process of its own."""
     one_thread = {"OMP_NUM_THREADS": "1", "MKL_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
     settings = {**os.environ, **one_thread, **environment}
-    done = subprocess.run([sys.executable, __file__, "--side", side], env=settings, stdout=subprocess.PIPE, check=True)
-    return json.loads(done.stdout.decode().strip().splitlines()[-1])
+    process = subprocess.run(
+        [sys.executable, __file__, "--side", side], env=settings, stdout=subprocess.PIPE, check=True
+    )
+    return json.loads(process.stdout.decode().strip().splitlines()[-1])
 
 
 def training(method: str) -> dict[str, Any]:

@@ -102,8 +102,8 @@ def reflect(
     system: Message = {"role": "system", "content": teacher.brief(spec)}
     answers: list[str] = []
     for number, group in enumerate(batches(jobs, batch_size)):
-        asked = [[system, *user(prompts[place])] for place in group]
-        make = partial(sample, asked, config.max_new_tokens, seed + len(answers))
+        contexts = [[system, *user(prompts[place])] for place in group]
+        make = partial(sample, contexts, config.max_new_tokens, seed + len(answers))
         answers += journal.answers(f"{REFLECTION} {number}", make)
         progress(len(answers), len(jobs), "reflections")
     rows = sorted(zip(jobs, answers, strict=True), key=lambda row: row[0])
@@ -138,10 +138,10 @@ def converse(
     for turn in range(config.turns):
         open_talks = [place for place in range(len(talks)) if place not in ended]
         for group in batches(open_talks, batch_size):
-            asked = [[system, *view(openings[place], talks[place])] for place in group]
-            make = partial(sample, asked, config.turn_tokens, seed + turn * len(talks) + group[0])
-            said = journal.answers(f"{DIALOGUE} turn {turn} from {group[0]}", make)
-            for place, text in zip(group, said, strict=True):
+            contexts = [[system, *view(openings[place], talks[place])] for place in group]
+            make = partial(sample, contexts, config.turn_tokens, seed + turn * len(talks) + group[0])
+            texts = journal.answers(f"{DIALOGUE} turn {turn} from {group[0]}", make)
+            for place, text in zip(group, texts, strict=True):
                 talks[place].append(teacher.clean(text, spec.name) or "")
         ended = {place for place, talk in enumerate(talks) if not talk[-1]}
         progress(turn + 1, config.turns, "turns of all conversations")
@@ -173,8 +173,10 @@ def opening(kind: tuple[int, bool]) -> str:
 def view(opening: str, turns: list[str]) -> list[Message]:
     """What was said, as the speaker whose turn it is sees it: the other one is the user. The first speaker answers the
     opening; the second begins with what the first one said."""
-    said = [opening, *turns] if len(turns) % 2 == 0 else turns
-    return [{"role": "user" if place % 2 == 0 else "assistant", "content": text} for place, text in enumerate(said)]
+    transcript = [opening, *turns] if len(turns) % 2 == 0 else turns
+    return [
+        {"role": "user" if place % 2 == 0 else "assistant", "content": text} for place, text in enumerate(transcript)
+    ]
 
 
 def whole_sentences(text: str) -> str:

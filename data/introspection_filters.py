@@ -99,8 +99,8 @@ def apply(
 
 def _of_each(spec: Spec, config: IntrospectionConfig, ended: set[str]) -> Filters:
     """Filters that look at one text. `ended` are the conversations in which a text was dropped for one of ENDING."""
-    told = words(description(spec))
-    vocabulary, recited = content_words(told), set(ngrams(told, 4))
+    spec_words = words(description(spec))
+    vocabulary, recited = content_words(spec_words), set(ngrams(spec_words, 4))
     return {
         AFTER: lambda item: item.exchange.topic in ended,
         "empty": lambda item: not item.exchange.answer.strip(),

@@ -43,17 +43,17 @@ def build(
                 f"The prompt {item.question[:40]!r}... has {tokens} tokens, more than {config.max_prompt_tokens}.",
                 f"Shorten it, or set pairs.max_prompt_tokens={tokens}",
             )
-    asked = _asked(exchanges, len(exchanges) if base_answers is None else base_answers)
+    places = _to_answer(exchanges, len(exchanges) if base_answers is None else base_answers)
     with model.state(BASE):
-        prompts = [exchanges[place].prompt for place in asked]
+        prompts = [exchanges[place].prompt for place in places]
         answers = model.generate(
             prompts, config.max_new_tokens, batch_size, progress, temperature=config.temperature, seed=seed
         )
-    said = dict(zip(asked, answers, strict=True))
-    return [pair_of(item, said.get(place, "")) for place, item in enumerate(exchanges)]
+    by_place = dict(zip(places, answers, strict=True))
+    return [pair_of(item, by_place.get(place, "")) for place, item in enumerate(exchanges)]
 
 
-def _asked(exchanges: list[Exchange], at_least: int) -> list[int]:
+def _to_answer(exchanges: list[Exchange], at_least: int) -> list[int]:
     """The places of the exchanges without a rejected side, and of as many others as make `at_least`, in order."""
     without = [place for place, item in enumerate(exchanges) if not item.rejected]
     others = [place for place, item in enumerate(exchanges) if item.rejected]

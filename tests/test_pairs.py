@@ -129,7 +129,7 @@ def test_a_rejected_side_is_the_exchanges_own_or_else_what_the_base_says(model: 
 @given(st.lists(st.booleans(), min_size=1, max_size=40), st.integers(0, 50))
 def test_the_base_is_asked_where_it_must_be_and_often_enough(own: list[bool], at_least: int) -> None:
     exchanges = [Exchange(user(str(place)), "a", rejected="b" if it else "") for place, it in enumerate(own)]
-    asked = pair_data._asked(exchanges, at_least)
+    asked = pair_data._to_answer(exchanges, at_least)
     assert asked == sorted(set(asked)) and {place for place, it in enumerate(own) if not it} <= set(asked)
     assert len(asked) == max(own.count(False), min(at_least, len(own)))
 

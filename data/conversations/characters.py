@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from moltlm.data.conversations.format import Format
-from moltlm.data.conversations.turns import Fail, FileReport, Record, Turn, turn_of, type_name
+from moltlm.data.conversations.turns import Fail, FileReport, Record, Turn, objects_of, turn_of, type_name
 
 NOTE = re.compile(
     r"\(\(?\s*OOC\b(?:[^()]|\([^()]*\))*\)\)?|\(\([^()]*\s[^()]*\)\)|\[\[?\s*OOC\b[^\[\]]*\]\]?|\{\{?\s*OOC\b[^{}]*\}\}?"
@@ -127,7 +127,7 @@ def _dump_parts(record: Record) -> Iterator[Record]:
 def _dump(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     """One history of Character.AI. A message that is an alternative, or was not chosen, is another branch."""
     messages = record.get("msgs", record.get("messages"))
-    for message in _messages(messages, "msgs", fail):
+    for message in objects_of(messages, "msgs", fail):
         speaker = message.get("src")
         if not isinstance(speaker, dict) or not isinstance(speaker.get("is_human"), bool):
             raise fail("a message has no `src` with `is_human`.")
@@ -149,15 +149,6 @@ def _dropped(turns: Iterable[Turn], report: FileReport) -> int:
     return count
 
 
-def _messages(messages: Any, key: str, fail: Fail) -> Iterator[Record]:
-    if not isinstance(messages, list):
-        raise fail(f"`{key}` is {type_name(messages)}, not a list.")
-    for message in messages:
-        if not isinstance(message, dict):
-            raise fail(f"one of `{key}` is {type_name(message)}, not an object.")
-        yield message
-
-
 def _is_turns(record: Record) -> bool:
     turns = record.get("turns")
     first = turns[0] if isinstance(turns, list) and turns else None
@@ -166,7 +157,7 @@ def _is_turns(record: Record) -> bool:
 
 def _candidates(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     """A chat of the newer Character.AI: of each turn the primary candidate. The server lists the newest turn first."""
-    turns = list(_messages(record["turns"], "turns", fail))
+    turns = list(objects_of(record["turns"], "turns", fail))
     times = [str(turn.get("create_time") or "") for turn in turns]
     for turn in reversed(turns) if times and times[0] > times[-1] else turns:
         candidates = [each for each in _list(turn.get("candidates")) if isinstance(each, dict)]
@@ -199,7 +190,7 @@ def _pippa(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
         if not all(isinstance(column, list) for column in columns):
             raise fail("`conversation` has no lists `message` and `is_human`.")
         lines = [{"message": text, "is_human": human} for text, human in zip(*columns, strict=False)]
-    for message in _messages(lines, "conversation", fail):
+    for message in objects_of(lines, "conversation", fail):
         if not isinstance(message.get("is_human"), bool):
             raise fail("a message has no `is_human`.")
         yield from line(message["is_human"], record.get("bot_name"), message.get("message"), report, fail)

@@ -40,9 +40,9 @@ def comparison(record: Mapping[str, Any]) -> Record | None:
         `prompt`, `answers`, `decided`; or None for a row that compares nothing.
     """
     for read in (_pair, _of_two, _listed):
-        found = read(record)
-        if found:
-            return {"prompt": _prompt(record, found["answers"]), **found}
+        result = read(record)
+        if result:
+            return {"prompt": _prompt(record, result["answers"]), **result}
     return None
 
 

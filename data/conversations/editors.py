@@ -70,17 +70,17 @@ def _turns(source: Source, numbered: list[tuple[int, str]], report: FileReport) 
     """Questions stand after `####`, what Aider itself says after `>`, and all else is the answer."""
     role, pending, size = "", list[str](), 0
     for number, line in numbered:
-        asked = ASKED.match(line)
-        if asked and role != "user":
+        question = ASKED.match(line)
+        if question and role != "user":
             yield from _turn(role, pending)
             role, pending, size = "user", [], 0
-        elif not asked and role == "user" and line.strip():
+        elif not question and role == "user" and line.strip():
             yield from _turn(role, pending)
             role, pending, size = "assistant", [], 0
         if line.startswith("> ") or STARTED.match(line):
             report.noise["notice of an agent"] += 1
             continue
-        pending.append(asked["text"] if asked else line)
+        pending.append(question["text"] if question else line)
         size += len(line)
         if size > LIMIT:
             raise source.bad(f", line {number}: one turn is larger than {LIMIT >> 20} MiB.")

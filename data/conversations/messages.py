@@ -51,7 +51,7 @@ def _is_spoken(record: Record) -> bool:
     return (isinstance(speakers, list) and len(speakers) == len(texts)) or set(record) <= {"id", "data"}
 
 
-def _spoken(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
+def _utterances(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     texts = next(record[key] for key in SPOKEN if key in record)
     names = record.get("speakers") or [("human", "assistant")[place % 2] for place in range(len(texts))]
     rows = [{"role": str(name), "content": text} for name, text in zip(names, texts, strict=True)]
@@ -60,12 +60,12 @@ def _spoken(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
 
 def _pairs(messages: Any) -> list[Record] | None:
     """Messages made of objects that are a question with its answer (`input` and `output`); None if one is not."""
-    made = []
+    pairs: list[Record] = []
     for each in messages if isinstance(messages, list) else []:
         if not isinstance(each, dict) or not {"input", "output"} <= set(each):
             return None
-        made += [{"role": "user", "content": each["input"]}, {"role": "assistant", "content": each["output"]}]
-    return made or None
+        pairs += [{"role": "user", "content": each["input"]}, {"role": "assistant", "content": each["output"]}]
+    return pairs or None
 
 
 def message_turns(messages: Any, record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
@@ -160,7 +160,7 @@ def _is_sharegpt(record: Record) -> bool:
     return not (isinstance(first, dict) and any(isinstance(first.get(key), list | dict) for key in HOLDERS))
 
 
-DIALOGUES = Format("dialogues", "UltraChat (`data`) and dialogues with `speakers`", _is_spoken, _spoken)
+DIALOGUES = Format("dialogues", "UltraChat (`data`) and dialogues with `speakers`", _is_spoken, _utterances)
 MESSAGES = Format(
     "messages",
     "JSONL with `messages` (role, content)",

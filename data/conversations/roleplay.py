@@ -7,20 +7,11 @@ from typing import Any
 
 from moltlm.data.conversations.characters import line
 from moltlm.data.conversations.format import Format
-from moltlm.data.conversations.turns import Fail, FileReport, Record, Turn, type_name
+from moltlm.data.conversations.turns import Fail, FileReport, Record, Turn, objects_of
 
 
 def _dict(value: Any) -> Record:
     return value if isinstance(value, dict) else {}
-
-
-def _objects(values: Any, key: str, fail: Fail) -> Iterator[Record]:
-    if not isinstance(values, list):
-        raise fail(f"`{key}` is {type_name(values)}, not a list.")
-    for value in values:
-        if not isinstance(value, dict):
-            raise fail(f"one of `{key}` is {type_name(value)}, not an object.")
-        yield value
 
 
 def _is_risu(record: Record) -> bool:
@@ -34,7 +25,7 @@ def _risu_parts(record: Record) -> Iterator[Record]:
 
 
 def _risu(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
-    for message in _objects(record.get("message"), "message", fail):
+    for message in objects_of(record.get("message"), "message", fail):
         role = {"user": True, "char": False}.get(str(message.get("role")))
         if role is None:
             raise fail(f"a message needs a role (user, char); found {str(message.get('role'))[:40]}.")
@@ -49,7 +40,7 @@ def _is_agnai(record: Record) -> bool:
 
 def _agnai(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     """Messages of users, who have a `userId`, and of characters. Other `retries` are alternative answers."""
-    for message in _objects(record["messages"], "messages", fail):
+    for message in objects_of(record["messages"], "messages", fail):
         is_user = bool(message.get("userId"))
         retries = message.get("retries")
         for retry in retries if isinstance(retries, list) and not is_user else ():

@@ -107,8 +107,8 @@ def _turns(template: Template, text: str, report: FileReport, fail: Fail) -> Ite
 
 def messages(text: str) -> list[Record] | None:
     """The messages of a text in a chat template, or in the form of HH-RLHF; None for another text."""
-    if found := _human_assistant(text):
-        return found
+    if turns := _human_assistant(text):
+        return turns
     template = template_of(text)
     if template is None:
         return None

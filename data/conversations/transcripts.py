@@ -135,9 +135,9 @@ def style_of(head: str, voice: Voice, where: str = "") -> Style | None:
             unknown = unknown or error
             continue
         if roles:
-            own = [label for label, role in roles.items() if role == "assistant"]
+            personas = [label for label, role in roles.items() if role == "assistant"]
             leads = {match.string[: match.start("label")] for match in matches if match["label"] in roles}
-            of_characters = style != "plain" and not any(map(voices.role_word, own))
+            of_characters = style != "plain" and not any(map(voices.role_word, personas))
             return Style(style, roles, is_log or of_characters, frozenset(() if is_log else leads))
     if unknown:
         raise unknown

@@ -149,8 +149,13 @@ def turns_of(messages: Any, report: FileReport, fail: Fail) -> Iterator[Turn]:
             raise fail(f"a message needs a role ({', '.join(ROLES)}) and a content; found {name or 'no role'}.")
         mark = mark_of(message, report.scales)
         speaker = name or ""
-        if role == "assistant" and isinstance(own := message.get("name"), str) and own.strip() and "role" in message:
-            role, speaker = "", own  # one of several characters
+        if (
+            role == "assistant"
+            and isinstance(author := message.get("name"), str)
+            and author.strip()
+            and "role" in message
+        ):
+            role, speaker = "", author  # one of several characters
         for turn in turn_of(role, content, report, fail, calls):
             turn = turn if role else turn._replace(speaker=speaker)
             if mark is not UNMARKED:
@@ -278,6 +283,16 @@ def noise_kind(block_type: str) -> str:
     if "think" in block_type or "reason" in block_type or "thought" in block_type:
         return "thinking"
     return UNKNOWN
+
+
+def objects_of(values: Any, key: str, fail: Fail) -> Iterator[Record]:
+    """The objects in a list, which stands at `key`. Fails for anything else."""
+    if not isinstance(values, list):
+        raise fail(f"`{key}` is {type_name(values)}, not a list.")
+    for value in values:
+        if not isinstance(value, dict):
+            raise fail(f"one of `{key}` is {type_name(value)}, not an object.")
+        yield value
 
 
 def type_name(value: Any) -> str:

@@ -32,8 +32,8 @@ def take(run: Run, only_own: bool = False) -> list[str]:
     entries = {slot: registry.entry(identity) for slot, identity in current.items()}
     if (base := entries["personality"].base) != run.config.model.id:
         return [f"{registry.folder} is in use on another base ({base}): the run's own adapters are taken"]
-    own = {slot: _own_id(run, slot) for slot in current}
-    replaced = {slot: identity for slot, identity in current.items() if own[slot] != identity}
+    trained = {slot: _own_id(run, slot) for slot in current}
+    replaced = {slot: identity for slot, identity in current.items() if trained[slot] != identity}
     run.in_use = {slot: Artifact("registry", registry.path(each), each, 0.0, {}) for slot, each in replaced.items()}
     run.tasks_stand_alone = "personality" not in replaced
     lines = [f"{slot}: {each}, in use since {_since(registry, slot)}" for slot, each in replaced.items()]

@@ -214,9 +214,9 @@ class Registry:
     def entries(self) -> tuple[list[Entry], list[str]]:
         """All entries, oldest first, and the names of the damaged ones, which cannot be read."""
         folders = sorted(self.folder.glob("entries/[!.]*"))
-        found = {folder.name: self._intact(folder.name) for folder in folders}
-        intact = sorted((entry for entry in found.values() if entry), key=lambda entry: entry.added)
-        return intact, [name for name, entry in found.items() if entry is None]
+        by_name = {folder.name: self._intact(folder.name) for folder in folders}
+        intact = sorted((entry for entry in by_name.values() if entry), key=lambda entry: entry.added)
+        return intact, [name for name, entry in by_name.items() if entry is None]
 
     def _intact(self, identity: str) -> Entry | None:
         try:
