@@ -36,11 +36,12 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
-def sampling(temperature: float) -> dict[str, Any]:
-    """Options of `generate`: greedy at temperature 0, above it from all tokens."""
+def sampling(temperature: float, top_p: float = 1.0) -> dict[str, Any]:
+    """Options of `generate`: greedy at temperature 0, above it from the likeliest tokens that have the probability
+    `top_p` together."""
     if not temperature:
         return {"do_sample": False}
-    return {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": 1.0}
+    return {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": top_p}
 
 
 class TextModel:
@@ -192,6 +193,13 @@ class Served(TextModel):
         mixture.restore(self.model, name, folder)
         self.manifests[name] = manifest
         self.activate(self.current)
+
+    def unload(self, name: str) -> None:
+        """Free an adapter that no state needs any more. Another one has to be left."""
+        if name in map(str, self.current.gated):
+            self.activate(BASE)
+        self.model.delete_adapter(name)
+        del self.manifests[name]
 
     def scale(self, name: str, factor: float) -> None:
         """Serve a loaded adapter at this strength in every state: 0 is off, 1 as it was trained. Two calls do not add

@@ -55,7 +55,7 @@ def data_correct(
     _check(prompt, answer, edited, source)
     from moltlm.pipeline.service import corrections
 
-    session = _session(resolved, out, console)
+    session = corrections.session(resolved, console.say, _ask, _edit, out)
     if source:
         corrections.review(session, itertools.islice(_answers(resolved, source, console), n), str(source))
     elif prompt and answer is not None:
@@ -91,23 +91,6 @@ def _check(prompt: str | None, answer: str | None, edited: str | None, source: P
             "--answer and --edited need the prompt that they answer.",
             "Add it: molt data correct CONFIG --prompt TEXT --answer TEXT --edited TEXT",
         )
-
-
-def _session(config: Config, out: Path | None, console: Console) -> Session:
-    from moltlm.data import persona
-    from moltlm.data.conversations.corrections import FILE
-    from moltlm.pipeline.service.corrections import Session
-
-    folder = config.retrain.conversations
-    out = out or (folder / FILE if folder.suffix != ".jsonl" else folder.with_name(FILE))
-    heldout = [item.question for item in persona.load(config.persona).heldout]
-
-    def is_measured(question: str) -> bool:
-        from moltlm.data import leakage
-
-        return bool(heldout) and bool(leakage.leaks([question], heldout))
-
-    return Session(out, console.say, _ask, _edit, is_measured)
 
 
 def _one(session: Session, prompt: str, answer: str, edited: str | None, said_by: str) -> None:

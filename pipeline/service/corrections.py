@@ -6,14 +6,20 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from moltlm.data import persona
 from moltlm.data.conversations import corrections
 from moltlm.data.errors import BadInput
 from moltlm.data.types import Exchange, Message
+from moltlm.pipeline.config import Config
 
 HELP = (
     "The better answer: write it in one line, or /edit to open your editor; an empty line leaves the answer as it is. "
     "/reset forgets the conversation, /quit ends."
 )
+
+
+def silent(text: str) -> None:
+    """Shows nothing."""
 
 
 @dataclass
@@ -71,6 +77,26 @@ class Session:
             better = better.strip() or said
             self.take(prompt, said, better, said_by)
             return better
+
+
+def session(
+    config: Config,
+    say: Callable[[str], None] = silent,
+    ask: Callable[[str], str | None] = lambda _: None,
+    edit: Callable[[str], str] = lambda text: text,
+    out: Path | None = None,
+) -> Session:
+    """A session that writes beside the conversations of the next retraining, or into `out`."""
+    folder = config.retrain.conversations
+    beside = folder / corrections.FILE if folder.suffix != ".jsonl" else folder.with_name(corrections.FILE)
+    heldout = [item.question for item in persona.load(config.persona).heldout]
+
+    def is_measured(question: str) -> bool:
+        from moltlm.data import leakage
+
+        return bool(heldout) and bool(leakage.leaks([question], heldout))
+
+    return Session(out or beside, say, ask, edit, is_measured)
 
 
 def talk(session: Session, answer: Callable[[list[Message]], str], said_by: str) -> None:
