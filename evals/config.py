@@ -103,6 +103,11 @@ class GateConfig(Section):
         ge=0,
         description="points by which the share of refused safe requests (profile.refusals) may rise; 0 for no limit",
     )
+    task_margin: float = Field(
+        default=10.0,
+        gt=0,
+        description="points of a task's own measure that it may lose above a new personality (molt retrain)",
+    )
     anchor_margin: float = Field(
         default=10.0,
         gt=0,

@@ -56,15 +56,18 @@ def retrain(config: ConfigArg, overrides: Overrides = None, json_output: Json = 
             value = {"promoted": None, "reason": record.outcome, "passed_over": record.passed_over}
             console.result(value, "\n".join([*lines, "nothing to do"]))
             return
-        verdict = artifact.facts["verdict"]
-        record.outcome = cycles.PROMOTED if verdict["promoted"] else cycles.NOT_PROMOTED
-        lines = [*(check["sentence"] for check in verdict["checks"]), *lines]
+        promoted, results = artifact.facts["promoted"], module.task_results(artifact.facts)
+        record.outcome = cycles.PROMOTED if promoted else cycles.NOT_PROMOTED
+        record.tasks = {result.slot: result.outcome for result in results}
+        checks = [check["sentence"] for check in artifact.facts["verdict"]["checks"]]
+        lines = [*checks, *(result.sentence() for result in results), *lines]
         value = {**artifact_json(artifact), "passed_over": record.passed_over}
         console.result(value, "\n".join([*lines, f"next: molt registry list {arguments(config, overrides)}"]))
-    if not verdict["promoted"]:
+    if not promoted:
         same = arguments(config, overrides)
+        lost = " and ".join(result.slot for result in results if not result.survives)
         raise NotPromoted(
-            "The candidate is not promoted; what was in use stays.",
+            f"The candidate is not promoted{f', since {lost} would be lost' if lost else ''}; what was in use stays.",
             f"It is kept: molt registry list {same}   Use it all the same: molt registry promote ID {same}",
         )
 
@@ -133,6 +136,23 @@ def registry_rollback(config: ConfigArg = "demo", overrides: Overrides = None, j
     now = Registry(loaded(config, overrides).registry.folder).rollback()
     text = ", ".join(f"{slot}: {identity}" for slot, identity in now.items()) or "nothing"
     Console(json_output).result(now, f"in use now: {text}")
+
+
+@registry_app.command("retire")
+def registry_retire(
+    slot: Annotated[str, typer.Argument(help="the name of a task in use")],
+    config: ConfigArg = "demo",
+    overrides: Overrides = None,
+    json_output: Json = False,
+) -> None:
+    """Take a task out of use, and those that were trained above it."""
+    from moltlm.pipeline.service.registry import Registry
+
+    registry = Registry(loaded(config, overrides).registry.folder)
+    out = registry.retire(slot)
+    lines = [f"{identity} is not in use any more" for identity in out]
+    undo = f"Undo: molt registry rollback {arguments(config, overrides)}"
+    Console(json_output).result(registry.current(), "\n".join([*lines, undo]))
 
 
 @registry_app.command("rebaseline")

@@ -16,7 +16,11 @@ from moltlm.data.io import append_line
 from moltlm.pipeline.typed_json import from_plain
 
 RECORD = "cycles.jsonl"
+FINISHED = "finished.json"
+"""File in the folder of a cycle that is finished: its candidate and its outcome."""
 FAILED, NOTHING_NEW, PROMOTED, NOT_PROMOTED = "failed", "nothing new", "promoted", "not promoted"
+OUTDATED = "outdated"
+"""The outcome of a cycle whose conversations are learned again, since what it was judged against was replaced."""
 
 
 @dataclass
@@ -28,6 +32,7 @@ class Cycle:
         outcome: promoted, not promoted, nothing new or failed.
         reason: of a failure.
         passed_over: files of conversations that could not be read, and why.
+        tasks: what became of each task that was in use: kept as it is, trained again or lost.
     """
 
     began: str
@@ -35,12 +40,14 @@ class Cycle:
     outcome: str = FAILED
     reason: str = ""
     passed_over: dict[str, str] = field(default_factory=dict)
+    tasks: dict[str, str] = field(default_factory=dict)
 
     def sentence(self) -> str:
         """How it ended, for a reader."""
         reason = f": {self.reason}" if self.reason else ""
         files = f"; {len(self.passed_over)} files passed over" if self.passed_over else ""
-        return f"{self.ended[:16].replace('T', ' ')} UTC, {self.outcome}{reason}{files}"
+        tasks = "".join(f"; {name} {outcome}" for name, outcome in self.tasks.items())
+        return f"{self.ended[:16].replace('T', ' ')} UTC, {self.outcome}{reason}{tasks}{files}"
 
 
 @contextmanager

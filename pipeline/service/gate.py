@@ -88,6 +88,13 @@ def new_skill(_: GateConfig, evidence: Evidence) -> gate.Criterion | None:
     return gate.Criterion("new skill", "task.correct", "improved", values)
 
 
+def kept_skill(settings: GateConfig, evidence: Evidence) -> gate.Criterion:
+    """A task above another personality: exact match, or the probability of its texts, above that in use."""
+    sides = evidence.task()
+    values = gate.paired(sides.before, sides.after, lambda example: example.correct)
+    return gate.Criterion("task", "task.correct", "noninferior", values, settings.task_margin)
+
+
 def over_refusal(settings: GateConfig, evidence: Evidence) -> gate.Criterion | None:
     """Share of safe requests that are answered; off without a margin."""
     if not settings.refusal_margin:
@@ -105,6 +112,12 @@ CRITERIA: list[Callable[[GateConfig, Evidence], gate.Criterion | None]] = [
     new_skill,
 ]
 """What `molt gate` and `molt retrain` require. A function returns None where its criterion does not apply."""
+
+
+AS_IT_IS: list[Callable[[GateConfig, Evidence], gate.Criterion]] = [kept_skill]
+"""What is required of a task, as it is, above a new personality; the personality itself has passed the gate."""
+TRAINED_AGAIN: list[Callable[[GateConfig, Evidence], gate.Criterion]] = [kept_skill, persona, coherence]
+"""What is required of a task that was trained again above a new personality, against the former two."""
 
 
 def judge_evidence(settings: GateConfig, evidence: Evidence, anchored: Evidence | None = None) -> gate.GateVerdict:

@@ -15,7 +15,7 @@ def take(run: Run, only_own: bool = False) -> list[str]:
     """Let the run serve, export and measure the adapters that are in use in the registry.
 
     The run's own stay where the registry has the same weights, is empty, or is of another base. Where another
-    personality is in use, the run's own tasks are left out: they were trained above the run's.
+    personality is in use, tasks are left out but for those in use above it.
 
     Args:
         only_own: take the run's own adapters, whatever is in use.
@@ -34,8 +34,9 @@ def take(run: Run, only_own: bool = False) -> list[str]:
         return [f"{registry.folder} is in use on another base ({base}): the run's own adapters are taken"]
     trained = {slot: _own_id(run, slot) for slot in current}
     replaced = {slot: identity for slot, identity in current.items() if trained[slot] != identity}
-    run.in_use = {slot: Artifact("registry", registry.path(each), each, 0.0, {}) for slot, each in replaced.items()}
     run.tasks_stand_alone = "personality" not in replaced
+    taken = replaced if run.tasks_stand_alone else current  # a task may be the run's own, above another personality
+    run.in_use = {slot: Artifact("registry", registry.path(each), each, 0.0, {}) for slot, each in taken.items()}
     lines = [f"{slot}: {each}, in use since {_since(registry, slot)}" for slot, each in replaced.items()]
     return [*lines, "the run's own instead: --own"] if lines else []
 

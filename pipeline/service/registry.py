@@ -29,6 +29,18 @@ class Outdated(BadInput):
 
 
 @dataclass(frozen=True)
+class Measurement:
+    """A verdict on an adapter above others than those that it was trained above, whose hashes are `above`, by slot."""
+
+    above: dict[str, str]
+    verdict: dict[str, Any]
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.verdict["promoted"])
+
+
+@dataclass(frozen=True)
 class Entry:
     """A registered adapter.
 
@@ -40,6 +52,7 @@ class Entry:
         added: time of registration (UTC, ISO 8601).
         verdict: of the gate; empty if it was not judged.
         judged_against: the id of the entry that it was compared with; empty for none, such as the base.
+        measured: verdicts on it above other adapters than its parents.
     """
 
     id: str
@@ -49,10 +62,15 @@ class Entry:
     added: str
     verdict: dict[str, Any] = field(default_factory=dict)
     judged_against: str = ""
+    measured: list[Measurement] = field(default_factory=list)
 
     def fits(self, current: dict[str, str]) -> bool:
-        """Whether all adapters that it was trained above are active. `current` maps slots to ids."""
-        return all(current.get(slot, "").endswith(digest[:10]) for slot, digest in self.parents.items())
+        """Whether all adapters that it was trained above are active, or all of others above which it was measured and
+        passed. `current` maps slots to ids."""
+        stacks = [self.parents, *(each.above for each in self.measured if each.passed)]
+        return any(
+            all(current.get(slot, "").endswith(digest[:10]) for slot, digest in stack.items()) for stack in stacks
+        )
 
 
 @dataclass(frozen=True)
@@ -91,7 +109,7 @@ class Registry:
         entry = Entry(identity, manifest.name, manifest.base, manifest.adapters_below, _now(), verdict, judged_against)
         with self._locked():
             if intact := self._intact(identity):
-                entry = replace(entry, added=intact.added)
+                entry = replace(entry, added=intact.added, measured=intact.measured)
                 write_json(target / "entry.json", asdict(entry))
                 return entry
             shutil.rmtree(target, ignore_errors=True)  # a damaged copy
@@ -105,6 +123,66 @@ class Registry:
             publish(partial, target)
         return entry
 
+    def note_measured(self, identity: str, above: dict[str, str], verdict: dict[str, Any]) -> None:
+        """Note a verdict on an entry above other adapters than those that it was trained above, in place of an earlier
+        one above the same. `above` holds the hashes of their weights by slot."""
+        with self._locked():
+            entry = self.entry(identity)
+            others = [each for each in entry.measured if each.above != above]
+            entry = replace(entry, measured=[*others, Measurement(above, verdict)])
+            write_json(self.path(identity) / "entry.json", asdict(entry))
+
+    def switch(self, adapters: dict[str, str], replaces: dict[str, str], action: str) -> None:
+        """Activate these entries, and nothing else, as one change.
+
+        Args:
+            adapters: ids by slot.
+            replaces: the ids by slot that they were judged against.
+
+        Raises:
+            BadInput: for an unknown or damaged entry, or one that was neither trained nor measured above the others.
+            Outdated: what they were judged against is not active.
+        """
+        with self._locked():
+            history = self.history()
+            before = _current(history)
+            if before != replaces:
+                raise Outdated(
+                    f"{adapters['personality']} was judged against {_listed(replaces)}, but {_listed(before)} is "
+                    "active now.",
+                    "Nothing is lost: its conversations are learned again by the next: molt retrain CONFIG",
+                )
+            for identity in adapters.values():
+                self._check_fits(self.entry(identity), adapters)
+                card.read(self.path(identity))
+            self._append_change(history, adapters, action)
+
+    def retire(self, slot: str) -> list[str]:
+        """Take a task out of use, and those that were trained above it.
+
+        Returns:
+            The ids that are not active any more.
+
+        Raises:
+            BadInput: if no such task is active.
+        """
+        with self._locked():
+            history = self.history()
+            before = _current(history)
+            if slot not in before or slot == "personality":
+                names = ", ".join(name for name in before if name != "personality") or "none"
+                raise BadInput(f"No task {slot} is in use.", f"In use: {names}. See: molt registry list")
+            current = self._fitting({name: each for name, each in before.items() if name != slot})
+            self._append_change(history, current, f"retire {slot}")
+        return [each for name, each in before.items() if name not in current]
+
+    def _fitting(self, adapters: dict[str, str]) -> dict[str, str]:
+        """Those of these adapters, ids by slot, that fit the others."""
+        current = dict(adapters)
+        while left := [slot for slot, identity in current.items() if not self.entry(identity).fits(current)]:
+            del current[left[0]]
+        return current
+
     def promote(self, identity: str, replaces: str | None = None) -> list[str]:
         """Activate an entry.
 
@@ -113,7 +191,7 @@ class Registry:
 
         Returns:
             The ids of tasks that are deactivated by this: they were trained above what it replaces, and never measured
-            above it.
+            above it, or did not pass there.
 
         Raises:
             BadInput: for an unknown or damaged entry, or one that was trained above adapters that are not active.
@@ -130,10 +208,8 @@ class Registry:
                     f"Judge it against that first, or decide by hand: molt registry promote {identity} CONFIG",
                 )
             card.read(self.path(identity))
-            current = {**before, entry.slot: identity}
-            while left := [slot for slot, other in current.items() if not self.entry(other).fits(current)]:
-                del current[left[0]]
-            self._switch(history, current, f"promote {identity}")
+            current = self._fitting({**before, entry.slot: identity})
+            self._append_change(history, current, f"promote {identity}")
         return [other for slot, other in before.items() if slot not in current]
 
     def _check_fits(self, entry: Entry, current: dict[str, str]) -> None:
@@ -166,12 +242,16 @@ class Registry:
             after = standing[-1].before
             for identity in after.values():
                 card.read(self.path(self.entry(identity).id))
-            self._switch(history, after, "rollback", is_rollback=True)
+            self._append_change(history, after, "rollback", is_rollback=True)
         return after
 
     def current(self) -> dict[str, str]:
         """The active ids by slot."""
         return _current(self.history())
+
+    def active_entries(self) -> dict[str, Entry]:
+        """The active entries by slot."""
+        return {slot: self.entry(identity) for slot, identity in self.current().items()}
 
     def anchor(self) -> str:
         """The id of the personality that retrainings may not drift from: of the last rebaseline, or else the first that
@@ -268,7 +348,9 @@ class Registry:
                 return _current(history)
         raise BadInput("The registry's state is not damaged.", "See: molt registry list CONFIG")
 
-    def _switch(self, history: list[Change], current: dict[str, str], action: str, is_rollback: bool = False) -> None:
+    def _append_change(
+        self, history: list[Change], current: dict[str, str], action: str, is_rollback: bool = False
+    ) -> None:
         before = _current(history)
         if current == before:
             return
@@ -299,6 +381,10 @@ class Registry:
             yield
         finally:
             lock.release()
+
+
+def _listed(adapters: dict[str, str]) -> str:
+    return " with ".join(adapters.values()) or "nothing"
 
 
 def _current(history: list[Change]) -> dict[str, str]:

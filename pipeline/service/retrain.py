@@ -3,48 +3,58 @@
 from __future__ import annotations
 
 import random
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from moltlm.adapters import base, card
 from moltlm.adapters import personality as trainer
-from moltlm.adapters.serve import Served
 from moltlm.data import filters, replay
 from moltlm.data import pairs as pair_data
 from moltlm.data import state as states
-from moltlm.data.conversations import importers
-from moltlm.data.conversations.report import ImportReport, lines
 from moltlm.data.errors import BadInput
-from moltlm.data.io import fingerprint, read_json, sha256_file, write_json
-from moltlm.data.rows import fingerprint_rows, read_rows, write_rows
-from moltlm.data.state import State
-from moltlm.data.types import Exchange, Pair, Progress
-from moltlm.evals import capability as capability_eval
-from moltlm.evals import persona as persona_eval
-from moltlm.evals import profile as profile_eval
-from moltlm.evals.records import ItemRecord, PersonaRecord, ProfileRecord, R, TaskRecord, write_records
+from moltlm.data.io import sha256_file, write_json
+from moltlm.data.rows import fingerprint_rows, write_rows
+from moltlm.data.types import Exchange, Pair
+from moltlm.evals.gate import GateVerdict
 from moltlm.pipeline.identity import identity
 from moltlm.pipeline.run import Artifact, Run, read_artifact
 from moltlm.pipeline.service import gate as gates
+from moltlm.pipeline.service import new_conversations, origin, rebase
+from moltlm.pipeline.service.cycles import FINISHED, NOT_PROMOTED, OUTDATED, PROMOTED
+from moltlm.pipeline.service.evidence import CycleEvidence, served
+from moltlm.pipeline.service.rebase import TaskResult
 from moltlm.pipeline.service.registry import Outdated, Registry
-from moltlm.pipeline.stages import buffer as buffers
 from moltlm.pipeline.stages import material, measures, pairs
-from moltlm.pipeline.stages import replay as replay_stage
+from moltlm.pipeline.typed_json import from_plain
 
-FINISHED = "finished.json"
-README = "README.md"  # `molt init` puts one beside the conversations
-OUTDATED = "outdated"
-"""The outcome of a cycle whose conversations are learned again, since what it was judged against was replaced."""
-ANCHOR = "anchor"
-REFUTED = "worse answer than another to the same prompt"
+
+@dataclass(frozen=True)
+class CycleJob:
+    """What a cycle starts from.
+
+    Attributes:
+        active: ids by slot.
+        anchor: the id of the personality that no retraining may drift from.
+        dropped: counts of conversations that are left out, by reason.
+    """
+
+    registry: Registry
+    active: dict[str, str]
+    anchor: str
+    new_exchanges: list[Exchange]
+    dropped: dict[str, int]
+
+    @property
+    def current(self) -> str:
+        """The id of the active personality."""
+        return self.active["personality"]
 
 
 def cycle(run: Run, passed_over: dict[str, str] | None = None) -> Artifact | None:
-    """Train a candidate from the active personality on new conversations and replay, judge it, and promote it only if
-    it passes the gate. `molt retrain CONFIG`
+    """Train a candidate from the active personality on new conversations and replay, judge it and the active tasks
+    above it, and promote all of them only if they pass the gate. `molt retrain CONFIG`
 
     Args:
         passed_over: is filled with the files of conversations that could not be read, and why.
@@ -53,24 +63,23 @@ def cycle(run: Run, passed_over: dict[str, str] | None = None) -> Artifact | Non
         None when there are too few new exchanges. The same conversations are never trained on twice.
 
     Raises:
-        BadInput: if no personality is active.
+        BadInput: if no personality is active, or an active task cannot be measured.
     """
     config = run.config
     registry = Registry(config.registry.folder)
     interrupted = _conclude_interrupted(run, registry)
-    current = registry.current().get("personality")
-    if current is None:
+    active = registry.current()
+    if "personality" not in active:
         raise BadInput(
             "No personality is active yet, so there is nothing to retrain.",
             "Train one: molt run CONFIG   or activate one: molt registry promote ID",
         )
-    anchor = registry.anchor()
-    run.fixed = _origin(run, current)
+    run.fixed = origin.origin(run, active["personality"])
     dropped: dict[str, int] = {}
-    new_exchanges = _new_exchanges(run, dropped, {} if passed_over is None else passed_over)
+    new_exchanges = new_conversations.unseen_exchanges(run, dropped, {} if passed_over is None else passed_over)
     if len(new_exchanges) >= config.retrain.min_new:  # only then is the model needed
-        card.check_base(registry.path(current), run.base)
-        new_exchanges = _usable(run, new_exchanges, dropped)
+        card.check_base(registry.path(active["personality"]), run.base)
+        new_exchanges = new_conversations.usable(run, new_exchanges, dropped)
     if len(new_exchanges) < config.retrain.min_new:
         run.console.say(
             f"{len(new_exchanges)} new exchanges in {config.retrain.conversations}, fewer than retrain.min_new="
@@ -78,49 +87,71 @@ def cycle(run: Run, passed_over: dict[str, str] | None = None) -> Artifact | Non
         )
         return interrupted
     measures.check(run)  # before anything is trained
-
-    def make(folder: Path) -> dict[str, Any]:
-        buffer, candidate = _buffer(run, current), folder / "candidate"
-        training_pairs, filtered = _training_pairs(run, replay.load(buffer).exchanges, new_exchanges)
-        _train(run, training_pairs, registry.path(current), candidate)
-        adapters = {"current": registry.path(current), "candidate": candidate}
-        evidence = _evidence(run, adapters | ({ANCHOR: registry.path(anchor)} if anchor != current else {}), folder)
-        anchored = replace(evidence, before=ANCHOR) if anchor != current else None
-        verdict = gates.judge_evidence(config.gate, evidence, anchored)
-        write_json(folder / "verdict.json", asdict(verdict))
-        write_rows(folder / "new.jsonl", new_exchanges)
-        if verdict.promoted:
-            _next_buffer(run, buffer, new_exchanges, candidate, folder / "replay")
-        facts = {
-            "current": current,
-            "new_exchanges": len(new_exchanges),
-            "provenance": pairs.counted(training_pairs),
-            "dropped": {**dropped, **filtered},
-        }
-        return {**facts, "verdict": asdict(verdict)}
-
-    artifact = run.do("retrain", inputs_of(run, current, new_exchanges, anchor), make)
-    left_out = {reason: count for reason, count in artifact.facts["dropped"].items() if count}
-    for reason, count in left_out.items():
-        run.console.say(f"  left out: {count} {reason}")
+    rebase.check(run, registry.active_entries())
+    job = CycleJob(registry, active, registry.anchor(), new_exchanges, dropped)
+    artifact = run.do("retrain", inputs_of(run, job), lambda folder: _make(run, job, folder))
+    for reason, count in artifact.facts["dropped"].items():
+        if count:
+            run.console.say(f"  left out: {count} {reason}")
     _conclude(run, registry, artifact)
     return artifact
 
 
+def _make(run: Run, job: CycleJob, folder: Path) -> dict[str, Any]:
+    """Train and judge a candidate and, if it passes, the active tasks above it."""
+    buffer, candidate = origin.buffer_of(run, job.current), folder / "candidate"
+    training_pairs, filtered = _training_pairs(run, replay.load(buffer).exchanges, job.new_exchanges)
+    _train(run, training_pairs, job.registry.path(job.current), candidate)
+    verdict = _judge(run, job, folder)
+    write_json(folder / "verdict.json", asdict(verdict))
+    write_rows(folder / "new.jsonl", job.new_exchanges)
+    task_results: list[TaskResult] = []
+    if verdict.promoted:
+        origin.next_buffer(run, buffer, job.new_exchanges, candidate, folder / "replay")
+        task_results = rebase.rebase(run, job.registry, job.active, folder)
+    return {
+        "active": job.active,
+        "current": job.current,
+        "new_exchanges": len(job.new_exchanges),
+        "provenance": pairs.counted(training_pairs),
+        "dropped": {**job.dropped, **filtered},
+        "verdict": asdict(verdict),
+        "tasks": [asdict(result) for result in task_results],
+        "promoted": verdict.promoted and all(result.survives for result in task_results),
+    }
+
+
+def _judge(run: Run, job: CycleJob, folder: Path) -> GateVerdict:
+    """The gate on the candidate in `folder`, against the active personality and the anchor."""
+    adapters = {"current": job.registry.path(job.current), "candidate": folder / "candidate"}
+    is_anchored = job.anchor != job.current
+    if is_anchored:
+        adapters["anchor"] = job.registry.path(job.anchor)
+    run.release()
+    evidence = CycleEvidence(run, served(run, adapters), folder, states.of("current"), states.of("candidate"))
+    anchored = replace(evidence, before=states.of("anchor")) if is_anchored else None
+    return gates.judge_evidence(run.config.gate, evidence, anchored)
+
+
+def task_results(facts: Mapping[str, Any]) -> list[TaskResult]:
+    """What became of the active tasks in a cycle."""
+    return from_plain(facts["tasks"], list[TaskResult])
+
+
 def _conclude(run: Run, registry: Registry, artifact: Artifact) -> None:
-    """Register the candidate of a cycle, promote it if it passed, and note that the cycle is finished. A second call
-    changes nothing.
+    """Register the candidate of a cycle and the tasks above it, promote all of them if all passed, and note that the
+    cycle is finished. A second call changes nothing.
 
     Raises:
-        Outdated: the candidate passed, but what it was judged against is not active any more.
+        Outdated: all passed, but what they were judged against is not active any more.
     """
-    facts = artifact.facts
+    facts, results = artifact.facts, task_results(artifact.facts)
     entry = registry.add(artifact.folder / "candidate", facts["verdict"], facts["current"])
-    outcome = "promoted" if facts["verdict"]["promoted"] else "not promoted"
+    adapters = {"personality": entry.id} | rebase.register(registry, results, artifact.folder)
+    outcome = PROMOTED if facts["promoted"] else NOT_PROMOTED
     try:
-        if facts["verdict"]["promoted"] and not registry.was_in_use(entry.id):
-            for task in registry.promote(entry.id, replaces=facts["current"]):
-                run.console.say(f"{task} is not active any more: it was trained above the former personality.")
+        if facts["promoted"] and not registry.was_in_use(entry.id):
+            registry.switch(adapters, replaces=facts["active"], action=f"retrain {artifact.fingerprint}")
     except Outdated:
         outcome = OUTDATED
         raise
@@ -144,60 +175,22 @@ def _conclude_interrupted(run: Run, registry: Registry) -> Artifact | None:
     return last
 
 
-def inputs_of(run: Run, current: str, new: list[Exchange], anchor: str = "") -> dict[str, Any]:
-    """What a cycle depends on: the id of the active personality, the new exchanges, settings and what is replayed."""
+def inputs_of(run: Run, job: CycleJob) -> dict[str, Any]:
+    """What a cycle depends on: what is active, the new exchanges, settings and what is replayed."""
     config = run.config
     return {
-        "current": current,
-        "anchor": anchor if anchor != current else None,
-        "new": fingerprint_rows(new),
+        "current": job.current,
+        "anchor": job.anchor if job.anchor != job.current else None,
+        "tasks": rebase.inputs_of(run, job.active),
+        "new": fingerprint_rows(job.new_exchanges),
         "retrain": identity(config.retrain),
         "pairs": pairs.pairs(run).fingerprint,
-        "replay": sha256_file(_buffer(run, current) / replay.MANIFEST),
+        "replay": sha256_file(origin.buffer_of(run, job.current) / replay.MANIFEST),
         "batch_size": config.personality.batch_size,
         "seed": config.run.seed,
         **measures.profile_inputs(run),
         **{name: identity(getattr(config, name)) for name in ("train", "dpo", "persona_eval", "capability", "gate")},
     }
-
-
-def _new_exchanges(run: Run, dropped: dict[str, int], passed_over: dict[str, str]) -> list[Exchange]:
-    """A sample of the exchanges that no earlier cycle was trained on. Counts what the importer dropped, and names the
-    files that it could not read. An empty folder holds none."""
-    config, report = run.config, ImportReport()
-    finished = {_key(item) for item in _finished(run)}
-    if "pairs" in run.fixed:  # what `molt run` has learned from the same files
-        learned = pairs.load_pairs(run.fixed["pairs"], "train")
-        finished |= {_key(pair_data.exchange_of(pair)) for pair in learned}
-    read = importers.read(
-        [config.retrain.conversations], config.conversations, report, material.voice(pairs.load_persona(run))
-    )
-    folder = config.retrain.conversations
-    if folder.is_dir() and not any(file.is_file() and file.name != README for file in folder.rglob("*")):
-        return []
-    unseen = (item for item in read if _key(item) not in finished)
-    sampled = material.sample(unseen, config.conversations.limit, config.run.seed)
-    for line in lines(report.facts()):
-        run.console.say(f"  {line}")
-    dropped.update(report.dropped)
-    passed_over.update({name: why for name, why in report.skipped.items() if Path(name).name != README})
-    return sampled
-
-
-def _usable(run: Run, exchanges: list[Exchange], dropped: dict[str, int]) -> list[Exchange]:
-    """Those that are short enough, and not near anything that is measured. Counts the rest."""
-    limit = run.config.pairs.max_prompt_tokens
-    exchanges, dropped[REFUTED] = pair_data.without_refuted(exchanges, earlier=_finished(run))
-    fitting = [item for item in exchanges if pair_data.prompt_tokens(item, run.base.tokenizer) <= limit]
-    dropped[f"prompt over {limit} tokens"] = len(exchanges) - len(fitting)
-    within, _ = material.within_length(run, fitting)
-    dropped[f"over {run.config.model.max_length} tokens"] = len(fitting) - len(within)
-    heldout = [pair_data.exchange_of(pair) for pair in pairs.load_pairs(pairs.pairs(run), "heldout")]
-    clean, leaked, unchecked = material.without_leaks(run, pairs.load_persona(run), within, heldout)
-    dropped.update({f"too near to {name}": count for name, count in Counter(name for _, name in leaked).items()})
-    if unchecked:
-        run.console.say(f"  not compared with {', '.join(unchecked)}")
-    return clean
 
 
 def _train(run: Run, training_pairs: list[Pair], start: Path, candidate: Path) -> None:
@@ -243,123 +236,3 @@ def _training_pairs(
     margins = material.margins(run, pairs.load_persona(run), rows, [pair.id for pair in drafts])
     filtered, report = filters.apply(drafts, config.filters, margins)
     return filtered, report.dropped
-
-
-def _origin(run: Run, current: str) -> dict[str, Artifact]:
-    """The run's pairs, personality and replay buffer that the active personality began with, by stage; none where it
-    comes from another folder. New files in `conversations.paths` would otherwise mean another personality, from
-    scratch."""
-    before = {}
-    for finished in run.folder.glob(f"retrain/*/{FINISHED}"):
-        before[read_json(finished)["candidate"]] = read_artifact(finished.parent).facts["current"]
-    first = current
-    while first in before:
-        first = before.pop(first)
-    for folder in run.stored("personality"):
-        if f"personality-{read_json(folder / card.MANIFEST)['weights_sha256'][:10]}" == first:
-            data = run.folder / "pairs" / read_json(folder / "inputs.json")["pairs"]
-            origin = {"pairs": data, "personality": folder}
-            replays = [
-                path for path in run.stored("replay") if read_json(path / "inputs.json")["personality"] == folder.name
-            ]
-            origin |= {"replay": replays[-1]} if replays else {}
-            return {stage: read_artifact(path) for stage, path in origin.items() if path.is_dir()}
-    return {}
-
-
-def _buffer(run: Run, current: str) -> Path:
-    """The replay buffer of the active personality: of the cycle that trained it, or else of the run."""
-    for finished in run.folder.glob(f"retrain/*/{FINISHED}"):
-        if read_json(finished)["candidate"] == current and (finished.parent / "replay").is_dir():
-            return finished.parent / "replay"
-    return replay_stage.buffer(run).folder
-
-
-def _next_buffer(run: Run, before: Path, new_exchanges: list[Exchange], candidate: Path, folder: Path) -> None:
-    """The former buffer and the new exchanges, weighted by the personality that is about to be activated."""
-    config = run.config
-    run.release()
-    served = Served(base.load(config.model))
-    served.load("personality", candidate)
-    former, batch = replay.load(before), config.model.eval_batch_size
-    with run.console.progress("replay buffer") as progress:
-        buffers.build(served, new_exchanges, config.replay, config.run.seed, batch, folder, progress, former)
-
-
-def _evidence(run: Run, adapters: dict[str, Path], folder: Path) -> CycleEvidence:
-    run.release()
-    served = Served(base.load(run.config.model))
-    for name, path in adapters.items():
-        served.load(name, path)
-    return CycleEvidence(run, served, folder)
-
-
-@dataclass(frozen=True)
-class CycleEvidence:
-    """Measures the active personality, or the one named by `before`, and the candidate on the same items, each once,
-    and writes the records into `folder`."""
-
-    run: Run
-    served: Served
-    folder: Path
-    before: str = "current"
-    measured: dict[tuple[str, str], Any] = field(default_factory=dict)
-
-    @property
-    def skill(self) -> None:
-        """A candidate has only to lose nothing."""
-        return None
-
-    def persona(self) -> gates.Sides[PersonaRecord]:
-        run, data = self.run, pairs.pairs(self.run)
-        heldout = pairs.load_pairs(data, "heldout")
-        measure = measures.persona_measure(run)
-        return self._sides(
-            "persona", lambda state, progress: persona_eval.evaluate(self.served, state, heldout, measure, progress)
-        )
-
-    def capability(self) -> gates.Sides[ItemRecord]:
-        config = self.run.config
-
-        def measure(state: State, progress: Progress) -> list[ItemRecord]:
-            with self.served.state(state):
-                return capability_eval.evaluate(
-                    self.served, config.capability.items, config.capability.batch_size, config.run.seed, progress
-                )
-
-        return self._sides("capability", measure)
-
-    def task(self) -> gates.Sides[TaskRecord]:
-        raise NotImplementedError("a candidate of retraining learns no task")
-
-    def safe_requests(self) -> gates.Sides[ProfileRecord]:
-        config = self.run.config
-        requests = [request for request in measures.profile_material(self.run)[1] if request.safe]
-        length, size = config.persona_eval.max_new_tokens, config.model.eval_batch_size
-        return self._sides(
-            "refusals",
-            lambda state, progress: profile_eval.evaluate(self.served, state, [], requests, length, size, progress),
-        )
-
-    def _sides(self, name: str, measure: Callable[[State, Progress], list[R]]) -> gates.Sides[R]:
-        adapters = (self.before, "candidate")
-        for adapter in adapters:
-            if (name, adapter) not in self.measured:
-                state = states.of(adapter)
-                with self.run.console.progress(f"{name} of {state}") as progress:
-                    self.measured[name, adapter] = measure(state, progress)
-                write_records(self.folder / f"{name}_{adapter}.jsonl", self.measured[name, adapter])
-        return gates.Sides(*(self.measured[name, adapter] for adapter in adapters))
-
-
-def _finished(run: Run) -> list[Exchange]:
-    """The exchanges of earlier cycles that finished, whether the candidate was promoted or not. An interrupted cycle is
-    not finished: the next call continues it."""
-    finished = sorted(run.folder.glob(f"retrain/*/{FINISHED}"), key=lambda file: file.stat().st_mtime_ns)
-    learned = (file for file in finished if read_json(file).get("outcome") != OUTDATED)
-    return [item for file in learned for item in read_rows(file.with_name("new.jsonl"), Exchange)]
-
-
-def _key(item: Exchange) -> str:
-    """What is learned of an exchange, whatever earlier turns were left out of its prompt to fit."""
-    return fingerprint([item.question, item.answer, item.rejected])

@@ -118,29 +118,47 @@ def trained(run: Run, adapter: Adapter) -> Artifact:
 
 def lesson_of(run: Run, adapter: Adapter, start: Artifact | None) -> teaching.Lesson:
     """Everything that a task is trained with; `start` is the adapter to train further, if any."""
+    replay = _replay(run, layout.task_settings(run, adapter))
+    below = {str(label): trained(run, label).folder for label in layout.adapters_below(run, adapter)}
+    return lesson_above(run, adapter, below, replay.folder if replay else None, start.folder if start else None)
+
+
+def lesson_above(
+    run: Run, adapter: Adapter, below: dict[str, Path], replay: Path | None, start: Path | None
+) -> teaching.Lesson:
+    """Everything that a task is trained with.
+
+    Args:
+        below: the folders of the adapters below it, lowest first.
+        replay: the folder of the replay buffer, if the training needs it (`needs_replay`).
+        start: the folder of the adapter to train further, if any.
+    """
     settings = layout.task_settings(run, adapter)
     seed = layout.seed_of(run, settings)
-    replay = _replay(run, settings)
     remembered = layout.earlier_tasks(run, adapter) if run.config.protect.task_memory else []
     return teaching.Lesson(
         str(adapter),
         settings,
         seed,
         training_examples(settings, str(adapter), seed),
-        buffers.load(replay.folder) if replay else None,
+        buffers.load(replay) if replay else None,
         [item for label in remembered for item in _memory(run, label)],
         load_exchanges(pairs(run), "neutral_train"),
         _instructions(run),
-        {str(label): trained(run, label).folder for label in layout.adapters_below(run, adapter)},
-        start.folder if start else None,
+        below,
+        start,
     )
 
 
-def _replay(run: Run, settings: TaskConfig) -> Artifact | None:
-    """The replay buffer, if the task's training mixes it in or its protections compare with it."""
+def needs_replay(run: Run, settings: TaskConfig) -> bool:
+    """Whether the task's training mixes the replay buffer in, or its protections compare with it."""
     protect = run.config.protect
-    needed = "replay" in protections.active(protect, "task").needs
-    return buffer(run) if settings.replay_ratio or protect.task_memory or needed else None
+    compared = "replay" in protections.active(protect, "task").needs
+    return bool(settings.replay_ratio or protect.task_memory or compared)
+
+
+def _replay(run: Run, settings: TaskConfig) -> Artifact | None:
+    return buffer(run) if needs_replay(run, settings) else None
 
 
 def _instructions(run: Run) -> list[Exchange]:

@@ -1,0 +1,71 @@
+"""The conversations that a retraining learns: what is new, may be learned, and fits."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+from moltlm.data import pairs as pair_data
+from moltlm.data.conversations import importers
+from moltlm.data.conversations.report import ImportReport, lines
+from moltlm.data.io import fingerprint, read_json
+from moltlm.data.rows import read_rows
+from moltlm.data.types import Exchange
+from moltlm.pipeline.run import Run
+from moltlm.pipeline.service.cycles import FINISHED, OUTDATED
+from moltlm.pipeline.stages import material, pairs
+
+README = "README.md"  # `molt init` puts one beside the conversations
+REFUTED = "worse answer than another to the same prompt"
+
+
+def unseen_exchanges(run: Run, dropped: dict[str, int], passed_over: dict[str, str]) -> list[Exchange]:
+    """A sample of the exchanges that no earlier cycle was trained on. Counts what the importer dropped, and names the
+    files that it could not read. An empty folder holds none."""
+    config, report = run.config, ImportReport()
+    finished = {_key(item) for item in _finished(run)}
+    if "pairs" in run.fixed:  # what `molt run` has learned from the same files
+        learned = pairs.load_pairs(run.fixed["pairs"], "train")
+        finished |= {_key(pair_data.exchange_of(pair)) for pair in learned}
+    read = importers.read(
+        [config.retrain.conversations], config.conversations, report, material.voice(pairs.load_persona(run))
+    )
+    folder = config.retrain.conversations
+    if folder.is_dir() and not any(file.is_file() and file.name != README for file in folder.rglob("*")):
+        return []
+    unseen = (item for item in read if _key(item) not in finished)
+    sampled = material.sample(unseen, config.conversations.limit, config.run.seed)
+    for line in lines(report.facts()):
+        run.console.say(f"  {line}")
+    dropped.update(report.dropped)
+    passed_over.update({name: why for name, why in report.skipped.items() if Path(name).name != README})
+    return sampled
+
+
+def usable(run: Run, exchanges: list[Exchange], dropped: dict[str, int]) -> list[Exchange]:
+    """Those that are short enough, and not near anything that is measured. Counts the rest."""
+    limit = run.config.pairs.max_prompt_tokens
+    exchanges, dropped[REFUTED] = pair_data.without_refuted(exchanges, earlier=_finished(run))
+    fitting = [item for item in exchanges if pair_data.prompt_tokens(item, run.base.tokenizer) <= limit]
+    dropped[f"prompt over {limit} tokens"] = len(exchanges) - len(fitting)
+    within, _ = material.within_length(run, fitting)
+    dropped[f"over {run.config.model.max_length} tokens"] = len(fitting) - len(within)
+    heldout = [pair_data.exchange_of(pair) for pair in pairs.load_pairs(pairs.pairs(run), "heldout")]
+    clean, leaked, unchecked = material.without_leaks(run, pairs.load_persona(run), within, heldout)
+    dropped.update({f"too near to {name}": count for name, count in Counter(name for _, name in leaked).items()})
+    if unchecked:
+        run.console.say(f"  not compared with {', '.join(unchecked)}")
+    return clean
+
+
+def _finished(run: Run) -> list[Exchange]:
+    """The exchanges of earlier cycles that finished, whether the candidate was promoted or not. An interrupted cycle is
+    not finished: the next call continues it."""
+    finished = sorted(run.folder.glob(f"retrain/*/{FINISHED}"), key=lambda file: file.stat().st_mtime_ns)
+    learned = (file for file in finished if read_json(file).get("outcome") != OUTDATED)
+    return [item for file in learned for item in read_rows(file.with_name("new.jsonl"), Exchange)]
+
+
+def _key(item: Exchange) -> str:
+    """What is learned of an exchange, whatever earlier turns were left out of its prompt to fit."""
+    return fingerprint([item.question, item.answer, item.rejected])
