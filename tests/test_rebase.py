@@ -107,7 +107,12 @@ def test_a_task_that_does_not_hold_is_trained_again_and_promoted_with_the_person
 
 @pytest.mark.parametrize(("rate", "entries"), [("1e-5", 4), ("1e-20", 3)], ids=["learns less", "cannot be trained"])
 def test_a_candidate_that_would_lose_a_task_is_kept_out_with_it(
-    arguments: list[str], registry: Registry, tmp_path: Path, capsys: pytest.CaptureFixture[str], rate: str, entries: int
+    arguments: list[str],
+    registry: Registry,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    rate: str,
+    entries: int,
 ) -> None:
     """What was trained again for it is kept in the registry, too."""
     before = registry.current()
