@@ -30,7 +30,7 @@ from moltlm.pipeline.config import load
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.reporting import show
 from moltlm.pipeline.run import Run
-from moltlm.pipeline.service import retrain
+from moltlm.pipeline.service import new_conversations, retrain
 from moltlm.pipeline.stages import material, pairs, replay
 
 WORDS = [
@@ -303,8 +303,8 @@ def test_retraining_learns_a_correction_once_and_replays_nothing_that_it_refutes
     write_rows(finished / "new.jsonl", [correction])
     (finished / retrain.FINISHED).write_text("{}")
     counts: dict[str, int] = {}
-    usable = retrain._usable(run, [chats[0]], counts)
-    assert usable == [] and counts[retrain.REFUTED] == 1
+    usable = new_conversations.usable(run, [chats[0]], counts)
+    assert usable == [] and counts[new_conversations.REFUTED] == 1
 
 
 def test_no_correction_is_lost_in_a_sample() -> None:
