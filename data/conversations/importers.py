@@ -10,7 +10,6 @@ import json
 import os
 import re
 import tempfile
-from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,15 +17,15 @@ from typing import Any
 
 from moltlm.data.config import ImportConfig
 from moltlm.data.conversations import formats, marks, transcripts, voices
+from moltlm.data.conversations.exchanges import Reading, drop_rejected
 from moltlm.data.conversations.near import DuplicateIndex
-from moltlm.data.conversations.pairing import Unwanted, paired
-from moltlm.data.conversations.redact import redact
+from moltlm.data.conversations.pairing import paired
 from moltlm.data.conversations.report import ImportReport
 from moltlm.data.conversations.sources import LIMIT, Source, head, json_lines, json_values, parse, sources
-from moltlm.data.conversations.turns import EQUAL, MACHINE, OTHER, REJECTED_ANSWER, Conversation, FileReport, Turn
+from moltlm.data.conversations.turns import Conversation, FileReport, Turn
 from moltlm.data.conversations.voices import Voice
 from moltlm.data.errors import BadInput
-from moltlm.data.types import EDITED, GIVEN, Exchange, Message
+from moltlm.data.types import EDITED, Exchange
 
 VERSION = 5
 """Raise it when the same files give other exchanges: artifacts made from conversations are then made anew."""
@@ -108,8 +107,8 @@ def _read_file(source: Source, job: Job, report: ImportReport, index: DuplicateI
         report.skipped[source.name] = "no known format"
         return
     report.files.append(file)
-    items = (item for each in conversations for item in _exchanges(each, source, job, report, index))
-    yield from paired(items, file)
+    steps = ((each, turn) for each in conversations for turn in _merged(each, source, job.voice, file))
+    yield from paired(Reading(job.config, report, file, index).exchanges(steps), file)
 
 
 def _conversations(source: Source, file: FileReport, voice: Voice) -> Iterator[Conversation] | None:
@@ -158,77 +157,6 @@ def _unknown(source: Source) -> BadInput:
     return source.bad(f" holds no conversation of a known format. {beginning}.", f"Known are: {formats.SUPPORTED}.")
 
 
-def _exchanges(
-    conversation: Conversation, source: Source, job: Job, report: ImportReport, index: DuplicateIndex
-) -> Iterator[Exchange | Unwanted]:
-    """Make each assistant turn an exchange, or count it as dropped."""
-    file, config = report.files[-1], job.config
-    context: deque[Message] = deque(maxlen=config.max_context_turns)
-    for turn in _merged(conversation, source, job.voice, file):
-        text = _clean(turn.text.strip(), config, report)
-        prompt = list(context)
-        if prompt and prompt[0]["role"] == "assistant":
-            prompt = prompt[1:]
-        if turn.role == "user":
-            follows_question = bool(prompt) and prompt[-1]["role"] == "user"
-            if not text or turn.unwanted or follows_question:
-                context.clear()
-            if turn.unwanted:
-                file.noise[f"question {turn.unwanted}"] += 1
-            else:
-                context.append({"role": "user", "content": text})
-            continue
-        if turn.unwanted:  # another answer to the same question may follow
-            file.drop(turn.unwanted)
-            _drop_rejected(turn, file)
-            yield Unwanted(prompt, text, turn.unwanted)
-            continue
-        rejected = _clean(turn.rejected, config, report) if turn.rejected else ""
-        reason = "" if turn.context_only else _reason(turn, text, rejected, prompt, config, index)
-        if turn.context_only:
-            file.noise["answer given as context"] += 1
-        elif reason:
-            file.drop(reason)
-        if turn.context_only or reason:
-            _drop_rejected(turn, file)
-        else:
-            labels = (conversation.topic, conversation.trait, conversation.source)
-            exchange = Exchange(prompt, text, *labels, rejected, EDITED if turn.edited else GIVEN)
-            file.keep(exchange)
-            yield exchange
-        if turn.role == "assistant" and text and prompt and prompt[-1]["content"] and prompt[-1]["role"] == "user":
-            context.append({"role": "assistant", "content": text})
-        else:
-            context.clear()
-
-
-def _drop_rejected(turn: Turn, file: FileReport) -> None:
-    """Count the rejected answer of a turn that is not learned."""
-    if turn.rejected:
-        file.drop(REJECTED_ANSWER)
-
-
-def _reason(
-    turn: Turn, text: str, rejected: str, prompt: list[Message], config: ImportConfig, index: DuplicateIndex
-) -> str:
-    """Why an assistant turn is dropped; "" if it is an exchange. A pair of answers is no duplicate of one answer, and a
-    correction is often near to what it corrects."""
-    if turn.role in (OTHER, MACHINE):
-        return "answer to another speaker" if turn.role == OTHER else "answer to a machine"
-    if not text:
-        return "only tools, thinking or attachments" if turn.noisy else "empty"
-    if not prompt or prompt[-1]["role"] != "user":
-        return "no user turn before"
-    if not prompt[-1]["content"]:
-        return "empty question"
-    if len(text) > config.max_answer_chars:
-        return "too long"
-    if rejected == text:  # redaction can make them equal
-        return EQUAL
-    question = prompt[-1]["content"]
-    return index.classify(f"{question}\n{rejected}" if rejected else question, text, near=not turn.edited)
-
-
 def _merged(conversation: Conversation, source: Source, voice: Voice, file: FileReport) -> Iterator[Turn]:
     """Join consecutive turns of one side, with a blank line between them.
 
@@ -249,19 +177,9 @@ def _merged(conversation: Conversation, source: Source, voice: Voice, file: File
         if sum(len(turn.text) for turn in run) > LIMIT:
             raise fail(f"one turn is larger than {LIMIT >> 20} MiB.")
         for turn in run:
-            _drop_rejected(turn, file)
+            drop_rejected(turn, file)
         text = "\n\n".join(filter(None, (turn.text.strip() for turn in run)))
         yield first._replace(text=text, noisy=any(turn.noisy for turn in run), rejected="")
-
-
-def _clean(text: str, config: ImportConfig, report: ImportReport) -> str:
-    """The text redacted, and without lone surrogates, which JSON can hold and UTF-8 cannot."""
-    if not text.isascii():
-        text = text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if config.redact:
-        text, counts = redact(text)
-        report.redacted += counts
-    return text
 
 
 def write(exchanges: Iterable[Exchange], path: Path) -> int:

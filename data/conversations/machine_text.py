@@ -210,26 +210,35 @@ MARKS = (
 
 
 BY_SIDE = {role: [mark for mark in MARKS if not (role and mark.side) or mark.side == role] for role in SIDES}
-RARE = "<[(◁†\ue200\ue201\ue202\ue203"
+RARE = "<[>◁†\ue200\ue201\ue202\ue203"
 
 
-def _gates(marks: list[Mark]) -> tuple[str, ...]:
-    """Texts of which every text with a match of a stripping mark holds one: rare characters, or else whole hints."""
-    hints = [hint for mark in marks if mark.action in ("strip", "elements") for hint in mark.hints]
-    return tuple(dict.fromkeys(next((c for c in hint if c in RARE), hint) for hint in hints))
+def _begins(mark: Mark) -> bool:
+    """Whether a mark is only at the beginning of a turn."""
+    return mark.action in ("drop", "interrupt") or mark.pattern.pattern.startswith(r"\A(?:")
 
 
-GATES = {side: _gates(marks) for side, marks in BY_SIDE.items()}
+def _gates(marks: list[Mark], is_ascii: bool) -> tuple[str, ...]:
+    """Texts of which every text with a match of a stripping mark holds one: rare characters, or else whole hints.
+
+    Args:
+        is_ascii: of the texts in which they are sought.
+    """
+    hints = [hint for mark in marks if not _begins(mark) for hint in mark.hints]
+    gates = dict.fromkeys(next((c for c in hint if c in RARE), hint) for hint in hints)
+    return tuple(gate for gate in gates if gate.isascii() or not is_ascii)
+
+
+GATES = {(side, is_ascii): _gates(marks, is_ascii) for side, marks in BY_SIDE.items() for is_ascii in (False, True)}
 BEGINNINGS = {
-    side: tuple(hint for mark in marks if mark.action in ("drop", "interrupt") for hint in mark.hints)
-    for side, marks in BY_SIDE.items()
+    side: tuple(hint for mark in marks if _begins(mark) for hint in mark.hints) for side, marks in BY_SIDE.items()
 }
 BLANK_LINES = re.compile(r"\n[ \t]*\n(?:[ \t]*\n)+")
 
 
 def is_likely(text: str, role: str) -> bool:
     """Whether a text may hold machine text. It is fast, and false for most texts."""
-    for gate in GATES[role]:
+    for gate in GATES[role, text.isascii()]:
         if gate in text:
             return True
     return text.lstrip(" \t\r\n*_`").startswith(BEGINNINGS[role])

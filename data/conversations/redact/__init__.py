@@ -1,6 +1,7 @@
 """Redaction: what is private in a text becomes a mark such as [EMAIL].
 
-`triggers` decides on the bytes of a text what is looked for, since most texts hold nothing private. `folding` gives a
+`suspects` tells from the bytes of many texts which of them may hold something private, since most do not, and `triggers`
+what is looked for in one of those. `folding` gives a
 view in which digits, dashes and spaces of all scripts are ASCII. One module then finds each kind: `secrets` (with
 `vendors`), `passwords` (with `nouns`), `emails`, `phones`, `payment`, `identity` and `addresses`. `context` knows the
 words that make a number public, such as `order no.`. Everything is linear in the length of the text.
@@ -10,7 +11,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 from moltlm.data.conversations.redact.addresses import (
     address_windows,
@@ -35,9 +36,11 @@ from moltlm.data.conversations.redact.payment import cards, ibans
 from moltlm.data.conversations.redact.phones import phones
 from moltlm.data.conversations.redact.secrets import secrets
 from moltlm.data.conversations.redact.spans import MARKS, Span, blank, put, windows
+from moltlm.data.conversations.redact.suspects import suspects
 from moltlm.data.conversations.redact.triggers import Triggers, triggers
+from moltlm.data.conversations.words import Bytes
 
-__all__ = ["MARKS", "redact"]
+__all__ = ["MARKS", "redact", "redact_all"]
 
 PASSES = 8
 """Marks change what is beside them. Real texts need two passes; the bound keeps the time linear for all others."""
@@ -75,6 +78,19 @@ def redact(text: str) -> tuple[str, Counter[str]]:
             break
         text = cleaned  # the text next to a mark may match now
     return text, counts
+
+
+def redact_all(texts: Sequence[str], in_bytes: Bytes) -> tuple[list[str], Counter[str]]:
+    """As `redact`, of many texts, most of which need not be looked at by themselves.
+
+    Args:
+        texts: of which `in_bytes` is made.
+    """
+    redacted, counts = list(texts), Counter[str]()
+    for place in suspects(in_bytes):
+        redacted[place], of_text = redact(texts[place])
+        counts += of_text
+    return redacted, counts
 
 
 def _once(text: str, counts: Counter[str]) -> str:

@@ -79,7 +79,7 @@ _STREET_WORDS = hint_words(
     " impasse quai calle avenida avda plaza paseo carrer rua travessa praça estrada alameda via viale piazza corso"
     " vicolo ul ulica platz weg allee gasse"
 )
-_STREET_PARTS = (b"stra", b"str.")  # Straße, Strasse, straat
+STREET_PARTS = (b"stra", b"str.")  # Straße, Strasse, straat
 # a postcode or the end of a British one, and no year
 _POSTCODE_DIGITS = re.compile(r"\d(?<![\d.,].)(?:\d{3,4}(?![\d.,%]*\d)|[A-Z]{2}(?![A-Za-z0-9]))")
 _BRITISH = re.compile(rb"\b[a-z]{1,2}\d[a-z\d]? ?\d[a-z]{2}\b")
@@ -119,7 +119,7 @@ def may_hold_address(triggers: Triggers) -> bool:
         return True
     if triggers.words() & _STREET_WORDS and _BRITISH.search(triggers.lower):
         return True
-    return triggers.number and (bool(triggers.words() & _STREET_WORDS) or triggers.any_of(_STREET_PARTS))
+    return triggers.number and (bool(triggers.words() & _STREET_WORDS) or triggers.any_of(STREET_PARTS))
 
 
 def _is_postcode(view: str, match: re.Match[str]) -> bool:

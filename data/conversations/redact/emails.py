@@ -22,11 +22,11 @@ SPELLED = re.compile(
 )
 _AT_SIGN = re.compile(_AT, re.IGNORECASE)
 # the same in the bytes of a text
-_AT_BYTES = re.compile(r"[\[({]\s?(?:at|ät|arroba|chez|chiocciola|@)\s?[\])}]".encode())
+AT_BYTES = re.compile(r"[\[({]\s?(?:at|ät|arroba|chez|chiocciola|@)\s?[\])}]".encode())
 
 
 def may_hold_email(triggers: Triggers) -> bool:
-    return b"@" in triggers.lower or b"\xef\xbc\xa0" in triggers.lower or _AT_BYTES.search(triggers.lower) is not None
+    return b"@" in triggers.lower or b"\xef\xbc\xa0" in triggers.lower or AT_BYTES.search(triggers.lower) is not None
 
 
 def emails(text: str) -> Iterator[Span]:

@@ -173,12 +173,13 @@ def _by_trigger() -> tuple[dict[bytes, list[Noun]], list[tuple[bytes, Noun]]]:
 
 
 _BY_WORD, _BY_PART = _by_trigger()
-_WORDS = hint_words(b" ".join(_BY_WORD).decode())
+NOUN_WORDS = hint_words(b" ".join(_BY_WORD).decode())
 _BY_LATIN_PART = [(part, noun) for part, noun in _BY_PART if max(part) < 0xD0]
+LATIN_PARTS = tuple(part for part, _ in _BY_LATIN_PART)
 
 
 def nouns_in(triggers: Triggers) -> list[Noun]:
     """The nouns that a text may hold."""
     parts = _BY_PART if triggers.scripts else _BY_LATIN_PART
     nouns = [noun for part, noun in parts if part in triggers.lower]
-    return nouns + [noun for word in triggers.words() & _WORDS for noun in _BY_WORD[word]]
+    return nouns + [noun for word in triggers.words() & NOUN_WORDS for noun in _BY_WORD[word]]

@@ -22,9 +22,10 @@ RANDOM = re.compile(r"[A-Za-z_-]{0,200}(?:\d|[a-z][A-Z])|[A-Za-z0-9]{30}|[A-Z]{2
 BEFORE, AFTER = 60, 220
 
 SEED_NAMES = ("phrase", "mnemonic", "seed", "semilla", "recuper", "récupération", "wiederherstell", "助记词")
-SEED_PARTS = tuple(name.encode() for name in SEED_NAMES)
+SEED_PARTS = ("助记词".encode(),)
 SEED_WORDS = hint_words(
-    "phrase mnemonic seed semilla recuperación recuperação recupero récupération wiederherstellungsphrase"
+    "phrase phrases passphrase seedphrase mnemonic mnemonics seed seeds semilla recuperación recuperação recuperacion"
+    " recuperacao recupero recuperare récupération wiederherstellungsphrase wiederherstellungswörter wiederherstellung"
 )
 SEED = re.compile(
     r"[^\n.:;=!?]{2,40}?(?:\s?[:=：是]|\s(?:is|are|ist|sind|lautet|es|son|est|é|è|sono|são))\s{0,3}[\"'`“]?"
@@ -42,7 +43,7 @@ def secrets(text: str, triggers: Triggers) -> Iterator[Span]:
         yield from (match.span() for match in PEM.finditer(text))
     if b"@" in triggers.lower and b"://" in triggers.lower:
         yield from _link_passwords(text)
-    if len(text) > 60 and (triggers.words() & SEED_WORDS if triggers.digit else triggers.any_of(SEED_PARTS)):
+    if len(text) > 60 and (triggers.words() & SEED_WORDS or (triggers.scripts and triggers.any_of(SEED_PARTS))):
         yield from _seed_phrases(text)
     if triggers.token:
         yield from _tokens(text, triggers)

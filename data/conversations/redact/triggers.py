@@ -12,7 +12,7 @@ from dataclasses import dataclass
 _DIGITS = b"0123456789"
 _LETTERS = bytes(range(65, 91)) + bytes(range(97, 123))
 # what may stand between the digits of a number, in ASCII or as part of another dash or space in UTF-8
-_BETWEEN = b" \n\r\t-./(),:'" + bytes(range(0x80, 0xC0)) + b"\xc2\xe2\xe3\xef"
+BETWEEN = b" \n\r\t-./(),:'" + bytes(range(0x80, 0xC0)) + b"\xc2\xe2\xe3\xef"
 
 
 def _table(**classes: bytes) -> bytes:
@@ -83,7 +83,7 @@ def triggers(text: str) -> Triggers:
         not ascii_only and (scripts or b"\xef\xbc" in data or b"\xf0\x9d" in data) and bool(_OTHER_DIGITS.search(data))
     )
     digit = other or b"d" in data.translate(_NUMBERS)
-    digits = data.translate(_NUMBERS, _BETWEEN) if digit else b""
+    digits = data.translate(_NUMBERS, BETWEEN) if digit else b""
     number = other or b"dddd" in digits
     return Triggers(
         lower=data.lower(),

@@ -1,0 +1,119 @@
+"""Which of many texts may hold something private, by tests on all their bytes at once. `redact` leaves all others as
+they are."""
+
+from __future__ import annotations
+
+import re
+from bisect import bisect_right
+from collections.abc import Iterable, Iterator
+from functools import cache
+
+import numpy as np
+
+from moltlm.data.conversations.redact.addresses import STREET_PARTS
+from moltlm.data.conversations.redact.emails import AT_BYTES
+from moltlm.data.conversations.redact.nouns import LATIN_PARTS, NOUN_WORDS
+from moltlm.data.conversations.redact.secrets import SEED_PARTS, SEED_WORDS
+from moltlm.data.conversations.redact.triggers import BETWEEN, HINTS
+from moltlm.data.conversations.words import Bytes
+
+TOKEN = 16
+"""The length of a word that may be a token, as in `triggers`."""
+_NO_BETWEEN = re.compile(rb"[^%b]" % re.escape(BETWEEN))
+_BETWEEN = np.zeros(256, bool)
+_BETWEEN[list(BETWEEN)] = True
+_WITH_DIGITS = 2
+# 1: bytes of other scripts than the Latin and the Greek one; 2: of those that have digits of their own
+_SCRIPTS = np.zeros(256, np.uint8)
+_SCRIPTS[[*range(0xD0, 0xE2), *range(0xE3, 0xEE)]] = 1
+_SCRIPTS[[0xD9, 0xDB, 0xDF, 0xE0, 0xE1, 0xEA]] = _WITH_DIGITS
+_DIGITS = (b"\xef\xbc", b"\xf0\x9d")
+"""How fullwidth and mathematical digits begin."""
+_ASCII_PARTS = tuple(part for part in LATIN_PARTS if part.isascii())
+_OTHER_PARTS = (*(part for part in LATIN_PARTS if not part.isascii()), *SEED_PARTS, "＠".encode(), *_DIGITS)
+_WITHOUT_DIGITS = NOUN_WORDS | SEED_WORDS
+_HASH_BITS = np.uint64(48)
+
+
+def suspects(texts: Bytes) -> set[int]:
+    """The numbers of the texts that hold what a detector goes by."""
+    signs = np.frombuffer(texts.data, np.uint8)
+    lower = texts.data.lower()
+    digits = np.flatnonzero((signs - np.uint8(48)) < 10)
+    numbers, sizes = _numbers(texts.data, signs, digits)
+    found, beside_digits = _hinted(texts)
+    found |= texts.texts_at(numbers[sizes >= 6])
+    found |= texts.texts_at(np.flatnonzero(signs == ord("@")))
+    found |= texts.texts_at(np.flatnonzero(_long_words(texts, signs)))
+    found |= texts.texts_at(np.array(list(_spelled_at(lower, signs)), np.int64))
+    found |= _holding(texts, lower, _ASCII_PARTS)
+    found |= texts.texts_at(numbers[sizes >= 4]) & _holding(texts, lower, STREET_PARTS)
+    if not texts.data.isascii():
+        kinds = _SCRIPTS[signs]
+        found |= texts.texts_at(np.flatnonzero(kinds == _WITH_DIGITS))
+        found |= _holding(texts, lower, _OTHER_PARTS)
+        beside_digits |= texts.texts_at(np.flatnonzero(kinds))
+    return found | (beside_digits & texts.texts_at(digits))
+
+
+def _numbers(data: bytes, signs: np.ndarray, digits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where each run of digits begins, with any separators between them, and how many digits it has."""
+    if not len(digits):
+        return digits, digits
+    after, following = digits[:-1] + 1, digits[1:]
+    apart = following > after
+    for gap in np.flatnonzero(apart & _BETWEEN[signs[after]] & _BETWEEN[signs[following - 1]]).tolist():
+        apart[gap] = _NO_BETWEEN.search(data, after[gap], following[gap]) is not None
+    first = np.append(0, np.flatnonzero(apart) + 1)
+    return digits[first], np.diff(np.append(first, len(digits)))
+
+
+def _long_words(texts: Bytes, signs: np.ndarray) -> np.ndarray:
+    """Whether TOKEN letters, digits, hyphens and underscores begin at each place."""
+    word = np.frombuffer(texts.letters, np.uint8)[: len(signs)] != 0
+    word &= signs < 0x80
+    word |= signs == ord("_")
+    word |= signs == ord("-")
+    size = 1
+    while size < min(TOKEN, len(word)):
+        word = word[:-size] & word[size:]
+        size *= 2
+    return word if size >= TOKEN else word[:0]
+
+
+def _spelled_at(lower: bytes, signs: np.ndarray) -> Iterator[int]:
+    """Where an @ is written as `(at)`."""
+    for place in np.flatnonzero((signs == ord("(")) | (signs == ord("[")) | (signs == ord("{"))).tolist():
+        if AT_BYTES.match(lower, place):
+            yield place
+
+
+def _holding(texts: Bytes, lower: bytes, parts: Iterable[bytes]) -> set[int]:
+    """The numbers of the texts that hold one of the parts."""
+    numbers, offsets = set[int](), texts.offsets.tolist()
+    for part in parts:
+        place = lower.find(part)
+        while place >= 0:
+            number = bisect_right(offsets, place) - 1
+            numbers.add(number)
+            place = lower.find(part, offsets[number + 1])
+    return numbers
+
+
+@cache
+def _hint_table() -> np.ndarray:
+    """Whether a hint has the hash with these upper bits."""
+    table = np.zeros(1 << 16, bool)
+    table[Bytes.of([hint.decode() for hint in sorted(HINTS)]).hashes >> _HASH_BITS] = True
+    return table
+
+
+def _hinted(texts: Bytes) -> tuple[set[int], set[int]]:
+    """The numbers of the texts with a word of HINTS: one that needs no digit in the text, and any."""
+    starts, ends = texts.places
+    likely = np.flatnonzero(_hint_table()[texts.hashes >> _HASH_BITS])
+    letters = texts.letters
+    words = {int(starts[place]): letters[starts[place] : ends[place]] for place in likely}
+    without_digits = [place for place, word in words.items() if word in _WITHOUT_DIGITS]
+    hints = [place for place, word in words.items() if word in HINTS]
+    return texts.texts_at(np.array(without_digits, np.int64)), texts.texts_at(np.array(hints, np.int64))
