@@ -1,10 +1,11 @@
 """Speed and memory of importing conversations.
 
     python benchmarks/conversations.py speed --megabytes 60
+    python benchmarks/conversations.py speed --file chats.jsonl
     python benchmarks/conversations.py memory --gigabytes 5 --folder /tmp
 
-`speed` writes JSONL of `messages` and reports MB per CPU second on one core: reading alone, with near-duplicates, with
-redaction, and with both as `molt data import` does. `memory` writes a ChatGPT export, one JSON array in one file, reads
+`speed` writes JSONL of `messages`, or takes a file of yours, and reports MB per CPU second on one core: reading alone,
+with near-duplicates, with redaction, and with both as `molt data import` does. `memory` writes a ChatGPT export, one JSON array in one file, reads
 it in a process of its own, and again inside a zip archive, and reports the peak of its resident memory.
 """
 
@@ -93,10 +94,10 @@ def timed(path: Path, config: ImportConfig) -> tuple[float, int]:
     return time.process_time() - begun, count
 
 
-def speed(megabytes: int) -> None:
+def speed(megabytes: int, file: Path | None) -> None:
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "chats.jsonl"
-        size = write_messages(path, megabytes * 1_000_000) / 1e6
+        path = file or Path(folder) / "chats.jsonl"
+        size = (path.stat().st_size if file else write_messages(path, megabytes * 1_000_000)) / 1e6
         configs = {
             "reading": ImportConfig(near_duplicate=1, redact=False),
             "reading, near-duplicates": ImportConfig(redact=False),
@@ -141,13 +142,15 @@ def _measured(path: Path, answers: int) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("speed").add_argument("--megabytes", type=int, default=60)
+    of_speed = commands.add_parser("speed")
+    of_speed.add_argument("--megabytes", type=int, default=60)
+    of_speed.add_argument("--file", type=Path, help="conversations of yours instead of written ones")
     of_memory = commands.add_parser("memory")
     of_memory.add_argument("--gigabytes", type=float, default=5.0)
     of_memory.add_argument("--folder", type=Path, default=Path(tempfile.gettempdir()))
     options = parser.parse_args()
     if options.command == "speed":
-        speed(options.megabytes)
+        speed(options.megabytes, options.file)
     else:
         memory(options.gigabytes, options.folder)
 

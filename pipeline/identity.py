@@ -17,7 +17,7 @@ STAGES = {
     "personality": 1,
     "first-answers": 1,
     "introspection-samples": 1,
-    "introspection": 1,
+    "introspection": 2,
     "introspection-training": 1,
     "replay": 1,
     "replay-update": 2,

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import runpy
 import time
+from collections import Counter
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moltlm.data.conversations.redact import redact
+from moltlm.data.conversations.redact import redact, redact_all
 from moltlm.data.conversations.redact.folding import fold
+from moltlm.data.conversations.words import Bytes
 
-BENCHMARK = runpy.run_path(str(Path(__file__).resolve().parent.parent / "benchmarks" / "redaction.py"))
+ROOT = Path(__file__).resolve().parent.parent
+BENCHMARK = runpy.run_path(str(ROOT / "benchmarks" / "redaction.py"))
 
 PRIVATE = {
     "EMAIL": ["joao.silva+x@example.co.uk", "maria@exämple.de", "ana_1@mail.example.org"],
@@ -90,6 +93,24 @@ fragments = st.sampled_from(
 def test_redacting_twice_changes_nothing(text: str) -> None:
     once, _ = redact(text)
     assert redact(once) == (once, {})
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.lists(st.lists(fragments | st.text(max_size=6), max_size=8).map("".join), max_size=6))
+def test_many_texts_at_once_are_redacted_as_one_by_one(texts: list[str]) -> None:
+    one_by_one = [redact(text) for text in texts]
+    assert redact_all(texts, Bytes.of(texts)) == (
+        [text for text, _ in one_by_one],
+        sum((n for _, n in one_by_one), Counter()),
+    )
+
+
+def test_real_texts_at_once_are_redacted_as_one_by_one() -> None:
+    """The labelled lines, and every paragraph, line and word of the documentation, beside all others."""
+    pages = [page.read_text(encoding="utf-8") for page in sorted(ROOT.glob("docs/**/*.md"))]
+    texts = [line.text for line in BENCHMARK["lines"]()]
+    texts += [part for page in pages for part in (*page.split("\n\n"), *page.splitlines())]
+    assert redact_all(texts, Bytes.of(texts))[0] == [redact(text)[0] for text in texts]
 
 
 @pytest.mark.parametrize("line", BENCHMARK["lines"](), ids=lambda line: f"{line.kind}-{line.language}")

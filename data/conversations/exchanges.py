@@ -6,7 +6,7 @@ faster on many texts at once.
 
 from __future__ import annotations
 
-from collections import Counter, deque
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -100,7 +100,9 @@ class Reading:
             return [Text(text, NOTHING.words) for text in redacted]
         return [*map(Text, redacted, _words_of(redacted, texts, in_bytes))]
 
-    def _step(self, conversation: Conversation, turn: Turn, said: Text, rejected: Text) -> Iterator[Candidate | Unwanted]:
+    def _step(
+        self, conversation: Conversation, turn: Turn, said: Text, rejected: Text
+    ) -> Iterator[Candidate | Unwanted]:
         """What a turn gives. It becomes part of the context of the next one."""
         dialogue = self.dialogue
         if dialogue is None or dialogue.conversation is not conversation:

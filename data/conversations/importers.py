@@ -27,7 +27,7 @@ from moltlm.data.conversations.voices import Voice
 from moltlm.data.errors import BadInput
 from moltlm.data.types import EDITED, Exchange
 
-VERSION = 5
+VERSION = 6
 """Raise it when the same files give other exchanges: artifacts made from conversations are then made anew."""
 
 ANYBODY = Voice()

@@ -104,9 +104,7 @@ class DuplicateIndex:
         reasons = ["duplicate" if equal else "" for equal in self._equal(items)]
         if self.threshold == 1:
             return reasons
-        places = [
-            place for place, item in enumerate(items) if not reasons[place] and item.near and len(item.of_answer)
-        ]
+        places = [place for place, item in enumerate(items) if not reasons[place] and item.near and len(item.of_answer)]
         if places:
             pairs = pairs_of([(items[place].of_question, items[place].of_answer) for place in places])
             for place, is_new in zip(places, self._new(pairs, len(places)), strict=True):
@@ -135,7 +133,7 @@ class DuplicateIndex:
             )
             sketch = pairs.sketch(place)
             is_new[place] = all(jaccard(sketch, each) < self.threshold for each in islice(sketches, CANDIDATES))
-        self._add(bands[is_new], [pairs.sketch(place) for place in np.flatnonzero(is_new)])
+        self._add(bands[is_new], pairs, is_new)
         return is_new
 
     def _stored_candidates(self, bands: np.ndarray) -> dict[int, list[int]]:
@@ -151,14 +149,17 @@ class DuplicateIndex:
                 others.extend(_numbers(run, int(places[hit]), CANDIDATES))
         return {place: sorted(set(others)) for place, others in candidates.items()}
 
-    def _add(self, bands: np.ndarray, sketches: list[np.ndarray]) -> None:
+    def _add(self, bands: np.ndarray, pairs: Pairs, is_new: np.ndarray) -> None:
         numbers = np.arange(len(bands), dtype=np.uint64) + np.uint64(len(self.offsets) - 1)
         keys = (bands << HASH | numbers[:, None]).ravel()
         keys.sort()
         self.bands.add(keys)
-        for sketch in sketches:
-            self.offsets.append(self.offsets[-1] + sketch.nbytes)
-        self.sketches.write(b"".join(sketches))
+        sizes = np.diff(pairs.bounds)
+        rank = np.arange(len(pairs.keys)) - np.repeat(pairs.bounds[:-1], sizes)
+        stored = pairs.keys[(rank < SKETCH) & np.repeat(is_new, sizes)].astype(np.uint32)
+        self.sketches.write(stored.tobytes())
+        ends = self.offsets[-1] + np.cumsum(np.minimum(sizes, SKETCH)[is_new]) * stored.itemsize
+        self.offsets.frombytes(ends.astype(np.uint64).tobytes())
 
     def _sketch(self, number: int) -> np.ndarray:
         start, end = self.offsets[number], self.offsets[number + 1]
@@ -209,9 +210,10 @@ def pairs_of(sides: Sequence[tuple[np.ndarray, np.ndarray]]) -> Pairs:
     mixed *= MIX[4]
     mixed >>= MIX[5]
     mixed |= np.repeat(np.arange(len(sides), dtype=np.uint64) << HASH, sizes.sum(axis=1))[:-1]
-    keys = np.delete(mixed, np.cumsum(sizes.sum(axis=1))[:-1] - 1)  # the end of one exchange with the start of the next
-    keys.sort()
-    keys = keys[np.append(True, keys[1:] != keys[:-1])]
+    between = np.cumsum(sizes.sum(axis=1))[:-1] - 1  # pairs of the end of one exchange and the start of the next
+    mixed[between] = mixed[between - 1]
+    mixed.sort()
+    keys = mixed[np.append(True, mixed[1:] != mixed[:-1])]
     return Pairs(keys, np.searchsorted(keys, np.arange(len(sides) + 1, dtype=np.uint64) << HASH))
 
 

@@ -8,7 +8,7 @@ import numpy as np
 
 
 class SortedRuns:
-    """Sorted arrays, each more than twice as long as the next one, so that there are few and each key is seldom moved."""
+    """Sorted arrays, each more than twice as long as the next: there are few of them, and a key is seldom moved."""
 
     def __init__(self) -> None:
         self.runs: list[np.ndarray] = []

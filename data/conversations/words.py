@@ -1,4 +1,4 @@
-"""The words of many texts at once, as hashes: numpy reads a million letters in the time in which Python reads thousands.
+"""The words of many texts at once, as hashes: numpy takes a few nanoseconds a letter, and Python a microsecond a word.
 
 A word is a run of letters and digits, lower-cased. Its hash is made of the bytes of its UTF-8, eight at a time.
 """
@@ -19,16 +19,18 @@ FACTOR = np.uint64(0x9E3779B97F4A7C15)
 HALF = np.uint64(32)
 KEPT = np.array([(1 << BLOCK * size) - 1 for size in range(BLOCK + 1)], np.uint64)
 """For each number of bytes, the bits of a block that they take."""
-LETTERS = bytes(
-    code if code >= 0x80 else ord(chr(code).lower()) if chr(code).isalnum() else 0 for code in range(256)
-)
+LETTERS = bytes(code if code >= 0x80 else ord(chr(code).lower()) if chr(code).isalnum() else 0 for code in range(256))
 """Lower-case letters and digits; all that is not ASCII counts as a letter. Other bytes become 0."""
 
 
+LAST = 0x33480
+"""The first code point after all letters and digits."""
+
+
 def _kinds() -> np.ndarray:
-    """For each code point below 0x30000: 0 not in a word, 1 in a word, 2 a word by itself."""
-    kinds = np.fromiter((chr(code).isalnum() for code in range(0x30000)), np.uint8, 0x30000)
-    for low, high in ((0x3040, 0x3100), (0x3400, 0xA000), (0xF900, 0xFB00), (0x20000, 0x30000)):
+    """For each code point up to LAST: 0 not in a word, 1 in a word, 2 a word by itself."""
+    kinds = np.fromiter((chr(code).isalnum() for code in range(LAST + 1)), np.uint8, LAST + 1)
+    for low, high in ((0x3040, 0x3100), (0x3400, 0xA000), (0xF900, 0xFB00), (0x20000, LAST)):
         kinds[low:high] *= 2
     return kinds
 

@@ -1,10 +1,10 @@
 """Redaction: what is private in a text becomes a mark such as [EMAIL].
 
-`suspects` tells from the bytes of many texts which of them may hold something private, since most do not, and `triggers`
-what is looked for in one of those. `folding` gives a
-view in which digits, dashes and spaces of all scripts are ASCII. One module then finds each kind: `secrets` (with
-`vendors`), `passwords` (with `nouns`), `emails`, `phones`, `payment`, `identity` and `addresses`. `context` knows the
-words that make a number public, such as `order no.`. Everything is linear in the length of the text.
+`suspects` tells from the bytes of many texts which of them may hold something private, since most do not. `triggers`
+decides what is looked for in one of those. `folding` gives a view in which digits, dashes and spaces of all scripts are
+ASCII. One module then finds each kind: `secrets` (with `vendors`), `passwords` (with `nouns`), `emails`, `phones`,
+`payment`, `identity` and `addresses`. `context` knows the words that make a number public, such as `order no.`.
+Everything is linear in the length of the text.
 """
 
 from __future__ import annotations

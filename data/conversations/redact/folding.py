@@ -17,12 +17,17 @@ def _folded(sign: str) -> str:
     if category == "Pd" or sign in "\u2212\u30fc\u2043\u00ad":
         return "-"
     # joiners and marks of writing direction take no room, but numbers are copied with them
-    return " " if category in ("Zs", "Cf") or sign in "\t\r\v\f" else sign
+    return " " if category in ("Zs", "Cf") or sign in _BLANKS else sign
 
 
+_BLANKS = "\t\r\v\f"
 _OTHERS = re.compile(r"[^\x20-\x7e\n]")
 
 
 def fold(text: str) -> str:
     """The view. It is as long as the text, so that a place in the one is the same place in the other."""
+    if text.isascii():  # replacing four signs is much faster than an expression
+        for sign in _BLANKS:
+            text = text.replace(sign, " ")
+        return text
     return _OTHERS.sub(lambda match: _folded(match[0]), text)

@@ -4,7 +4,6 @@ they are."""
 from __future__ import annotations
 
 import re
-from bisect import bisect_right
 from collections.abc import Iterable, Iterator
 from functools import cache
 
@@ -27,10 +26,10 @@ _WITH_DIGITS = 2
 _SCRIPTS = np.zeros(256, np.uint8)
 _SCRIPTS[[*range(0xD0, 0xE2), *range(0xE3, 0xEE)]] = 1
 _SCRIPTS[[0xD9, 0xDB, 0xDF, 0xE0, 0xE1, 0xEA]] = _WITH_DIGITS
-_DIGITS = (b"\xef\xbc", b"\xf0\x9d")
-"""How fullwidth and mathematical digits begin."""
+_FULLWIDTH, _MATHEMATICAL = 0xEFBC, 0xF09D
+"""How the digits of these kinds begin, and the fullwidth @."""
 _ASCII_PARTS = tuple(part for part in LATIN_PARTS if part.isascii())
-_OTHER_PARTS = (*(part for part in LATIN_PARTS if not part.isascii()), *SEED_PARTS, "＠".encode(), *_DIGITS)
+_OTHER_PARTS = (*(part for part in LATIN_PARTS if not part.isascii()), *SEED_PARTS)
 _WITHOUT_DIGITS = NOUN_WORDS | SEED_WORDS
 _HASH_BITS = np.uint64(48)
 
@@ -46,12 +45,14 @@ def suspects(texts: Bytes) -> set[int]:
     found |= texts.texts_at(np.flatnonzero(signs == ord("@")))
     found |= texts.texts_at(np.flatnonzero(_long_words(texts, signs)))
     found |= texts.texts_at(np.array(list(_spelled_at(lower, signs)), np.int64))
-    found |= _holding(texts, lower, _ASCII_PARTS)
-    found |= texts.texts_at(numbers[sizes >= 4]) & _holding(texts, lower, STREET_PARTS)
+    bigrams = _bigrams(lower)
+    found |= _holding(texts, lower, bigrams, _ASCII_PARTS)
+    found |= texts.texts_at(numbers[sizes >= 4]) & _holding(texts, lower, bigrams, STREET_PARTS)
     if not texts.data.isascii():
         kinds = _SCRIPTS[signs]
         found |= texts.texts_at(np.flatnonzero(kinds == _WITH_DIGITS))
-        found |= _holding(texts, lower, _OTHER_PARTS)
+        found |= texts.texts_at(np.flatnonzero((bigrams == _FULLWIDTH) | (bigrams == _MATHEMATICAL)))
+        found |= _holding(texts, lower, bigrams, _OTHER_PARTS)
         beside_digits |= texts.texts_at(np.flatnonzero(kinds))
     return found | (beside_digits & texts.texts_at(digits))
 
@@ -88,16 +89,23 @@ def _spelled_at(lower: bytes, signs: np.ndarray) -> Iterator[int]:
             yield place
 
 
-def _holding(texts: Bytes, lower: bytes, parts: Iterable[bytes]) -> set[int]:
-    """The numbers of the texts that hold one of the parts."""
-    numbers, offsets = set[int](), texts.offsets.tolist()
+def _bigrams(lower: bytes) -> np.ndarray:
+    """Each byte with the one after it."""
+    signs = np.frombuffer(lower, np.uint8)
+    bigrams = signs[:-1].astype(np.uint16)
+    bigrams <<= 8
+    bigrams |= signs[1:]
+    return bigrams
+
+
+def _holding(texts: Bytes, lower: bytes, bigrams: np.ndarray, parts: Iterable[bytes]) -> set[int]:
+    """The numbers of the texts that hold one of the parts, of four bytes or more."""
+    places: list[int] = []
     for part in parts:
-        place = lower.find(part)
-        while place >= 0:
-            number = bisect_right(offsets, place) - 1
-            numbers.add(number)
-            place = lower.find(part, offsets[number + 1])
-    return numbers
+        first, second = (bigrams == int.from_bytes(part[at : at + 2], "big") for at in (0, 2))
+        likely = np.flatnonzero(first[:-2] & second[2:]).tolist()
+        places += [place for place in likely if lower.startswith(part, place)]
+    return texts.texts_at(np.array(sorted(places), np.int64))
 
 
 @cache
