@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from bitsandbytes.nn import Linear4bit
 from safetensors import safe_open
-from transformers import AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
+from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
@@ -101,6 +101,19 @@ def load(config: ModelConfig, precision: str | None = None) -> Base:
     model.generation_config = GenerationConfig(eos_token_id=text.stops, pad_token_id=text.tokenizer.pad_token_id)
     layers = layers_digest(weight_files(source, config.revision))
     return Base(model, text.tokenizer, digest(model), text.facts, layers)
+
+
+def load_config(config: ModelConfig) -> Any:
+    """The architecture of a base, as transformers has it.
+
+    Raises:
+        BadInput: the model does not exist.
+    """
+    source, kwargs = _source(config)
+    try:
+        return AutoConfig.from_pretrained(source, **kwargs, **NO_CODE)
+    except (OSError, ValueError, ImportError) as error:
+        raise _not_loadable(config.id, error) from error
 
 
 def load_text(config: ModelConfig) -> Text:

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
 import torch
+from gguf import GGUFReader
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from moltlm.adapters import base, card, export, serve
+from moltlm.adapters import base, card, export, serve, vllm
 from moltlm.adapters.config import ModelConfig
+from moltlm.adapters.llama_cpp import families, whole
 from moltlm.data import state as states
 from moltlm.data.errors import BadInput, MoltError
 from moltlm.data.persona import user
@@ -74,12 +79,70 @@ def test_an_export_that_is_something_else_is_refused(tiny: Path, tmp_path: Path,
         export.check(config, [folders[0], loud], tmp_path / "adapter", PROMPTS, ANSWERS)
 
 
-def test_files_for_servers(tmp_path: Path) -> None:
-    export.ollama("llama3.1:8b", tmp_path)
-    text = (tmp_path / "Modelfile").read_text()
-    assert "\nFROM llama3.1:8b\nADAPTER .\n" in text
-    export.vllm("meta/llama 8b", "bo", 20, tmp_path)
+def test_files_for_vllm(tmp_path: Path) -> None:
+    vllm.write(tmp_path, "meta/llama 8b", False, "bo-1234", 20)
     text = (tmp_path / "serve.sh").read_text()
-    assert "--max-lora-rank 32 " in text and "'meta/llama 8b'" in text and 'bo="$here"' in text
+    assert "--max-lora-rank 32 " in text and "'meta/llama 8b'" in text and 'bo-1234="$here"' in text
+    shell = f'vllm() {{ printf "%s\\n" "$@"; }}; exec() {{ "$@"; }}; set -- ; . {tmp_path / "serve.sh"}'
+    arguments = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert arguments[:2] == ["serve", "meta/llama 8b"] and json.loads(arguments[-1])["temperature"] == 0
+    vllm.write(tmp_path, "mine", True, "bo-1234", 20)
+    refused = subprocess.run(["sh", tmp_path / "serve.sh"], capture_output=True, text=True)
+    assert refused.returncode and "usage: sh serve.sh FOLDER of mine" in refused.stderr
     with pytest.raises(BadInput, match="up to rank 512"):
-        export.vllm("x", "bo", 513, tmp_path)
+        vllm.write(tmp_path, "x", False, "bo", 513)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2])
+@pytest.mark.parametrize("quant", ["F16", "Q8_0"])
+def test_a_whole_model_in_gguf_is_what_was_trained(
+    tiny: Path, tmp_path: Path, folders: list[Path], count: int, quant: str
+) -> None:
+    """transformers reads it, with its own idea of names and of the order of rows."""
+    config, stack = model(tiny, "fp32"), folders[:count]
+    export.gguf(config, stack, tmp_path, quant, "it")
+    checked = export.check(config, stack, tmp_path, PROMPTS, ANSWERS)
+    assert checked.kl < (1e-6 if quant == "F16" else 1e-3)
+    fields = GGUFReader(tmp_path / export.MODEL_FILE).fields
+    tokenizer = base.load_text(config).tokenizer
+    assert fields["tokenizer.chat_template"].contents() == tokenizer.chat_template
+    assert fields["tokenizer.ggml.pre"].contents() == "gpt-2"
+    assert fields["tokenizer.ggml.eot_token_id"].contents() == tokenizer.convert_tokens_to_ids("<|im_end|>")
+    assert not fields["tokenizer.ggml.add_bos_token"].contents()
+
+
+def test_an_adapter_in_gguf_adds_what_was_trained(tiny: Path, tmp_path: Path, folders: list[Path]) -> None:
+    """In the layout of GGUF, base and adapter add up to the merged model."""
+    config, stack = model(tiny, "fp32"), folders
+    export.adapter(config, stack, tmp_path)
+    export.gguf_adapter(config, tmp_path, "it")
+    reader = GGUFReader(tmp_path / export.ADAPTER_FILE)
+    parts = {tensor.name: torch.tensor(tensor.data) for tensor in reader.tensors}
+    family = families.family_of(base.load_config(config), True)
+    before = dict(whole.tensors(export.merge(config, []).model, family))
+    after = dict(whole.tensors(export.merge(config, stack).model, family))
+    changed = {name.rpartition(".")[0] for name in parts}
+    rank = parts[f"{min(changed)}.lora_b"].shape[1]
+    scale = reader.fields["adapter.lora.alpha"].contents() / rank
+    for name in before:
+        delta = parts[f"{name}.lora_b"] @ parts[f"{name}.lora_a"] * scale if name in changed else 0
+        assert torch.allclose(before[name] + delta, after[name], atol=1e-5)
+    assert len(changed) == 2 * 7
+
+
+def test_what_llama_cpp_cannot_express_is_refused(tiny: Path, tmp_path: Path) -> None:
+    config = model(tiny, "fp32")
+    with pytest.raises(BadInput, match="no form Q3"):
+        export.check_gguf(config, "Q3")
+    other = tmp_path / "other"
+    shutil.copytree(tiny, other)
+    settings = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps({**settings, "model_type": "gpt_neox"}))
+    with pytest.raises(BadInput, match="GGUF adapter of the architecture gpt_neox is not written here"):
+        export.check_gguf(config.model_copy(update={"id": str(other)}), None)
+    (other / "config.json").write_text(json.dumps(settings))
+    words = json.loads((other / "tokenizer.json").read_text())
+    words["pre_tokenizer"] = {"type": "Whitespace"}
+    (other / "tokenizer.json").write_text(json.dumps(words))
+    with pytest.raises(BadInput, match="splits a text has no name here"):
+        export.check_gguf(config.model_copy(update={"id": str(other)}), "Q8_0")

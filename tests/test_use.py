@@ -21,6 +21,7 @@ from moltlm.pipeline.config import load
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.service import chat as chats
+from moltlm.pipeline.service.export import LAYOUTS
 from moltlm.pipeline.service.registry import Registry
 from moltlm.pipeline.stages import tasks
 from moltlm.pipeline.stages.serving import serve as serve_state
@@ -120,15 +121,27 @@ def test_chat_does_not_train(config: str, tmp_path: Path, capsys: pytest.Capture
     assert "has not been run with these settings" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("to", ["adapter", "merged", "ollama", "vllm"])
+@pytest.mark.parametrize("to", LAYOUTS)
 def test_export_on_the_command_line(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], to: str) -> None:
     out, state = tmp_path / "out", "personality+shell"
     assert molt("export", config, "--to", to, "--state", state, "--out", str(out), "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["kl"] < 1e-3 and found.get("error", 0.0) < 1e-6
     assert molt("export", config, "--to", to, "--state", state, "--out", str(out)) == 2
-    expected = {"ollama": "Modelfile", "vllm": "serve.sh", "merged": "model.safetensors"}
-    assert (out / expected.get(to, "adapter_model.safetensors")).is_file()
+    expected = {
+        "adapter": {"adapter_model.safetensors", "chat_template.jinja", "README.md"},
+        "merged": {"model.safetensors", "chat_template.jinja"},
+        "gguf": {"model.gguf"},
+        "gguf-adapter": {"adapter.gguf", "chat_template.jinja"},
+        "ollama": {"model.gguf", "Modelfile"},
+        "vllm": {"adapter_model.safetensors", "serve.sh", "chat_template.jinja"},
+        "hub": {"adapter_model.safetensors", "chat_template.jinja", "README.md"},
+    }
+    assert expected[to] <= set(found["files"]) == {file.name for file in out.iterdir()}
+    here = [str(place).encode() for place in (load(config).model.id, tmp_path.parent, Path.home())]
+    assert not [file for file in out.iterdir() if any(place in file.read_bytes() for place in here)]
+    if "adapter_config.json" in found["files"]:
+        assert isinstance(json.loads((out / "adapter_config.json").read_text())["lora_alpha"], int)
     if to == "adapter":
         served = serve.Served(base.load(ModelConfig(id=load(config).model.id, precision="fp32")))
         served.load("mine", out)
@@ -149,6 +162,11 @@ def test_an_approximation_is_told(config: str, tmp_path: Path, capsys: pytest.Ca
         (["--state", "base"], "cannot be exported"),
         (["--method", "glue"], "Unknown method glue"),
         (["--state", "personality+dance"], "no task dance"),
+        (["--to", "gguf", "--quant", "Q1"], "no form Q1"),
+        (["--to", "merged", "--method", "svd"], "Leave out --method"),
+        (["--to", "hub", "--push", "a/b/c"], "no name of a repository"),
+        (["--to", "vllm", "--push", "me/mine"], "only to a hub"),
+        (["--base-name", "llama3"], "is for Ollama"),
     ],
 )
 def test_what_cannot_be_exported(

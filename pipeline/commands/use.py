@@ -15,7 +15,6 @@ from moltlm.pipeline.commands.common import ConfigArg, Json, Overrides, Own, loa
 from moltlm.pipeline.console import Console
 
 app = typer.Typer()
-LAYOUTS = ("adapter", "merged", "ollama", "vllm")
 
 
 @app.command()
@@ -79,36 +78,59 @@ def export(
     config: ConfigArg,
     overrides: Overrides = None,
     out: Annotated[Path, typer.Option(help="folder to create")] = Path("exported"),
-    to: Annotated[str, typer.Option(help="form of the export: adapter, merged, ollama or vllm")] = "adapter",
-    state: Annotated[str, typer.Option(help="state to export: personality or personality+TASK")] = "personality",
+    to: Annotated[
+        str, typer.Option(help="form of the export: adapter, merged, gguf, gguf-adapter, ollama, vllm or hub")
+    ] = "adapter",
+    state: Annotated[
+        str, typer.Option(help="state to export: personality or personality+TASK; base for merged or gguf")
+    ] = "personality",
     method: Annotated[
         str, typer.Option(help="how several adapters become one: cat (exact), svd, linear, ties, ...")
     ] = "cat",
     rank: Annotated[
         int | None, typer.Option(min=1, help="rank of the exported adapter, for methods that reduce it")
     ] = None,
+    quant: Annotated[
+        str,
+        typer.Option(help="gguf, ollama: form of the weights: F16, Q8_0, or with llama-quantize Q6_K, Q5_K_M, Q4_K_M"),
+    ] = "Q8_0",
+    base_name: Annotated[
+        str, typer.Option(help="ollama: the base's name there, to load an adapter above it (Ollama up to 0.34.0)")
+    ] = "",
+    push: Annotated[
+        str, typer.Option(help="hub: upload to this repository; left out, the folder is only written")
+    ] = "",
+    licence: Annotated[str, typer.Option("--license", help="hub: licence of the model, for its card")] = "",
+    dataset: Annotated[str, typer.Option(help="hub: id of the training data there, for the card")] = "",
     own: Own = False,
     json_output: Json = False,
 ) -> None:
     """Export a state for use elsewhere; the export is loaded and compared with what was trained."""
     from moltlm.data.errors import BadInput
 
-    if to not in LAYOUTS:
-        raise BadInput(f"Nothing is exported to {to}.", f"Use --to {', --to '.join(LAYOUTS)}")
     if out.exists():
         raise BadInput(f"{out} exists already.", "Name another: --out FOLDER")
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline.service import export as module
-        from moltlm.pipeline.service import in_use
+        from moltlm.pipeline.service import hub, in_use
 
+        if push:
+            hub.check(push, to)
         current.only_read = True
         for line in in_use.take(current, own):
             console.say(line)
-        exported = module.export(current, out, to, State.parse(state), method, rank)
+        wanted = State.parse(state)
+        request = module.Request(to, wanted, method, rank, quant, base_name, licence, dataset)
+        exported = module.export(current, out, request)
+        lines = [str(out), *(f"  {name}" for name in exported.files), *exported.sentences(out)]
         value = {
             "folder": str(out),
+            "files": exported.files,
             **(asdict(exported.composition) if exported.composition else {}),
             **asdict(exported.check),
         }
-        console.result(value, "\n".join([str(out), *exported.sentences(out, to)]))
+        if push:
+            value["pushed"] = hub.push(out, push)
+            lines[-1] = f"pushed to {value['pushed']}"
+        console.result(value, "\n".join(lines))
