@@ -35,7 +35,7 @@ PAGES = {
 }
 """Every document by its path from the root."""
 RESULTS, EVIDENCE = (load_results(ROOT / "docs" / "results" / name) for name in ("demo.json", "evidence.json"))
-FILE_ENDINGS = {"md", "py", "json", "jsonl", "yaml", "toml", "txt", "html", "sh", "bin"}
+FILE_ENDINGS = {"md", "py", "json", "jsonl", "yaml", "toml", "txt", "html", "sh", "bin", "gguf", "jinja"}
 PACKAGES = {"moltlm", "pipeline", "adapters", "data", "evals"}
 GATE = "molt gate small.yaml || test $? -eq 3"
 TRAININGS = ROOT / "docs" / "results" / "evidence"
