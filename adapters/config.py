@@ -10,6 +10,7 @@ from moltlm.data.config import Section
 
 GROUP = 4
 """Number of answers to one prompt that the personality's GRPO compares."""
+KlOn = Literal["chat", "text", "both"]
 CHECKPOINTS = "checkpoints"
 """Folder for checkpoints of a training in progress; it is deleted when the training ends."""
 
@@ -96,6 +97,11 @@ class TrainSettings(Section):
     optimizer: Literal["adamw_torch", "paged_adamw_8bit"] = Field(
         default="adamw_torch", description="paged_adamw_8bit keeps its states in 8 bits, a quarter of the memory"
     )
+    prose: str = Field(
+        default="",
+        description="text that kl_on=text compares: a file of plain text, or of lines with a `text`; empty: the prose "
+        "that comes with the project",
+    )
     checkpoint_every: int = Field(
         default=50, ge=0, description="steps between checkpoints, from which an interrupted training continues; 0: none"
     )
@@ -177,14 +183,18 @@ class DpoConfig(Section):
         default=0.0, ge=0, description="weight of the KL to the reference on neutral answers, per token; 0: off"
     )
     kl_batch: int = Field(default=2, ge=1, description="neutral answers in each step for kl_weight")
+    kl_on: KlOn = Field(
+        default="chat", description="what kl_weight compares. chat: neutral answers; text: ordinary prose; both: each"
+    )
     ewc_weight: float = Field(
         default=0.0,
         ge=0,
         description="weight of the pull of weights that neutral answers depend on back to the start (EWC); 0: off",
     )
-    reference: Literal["start", "none"] = Field(
+    reference: Literal["start", "mean", "none"] = Field(
         default="start",
-        description="reference of the loss. start: the model before this stage; none: no reference (for H015)",
+        description="reference of the loss. start: the model before this stage; mean: the mean over all pairs of what "
+        "that gives; none: no reference (both for H015)",
     )
 
     @model_validator(mode="after")
@@ -222,6 +232,9 @@ class ProtectConfig(Monitored):
     )
     kl_weight: float = Field(
         default=0.0, ge=0, description="weight of the KL to the model before the task, on neutral answers; 0: off"
+    )
+    kl_on: KlOn = Field(
+        default="chat", description="what kl_weight compares. chat: neutral answers; text: ordinary prose; both: each"
     )
     distill_weight: float = Field(default=0.0, ge=0, description="weight of the same KL on replayed answers; 0: off")
     distill: Literal["live", "stored"] = Field(
@@ -339,6 +352,7 @@ class AdaptersConfig(Section):
         """The protections of the personality stage, whose settings lie in `dpo` and `personality`."""
         return ProtectConfig(
             kl_weight=self.dpo.kl_weight,
+            kl_on=self.dpo.kl_on,
             anchor_batch=self.dpo.kl_batch,
             ewc_weight=self.dpo.ewc_weight,
             stop_kl=self.personality.stop_kl,

@@ -148,7 +148,7 @@ class StageTrainer:
 
 
 class PersonalityTrainer(StageTrainer, DPOTrainer):
-    """DPO whose reference is the model as it stands when the trainer is built, or none at all.
+    """DPO whose reference is the model as it stands when the trainer is built, the mean of what that gives, or none.
 
     The reference log-probabilities are computed before the first step with whatever adapters are active then. At that
     point a fresh LoRA is the identity and a continued one is itself, so this is the start of the stage by
@@ -188,6 +188,8 @@ class PersonalityTrainer(StageTrainer, DPOTrainer):
             if file is not None:
                 references.save(file, stored)
         first, second = zip(*[stored[key] for key in keys], strict=True)
+        if self._reference == "mean":
+            first, second = ([sum(side) / len(side)] * len(side) for side in (first, second))
         return dataset.add_column("ref_chosen_logps", list(first)).add_column("ref_rejected_logps", list(second))
 
     def _score_sides(self, dataset: Dataset, batch_size: int) -> list[references.Sides]:

@@ -13,10 +13,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from moltlm.data import prose
 from moltlm.data.config import TaskConfig
 from moltlm.data.errors import BadInput
-from moltlm.data.io import read_jsonl, read_text
-from moltlm.data.types import RAW, Message, TaskExample
+from moltlm.data.io import read_jsonl
+from moltlm.data.types import TaskExample
 
 PREFIX_WORDS = 8
 """Words of a passage that are its prompt, so that it can be distinguished from others."""
@@ -141,20 +142,14 @@ def _passages(task: TaskConfig, split: str) -> list[TaskExample]:
     rest at the end of a text is dropped."""
     plain = Path(task.path).expanduser() / f"{split}.txt"
     if plain.is_file():
-        texts = re.split(r"\n\s*\n", read_text(plain))
+        texts = prose.paragraphs(plain)
     else:
         path = plain.with_suffix(".jsonl")
         rows = read_jsonl(path, f"{split} texts")
         texts = [_filled(task.answer, row, path, number) for number, row in enumerate(rows, 1)]
     by_prefix: dict[str, TaskExample] = {}
-    for text in texts:
-        words = text.split()
-        for first in range(0, len(words), task.passage_words):
-            piece = words[first : first + task.passage_words]
-            if len(piece) >= 2 * PREFIX_WORDS:
-                begin = " ".join(piece[:PREFIX_WORDS])
-                prompt: list[Message] = [{"role": RAW, "content": begin}]
-                by_prefix.setdefault(begin, TaskExample(prompt, f" {' '.join(piece[PREFIX_WORDS:])}"))
+    for piece in prose.passages(texts, task.passage_words, PREFIX_WORDS):
+        by_prefix.setdefault(piece.prompt[0]["content"], TaskExample(piece.prompt, piece.answer))
     return list(by_prefix.values())
 
 

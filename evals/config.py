@@ -142,11 +142,15 @@ class Arm(Section):
         description="peak learning rate; of a list, the best is chosen on the tuning seeds; the name of another arm "
         "stands for the rate that was chosen for that one"
     )
-    reference: Literal["start", "none"] = Field(
-        default="start", description="reference of the DPO loss: the model before training, or none"
+    reference: Literal["start", "mean", "none"] = Field(
+        default="start",
+        description="reference of the DPO loss: the model before training, the mean of what that gives, or none",
     )
     kl_weight: NonNegativeFloat | list[NonNegativeFloat] = Field(
-        default=0.0, description="weight of KL to the base on neutral answers; 0 for none; a list as for learning_rate"
+        default=0.0, description="weight of KL to the base; 0 for none; a list as for learning_rate"
+    )
+    kl_on: Literal["chat", "text", "both"] = Field(
+        default="chat", description="what kl_weight compares: neutral answers, ordinary prose, or both"
     )
     precision: Literal["nf4", "bf16", "fp32"] | None = Field(
         default=None,

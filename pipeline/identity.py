@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+from moltlm.adapters.config import KlOn, TrainSettings
+from moltlm.data import prose
 from moltlm.data.config import Section
-from moltlm.data.io import fingerprint
+from moltlm.data.io import fingerprint, sha256_tree
 
 STAGES = {
     "pairs": 1,
@@ -63,6 +65,11 @@ def identity(
         exclude=None if exclude is None else set(exclude),
         exclude_defaults=True,
     )
+
+
+def prose_of(train: TrainSettings, compared: KlOn) -> list[list[str]] | None:
+    """The hash of the prose that a KL compares; None where it compares none."""
+    return None if compared == "chat" else sha256_tree(prose.source(train.prose))
 
 
 def present(inputs: dict[str, Any]) -> dict[str, Any]:

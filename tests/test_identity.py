@@ -278,6 +278,7 @@ VALUES: dict[str, Callable[[Path], Any]] = {
     "schedule.at": lambda folder: "04:00",
     "model.revision": lambda folder: "main",
     "tasks.*.on_policy": lambda folder: "regenerate",
+    "train.prose": lambda folder: str(_rows(folder / "prose.jsonl", {"text": "one two " * 20})),
     "train.gradient_accumulation": lambda folder: 2,
 }
 

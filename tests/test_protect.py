@@ -32,8 +32,8 @@ from moltlm.adapters.protections.orthogonal import OrthogonalLora
 from moltlm.adapters.protections.stored import StoredDistillation
 from moltlm.adapters.task import TaskJob, train_task
 from moltlm.adapters.training import TrainingResult
+from moltlm.data import prose, topk
 from moltlm.data import state as states
-from moltlm.data import topk
 from moltlm.data.config import TaskConfig
 from moltlm.data.errors import BadInput
 from moltlm.data.persona import user
@@ -123,6 +123,7 @@ def loss(tiny: Path, beneath: dict[str, Path], folder: Path, rows: list[Exchange
 
 TERMS = {
     "kl": ({"kl_weight": 300.0}, NEUTRAL),
+    "kl on prose": ({"kl_weight": 300.0, "kl_on": "text", "anchor_batch": 8}, prose.anchor()[:40]),
     "distil": ({"distill_weight": 300.0}, REPLAY),
     "stored": ({"distill_weight": 300.0, "distill": "stored"}, REPLAY),
     "feature": ({"feature_weight": 3000.0}, REPLAY),

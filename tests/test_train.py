@@ -123,6 +123,16 @@ def test_without_a_reference_the_first_loss_is_not_log_2(tiny: Path, tmp_path: P
     assert abs(losses(tmp_path / "p")[0] - 0.693147) > 1e-3
 
 
+def test_the_mean_reference_is_the_same_for_all_pairs(tiny: Path, tmp_path: Path) -> None:
+    """Each pair then begins off its own reference, but all of them together at a mean margin of 0."""
+    config = settings(tiny, dpo={"nll_weight": 0.0, "reference": "mean"}, personality={"batch_size": 8})
+    train_personality(job(config, tmp_path / "alike", pairs=[replace(PAIRS[0], id=str(i)) for i in range(8)]))
+    assert losses(tmp_path / "alike")[0] == pytest.approx(0.693147, abs=1e-5)
+    train_personality(job(config, tmp_path / "different", pairs=[*PAIRS[:7], NEW_PAIR]))
+    assert losses(tmp_path / "different", "rewards/margins")[0] == pytest.approx(0.0, abs=1e-5)
+    assert losses(tmp_path / "different")[0] - 0.693147 > 1e-5
+
+
 FIRST = {"sigmoid": math.log(2), "sigmoid_norm": math.log(2), "hinge": 1.0, "ipo": 25.0, "robust": math.log(2),
          "nca_pair": 2 * math.log(2), "apo_zero": 1.0, "apo_down": 1.0}  # fmt: skip
 

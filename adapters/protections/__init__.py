@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from moltlm.adapters.config import ProtectConfig
 from moltlm.adapters.protections.agem import AGem
-from moltlm.adapters.protections.anchor import Features, KlToReference, LiveDistillation
+from moltlm.adapters.protections.anchor import Features, KlOnProse, KlToReference, LiveDistillation
 from moltlm.adapters.protections.average import RunningAverage
 from moltlm.adapters.protections.base import ActiveProtections, Context, Material, Protection, Stage
 from moltlm.adapters.protections.corda import Corda
@@ -24,6 +24,7 @@ PROTECTIONS: dict[str, type[Protection]] = {
     "osf": Osf,
     "corda": Corda,
     "kl": KlToReference,
+    "kl on prose": KlOnProse,
     "distillation": LiveDistillation,
     "features": Features,
     "stored distillation": StoredDistillation,

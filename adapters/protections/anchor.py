@@ -4,6 +4,7 @@ feature distillation on replayed ones."""
 from __future__ import annotations
 
 import copy
+import random
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
@@ -12,10 +13,13 @@ import torch
 from moltlm.adapters.config import ProtectConfig
 from moltlm.adapters.protections.base import Context, Protection, cyclic
 from moltlm.adapters.serve import TextModel
+from moltlm.data import prose
 from moltlm.data.errors import BadInput
 from moltlm.data.types import Exchange
 
 Rows = list[tuple[list[int], list[int]]]
+PASSAGES = 200
+"""Passages of prose that are compared; the reference's hidden states over all of them are in memory."""
 
 
 class ReferenceStates:
@@ -80,12 +84,35 @@ class KlToReference(Protection):
 
     def start(self, context: Context) -> None:
         self._weight, self._temperature = getattr(context.settings, self.switch), context.settings.temperature
-        self._reference = ReferenceStates(context, getattr(context.material, self.needs[0]))
+        self._reference = ReferenceStates(context, self._exchanges(context))
         self._batch = min(context.anchor_batch, len(self._reference))
 
     def penalty(self, model: Any, call: int) -> torch.Tensor:
         indices = cyclic(call, self._batch, len(self._reference))
         return self._reference.kl(model, indices, self._weight, self._temperature)
+
+    @classmethod
+    def from_settings(cls, settings: ProtectConfig) -> Self | None:
+        return super().from_settings(settings) if settings.kl_on in ("chat", "both") else None
+
+    def _exchanges(self, context: Context) -> list[Exchange]:
+        return getattr(context.material, self.needs[0])
+
+
+class KlOnProse(KlToReference):
+    """The same KL on ordinary prose. On chat it keeps the chat, and leaves the rest of the language alone."""
+
+    needs = ()
+    example: ClassVar = {"kl_weight": 3.0, "kl_on": "text"}
+
+    @classmethod
+    def from_settings(cls, settings: ProtectConfig) -> Self | None:
+        return super(KlToReference, cls).from_settings(settings) if settings.kl_on in ("text", "both") else None
+
+    def _exchanges(self, context: Context) -> list[Exchange]:
+        """Passages in an order of the seed's."""
+        rows = prose.anchor(context.config.train.prose)
+        return random.Random(context.seed).sample(rows, min(len(rows), PASSAGES))
 
 
 class LiveDistillation(KlToReference):
@@ -97,7 +124,7 @@ class LiveDistillation(KlToReference):
 
     @classmethod
     def from_settings(cls, settings: ProtectConfig) -> Self | None:
-        return super().from_settings(settings) if settings.distill == "live" else None
+        return super(KlToReference, cls).from_settings(settings) if settings.distill == "live" else None
 
 
 class Features(Protection):

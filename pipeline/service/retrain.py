@@ -18,7 +18,7 @@ from moltlm.data.io import sha256_file, write_json
 from moltlm.data.rows import fingerprint_rows, write_rows
 from moltlm.data.types import Exchange, Pair
 from moltlm.evals.gate import GateVerdict
-from moltlm.pipeline.identity import identity
+from moltlm.pipeline.identity import identity, prose_of
 from moltlm.pipeline.run import Artifact, Run, read_artifact
 from moltlm.pipeline.service import gate as gates
 from moltlm.pipeline.service import new_conversations, origin, rebase
@@ -188,6 +188,7 @@ def inputs_of(run: Run, job: CycleJob) -> dict[str, Any]:
         "replay": sha256_file(origin.buffer_of(run, job.current) / replay.MANIFEST),
         "batch_size": config.personality.batch_size,
         "seed": config.run.seed,
+        "prose": prose_of(config.train, config.dpo.kl_on),
         **measures.profile_inputs(run),
         **{name: identity(getattr(config, name)) for name in ("train", "dpo", "persona_eval", "capability", "gate")},
     }

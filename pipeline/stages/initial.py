@@ -10,7 +10,7 @@ from moltlm.adapters.personality import PersonalityJob, Reward, train_personalit
 from moltlm.adapters.training import TrainingResult
 from moltlm.data import coherence, teacher
 from moltlm.data.types import Message
-from moltlm.pipeline.identity import identity
+from moltlm.pipeline.identity import identity, prose_of
 from moltlm.pipeline.run import Artifact, Run, once_per_config
 from moltlm.pipeline.stages.pairs import classifier, load_exchanges, load_pairs, load_persona, pairs
 
@@ -22,6 +22,7 @@ def initial(run: Run) -> Artifact:
     inputs = {
         "pairs": data.fingerprint,
         "seed": config.run.seed,
+        "prose": prose_of(config.train, config.dpo.kl_on),
         **{name: identity(getattr(config, name)) for name in ("lora", "train", "personality", "dpo")},
     }
 

@@ -93,6 +93,7 @@ def check_paths(run: Run) -> None:
     """Raises BadInput, naming the setting, for a path that does not exist."""
     paths = [("conversations.paths", path) for path in run.config.conversations.paths]
     paths += [(f"tasks.{name}.path", task.path) for name, task in run.config.tasks.items() if task.path]
+    paths += [("train.prose", run.config.train.prose)] if run.config.train.prose else []
     for key, path in paths:
         if not Path(path).expanduser().exists():
             raise BadInput(f"{key}: {path} does not exist.", f"Name a path that exists: {key}=PATH")

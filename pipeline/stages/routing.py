@@ -17,7 +17,7 @@ from moltlm.data import tasks as task_data
 from moltlm.data.state import PERSONALITY_ADAPTER, Adapter
 from moltlm.data.types import Exchange
 from moltlm.pipeline import layout
-from moltlm.pipeline.identity import identity
+from moltlm.pipeline.identity import identity, prose_of
 from moltlm.pipeline.run import Artifact, Run, once_per_config
 from moltlm.pipeline.stages.initial import training_facts
 from moltlm.pipeline.stages.pairs import load_exchanges, load_pairs, pairs, source_of
@@ -75,7 +75,7 @@ def _gates(run: Run, adapters: tuple[Adapter, ...]) -> Artifact:
     replay = None
     if config.router.method == "token":  # Arrow's gates are not trained
         if protect := config.protect.model_dump(exclude={"layout"}, exclude_defaults=True):
-            inputs["protect"] = protect
+            inputs |= {"protect": protect, "prose": prose_of(config.train, config.protect.kl_on)}
         if "replay" in protections.active(config.protect, "token gates").needs:
             replay = buffer(run)
 

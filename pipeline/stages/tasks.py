@@ -17,7 +17,7 @@ from moltlm.data.rows import fingerprint_rows
 from moltlm.data.state import PERSONALITY_ADAPTER, Adapter
 from moltlm.data.types import Exchange
 from moltlm.pipeline import layout
-from moltlm.pipeline.identity import identity
+from moltlm.pipeline.identity import identity, prose_of
 from moltlm.pipeline.run import Artifact, Missing, Run, once_per_config
 from moltlm.pipeline.stages import teaching
 from moltlm.pipeline.stages.initial import training_facts
@@ -58,6 +58,7 @@ def task(run: Run, adapter: Adapter) -> Artifact:
         "seed": layout.seed_of(run, settings),
         # the layout shows in `adapters_below` and `start`, except that of a mixture
         "protect": identity(protect, exclude={"layout"}),
+        "prose": prose_of(config.train, protect.kl_on),
         "mixture": protect.layout == "mixture" or None,
         # the strength is chosen by answers to training examples
         "answers": identity(settings, {"metric", "max_new_tokens"}) if protect.scales else None,

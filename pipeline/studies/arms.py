@@ -100,7 +100,9 @@ def arm_config(config: Config, hypothesis: HypothesisConfig, arm: Arm) -> Adapte
             lora=config.lora,
             train=config.train,
             personality=config.personality.model_copy(update=changes),
-            dpo=config.dpo.model_copy(update={"reference": arm.reference, "kl_weight": arm.kl_weight}),
+            dpo=config.dpo.model_copy(
+                update={name: getattr(arm, name) for name in ("reference", "kl_weight", "kl_on")}
+            ),
         )
     except ValidationError as error:
         why = error.errors()[0]["msg"].removeprefix("Value error, ")

@@ -16,7 +16,7 @@ from moltlm.evals import hypotheses as judge
 from moltlm.evals.config import Arm, HypothesisConfig
 from moltlm.evals.records import BasePoint, CheckpointRecord, read_records, write_records
 from moltlm.pipeline.config import load_hypothesis
-from moltlm.pipeline.identity import identity
+from moltlm.pipeline.identity import identity, prose_of
 from moltlm.pipeline.run import Artifact, Run
 from moltlm.pipeline.stages import pairs
 from moltlm.pipeline.studies import checkpoint
@@ -157,6 +157,7 @@ def job(run: Run, hypothesis: HypothesisConfig, name: str, arm: Arm, seed: int) 
         "pairs": data.fingerprint,
         "base": start.fingerprint,
         "hypothesis": identity(hypothesis, MEASURED),
+        "prose": prose_of(run.config.train, arm.kl_on),
         **{section: identity(getattr(run.config, section)) for section in ("lora", "train")},
         "dpo": identity(run.config.dpo, include={"beta", "nll_weight", "kl_batch"}),
     }
