@@ -44,5 +44,5 @@ def test_text_of_ones_own_is_cut_into_passages_and_nothing_is_lost(tmp_path: Pat
 @pytest.mark.parametrize("content", ["", "too short"])
 def test_a_file_without_prose_is_refused(tmp_path: Path, content: str) -> None:
     (tmp_path / "own.txt").write_text(content)
-    with pytest.raises(BadInput, match="holds no prose|is empty"):
+    with pytest.raises(BadInput, match=r"holds no prose|is empty"):
         prose.anchor(str(tmp_path / "own.txt"))

@@ -14,7 +14,7 @@ from moltlm.data.state import Adapter, State
 from moltlm.evals import gate
 from moltlm.evals.config import GateConfig
 from moltlm.pipeline import layout
-from moltlm.pipeline.identity import identity
+from moltlm.pipeline.identity import identity, prose_of
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.service import gate as gates
 from moltlm.pipeline.service.evidence import CycleEvidence, served
@@ -77,6 +77,7 @@ def inputs_of(run: Run, active: dict[str, str]) -> dict[str, Any]:
         "active": {slot: active[slot] for slot in slots},
         "settings": {slot: identity(each) for slot, each in settings.items()},
         "examples": {slot: source_of(each) for slot, each in settings.items()},
+        "prose": prose_of(run.config.train, run.config.protect.kl_on),
         **{name: identity(getattr(run.config, name)) for name in ("lora", "protect")},
     }
 
