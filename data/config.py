@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
@@ -57,6 +58,10 @@ class ImportConfig(Section):
         default=8, ge=1, description="maximum number of turns before an answer; the last ones are used"
     )
     max_answer_chars: int = Field(default=8000, ge=1, description="drop an answer of more characters than this")
+    forgotten: Path = Field(
+        default=Path("runs/forgotten.json"),
+        description="the file in which `molt forget` remembers by hash what it removed; that is never imported again",
+    )
 
 
 class EndpointConfig(Section):

@@ -29,6 +29,8 @@ from moltlm.pipeline.identity import key_of, present
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "evaluate", "lm_eval")
 DISK_NEEDED_GB = 1.0
+MARK = "forgotten.json"
+"""A file in an artifact that was made from something that is forgotten (`molt forget`)."""
 Make = Callable[[Path], dict[str, Any]]
 """Makes an artifact's files in a folder and returns the facts worth keeping."""
 Arguments = ParamSpec("Arguments")
@@ -115,12 +117,11 @@ class Run:
         key, label = key_of(stage, inputs, subject), label or name
         if key not in self.artifacts:
             folder = self.folder / name / key
-            stored = folder / "artifact.json"
-            if not stored.is_file():
+            if not _is_usable(folder):
                 if self.only_read:
                     raise Missing(f"{label} has not been run with these settings.", "Run it: molt run CONFIG")
-                self._start_writing()
-            if stored.is_file():  # if not before, then another command has made it until the lock was free
+                self.start_writing()
+            if _is_usable(folder):  # if not before, then another command has made it until the lock was free
                 self.artifacts[key] = read_artifact(folder)
                 if not self.only_read:
                     self.console.stage(label, f"reused ({self.artifacts[key].seconds:.0f} s saved)")
@@ -128,7 +129,7 @@ class Run:
                 self.artifacts[key] = self._make(name, folder, inputs, make, label)
         return self.artifacts[key]
 
-    def _start_writing(self) -> None:
+    def start_writing(self) -> None:
         """Lock the folder for this process, once, and record the configuration.
 
         Raises:
@@ -167,6 +168,8 @@ class Run:
             partial / "artifact.json",
             {"stage": name, "fingerprint": folder.name, "seconds": round(seconds, 1), "facts": facts},
         )
+        if (folder / MARK).is_file():
+            shutil.rmtree(folder)
         publish(partial, folder)
         self.console.stage(label, f"done in {seconds:.0f} s")
         return read_artifact(folder)
@@ -272,6 +275,11 @@ def read_artifact(folder: Path) -> Artifact:
     """The artifact that is stored in a folder."""
     raw = read_json(folder / "artifact.json")
     return Artifact(raw["stage"], folder, raw["fingerprint"], raw["seconds"], raw["facts"])
+
+
+def _is_usable(folder: Path) -> bool:
+    """Whether an artifact is complete, and not made from something that is forgotten."""
+    return (folder / "artifact.json").is_file() and not (folder / MARK).is_file()
 
 
 def _check_is_folder(folder: Path) -> None:

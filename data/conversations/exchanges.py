@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from moltlm.data import forgotten
 from moltlm.data.config import ImportConfig
 from moltlm.data.conversations.near import Compared, DuplicateIndex
 from moltlm.data.conversations.pairing import Unwanted
@@ -21,6 +22,7 @@ from moltlm.data.conversations.report import ImportReport
 from moltlm.data.conversations.turns import EQUAL, MACHINE, OTHER, REJECTED_ANSWER, Conversation, FileReport, Turn
 from moltlm.data.conversations.words import Bytes, word_hashes
 from moltlm.data.errors import BadInput
+from moltlm.data.forgotten import Forgotten
 from moltlm.data.types import EDITED, GIVEN, Exchange, Message
 
 AHEAD = 1 << 18
@@ -75,6 +77,7 @@ class Reading:
     report: ImportReport
     file: FileReport
     index: DuplicateIndex
+    forgotten: Forgotten = Forgotten()
     dialogue: Dialogue | None = field(default=None, init=False)
 
     def exchanges(self, steps: Steps) -> Iterator[Exchange | Unwanted]:
@@ -151,7 +154,10 @@ class Reading:
             return "empty question"
         if len(text) > self.config.max_answer_chars:
             return "too long"
-        return EQUAL if rejected == text else ""  # redaction can make them equal
+        if rejected == text:  # redaction can make them equal
+            return EQUAL
+        turns = [*(each["content"] for each in prompt), rejected, text]
+        return forgotten.REASON if self.forgotten.covers(prompt[-1]["content"], turns) else ""
 
     def _compared(self, items: list[Candidate | Unwanted]) -> Iterator[Exchange | Unwanted]:
         """Drop the duplicates."""

@@ -10,11 +10,12 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from moltlm.data import forgotten
 from moltlm.data.config import ImportConfig
 from moltlm.data.conversations import formats, marks, transcripts, voices
 from moltlm.data.conversations.exchanges import Reading, drop_rejected
@@ -25,6 +26,7 @@ from moltlm.data.conversations.sources import LIMIT, Source, head, json_lines, j
 from moltlm.data.conversations.turns import Conversation, FileReport, Turn
 from moltlm.data.conversations.voices import Voice
 from moltlm.data.errors import BadInput
+from moltlm.data.forgotten import Forgotten
 from moltlm.data.types import EDITED, Exchange
 
 VERSION = 6
@@ -38,10 +40,11 @@ ARRAY = re.compile(r"\[\s*(?:\[?\s*\{|\Z)")
 
 @dataclass(frozen=True)
 class Job:
-    """How to read, and whose answers."""
+    """How to read, whose answers, and what is left out since it was forgotten."""
 
     config: ImportConfig
     voice: Voice
+    forgotten: Forgotten
 
 
 def read(paths: list[Path], config: ImportConfig, report: ImportReport, voice: Voice = ANYBODY) -> Iterator[Exchange]:
@@ -62,7 +65,8 @@ def read(paths: list[Path], config: ImportConfig, report: ImportReport, voice: V
             reported.
         UnknownPersona: if a file names its speakers, and nothing tells which of them is the persona.
     """
-    job = Job(config, replace(voice, names=(config.assistant,)) if config.assistant else voice)
+    voice = replace(voice, names=(config.assistant,)) if config.assistant else voice
+    job = Job(config, voice, forgotten.load(config.forgotten))
     if not paths:
         raise BadInput("No conversations to read.", f"Name at least one of: {formats.SUPPORTED}.")
     with DuplicateIndex(config.near_duplicate) as index:
@@ -73,6 +77,24 @@ def read(paths: list[Path], config: ImportConfig, report: ImportReport, voice: V
                     yield from _file(source, job, report, index)
             if report.conversations == before:
                 raise _nothing(path, report)
+
+
+def spoken(paths: Iterable[Path], voice: Voice, skip: Callable[[str, str], None]) -> Iterator[tuple[str, list[Turn]]]:
+    """The name of the file and all turns of every conversation, as they were said: by whomever, nothing redacted and
+    nothing left out.
+
+    Args:
+        voice: what the persona is called.
+        skip: called with the name of each file that cannot be read, and why.
+    """
+    for path in paths:
+        with sources(path, skip) as files:
+            for source in files:
+                try:
+                    for conversation in _conversations(source, FileReport(source.name), voice) or ():
+                        yield source.name, list(conversation.turns)
+                except BadInput as error:
+                    skip(source.name, error.what)
 
 
 def require_any(exchanges: Iterable[Exchange], report: ImportReport, paths: Iterable[object]) -> Iterator[Exchange]:
@@ -108,7 +130,7 @@ def _read_file(source: Source, job: Job, report: ImportReport, index: DuplicateI
         return
     report.files.append(file)
     steps = ((each, turn) for each in conversations for turn in _merged(each, source, job.voice, file))
-    yield from paired(Reading(job.config, report, file, index).exchanges(steps), file)
+    yield from paired(Reading(job.config, report, file, index, job.forgotten).exchanges(steps), file)
 
 
 def _conversations(source: Source, file: FileReport, voice: Voice) -> Iterator[Conversation] | None:

@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from moltlm.data import dataset_card, filters
+from moltlm.data import dataset_card, filters, forgotten
 from moltlm.data import pairs as pair_data
 from moltlm.data import persona as personas
 from moltlm.data.config import TaskConfig
@@ -41,7 +41,9 @@ def pairs(run: Run) -> Artifact:
         "reader": importers.VERSION if config.conversations.paths else None,
         "benchmarks": {name: [count, capability.files(name)] for name, count in config.capability.items.items()},
         "tasks": {name: source_of(task, seeded=False) for name, task in config.tasks.items()},
-        **{name: identity(getattr(config, name)) for name in ("conversations", "teacher", "pairs", "filters")},
+        "conversations": identity(config.conversations, exclude={"forgotten"}),
+        "forgotten": _forgotten(run),
+        **{name: identity(getattr(config, name)) for name in ("teacher", "pairs", "filters")},
         "seed": config.run.seed,
     }
 
@@ -82,6 +84,13 @@ def pairs(run: Run) -> Artifact:
         return facts
 
     return run.do("pairs", inputs, make)
+
+
+def _forgotten(run: Run) -> list[str]:
+    """What is left out of the conversations since it was forgotten, by hash."""
+    settings = run.config.conversations
+    digests = [digest for name in settings.paths for _, digest in sha256_tree(Path(name))]
+    return forgotten.load(settings.forgotten).in_files(digests)
 
 
 def counted(pairs: list[Pair]) -> dict[str, int]:

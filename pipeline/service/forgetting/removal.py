@@ -1,0 +1,158 @@
+"""Removing a text from files: rows are dropped and the rest stays byte for byte; whatever has no rows goes whole."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+import io
+import json
+import lzma
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from moltlm.data import replay
+from moltlm.data.io import PRIVATE, sync, write_json
+from moltlm.pipeline.service.forgetting.search import ROWS, TABLES, row_holds, strings
+from moltlm.pipeline.service.forgetting.target import Target
+
+FORGOTTEN = "[forgotten]"
+PACK: dict[str, tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]] = {
+    ".gz": (gzip.decompress, gzip.compress),
+    ".bz2": (bz2.decompress, bz2.compress),
+    ".xz": (lzma.decompress, lzma.compress),
+}
+WIDE = 1 << 17
+"""A vocabulary whose token ids do not fit 16 bits."""
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write through a temporary file that is synced and renamed, which its owner alone can read."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as out:
+            out.write(content)
+            out.flush()
+            os.fsync(out.fileno())
+        Path(name).chmod(PRIVATE)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+    sync(path.parent)
+
+
+def has_rows(path: Path) -> bool:
+    """Whether single rows can be removed from a file: lines of JSON, a table, or an array of objects."""
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    if suffixes and suffixes[-1] in PACK:
+        suffixes.pop()
+    if not suffixes:
+        return False
+    if suffixes[-1] in (*ROWS, *TABLES):
+        return True
+    return suffixes[-1] == ".json" and _elements(_unpacked(path).decode("utf-8", errors="replace")) is not None
+
+
+def drop_rows(path: Path, target: Target) -> None:
+    """Remove the rows that hold the target; the file, where none is left."""
+    content = _unpacked(path)
+    suffixes = [suffix.lower() for suffix in path.suffixes]
+    packed = suffixes.pop() if suffixes[-1] in PACK else ""
+    if suffixes[-1] in ROWS:
+        remaining = _without_lines(content, target)
+    elif suffixes[-1] in TABLES:
+        remaining = _without_table_rows(content, target)
+    else:
+        remaining = _without_elements(content.decode("utf-8"), target).encode()
+    if not remaining.strip():
+        path.unlink()
+    elif remaining != content:
+        write_bytes(path, PACK[packed][1](remaining) if packed else remaining)
+
+
+def _unpacked(path: Path) -> bytes:
+    content, suffix = path.read_bytes(), path.suffix.lower()
+    return PACK[suffix][0](content) if suffix in PACK else content
+
+
+def _without_lines(content: bytes, target: Target) -> bytes:
+    return b"\n".join(line for line in content.split(b"\n") if not line.strip() or not row_holds(line, target))
+
+
+def _without_table_rows(content: bytes, target: Target) -> bytes:
+    import pyarrow.parquet
+
+    table = pyarrow.parquet.read_table(io.BytesIO(content))
+    mask = [not target.holds_any(list(strings(row))) for row in table.to_pylist()]
+    if not any(mask):
+        return b""
+    out = io.BytesIO()
+    pyarrow.parquet.write_table(table.filter(mask), out)
+    return out.getvalue()
+
+
+def _elements(text: str) -> list[tuple[int, int, Any]] | None:
+    """Begin, end and value of each element of a file that holds one array of objects; None for any other."""
+    start = len(text) - len(text.lstrip("\ufeff \t\r\n"))
+    if text[start : start + 1] != "[":
+        return None
+    decode, place, elements = json.JSONDecoder().raw_decode, start + 1, []
+    while True:
+        while text[place : place + 1] in (" ", "\t", "\r", "\n", ","):
+            place += 1
+        if text[place : place + 1] != "{":
+            return elements if text[place : place + 1] == "]" and elements else None
+        try:
+            value, end = decode(text, place)
+        except (ValueError, RecursionError):
+            return None
+        elements.append((place, end, value))
+        place = end
+
+
+def _without_elements(text: str, target: Target) -> str:
+    """The array without the elements that hold the target."""
+    elements = _elements(text) or []
+    remaining = [part for part in elements if not target.holds_any(list(strings(part[2])))]
+    if not remaining:
+        return ""
+    separator = text[elements[0][1] : elements[1][0]] if len(elements) > 1 else ""
+    inside = separator.join(text[begin:end] for begin, end, _ in remaining)
+    return text[: elements[0][0]] + inside + text[elements[-1][1] :]
+
+
+def scrub(path: Path, target: Target) -> None:
+    """Replace the texts of a JSON document that hold the target by a mark."""
+    write_json(path, _scrubbed(json.loads(path.read_text(encoding="utf-8")), target))
+    path.chmod(PRIVATE)
+
+
+def _scrubbed(value: Any, target: Target) -> Any:
+    if isinstance(value, str):
+        return FORGOTTEN if target.holds(value, beginnings=True) else value
+    if isinstance(value, dict):
+        return {_scrubbed(key, target): _scrubbed(item, target) for key, item in value.items()}
+    return [_scrubbed(item, target) for item in value] if isinstance(value, list) else value
+
+
+def shrink_buffer(folder: Path, target: Target) -> None:
+    """Remove exchanges from a replay buffer, with their embeddings and distributions; the folder, if none is left."""
+    buffer = replay.load(folder)
+    remaining = [each for each in buffer.exchanges if not target.holds_any(list(strings(each.to_row())))]
+    if not remaining:
+        shutil.rmtree(folder)
+        return
+    wide = any(int(row.ids.max(initial=0)) >= 1 << 16 for row in buffer.stored)
+    replay.save(replay.only(buffer, remaining), folder, WIDE if wide else 1)
+
+
+def mark(folder: Path) -> None:
+    """Note in an artifact that it was made from what is forgotten, so that it is made anew when it is asked for."""
+    from moltlm.pipeline.run import MARK
+
+    write_json(folder / MARK, {"time": datetime.now(UTC).isoformat(timespec="seconds")})
