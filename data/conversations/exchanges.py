@@ -77,7 +77,7 @@ class Reading:
     report: ImportReport
     file: FileReport
     index: DuplicateIndex
-    forgotten: Forgotten = Forgotten()
+    forgotten: Forgotten
     dialogue: Dialogue | None = field(default=None, init=False)
 
     def exchanges(self, steps: Steps) -> Iterator[Exchange | Unwanted]:
