@@ -5,9 +5,9 @@
     python benchmarks/conversations.py memory --gigabytes 5 --folder /tmp
 
 `speed` writes JSONL of `messages`, or takes a file of yours, and reports MB per CPU second on one core: reading alone,
-with near-duplicates, with redaction, and with both as `molt data import` does. `memory` writes a ChatGPT export, one JSON
-array in one file, reads it in a process of its own, and again inside a zip archive, and reports the peak of its resident
-memory.
+with near-duplicates, with redaction, and with both as `molt data import` does. `memory` writes a ChatGPT export, one
+JSON array in one file, reads it in a process of its own, and again inside a zip archive, and reports the peak of its
+resident memory.
 """
 
 from __future__ import annotations

@@ -262,3 +262,45 @@ def test_notices_of_messenger_are_nobodys_words(tmp_path: Path) -> None:
     chat = {"participants": ["Ana", "Vex"], "threadName": "Vex_1", "messages": newer[::-1]}
     found, report = read(write(tmp_path / "b.json", json.dumps(chat)), voice=Voice(("Vex",)))
     assert found[-1].answer == "Bring cake." and report.noise["deleted message"] == 1
+
+
+def slack(user: str, text: str, ts: float, name: str = "", **more: Any) -> dict[str, Any]:
+    profile = {"user_profile": {"display_name": name, "real_name": f"{name} Lee"}} if name else {}
+    return {"type": "message", "user": user, "text": text, "ts": f"{ts:.6f}", **profile, **more}
+
+
+SLACK = [
+    slack("U1", "<@U1> has joined the channel", 1, "Ana", subtype="channel_join"),
+    slack("U1", "<@U2> My clock: stopped. &amp; <https://a.example/b|see>", 2, "Ana"),
+    slack("U2", "It sulks.", 3, "Vex"),
+    slack("U1", "What of the spring?", 4, "Ana", thread_ts="4.000000"),
+    slack("U1", "And if not?", 5),
+    slack("U2", "Wait for rain.", 6, thread_ts="4.000000"),
+    slack("U2", "Bring cake.", 7),
+]
+
+
+def test_slack_by_the_profiles_of_users(tmp_path: Path) -> None:
+    """Threads are conversations of their own, and names stand for codes."""
+    found, report = read(write(tmp_path / "2026-01-01.json", SLACK), voice=VEX)
+    first = "@Vex My clock: stopped. & see"
+    assert said(found) == [
+        [first, "It sulks."],
+        [first, "It sulks.", "And if not?", "Bring cake."],
+        ["What of the spring?", "Wait for rain."],
+    ]
+    assert report.formats == {"Slack": 3}
+    assert report.noise["system message"] == 1
+
+
+def test_slack_newest_first_and_of_a_bot(tmp_path: Path) -> None:
+    bot = {"subtype": "bot_message", "bot_id": "B1", "username": "Vex", "text": "It sulks.", "ts": "3.0"}
+    rows = [bot, slack("U1", "My clock: stopped.", 2)]
+    assert said(read(write(tmp_path / "a.json", rows), voice=VEX)[0]) == [CHAT[0]]
+
+
+def test_slack_without_profiles_asks_for_a_code(tmp_path: Path) -> None:
+    rows = [slack("U1", "My clock: stopped.", 2), slack("U2", "It sulks.", 3)]
+    with pytest.raises(UnknownPersona, match="U1 or U2"):
+        read(write(tmp_path / "a.json", rows))
+    assert said(read(write(tmp_path / "a.json", rows), voice=Voice(("U2",)))[0]) == [CHAT[0]]

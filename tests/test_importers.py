@@ -6,6 +6,7 @@ import json
 import shlex
 import subprocess
 import sys
+import tarfile
 import zipfile
 from collections import Counter
 from dataclasses import replace
@@ -806,6 +807,47 @@ def test_uploads_in_an_export_are_no_conversations(tmp_path: Path) -> None:
     assert len(report.skipped) == 3
     (tmp_path / "named.jsonl").write_text(upload)
     assert len(read(tmp_path / "named.jsonl")[0]) == 1
+
+
+def thumbs_export() -> dict[str, str | bytes]:
+    """An export with a thumb down on the first answer that is shown, and a thumb up on the second."""
+    one = chatgpt(current_node="a2")
+    for name, each in one["mapping"].items():
+        each["message"] = each["message"] and {**each["message"], "id": name}
+    thumbs = [
+        {"message_id": "a1", "conversation_id": "c", "user_id": "u", "rating": "thumbsDown", "content": "{}"},
+        {"id": "a2", "conversation_id": "c", "rating": "thumbs_up", "create_time": "2026-01-01"},
+    ]
+    return {"conversations.json": json.dumps([one]), "message_feedback.json": json.dumps(thumbs)}
+
+
+@pytest.mark.parametrize("container", ["zip", "tar.gz", "folder", "file"])
+def test_an_answer_with_a_thumb_down_in_the_export_is_not_learned(tmp_path: Path, container: str) -> None:
+    (tmp_path / "export").mkdir()
+    members = {f"export/{name}": text for name, text in thumbs_export().items()}
+    for name, text in members.items():
+        (tmp_path / name).write_text(str(text))
+    path = tmp_path / "export"
+    if container == "zip":
+        path = archive(tmp_path / "a.zip", members)
+    elif container == "tar.gz":
+        path = tmp_path / "a.tar.gz"
+        with tarfile.open(path, "w:gz") as packed:
+            packed.add(tmp_path / "export", "export")
+    elif container == "file":
+        path = tmp_path / "export" / "conversations.json"
+    found, report = read(path)
+    assert said(found) == [["and tea?", "always tea"]]
+    assert report.dropped == {"alternative branch": 1, "marked thumbs down": 1}
+    assert report.skipped == {}
+
+
+def test_thumbs_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    source = archive(tmp_path / "a.zip", thumbs_export() | {"message_feedback.json": "[{"})
+    found, report = read(source)
+    assert said(found) == CHAT
+    (reason,) = report.skipped.values()
+    assert reason == "the thumbs of the export, which cannot be read (not valid JSON)"
 
 
 def test_a_broken_file_that_nobody_named_ends_nothing(tmp_path: Path) -> None:

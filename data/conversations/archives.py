@@ -145,15 +145,6 @@ class _Copy:
         pass
 
 
-def tar_paths(archive: Member) -> list[PurePosixPath]:
-    """The paths of the files in a tar archive. Raises BadInput for what is no whole archive."""
-    try:
-        with archive.open() as file, tarfile.open(fileobj=file, mode="r|") as opened:
-            return [_safe_path(info.name) for info in opened if info.isreg()]
-    except BROKEN as error:
-        raise broken_tar(archive, error) from None
-
-
 def broken_tar(archive: Member, error: Exception) -> BadInput:
     what = f"{archive.name} is no whole tar archive ({error})."
     return BadInput(what, f"Fetch it again, and test it: {_tar_command(archive, '-tf')}")

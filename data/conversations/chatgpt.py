@@ -7,7 +7,7 @@ from typing import Any
 
 from moltlm.data.conversations import tree
 from moltlm.data.conversations.format import Format
-from moltlm.data.conversations.marks import UNFINISHED
+from moltlm.data.conversations.marks import THUMB_DOWN, UNFINISHED
 from moltlm.data.conversations.turns import NOISE, ROLES, Fail, FileReport, Record, Turn, noise_kind, turn_of
 
 
@@ -65,13 +65,15 @@ def _turns(message: Any, report: FileReport, fail: Fail) -> Iterator[Turn]:
     elif kind not in ("text", "multimodal_text"):
         report.noise["tool call" if kind == "code" else noise_kind(kind)] += 1
     else:
-        unwanted = _unwanted(message, metadata) if role == "assistant" else ""
+        unwanted = _unwanted(message, metadata, report) if role == "assistant" else ""
         for turn in turn_of(role, _blocks(parts), report, fail):
             yield turn._replace(unwanted=unwanted or turn.unwanted) if turn.text.strip() else turn
 
 
-def _unwanted(message: Record, metadata: Record) -> str:
-    """Why an answer is not learned: it was hidden from the model, broken off, or an error."""
+def _unwanted(message: Record, metadata: Record, report: FileReport) -> str:
+    """Why an answer is not learned: it got a thumb down, was hidden from the model, broken off, or an error."""
+    if message.get("id") in report.disliked:
+        return THUMB_DOWN
     if message.get("weight") == 0:
         return "hidden answer"
     if metadata.get("is_error"):

@@ -29,6 +29,7 @@ from moltlm.data.conversations.marks import UNMARKED, Verdict, mark_of
 from moltlm.data.conversations.messages import DIALOGUES, MESSAGES, PROMPTS, SHAREGPT
 from moltlm.data.conversations.preferences import PREFERENCES, TREES
 from moltlm.data.conversations.sessions import SESSION
+from moltlm.data.conversations.slack import SLACK
 from moltlm.data.conversations.source import Source
 from moltlm.data.conversations.turns import Conversation, Fail, FileReport, Record, Turn
 
@@ -40,6 +41,7 @@ FORMATS = (
     *characters.FORMATS,
     *roleplay.FORMATS,
     *messengers.FORMATS,
+    SLACK,
     *messengers.UNREAD,
     *gemini.FORMATS,
     *cursor.FORMATS,

@@ -121,7 +121,7 @@ def _file(source: Source, job: Job, report: ImportReport, index: DuplicateIndex)
 
 
 def _read_file(source: Source, job: Job, report: ImportReport, index: DuplicateIndex) -> Iterator[Exchange]:
-    file = FileReport(source.name)
+    file = FileReport(source.name, disliked=source.disliked)
     conversations = _conversations(source, file, job.voice)
     if conversations is None:
         if source.named:

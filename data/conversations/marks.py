@@ -75,6 +75,7 @@ LOW = 0.45
 
 MARKED, RATED_LOW = "marked ", "rated low"
 """The reasons of answers that somebody judged to be bad, the first with the field after it."""
+THUMB_DOWN = MARKED + "thumbs down"
 
 
 class Verdict(NamedTuple):

@@ -193,16 +193,6 @@ def _perplexity(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn
     raise error
 
 
-def _is_slack(record: Record) -> bool:
-    return "ts" in record and "text" in record and ("user" in record or "bot_id" in record)
-
-
-def _slack(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
-    error = fail("This is a Slack export, which names users by a code.")
-    error.fix = 'Write its messages as JSONL: {"messages": [{"role": "user", "content": "..."}, ...]}'
-    raise error
-
-
 FORMATS = (
     Format("Telegram", "Telegram, one chat as JSON", _is_telegram, _telegram),
     Format("Discord", "Discord as JSON of DiscordChatExporter", _is_discord, _discord),
@@ -215,6 +205,5 @@ UNREAD = (
     Format("judged steps", "", _is_judged_steps, _judged_steps),
     Format("Telegram export of all chats", "", _is_telegram_of_all, _telegram_of_all),
     Format("Discord data package", "", _is_package, _package),
-    Format("Slack export", "", _is_slack, _slack),
 )
 """Formats that are recognised, so that an error can say what to do."""

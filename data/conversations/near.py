@@ -93,7 +93,8 @@ class DuplicateIndex:
 
     def classify(self, question: str, answer: str) -> str:
         """As `classify_all`, of one exchange."""
-        return self.classify_all([Compared(question, answer, *word_hashes([question, answer]))])[0]
+        of_question, of_answer = word_hashes([question, answer])
+        return self.classify_all([Compared(question, answer, of_question, of_answer)])[0]
 
     def classify_all(self, items: Sequence[Compared]) -> list[str]:
         """Compare exchanges with the index and with those before them, and add each that is new.

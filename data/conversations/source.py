@@ -24,6 +24,7 @@ class Source:
         named: whether the user named this file: it must be readable. Other files may be skipped.
         open: its content as UTF-8.
         command: a shell command that prints the content, if `cat NAME` does not.
+        disliked: ids of messages that got a thumb down, as a file beside it says.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Source:
     named: bool
     open: Callable[[], BinaryIO]
     command: str = ""
+    disliked: frozenset[str] = frozenset()
 
     def bad(self, what: str, fix: str = "") -> BadInput:
         """The error for what is wrong with this file; `what` begins with a comma, a colon or a verb."""

@@ -19,9 +19,10 @@ from moltlm.data.conversations.archives import (
     is_tar,
     is_upload,
     tar_members,
-    tar_paths,
     zip_members,
 )
+from moltlm.data.conversations.feedback import NAME as FEEDBACK
+from moltlm.data.conversations.feedback import Feedback, feedback_of
 from moltlm.data.conversations.source import Source, quoted
 from moltlm.data.conversations.streams import (
     CHUNK,
@@ -94,7 +95,8 @@ def sources(path: Path, skip: Skip) -> Iterator[Iterator[Source]]:
             f"conversations {path} is no file and no folder.", "Copy its content into a file, and give that."
         )
     else:
-        files = _expand(_file(path), True, skip)
+        feedback = _beside(path.parent, PurePosixPath(), skip)
+        files = _with_feedback(_expand(_file(path), True, skip), feedback, PurePosixPath(path.name))
     with closing(files):
         yield files
 
@@ -118,13 +120,16 @@ def _folder(path: Path, skip: Skip) -> Generator[Source]:
     for parent, folders, names in os.walk(path, onerror=unreadable):
         folders.sort()
         files = {PurePosixPath(Path(parent).relative_to(path) / name): Path(parent) / name for name in sorted(names)}
+        feedback = _beside(Path(parent), PurePosixPath(Path(parent).relative_to(path)), skip)
         exports |= export_folders([relative for relative, file in files.items() if _is_export(file)])
         for relative, file in files.items():
             reason = _unwanted(relative, exports)
+            if feedback.holds(relative) and relative.parent in exports:
+                continue
             if reason or not file.is_file():
                 skip(str(file), reason or "no regular file")
             else:
-                yield from _expand(_file(file), False, skip)
+                yield from _with_feedback(_expand(_file(file), False, skip), feedback, relative)
 
 
 def _is_export(file: Path) -> bool:
@@ -185,19 +190,31 @@ def _archive(archive: Member, is_tar_archive: bool, skip: Skip, depth: int) -> I
     """The sources in an archive. Raises BadInput for what is no whole archive, and for one that lies two deep."""
     if depth > 1:
         raise BadInput(f"{archive.name} is an archive in an archive in an archive.", "Unpack the outer ones.")
-    if is_tar_archive:
-        exports = export_folders(tar_paths(archive))
-        members = tar_members(archive)
-    else:
-        seekable = archive if not archive.command else replace(archive, open=partial(spooled, archive.open))
-        exports = export_folders([member.path for member in zip_members(seekable)])
-        members = zip_members(seekable)
-    for member in members:
+    read = tar_members if is_tar_archive else zip_members
+    if archive.command and not is_tar_archive:
+        archive = replace(archive, open=partial(spooled, archive.open))
+    feedback = feedback_of(read(archive), skip)
+    exports = export_folders(feedback.paths)
+    for member in read(archive):
         reason = _unwanted(member.path, exports)
+        if feedback.holds(member.path) and member.path.parent in exports:
+            continue
         if reason:
             skip(member.name, reason)
         else:
-            yield from _expand(member, False, skip, depth + 1)
+            yield from _with_feedback(_expand(member, False, skip, depth + 1), feedback, member.path)
+
+
+def _with_feedback(files: Iterator[Source], feedback: Feedback, path: PurePosixPath) -> Generator[Source]:
+    """The sources in a file of this path, which know its thumbs down."""
+    for file in files:
+        yield replace(file, disliked=file.disliked | feedback.of(path))
+
+
+def _beside(folder: Path, relative: PurePosixPath, skip: Skip) -> Feedback:
+    """The feedback in a folder."""
+    file = folder / FEEDBACK
+    return feedback_of([replace(_file(file), path=relative / FEEDBACK)] if file.is_file() else [], skip)
 
 
 def _source(member: Member, start: bytes, named: bool) -> Source:

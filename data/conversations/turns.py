@@ -101,6 +101,8 @@ class FileReport:
     """What was removed and is no assistant turn: tool calls and results, thinking, system messages, ..."""
     scales: dict[str, float] = field(default_factory=dict)
     """The highest rating by the name of its field, which tells the scale (`marks.scales`)."""
+    disliked: frozenset[str] = frozenset()
+    """Ids of messages that got a thumb down (`feedback`)."""
     speakers: dict[str, str] = field(default_factory=dict)
     """The role of each speaker whom the file knows only by name."""
 
