@@ -49,6 +49,20 @@ IN_CONTEXT = [
     ("Authorization: Bearer abcdef1234567890abcdef12", "Authorization: Bearer [SECRET]"),
     ("call me at 0151 23456789", "call me at [PHONE]"),
     ("Tel.: 030 901820", "Tel.: [PHONE]"),
+    ("004915123456789", "[PHONE]"),
+    ("00351 912 345 678", "[PHONE]"),
+    ("Write to 00447911123456, please", "Write to [PHONE], please"),
+    ("اتصل بي على 0501234567", "اتصل بي على [PHONE]"),
+    ("رقم الجوال: ٠٥٠١٢٣٤٥٦٧", "رقم الجوال: [PHONE]"),
+    ("شماره من 09123456789 است", "شماره من [PHONE] است"),
+    ("موبایلم ۰۹۱۲۳۴۵۶۷۸۹", "موبایلم [PHONE]"),
+    ("با من تماس بگیر 09123456789", "با من تماس بگیر [PHONE]"),
+    ("the wifi code is sunshine42", "the wifi code is [SECRET]"),
+    ("The Wi-Fi code is 48213377, love", "The Wi-Fi code is [SECRET], love"),
+    ("The code for the wifi is BlueRiver7.", "The code for the wifi is [SECRET]."),
+    ("Der WLAN-Code ist 48213377", "Der WLAN-Code ist [SECRET]"),
+    ("le code wifi est 8F3kd92", "le code wifi est [SECRET]"),
+    ("el código del wifi es gato1234", "el código del wifi es [SECRET]"),
     ("o meu telemóvel é 912 345 678", "o meu telemóvel é [PHONE]"),
 ]
 PUBLIC = """
@@ -61,6 +75,8 @@ commit 3f786850e387550fdab836ed7e6dc881de23001b, id 550e8400-e29b-41d4-a716-4466
 see https://example.com/how-to-make-a-good-cup-of-tea-in-2024?x=1, git@github.com:user/repo.git
 @decorator and react@18.2.0 and logo@2x.png, order number 123456789, version 3.11.7 at 192.168.100.100:8080
 1700000000000 ms; phone costs 1299; call me on 12-10-2024; lat 38.7223, -9.1393; "password": "Enter your password"
+order 0049123456789012, EAN 0049123456784, 0049123456784, part no. 0049 151 2345, رقم الطلب 0501234567, شماره سفارش 09123456789
+the wifi code is printed on the router, the wifi code is 10 characters long, the promo code is SAVE20, zip code is 10115
 4111 1111 1111 1112 and DE88 3704 0044 0532 0130 00 fail their check digits. [EMAIL] [SECRET]
 """
 

@@ -104,7 +104,7 @@ def charx(**members: bytes) -> bytes:
 
 
 def is_ada(result: Spec) -> None:
-    assert result.name == "Ada" and result.summary == "For people with clocks."
+    assert result.name == "Ada" and result.summary == "Ada mends clocks for the user."
     assert [trait.text for trait in result.traits] == ["I am patient.", "I am dry.", "I am exact."]
     for part in ("Ada mends clocks for the user.", "A workshop.", "Stay in the workshop.", "Be brief.", "has a cat"):
         assert part in result.system_prompt

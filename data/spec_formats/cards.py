@@ -37,12 +37,6 @@ NAMES = {name for names in FIELDS.values() for name in names}
 IGNORED = {"spec", "spec_version", "data", "chat", "create_date", "creation_date", "modification_date", *lore.BOOKS}
 """Fields that say nothing about the character, and the lorebooks, which are counted by entry."""
 PLAIN = {*NAMES, *IGNORED, "avatar", "tags", "creator", "extensions", "character_version", "metadata", "id"}
-ADVERT = re.compile(
-    r"https?:|download|server|discord|patreon|ko-?fi|temperature|preset|model|token|commission|thanks|thank you|version"
-    r"|update|chub|janitor|follow|review|<\w+|credit|prompt|card|lorebook",
-    re.IGNORECASE,
-)
-"""What creator notes say to people who download a card, rather than about the character."""
 
 
 def is_card(record: dict[str, Any]) -> bool:
@@ -169,14 +163,12 @@ class _Card:
         return traits_from(sentences[:TRAITS] or [self.cast.wording.i_am.format(self.name)])
 
     def _summary(self) -> str:
-        notes = self._uncounted("creator_notes")
-        if notes and not ADVERT.search(notes):
-            return notes.split("\n")[0][:300]
-        self.left_out["creator_notes"] += bool(notes)
         lines = (self._uncounted("description") or self._uncounted("personality")).split("\n")
         return next((line for line in lines if re.search(r"[.!?。]$", line)), lines[0])[:300]
 
     def _count(self, talk: Examples) -> None:
+        # a note of the author to those who download the card, not about the character
+        self.left_out["creator_notes"] += bool(self.fields["creator_notes"])
         self.left_out["line of a third speaker in an example"] += talk.others
         short = [text for text in talk.prose if not lists.says_enough(text)]
         self.left_out["example of a single word"] += len(short)

@@ -69,9 +69,12 @@ _NAMED = re.compile(
 )
 _NAMED_CJK = re.compile(
     r"(?:电话|電話|手机|手機|微信|联系方式|聯絡|号码|號碼|番号|携帯|連絡先|ケータイ|전화|휴대폰|핸드폰|연락처|번호|हाथ|फ़ोन|फोन|मोबाइल|نمبر"
-    r"|رقم|هاتف|جوال|موبايل|واتساب|تلفن|טלפון|נייד|โทร|เบอร์)[^\d\n。.!?]{0,14}$"
+    r"|رقم|هاتف|جوال|موبايل|واتس|تلفن|تليفون|محمول|اتصل|كلمن|للتواصل|تواصل معي"
+    r"|شماره|موبایل|همراهم|تماس|زنگ بزن|זה המספר|טלפון|נייד|โทร|เบอร์)[^\d\n。.!?؟]{0,14}$"
 )
-_THING_CJK = re.compile(r"(?:订单|訂單|货号|型号|注文|品番|주문|송장|身份证|会員|受付)[^\n。]{0,8}$")
+_THING_CJK = re.compile(
+    r"(?:订单|訂單|货号|型号|注文|品番|주문|송장|身份证|会員|受付|طلب|فاتور|شحن|تتبع|سفارش|فاکتور|مرسوله|پیگیری)[^\n。]{0,8}$"
+)
 CANDIDATE = re.compile(
     r"[(\d](?<![A-Za-z0-9_.,/+].)(?:(?<=\()\d)?(?:[ ()./\n-]{0,2}\d){5,14}\)?(?![A-Za-z0-9_]|[.,]\d)"
 )
@@ -166,9 +169,15 @@ def _is_made_up(number: str) -> bool:
 def _is_dialled(view: str, start: int, end: int) -> bool:
     """Whether a number that begins with 00 instead of + is dialled and does not count something."""
     number = view[start:end]
-    return not (
-        _public(view, start, end) or (number.isdigit() and len(number) < 12) or view[start - 3 : start - 1].isdigit()
-    )
+    if number.isdigit() and (len(number) < 12 or _is_article(number)) and not is_named(view, start):
+        return False
+    return not (_public(view, start, end) or view[max(start - 3, 0) : max(start - 1, 0)].isdigit())
+
+
+def _is_article(digits: str) -> bool:
+    """Whether digits are a number of an article: an EAN of 13 digits, with its check digit."""
+    odd, even = sum(map(int, digits[:12:2])), sum(map(int, digits[1:12:2]))
+    return len(digits) == 13 and (odd + 3 * even + int(digits[-1])) % 10 == 0
 
 
 def _possible(number: str) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 
 from moltlm.data.conversations.redact.addresses import STREET_PARTS
 from moltlm.data.conversations.redact.emails import AT_BYTES
-from moltlm.data.conversations.redact.nouns import LATIN_PARTS, NOUN_WORDS
+from moltlm.data.conversations.redact.nouns import LATIN_PARTS, NOUN_WORDS, WITHOUT_DIGITS
 from moltlm.data.conversations.redact.secrets import SEED_PARTS, SEED_WORDS
 from moltlm.data.conversations.redact.triggers import BETWEEN, HINTS
 from moltlm.data.conversations.words import Bytes
@@ -30,7 +30,6 @@ _FULLWIDTH, _MATHEMATICAL = 0xEFBC, 0xF09D
 """How the digits of these kinds begin, and the fullwidth @."""
 _ASCII_PARTS = tuple(part for part in LATIN_PARTS if part.isascii())
 _OTHER_PARTS = (*(part for part in LATIN_PARTS if not part.isascii()), *SEED_PARTS)
-_WITHOUT_DIGITS = NOUN_WORDS | SEED_WORDS
 _HASH_BITS = np.uint64(48)
 
 
@@ -40,7 +39,7 @@ def suspects(texts: Bytes) -> set[int]:
     lower = texts.data.lower()
     digits = np.flatnonzero((signs - np.uint8(48)) < 10)
     numbers, sizes = _numbers(texts.data, signs, digits)
-    found, beside_digits = _hinted(texts)
+    found, beside_digits = _hinted(texts, lower)
     found |= texts.texts_at(numbers[sizes >= 6])
     found |= texts.texts_at(np.flatnonzero(signs == ord("@")))
     found |= texts.texts_at(np.flatnonzero(_long_words(texts, signs)))
@@ -116,12 +115,21 @@ def _hint_table() -> np.ndarray:
     return table
 
 
-def _hinted(texts: Bytes) -> tuple[set[int], set[int]]:
+def _hinted(texts: Bytes, lower: bytes) -> tuple[set[int], set[int]]:
     """The numbers of the texts with a word of HINTS: one that needs no digit in the text, and any."""
     starts, ends = texts.places
     likely = np.flatnonzero(_hint_table()[texts.hashes >> _HASH_BITS])
     letters = texts.letters
     words = {int(starts[place]): letters[starts[place] : ends[place]] for place in likely}
-    without_digits = [place for place, word in words.items() if word in _WITHOUT_DIGITS]
-    hints = [place for place, word in words.items() if word in HINTS]
-    return texts.texts_at(np.array(without_digits, np.int64)), texts.texts_at(np.array(hints, np.int64))
+    of_kinds = (
+        texts.texts_at(np.array([place for place, word in words.items() if word in kind], np.int64))
+        for kind in (SEED_WORDS, NOUN_WORDS, HINTS)
+    )
+    seeds, nouns, hints = of_kinds
+    offsets = texts.offsets.tolist()
+    passwords = {
+        number
+        for number in nouns
+        if any(lower.find(part, offsets[number], offsets[number + 1]) >= 0 for part in WITHOUT_DIGITS)
+    }
+    return seeds | passwords, hints
