@@ -11,7 +11,8 @@ from test_retrain import opened, write
 from moltlm.data.state import PERSONALITY_ADAPTER, Adapter
 from moltlm.evals.records import TaskRecord, read_records
 from moltlm.pipeline import cli
-from moltlm.pipeline.service import cycles, rebase, retrain
+from moltlm.pipeline.service import cycles, origin, rebase, retrain
+from moltlm.pipeline.service.bundles import Bundle
 from moltlm.pipeline.service.registry import Registry
 from moltlm.pipeline.stages import tasks
 
@@ -70,6 +71,13 @@ def test_a_task_that_holds_is_kept_and_answers_above_the_new_personality(
     (measured,) = entry.measured
     assert measured.passed and measured.above["personality"].startswith(after["personality"].rpartition("-")[2])
     assert entry.fits(before) and entry.fits(after)
+    bundle = registry.bundle()
+    assert bundle.buffer == origin.buffer_id(Path(result["folder"]) / "replay")
+    lineage = registry.entry(after["personality"]).lineage
+    assert lineage.continues == before["personality"] and lineage.data == result["data"]
+    assert molt("registry", "show", "current", *arguments) == 0
+    page = capsys.readouterr().out
+    assert "still the first one? yes" in page and f"as it is, above {after['personality']}" in page
     records = [
         read_records(Path(result["folder"]) / f"letters_{side}+former-letters.jsonl", TaskRecord)
         for side in ("current", "candidate")
@@ -123,6 +131,8 @@ def test_a_candidate_that_would_lose_a_task_is_kept_out_with_it(
     assert ". trained again: " in printed.out
     print(printed.out)
     assert registry.current() == before and len(registry.entries()[0]) == entries
+    candidate = registry.resolve("candidate")
+    assert isinstance(candidate, Bundle) and list(candidate.adapters) == ["personality"]
     assert cycles.last(tmp_path / "run").tasks == {"letters": rebase.LOST}  # type: ignore[union-attr]
 
 

@@ -12,7 +12,7 @@ from test_pipeline import adapter
 
 from moltlm.data import io
 from moltlm.data.errors import BadInput
-from moltlm.pipeline.service import registry as module
+from moltlm.pipeline.service import entries
 from moltlm.pipeline.service.registry import BEFORE, STATE, Outdated, Registry
 
 
@@ -154,7 +154,7 @@ def test_a_full_disk_leaves_the_registry_as_it_was(registry: Registry, monkeypat
 
 
 def test_a_writer_that_hangs_is_named(registry: Registry, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(module, "WAIT_S", 0.1)
+    monkeypatch.setattr(entries, "WAIT_S", 0.1)
     with registry._locked(), pytest.raises(BadInput, match="is changing the registry"):
         Registry(registry.folder).promote(names(registry)[2])
 

@@ -1,4 +1,4 @@
-"""Commands for maintenance: the gate, retraining, the registry, the schedule."""
+"""Commands for maintenance: the gate, retraining, the schedule."""
 
 from __future__ import annotations
 
@@ -14,7 +14,6 @@ from moltlm.pipeline.commands.common import ConfigArg, Json, Overrides, argument
 from moltlm.pipeline.console import Console
 
 app = typer.Typer()
-registry_app = group(app, "registry", "List, promote and roll back adapters.")
 schedule_app = group(app, "schedule", "Install, look at or remove scheduled retraining.")
 
 
@@ -70,108 +69,6 @@ def retrain(config: ConfigArg, overrides: Overrides = None, json_output: Json = 
             f"The candidate is not promoted{f', since {lost} would be lost' if lost else ''}; what was in use stays.",
             f"It is kept: molt registry list {same}   Use it all the same: molt registry promote ID {same}",
         )
-
-
-@registry_app.command("list")
-def registry_list(config: ConfigArg = "demo", overrides: Overrides = None, json_output: Json = False) -> None:
-    """The adapters that were judged, and which are in use. With --json, the history too."""
-    from moltlm.pipeline.service.registry import Registry
-
-    console = Console(json_output)
-    registry = Registry(loaded(config, overrides).registry.folder)
-    current, (entries, damaged) = registry.current(), registry.entries()
-    lines = []
-    for entry in entries:
-        mark = "*" if current.get(entry.slot) == entry.id else " "
-        checks = entry.verdict.get("checks", [])
-        failed = [f"{each['name']} {each['outcome']}" for each in checks if each["outcome"] != "pass"]
-        passed = "passed the gate" if checks else "not judged"
-        lines.append(f"{mark} {entry.id}  {entry.added[:19]}  {', '.join(failed) or passed}")
-    lines += [f"! {name}  damaged, and cannot be used" for name in damaged]
-    if entries:
-        lines.append(f"* in use. next: molt registry promote ID {arguments(config, overrides)}")
-    value = {
-        "current": current,
-        "entries": [asdict(entry) for entry in entries],
-        "anchor": registry.anchor(),
-        "damaged": damaged,
-        "history": [asdict(change) for change in registry.history()],
-    }
-    console.result(
-        value,
-        "\n".join(lines) or f"The registry {registry.folder} is empty. next: molt run {arguments(config, overrides)}",
-    )
-
-
-@registry_app.command("promote")
-def registry_promote(
-    identity: Annotated[str, typer.Argument(help="an id from `molt registry list`")],
-    config: ConfigArg = "demo",
-    overrides: Overrides = None,
-    json_output: Json = False,
-) -> None:
-    """Put a kept adapter into use by hand."""
-    from moltlm.pipeline.service.registry import Registry
-
-    registry = Registry(loaded(config, overrides).registry.folder)
-    against = registry.entry(identity).judged_against
-    before = registry.current().get(registry.entry(identity).slot, "")
-    out = registry.promote(identity)
-    lines = [f"It was judged against {against}, not against {before or 'nothing'}, which it replaces."]
-    lines = lines if against and against != before else []
-    anchor = registry.anchor()
-    if not against and registry.entry(identity).slot == "personality" and anchor != identity:
-        begin = f"molt registry rebaseline {arguments(config, overrides)}"
-        lines.append(f"Retrainings are still compared with {anchor}, too. To begin anew: {begin}")
-    lines += [f"{identity} is in use now. Undo: molt registry rollback {arguments(config, overrides)}"]
-    lines += [f"{other} is not any more: it was trained above another personality." for other in out]
-    Console(json_output).result(registry.current(), "\n".join(lines))
-
-
-@registry_app.command("rollback")
-def registry_rollback(config: ConfigArg = "demo", overrides: Overrides = None, json_output: Json = False) -> None:
-    """Undo the last promotion."""
-    from moltlm.pipeline.service.registry import Registry
-
-    now = Registry(loaded(config, overrides).registry.folder).rollback()
-    text = ", ".join(f"{slot}: {identity}" for slot, identity in now.items()) or "nothing"
-    Console(json_output).result(now, f"in use now: {text}")
-
-
-@registry_app.command("retire")
-def registry_retire(
-    slot: Annotated[str, typer.Argument(help="the name of a task in use")],
-    config: ConfigArg = "demo",
-    overrides: Overrides = None,
-    json_output: Json = False,
-) -> None:
-    """Take a task out of use, and those that were trained above it."""
-    from moltlm.pipeline.service.registry import Registry
-
-    registry = Registry(loaded(config, overrides).registry.folder)
-    out = registry.retire(slot)
-    lines = [f"{identity} is not in use any more" for identity in out]
-    undo = f"Undo: molt registry rollback {arguments(config, overrides)}"
-    Console(json_output).result(registry.current(), "\n".join([*lines, undo]))
-
-
-@registry_app.command("rebaseline")
-def registry_rebaseline(config: ConfigArg = "demo", overrides: Overrides = None, json_output: Json = False) -> None:
-    """Compare later retrainings with the personality in use instead of the first one (gate.anchor_margin)."""
-    from moltlm.pipeline.service.registry import Registry
-
-    anchor = Registry(loaded(config, overrides).registry.folder).rebaseline()
-    Console(json_output).result({"anchor": anchor}, f"later retrainings are compared with {anchor}, too")
-
-
-@registry_app.command("repair")
-def registry_repair(config: ConfigArg = "demo", overrides: Overrides = None, json_output: Json = False) -> None:
-    """Replace a damaged state of the registry by the one before the last change."""
-    from moltlm.pipeline.service.registry import Registry
-
-    now = Registry(loaded(config, overrides).registry.folder).repair()
-    text = ", ".join(f"{slot}: {identity}" for slot, identity in now.items()) or "nothing"
-    Console(json_output).result(now, f"in use now: {text}. Look whether that is right: molt registry list CONFIG")
 
 
 @schedule_app.command("install")

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Generic, Literal, Protocol
 
+from moltlm.data.io import fingerprint
 from moltlm.data.state import BASE, PERSONALITY, PERSONALITY_ADAPTER, Adapter, State
 from moltlm.evals import gate
 from moltlm.evals.config import GateConfig
@@ -14,9 +15,10 @@ from moltlm.evals.profile import REFUSED_SAFE
 from moltlm.evals.records import ItemRecord, PersonaRecord, ProfileRecord, R, TaskRecord, read_records
 from moltlm.evals.stats import Outcome
 from moltlm.pipeline import layout
-from moltlm.pipeline.run import Artifact, Run
+from moltlm.pipeline.run import Artifact, Missing, Run
+from moltlm.pipeline.service import origin
 from moltlm.pipeline.service.registry import Entry, Registry
-from moltlm.pipeline.stages import measures, tasks
+from moltlm.pipeline.stages import measures, pairs, replay, tasks
 
 Colour = Literal["red", "blue", "green", "grey"]
 
@@ -189,14 +191,34 @@ def judge_all(run: Run) -> dict[str, gate.GateVerdict]:
     for adapter in candidates(run):
         name = str(adapter)
         verdicts[name] = judge(run, adapter)
-        entry = registry.add(tasks.trained(run, adapter).folder, asdict(verdicts[name]))
+        artifact = tasks.trained(run, adapter)
+        lineage = origin.lineage_of(run, artifact, _data_of(run, adapter))
+        entry = registry.add(artifact.folder, asdict(verdicts[name]), lineage=lineage)
         if not verdicts[name].promoted or registry.current().get(name) == entry.id:
             continue
         if obstacle := activation_obstacle(registry, entry):
             run.console.say(f"{name} passed the gate but was not activated: {obstacle}")
         else:
-            registry.promote(entry.id, replaces="")
+            registry.promote(entry.id, replaces="", buffer=_buffer_of(run) if adapter == PERSONALITY_ADAPTER else None)
     return verdicts
+
+
+def _data_of(run: Run, adapter: Adapter) -> str:
+    """What identifies the data that an adapter of the run was trained on."""
+    if adapter == PERSONALITY_ADAPTER:
+        return pairs.pairs(run).fingerprint
+    return fingerprint(pairs.source_of(layout.task_settings(run, adapter)))
+
+
+def _buffer_of(run: Run) -> str:
+    """What identifies the replay buffer of the run; empty if it has none."""
+    before, run.only_read = run.only_read, True
+    try:
+        return origin.buffer_id(replay.buffer(run).folder)
+    except Missing:
+        return ""
+    finally:
+        run.only_read = before
 
 
 def activation_obstacle(registry: Registry, entry: Entry) -> str:

@@ -7,6 +7,7 @@ from moltlm.data.errors import BadInput, MoltError
 from moltlm.data.io import read_json
 from moltlm.data.state import PERSONALITY_ADAPTER, Adapter, State
 from moltlm.pipeline.run import Artifact, Run
+from moltlm.pipeline.service import bundles
 from moltlm.pipeline.service.registry import Registry
 from moltlm.pipeline.stages import tasks
 
@@ -43,7 +44,8 @@ def take(run: Run, only_own: bool = False) -> list[str]:
 
 def check(run: Run, state: State) -> None:
     """Raises BadInput for a state that cannot be had above the personality in use."""
-    if state.routes and not run.tasks_stand_alone:
+    taken = all(str(adapter) in run.in_use for adapter in state.members)
+    if state.routes and not run.tasks_stand_alone and (run.config.router.gated or not taken):
         raise BadInput(
             f"{state} has a router, which was trained above the run's own personality, and another one is in use.",
             "Take the run's own adapters: --own",
@@ -52,8 +54,8 @@ def check(run: Run, state: State) -> None:
 
 def _since(registry: Registry, slot: str) -> str:
     """The day since when a slot has what it has now."""
-    changes = [change for change in registry.history() if change.after.get(slot) != change.before.get(slot)]
-    return changes[-1].time[:10]
+    change = bundles.since(registry.history(), slot)
+    return change.time[:10] if change else ""
 
 
 def _own_id(run: Run, slot: str) -> str:

@@ -7,10 +7,13 @@ from pathlib import Path
 from moltlm.adapters import base, card
 from moltlm.adapters.serve import Served
 from moltlm.data import replay
-from moltlm.data.io import read_json
+from moltlm.data.io import fingerprint, read_json, sha256_file
 from moltlm.data.types import Exchange
-from moltlm.pipeline.run import Artifact, Run, read_artifact
+from moltlm.pipeline.config import dump
+from moltlm.pipeline.run import Artifact, Run, environment, read_artifact
+from moltlm.pipeline.service.bundles import Bundle
 from moltlm.pipeline.service.cycles import FINISHED
+from moltlm.pipeline.service.entries import Lineage
 from moltlm.pipeline.stages import buffer as buffers
 from moltlm.pipeline.stages import replay as replay_stage
 
@@ -37,12 +40,32 @@ def origin(run: Run, current: str) -> dict[str, Artifact]:
     return {}
 
 
-def buffer_of(run: Run, current: str) -> Path:
-    """The replay buffer of the active personality: of the cycle that trained it, or else of the run."""
+def buffer_of(run: Run, bundle: Bundle) -> Path:
+    """The replay buffer that a bundle names, or else of the cycle that trained its personality, or of the run."""
+    folders = sorted(run.folder.glob("replay/*")) + sorted(run.folder.glob("retrain/*/replay"))
+    stored = [folder for folder in folders if (folder / replay.MANIFEST).is_file()]
+    for folder in stored if bundle.buffer else []:
+        if buffer_id(folder) == bundle.buffer:
+            return folder
+    if bundle.buffer:
+        run.console.say(f"{bundle.buffer}, of what is in use, is not in {run.folder}: that of the run is taken.")
     for finished in run.folder.glob(f"retrain/*/{FINISHED}"):
-        if read_json(finished)["candidate"] == current and (finished.parent / "replay").is_dir():
+        if read_json(finished)["candidate"] == bundle.get("personality") and finished.parent / "replay" in stored:
             return finished.parent / "replay"
     return replay_stage.buffer(run).folder
+
+
+def buffer_id(folder: Path) -> str:
+    """What identifies a replay buffer: the start of the hash of its manifest, which has the hashes of its files."""
+    return f"buffer-{sha256_file(folder / replay.MANIFEST)[:10]}"
+
+
+def lineage_of(run: Run, artifact: Artifact, data: str, continues: str = "") -> Lineage:
+    """Where an adapter comes from: the artifact that made it, what identifies its data, and the adapter before it."""
+    code = environment()
+    revision = f", {code['revision']}" if code["revision"] else ""
+    config = fingerprint(dump(run.config))
+    return Lineage(f"{artifact.stage} {artifact.fingerprint}", continues, data, config, f"{code['moltlm']}{revision}")
 
 
 def next_buffer(run: Run, before: Path, new_exchanges: list[Exchange], candidate: Path, folder: Path) -> None:

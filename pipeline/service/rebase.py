@@ -10,13 +10,15 @@ from typing import Any, Literal
 from moltlm.adapters import card
 from moltlm.data import state as states
 from moltlm.data.errors import BadInput, MoltError
+from moltlm.data.io import fingerprint
 from moltlm.data.state import Adapter, State
 from moltlm.evals import gate
 from moltlm.evals.config import GateConfig
 from moltlm.pipeline import layout
 from moltlm.pipeline.identity import identity, prose_of
-from moltlm.pipeline.run import Run
+from moltlm.pipeline.run import Artifact, Run
 from moltlm.pipeline.service import gate as gates
+from moltlm.pipeline.service import origin
 from moltlm.pipeline.service.evidence import CycleEvidence, served
 from moltlm.pipeline.service.registry import Entry, Registry
 from moltlm.pipeline.stages import tasks, teaching
@@ -168,7 +170,7 @@ def _train_again(work: _Work, entry: Entry) -> Path:
     return target
 
 
-def register(registry: Registry, results: list[TaskResult], folder: Path) -> dict[str, str]:
+def register(run: Run, registry: Registry, results: list[TaskResult], artifact: Artifact) -> dict[str, str]:
     """Note in the registry what became of the tasks in a cycle. A second call changes nothing.
 
     Returns:
@@ -176,12 +178,13 @@ def register(registry: Registry, results: list[TaskResult], folder: Path) -> dic
     """
     adapters = {}
     for result in results:
-        trained = folder / TASKS / result.slot
+        trained = artifact.folder / TASKS / result.slot
         if result.outcome == KEPT:
             registry.note_measured(result.id, result.above, result.verdict)
             adapters[result.slot] = result.id
         elif (trained / card.MANIFEST).is_file():
-            entry = registry.add(trained, result.verdict, result.id)
+            lineage = origin.lineage_of(run, artifact, fingerprint(source_of(run.config.tasks[result.slot])))
+            entry = registry.add(trained, result.verdict, result.id, lineage=lineage)
             adapters |= {result.slot: entry.id} if result.survives else {}
     return adapters
 

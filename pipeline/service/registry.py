@@ -1,143 +1,77 @@
-"""The registry: copies of judged adapters, which of them are active, and a history that can be rolled back."""
+"""The registry: judged adapters, which bundle of them is in use, and a history that can be rolled back."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from datetime import UTC, datetime
-from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
-from pydantic import ValidationError
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 
 from moltlm.adapters import card
 from moltlm.data.errors import BadInput
-from moltlm.data.io import publish, read_json, write_json, write_text
-from moltlm.pipeline.typed_json import from_plain, read_document
+from moltlm.data.io import write_text
+from moltlm.pipeline.service import bundles, sealed
+from moltlm.pipeline.service.bundles import BUILT_IN, Bundle, Change, History
+from moltlm.pipeline.service.entries import Entries, Entry, now
 
 STATE, BEFORE = "registry.json", "registry.before.json"
-WAIT_S = 20.0
+YOUNG = timedelta(days=1)
+"""What was added since is not collected: a command may be about to use it."""
 
 
 class Outdated(BadInput):
-    """A candidate was judged against another adapter than the active one."""
+    """A candidate was judged against another bundle than the one in use."""
 
 
-@dataclass(frozen=True)
-class Measurement:
-    """A verdict on an adapter above others than those that it was trained above, whose hashes are `above`, by slot."""
-
-    above: dict[str, str]
-    verdict: dict[str, Any]
-
-    @property
-    def passed(self) -> bool:
-        return bool(self.verdict["promoted"])
-
-
-@dataclass(frozen=True)
-class Entry:
-    """A registered adapter.
-
-    Attributes:
-        id: the slot and the start of the hash of its weights.
-        slot: `personality` or the name of a task.
-        base: the model that it was trained on.
-        parents: hashes of the adapters that it was trained above, by slot.
-        added: time of registration (UTC, ISO 8601).
-        verdict: of the gate; empty if it was not judged.
-        judged_against: the id of the entry that it was compared with; empty for none, such as the base.
-        measured: verdicts on it above other adapters than its parents.
-    """
-
-    id: str
-    slot: str
-    base: str
-    parents: dict[str, str]
-    added: str
-    verdict: dict[str, Any] = field(default_factory=dict)
-    judged_against: str = ""
-    measured: list[Measurement] = field(default_factory=list)
-
-    def fits(self, current: dict[str, str]) -> bool:
-        """Whether all adapters that it was trained above are active, or all of others above which it was measured and
-        passed. `current` maps slots to ids."""
-        stacks = [self.parents, *(each.above for each in self.measured if each.passed)]
-        return any(
-            all(current.get(slot, "").endswith(digest[:10]) for slot, digest in stack.items()) for stack in stacks
-        )
-
-
-@dataclass(frozen=True)
-class Change:
-    """A change of what is active: the ids by slot before and after it.
-
-    Attributes:
-        action: what was done, such as "promote ID", and on what ground.
-        is_rollback: whether it undid an earlier change.
-        anchor: the id that later retrainings are compared with, where that changed.
-    """
-
-    time: str
-    action: str
-    before: dict[str, str]
-    after: dict[str, str]
-    is_rollback: bool = False
-    anchor: str = ""
-
-
-class Registry:
-    """A folder: `entries/ID/`, and `registry.json`, every change of what is active, the last of which holds.
+class Registry(Entries):
+    """A folder: `entries/ID/`, and `registry.json`, every change of the bundle in use, the last of which holds.
 
     A change is one rename of that file, under a lock; so it has happened or it has not. The file carries a checksum,
-    and `registry.before.json` is the one before it.
+    and `registry.before.json` is the one before it. Readers need no lock.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def promote(self, name: str, replaces: str | None = None, buffer: str | None = None) -> list[str]:
+        """Put an entry into its slot, or a bundle into use, by its id or alias.
 
-    def add(self, adapter: Path, verdict: dict[str, Any], judged_against: str = "") -> Entry:
-        """Copy an adapter into the registry, with the latest verdict on it. Promoting it is a separate step."""
-        manifest = card.read(adapter)
-        identity = f"{manifest.name}-{manifest.weights_sha256[:10]}"
-        target = self.path(identity)
-        entry = Entry(identity, manifest.name, manifest.base, manifest.adapters_below, _now(), verdict, judged_against)
+        Args:
+            replaces: the id that an entry was judged against, "" where nothing may be active; None: whatever is active.
+            buffer: identifies the replay buffer that belongs with it; None for that of a bundle with the same
+                personality.
+
+        Returns:
+            The ids of tasks that are deactivated by this: they were trained above what it replaces, and never measured
+            above it, or did not pass there.
+
+        Raises:
+            BadInput: for an unknown or damaged entry, or one that was trained above adapters that are not active.
+            Outdated: what it was judged against is not active.
+        """
         with self._locked():
-            if intact := self._intact(identity):
-                entry = replace(entry, added=intact.added, measured=intact.measured)
-                write_json(target / "entry.json", asdict(entry))
-                return entry
-            shutil.rmtree(target, ignore_errors=True)  # a damaged copy
-            partial = target.with_name(f".{identity}.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            files = ["adapter_config.json", "adapter_model.safetensors", card.MANIFEST, "README.md"]
-            for name in [*files, *([card.MIXTURE] if (adapter / card.MIXTURE).is_file() else [])]:
-                shutil.copy2(adapter / name, partial / name)
-            write_json(partial / "entry.json", asdict(entry))
-            publish(partial, target)
-        return entry
+            history = self.history()
+            before, target = bundles.current(history).adapters, self.resolve(name, history)
+            if isinstance(target, Bundle):
+                self._check(target.adapters)
+                self._append(history, f"promote {target.id}", target)
+                return [each for each in before.values() if each not in target.adapters.values()]
+            self._check_fits(target, before)
+            if replaces is not None and before.get(target.slot, "") != replaces:
+                raise Outdated(
+                    f"{target.id} was judged against {replaces or 'nothing'}, but "
+                    f"{before.get(target.slot, 'nothing')} is active now.",
+                    f"Judge it against that first, or decide by hand: molt registry promote {target.id} CONFIG",
+                )
+            after = self._fitting({**before, target.slot: target.id})
+            self._check(after)
+            self._append(history, f"promote {target.id}", self._bundle(after, buffer, history))
+        return [other for slot, other in before.items() if slot not in after]
 
-    def note_measured(self, identity: str, above: dict[str, str], verdict: dict[str, Any]) -> None:
-        """Note a verdict on an entry above other adapters than those that it was trained above, in place of an earlier
-        one above the same. `above` holds the hashes of their weights by slot."""
-        with self._locked():
-            entry = self.entry(identity)
-            others = [each for each in entry.measured if each.above != above]
-            entry = replace(entry, measured=[*others, Measurement(above, verdict)])
-            write_json(self.path(identity) / "entry.json", asdict(entry))
-
-    def switch(self, adapters: dict[str, str], replaces: dict[str, str], action: str) -> None:
-        """Activate these entries, and nothing else, as one change.
+    def switch(self, adapters: dict[str, str], replaces: dict[str, str], action: str, buffer: str = "") -> None:
+        """Put these entries into use, and nothing else, as one change.
 
         Args:
             adapters: ids by slot.
             replaces: the ids by slot that they were judged against.
+            buffer: identifies the replay buffer that belongs with them.
 
         Raises:
             BadInput: for an unknown or damaged entry, or one that was neither trained nor measured above the others.
@@ -145,17 +79,24 @@ class Registry:
         """
         with self._locked():
             history = self.history()
-            before = _current(history)
+            before = bundles.current(history).adapters
             if before != replaces:
                 raise Outdated(
                     f"{adapters['personality']} was judged against {_listed(replaces)}, but {_listed(before)} is "
                     "active now.",
                     "Nothing is lost: its conversations are learned again by the next: molt retrain CONFIG",
                 )
-            for identity in adapters.values():
-                self._check_fits(self.entry(identity), adapters)
-                card.read(self.path(identity))
-            self._append_change(history, adapters, action)
+            self._check(adapters)
+            self._append(history, action, self._bundle(adapters, buffer, history))
+
+    def keep_out(self, adapters: dict[str, str], action: str) -> Bundle:
+        """Note a candidate that was judged and is not promoted. A second call changes nothing."""
+        with self._locked():
+            history = self.history()
+            bundle = self._bundle(adapters, "", history)
+            if bundles.candidate(history) != bundle:
+                self._write_history([*history, Change(now(), action, bundles.current(history), candidate=bundle)])
+        return bundle
 
     def retire(self, slot: str) -> list[str]:
         """Take a task out of use, and those that were trained above it.
@@ -168,57 +109,13 @@ class Registry:
         """
         with self._locked():
             history = self.history()
-            before = _current(history)
-            if slot not in before or slot == "personality":
-                names = ", ".join(name for name in before if name != "personality") or "none"
+            bundle = bundles.current(history)
+            if slot not in bundle.adapters or slot == "personality":
+                names = ", ".join(name for name in bundle.adapters if name != "personality") or "none"
                 raise BadInput(f"No task {slot} is in use.", f"In use: {names}. See: molt registry list")
-            current = self._fitting({name: each for name, each in before.items() if name != slot})
-            self._append_change(history, current, f"retire {slot}")
-        return [each for name, each in before.items() if name not in current]
-
-    def _fitting(self, adapters: dict[str, str]) -> dict[str, str]:
-        """Those of these adapters, ids by slot, that fit the others."""
-        current = dict(adapters)
-        while left := [slot for slot, identity in current.items() if not self.entry(identity).fits(current)]:
-            del current[left[0]]
-        return current
-
-    def promote(self, identity: str, replaces: str | None = None) -> list[str]:
-        """Activate an entry.
-
-        Args:
-            replaces: the id that it was judged against, "" where nothing may be active; None: whatever is active.
-
-        Returns:
-            The ids of tasks that are deactivated by this: they were trained above what it replaces, and never measured
-            above it, or did not pass there.
-
-        Raises:
-            BadInput: for an unknown or damaged entry, or one that was trained above adapters that are not active.
-            Outdated: what it was judged against is not active.
-        """
-        with self._locked():
-            entry, history = self.entry(identity), self.history()
-            before = _current(history)
-            self._check_fits(entry, before)
-            if replaces is not None and before.get(entry.slot, "") != replaces:
-                raise Outdated(
-                    f"{identity} was judged against {replaces or 'nothing'}, but {before.get(entry.slot, 'nothing')} "
-                    "is active now.",
-                    f"Judge it against that first, or decide by hand: molt registry promote {identity} CONFIG",
-                )
-            card.read(self.path(identity))
-            current = self._fitting({**before, entry.slot: identity})
-            self._append_change(history, current, f"promote {identity}")
-        return [other for slot, other in before.items() if slot not in current]
-
-    def _check_fits(self, entry: Entry, current: dict[str, str]) -> None:
-        if not entry.fits(current):
-            now = ", ".join(current.get(slot, f"no {slot}") for slot in entry.parents)
-            raise BadInput(
-                f"{entry.id} was trained above other adapters than the active ones ({now}).",
-                "Activate those first: molt registry rollback, or molt registry promote ID",
-            )
+            after = self._fitting({name: each for name, each in bundle.adapters.items() if name != slot})
+            self._append(history, f"retire {slot}", replace(bundle, adapters=after))
+        return [each for name, each in bundle.adapters.items() if name not in after]
 
     def rollback(self) -> dict[str, str]:
         """Undo the last promotion that was not undone yet. The history only grows.
@@ -231,35 +128,12 @@ class Registry:
         """
         with self._locked():
             history = self.history()
-            standing: list[Change] = []
-            for change in history:
-                if change.is_rollback:
-                    standing.pop()
-                elif change.after != change.before:
-                    standing.append(change)
-            if not standing:
+            bundle = bundles.previous(history)
+            if bundle is None:
                 raise BadInput("There is no promotion to roll back.", "See: molt registry list")
-            after = standing[-1].before
-            for identity in after.values():
-                card.read(self.path(self.entry(identity).id))
-            self._append_change(history, after, "rollback", is_rollback=True)
-        return after
-
-    def current(self) -> dict[str, str]:
-        """The active ids by slot."""
-        return _current(self.history())
-
-    def active_entries(self) -> dict[str, Entry]:
-        """The active entries by slot."""
-        return {slot: self.entry(identity) for slot, identity in self.current().items()}
-
-    def anchor(self) -> str:
-        """The id of the personality that retrainings may not drift from: of the last rebaseline, or else the first that
-        was active; empty if none was."""
-        history = self.history()
-        set_by_hand = [change.anchor for change in history if change.anchor]
-        active = [change.after["personality"] for change in history if "personality" in change.after]
-        return next(iter([*set_by_hand[-1:], *active]), "")
+            self._check(bundle.adapters)
+            self._append(history, "rollback", bundle, is_rollback=True)
+        return bundle.adapters
 
     def rebaseline(self) -> str:
         """Compare later retrainings with the active personality instead of the first, on record.
@@ -272,49 +146,111 @@ class Registry:
         """
         with self._locked():
             history = self.history()
-            current = _current(history)
-            if "personality" not in current:
+            bundle = bundles.current(history)
+            identity = bundle.get("personality")
+            if not identity:
                 raise BadInput("No personality is active.", "Activate one: molt registry promote ID")
-            anchor = current["personality"]
-            self._append(history, Change(_now(), f"rebaseline {anchor}", current, current, anchor=anchor))
-        return anchor
+            self._write_history([*history, Change(now(), f"rebaseline {identity}", bundle, anchor=identity)])
+        return identity
+
+    def alias(self, name: str, identity: str) -> None:
+        """Give a name to a bundle or an entry; with an empty `identity`, take the name away. What has a name is not
+        collected.
+
+        Raises:
+            BadInput: for a name that is built in or no identifier, or an unknown id.
+        """
+        if name in BUILT_IN or not name.isidentifier():
+            raise BadInput(
+                f"{name} cannot be an alias.",
+                f"Use letters, digits and underscores, but none of: {', '.join(BUILT_IN)}",
+            )
+        with self._locked():
+            history = self.history()
+            if not identity and name not in bundles.aliases(history):
+                raise BadInput(f"There is no alias {name}.", "See: molt registry list")
+            target = self.resolve(identity, history).id if identity else ""
+            change = Change(now(), f"alias {name} {target}".strip(), bundles.current(history), alias={name: target})
+            self._write_history([*history, change])
+
+    def resolve(self, name: str, history: History | None = None) -> Bundle | Entry:
+        """The bundle or entry that an id or alias stands for. Raises BadInput for an unknown one."""
+        history = self.history() if history is None else history
+        built_in = {
+            "current": bundles.current(history),
+            "previous": bundles.previous(history),
+            "candidate": bundles.candidate(history),
+            "anchor": bundles.anchor(history),
+        }
+        target = built_in.get(name, bundles.aliases(history).get(name, name))
+        if isinstance(target, str) and target:
+            known = bundles.all_bundles(history)
+            return known[target] if target in known else self.entry(target)
+        if not isinstance(target, Bundle) or not target.adapters:
+            raise BadInput(f"There is no {name} bundle yet.", "See: molt registry list")
+        return target
+
+    def bundle(self) -> Bundle:
+        """What is in use."""
+        return bundles.current(self.history())
+
+    def current(self) -> dict[str, str]:
+        """The active ids by slot."""
+        return self.bundle().adapters
+
+    def active_entries(self) -> dict[str, Entry]:
+        """The active entries by slot."""
+        return {slot: self.entry(identity) for slot, identity in self.current().items()}
+
+    def anchor(self) -> str:
+        """The id of the personality that retrainings may not drift from: of the last rebaseline, or else the first that
+        was active; empty if none was."""
+        return bundles.anchor(self.history())
 
     def was_in_use(self, identity: str) -> bool:
         """Whether an entry is or has been active."""
-        return any(identity in change.after.values() for change in self.history())
+        return any(identity in change.after.adapters.values() for change in self.history())
 
-    def entry(self, identity: str) -> Entry:
-        """The entry with this id. Raises BadInput for an unknown or damaged one."""
-        path = self.path(identity) / "entry.json"
-        if not path.is_file():
-            ids = ", ".join(entry.id for entry in self.entries()[0]) or "none yet"
-            raise BadInput(f"The registry has no {identity}.", f"It has: {ids}.")
-        return read_document(path, Entry)
+    def unused(self) -> list[str]:
+        """The ids of entries, damaged ones too, that nothing needs: not what is in use, what a rollback returns to, the
+        last candidate, the anchor, what has an alias, and what those were trained above; nor what was added within a
+        day."""
+        history, (entries, damaged) = self.history(), self.entries()
+        names = [*BUILT_IN, *bundles.aliases(history)]
+        needed = {each for name in names for each in self._adapters_of(name, history)}
+        digests = {digest[:10] for entry in entries if entry.id in needed for digest in entry.parents.values()}
+        young = (datetime.now(UTC) - YOUNG).isoformat()
+        return [
+            *(
+                entry.id
+                for entry in entries
+                if entry.id not in needed and entry.id[-10:] not in digests and entry.added < young
+            ),
+            *(name for name in damaged if name not in needed),
+        ]
 
-    def entries(self) -> tuple[list[Entry], list[str]]:
-        """All entries, oldest first, and the names of the damaged ones, which cannot be read."""
-        folders = sorted(self.folder.glob("entries/[!.]*"))
-        by_name = {folder.name: self._intact(folder.name) for folder in folders}
-        intact = sorted((entry for entry in by_name.values() if entry), key=lambda entry: entry.added)
-        return intact, [name for name, entry in by_name.items() if entry is None]
+    def collect(self, identities: Iterable[str]) -> list[str]:
+        """Remove those of these entries that nothing needs; a reader that has opened one keeps it.
 
-    def _intact(self, identity: str) -> Entry | None:
-        try:
-            return read_document(self.path(identity) / "entry.json", Entry)
-        except BadInput:
-            return None
+        Returns:
+            The ids that were removed.
+        """
+        with self._locked():
+            unused = [identity for identity in self.unused() if identity in set(identities)]
+            for identity in unused:
+                gone = self.path(identity).with_name(f".{identity}.gone")
+                self.path(identity).rename(gone)
+            for gone in self.folder.glob("entries/.*.gone"):  # also those of a collection that was killed
+                shutil.rmtree(gone)
+        return unused
 
-    def path(self, identity: str) -> Path:
-        """The folder of an entry's adapter."""
-        return self.folder / "entries" / identity
-
-    def history(self) -> list[Change]:
+    def history(self) -> History:
         """Every change, oldest first. Raises BadInput if the file is damaged."""
         path = self.folder / STATE
         if not path.is_file() and not (self.folder / BEFORE).is_file():
             return []
         try:
-            return _read(path)
+            return sealed.read(path, "changes", History)
         except (BadInput, ValueError) as error:
             raise BadInput(
                 f"The registry's state {path} is damaged ({error}); nothing is changed.",
@@ -336,7 +272,7 @@ class Registry:
                 self.history()
             except BadInput:
                 try:
-                    history = _read(before) if before.is_file() else []
+                    history = sealed.read(before, "changes", History) if before.is_file() else []
                 except (BadInput, ValueError):
                     raise BadInput(
                         f"{before} is damaged, too, so what was active is not known.",
@@ -344,69 +280,66 @@ class Registry:
                     ) from None
                 if path.is_file():
                     shutil.copy2(path, path.with_name(f"{STATE}.damaged"))
-                self._write(history)
-                return _current(history)
+                sealed.write(path, "changes", history)
+                return bundles.current(history).adapters
         raise BadInput("The registry's state is not damaged.", "See: molt registry list CONFIG")
 
-    def _append_change(
-        self, history: list[Change], current: dict[str, str], action: str, is_rollback: bool = False
-    ) -> None:
-        before = _current(history)
-        if current == before:
-            return
-        self._append(history, Change(_now(), action, before, current, is_rollback))
+    def _adapters_of(self, name: str, history: History) -> Collection[str]:
+        try:
+            target = self.resolve(name, history)
+        except BadInput:  # there is none, or it is damaged
+            return [bundles.anchor(history)] if name == "anchor" else [bundles.aliases(history).get(name, "")]
+        return target.adapters.values() if isinstance(target, Bundle) else [target.id]
 
-    def _append(self, history: list[Change], change: Change) -> None:
+    def _bundle(self, adapters: dict[str, str], buffer: str | None, history: History) -> Bundle:
+        """A bundle of these entries. Without a buffer, with that of the last bundle with the same personality."""
+        if buffer is None:
+            same = [
+                each.buffer
+                for each in bundles.all_bundles(history).values()
+                if each.get("personality") == adapters.get("personality")
+            ]
+            buffer = next((each for each in same if each), "")
+        first = self.entry(next(iter(adapters.values())))
+        return Bundle(adapters, buffer, first.base, first.base_digest)
+
+    def _fitting(self, adapters: dict[str, str]) -> dict[str, str]:
+        """Those of these adapters, ids by slot, that fit the others."""
+        current = dict(adapters)
+        while left := [slot for slot, identity in current.items() if not self.entry(identity).fits(current)]:
+            del current[left[0]]
+        return current
+
+    def _check(self, adapters: dict[str, str]) -> None:
+        """Raises BadInput unless these entries are intact, of one base, and fit each other."""
+        entries = [self.entry(identity) for identity in adapters.values()]
+        for entry in entries:
+            self._check_fits(entry, adapters)
+            card.read(self.path(entry.id))
+        if len({entry.base_digest for entry in entries}) > 1:
+            raise BadInput(
+                f"{' and '.join(adapters.values())} were trained on different bases.",
+                "Use adapters of one base: molt registry list CONFIG",
+            )
+
+    def _check_fits(self, entry: Entry, current: dict[str, str]) -> None:
+        if not entry.fits(current):
+            active = ", ".join(current.get(slot, f"no {slot}") for slot in entry.parents)
+            raise BadInput(
+                f"{entry.id} was trained above other adapters than the active ones ({active}).",
+                "Activate those first: molt registry rollback, or molt registry promote ID",
+            )
+
+    def _append(self, history: History, action: str, after: Bundle, is_rollback: bool = False) -> None:
+        if after != bundles.current(history):
+            self._write_history([*history, Change(now(), action, after, is_rollback)])
+
+    def _write_history(self, history: History) -> None:
         state = self.folder / STATE
         if state.is_file():
             write_text(self.folder / BEFORE, state.read_text(encoding="utf-8"))
-        self._write([*history, change])
-
-    def _write(self, history: list[Change]) -> None:
-        changes = [asdict(change) for change in history]
-        write_json(self.folder / STATE, {"sha256": _checksum(changes), "changes": changes})
-
-    @contextmanager
-    def _locked(self) -> Iterator[None]:
-        """Only one process changes the registry at a time."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(str(self.folder / ".lock"), timeout=WAIT_S)
-        try:
-            lock.acquire()
-        except Timeout:
-            raise BadInput(
-                f"Another molt command is changing the registry {self.folder}.", "Run the same command again."
-            ) from None
-        try:
-            yield
-        finally:
-            lock.release()
+        sealed.write(state, "changes", history)
 
 
 def _listed(adapters: dict[str, str]) -> str:
     return " with ".join(adapters.values()) or "nothing"
-
-
-def _current(history: list[Change]) -> dict[str, str]:
-    return history[-1].after if history else {}
-
-
-def _read(path: Path) -> list[Change]:
-    """The changes of a state file. Raises BadInput or ValueError for one that is damaged."""
-    raw = read_json(path)
-    changes = raw.get("changes") if isinstance(raw, dict) else None
-    if changes is None or raw.get("sha256") != _checksum(changes):
-        raise ValueError("its checksum does not match")
-    try:
-        return from_plain(changes, list[Change])
-    except ValidationError:
-        raise ValueError("it is of another form") from None
-
-
-def _checksum(changes: Any) -> str:
-
-    return hashlib.sha256(json.dumps(changes, sort_keys=True).encode()).hexdigest()
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="milliseconds")

@@ -22,6 +22,7 @@ from moltlm.pipeline.identity import identity, prose_of
 from moltlm.pipeline.run import Artifact, Run, read_artifact
 from moltlm.pipeline.service import gate as gates
 from moltlm.pipeline.service import new_conversations, origin, rebase
+from moltlm.pipeline.service.bundles import Bundle
 from moltlm.pipeline.service.cycles import FINISHED, NOT_PROMOTED, OUTDATED, PROMOTED
 from moltlm.pipeline.service.evidence import CycleEvidence, served
 from moltlm.pipeline.service.rebase import TaskResult
@@ -35,13 +36,13 @@ class CycleJob:
     """What a cycle starts from.
 
     Attributes:
-        active: ids by slot.
+        bundle: what is in use.
         anchor: the id of the personality that no retraining may drift from.
         dropped: counts of conversations that are left out, by reason.
     """
 
     registry: Registry
-    active: dict[str, str]
+    bundle: Bundle
     anchor: str
     new_exchanges: list[Exchange]
     dropped: dict[str, int]
@@ -49,7 +50,12 @@ class CycleJob:
     @property
     def current(self) -> str:
         """The id of the active personality."""
-        return self.active["personality"]
+        return self.bundle.get("personality")
+
+    @property
+    def active(self) -> dict[str, str]:
+        """The active ids by slot."""
+        return self.bundle.adapters
 
 
 def cycle(run: Run, passed_over: dict[str, str] | None = None) -> Artifact | None:
@@ -68,17 +74,17 @@ def cycle(run: Run, passed_over: dict[str, str] | None = None) -> Artifact | Non
     config = run.config
     registry = Registry(config.registry.folder)
     interrupted = _conclude_interrupted(run, registry)
-    active = registry.current()
-    if "personality" not in active:
+    bundle = registry.bundle()
+    if "personality" not in bundle.adapters:
         raise BadInput(
             "No personality is active yet, so there is nothing to retrain.",
             "Train one: molt run CONFIG   or activate one: molt registry promote ID",
         )
-    run.fixed = origin.origin(run, active["personality"])
+    run.fixed = origin.origin(run, bundle.get("personality"))
     dropped: dict[str, int] = {}
     new_exchanges = new_conversations.unseen_exchanges(run, dropped, {} if passed_over is None else passed_over)
     if len(new_exchanges) >= config.retrain.min_new:  # only then is the model needed
-        card.check_base(registry.path(active["personality"]), run.base)
+        card.check_base(registry.path(bundle.get("personality")), run.base)
         new_exchanges = new_conversations.usable(run, new_exchanges, dropped)
     if len(new_exchanges) < config.retrain.min_new:
         run.console.say(
@@ -88,7 +94,7 @@ def cycle(run: Run, passed_over: dict[str, str] | None = None) -> Artifact | Non
         return interrupted
     measures.check(run)  # before anything is trained
     rebase.check(run, registry.active_entries())
-    job = CycleJob(registry, active, registry.anchor(), new_exchanges, dropped)
+    job = CycleJob(registry, bundle, registry.anchor(), new_exchanges, dropped)
     artifact = run.do("retrain", inputs_of(run, job), lambda folder: _make(run, job, folder))
     for reason, count in artifact.facts["dropped"].items():
         if count:
@@ -99,7 +105,7 @@ def cycle(run: Run, passed_over: dict[str, str] | None = None) -> Artifact | Non
 
 def _make(run: Run, job: CycleJob, folder: Path) -> dict[str, Any]:
     """Train and judge a candidate and, if it passes, the active tasks above it."""
-    buffer, candidate = origin.buffer_of(run, job.current), folder / "candidate"
+    buffer, candidate = origin.buffer_of(run, job.bundle), folder / "candidate"
     training_pairs, filtered = _training_pairs(run, replay.load(buffer).exchanges, job.new_exchanges)
     _train(run, training_pairs, job.registry.path(job.current), candidate)
     verdict = _judge(run, job, folder)
@@ -112,6 +118,8 @@ def _make(run: Run, job: CycleJob, folder: Path) -> dict[str, Any]:
     return {
         "active": job.active,
         "current": job.current,
+        "anchor": job.anchor if job.anchor != job.current else "",
+        "data": fingerprint_rows(job.new_exchanges),
         "new_exchanges": len(job.new_exchanges),
         "provenance": pairs.counted(training_pairs),
         "dropped": {**job.dropped, **filtered},
@@ -145,13 +153,17 @@ def _conclude(run: Run, registry: Registry, artifact: Artifact) -> None:
     Raises:
         Outdated: all passed, but what they were judged against is not active any more.
     """
-    facts, results = artifact.facts, task_results(artifact.facts)
-    entry = registry.add(artifact.folder / "candidate", facts["verdict"], facts["current"])
-    adapters = {"personality": entry.id} | rebase.register(registry, results, artifact.folder)
+    facts, results, current = artifact.facts, task_results(artifact.facts), artifact.facts["current"]
+    lineage, action = origin.lineage_of(run, artifact, facts["data"], current), f"retrain {artifact.fingerprint}"
+    entry = registry.add(artifact.folder / "candidate", facts["verdict"], current, facts["anchor"], lineage)
+    adapters = {"personality": entry.id} | rebase.register(run, registry, results, artifact)
     outcome = PROMOTED if facts["promoted"] else NOT_PROMOTED
     try:
         if facts["promoted"] and not registry.was_in_use(entry.id):
-            registry.switch(adapters, replaces=facts["active"], action=f"retrain {artifact.fingerprint}")
+            buffer = origin.buffer_id(artifact.folder / "replay")
+            registry.switch(adapters, replaces=facts["active"], action=action, buffer=buffer)
+        elif not facts["promoted"]:
+            registry.keep_out(adapters, f"keep out {action}")
     except Outdated:
         outcome = OUTDATED
         raise
@@ -185,7 +197,7 @@ def inputs_of(run: Run, job: CycleJob) -> dict[str, Any]:
         "new": fingerprint_rows(job.new_exchanges),
         "retrain": identity(config.retrain),
         "pairs": pairs.pairs(run).fingerprint,
-        "replay": sha256_file(origin.buffer_of(run, job.current) / replay.MANIFEST),
+        "replay": sha256_file(origin.buffer_of(run, job.bundle) / replay.MANIFEST),
         "batch_size": config.personality.batch_size,
         "seed": config.run.seed,
         "prose": prose_of(config.train, config.dpo.kl_on),

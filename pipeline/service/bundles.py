@@ -1,0 +1,123 @@
+"""What is in use is a bundle. The history of a registry is the list of changes of it, from which all else follows."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+from moltlm.data.io import fingerprint
+
+BUILT_IN = ("current", "previous", "candidate", "anchor")
+"""Aliases that every registry has."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """What is promoted and rolled back as one.
+
+    Attributes:
+        adapters: ids by slot: the personality and the tasks above it.
+        buffer: identifies the replay buffer that the next retraining goes on from; empty for that of the run.
+        base: the model of all adapters; `base_digest` identifies its weights.
+    """
+
+    adapters: dict[str, str] = field(default_factory=dict)
+    buffer: str = ""
+    base: str = ""
+    base_digest: str = ""
+
+    @property
+    def id(self) -> str:
+        """The same for the same contents."""
+        return f"bundle-{fingerprint(asdict(self))}"
+
+    def get(self, slot: str, default: str = "") -> str:
+        """The id in a slot."""
+        return self.adapters.get(slot, default)
+
+
+@dataclass(frozen=True)
+class Change:
+    """One line of the history.
+
+    Attributes:
+        action: what was done, such as "promote ID".
+        after: what is in use after it.
+        is_rollback: whether it undid an earlier change.
+        anchor: the id that later retrainings are compared with, where that changed.
+        alias: the names that were given, and to which id; an empty id takes the name away.
+        candidate: what was judged and kept out.
+    """
+
+    time: str
+    action: str
+    after: Bundle
+    is_rollback: bool = False
+    anchor: str = ""
+    alias: dict[str, str] = field(default_factory=dict)
+    candidate: Bundle | None = None
+
+
+History = list[Change]
+
+
+def current(history: History) -> Bundle:
+    """What is in use."""
+    return history[-1].after if history else Bundle()
+
+
+def undoable(history: History) -> list[Bundle]:
+    """What was in use before each change that was not undone, oldest first."""
+    before, former = Bundle(), []
+    for change in history:
+        if change.is_rollback:
+            former.pop()
+        elif change.after != before:
+            former.append(before)
+        before = change.after
+    return former
+
+
+def previous(history: History) -> Bundle | None:
+    """What a rollback returns to."""
+    return (undoable(history) or [None])[-1]
+
+
+def candidate(history: History) -> Bundle | None:
+    """What was judged and kept out last."""
+    return next((change.candidate for change in reversed(history) if change.candidate), None)
+
+
+def anchor(history: History) -> str:
+    """The id of the personality that retrainings may not drift from: of the last rebaseline, or else the first that was
+    in use; empty if none was."""
+    set_by_hand = [change.anchor for change in history if change.anchor]
+    in_use = [change.after.get("personality") for change in history if change.after.get("personality")]
+    return next(iter([*set_by_hand[-1:], *in_use]), "")
+
+
+def aliases(history: History) -> dict[str, str]:
+    """The names that a person gave, and the ids that they stand for."""
+    names: dict[str, str] = {}
+    for change in history:
+        names |= change.alias
+    return {name: identity for name, identity in names.items() if identity}
+
+
+def all_bundles(history: History) -> dict[str, Bundle]:
+    """Everything that was in use or a candidate, by id, latest first."""
+    both = [each for change in reversed(history) for each in (change.after, change.candidate) if each]
+    return {bundle.id: bundle for bundle in both if bundle.adapters}
+
+
+def since(history: History, slot: str = "") -> Change | None:
+    """The change that put into use what a slot has now; without a slot, the whole bundle."""
+
+    def value(bundle: Bundle) -> object:
+        return bundle.get(slot) if slot else bundle
+
+    change = None
+    for each in reversed(history):
+        if value(each.after) != value(current(history)):
+            break
+        change = each
+    return change

@@ -1,0 +1,233 @@
+"""The entries of a registry: copies of judged adapters, each with its verdict and where it comes from."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from moltlm.adapters import card
+from moltlm.data.errors import BadInput
+from moltlm.data.io import publish, sha256_file
+from moltlm.pipeline.service import sealed
+
+WAIT_S = 20.0
+ENTRY = "entry.json"
+
+
+@dataclass(frozen=True)
+class Lineage:
+    """Where an adapter comes from.
+
+    Attributes:
+        made_by: the stage and fingerprint of the artifact.
+        continues: the id of the adapter that it was trained further from; empty if it was new.
+        data: fingerprint of what it was trained on.
+        config: fingerprint of the configuration, which is its name in `configs/` of the run folder.
+        code: version of the package and revision of the code that registered it.
+    """
+
+    made_by: str = ""
+    continues: str = ""
+    data: str = ""
+    config: str = ""
+    code: str = ""
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """A verdict on an adapter above others than those that it was trained above, whose hashes are `above`, by slot."""
+
+    above: dict[str, str]
+    verdict: dict[str, Any]
+
+    @property
+    def passed(self) -> bool:
+        return bool(self.verdict["promoted"])
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """A verdict of the gate on an adapter above its parents.
+
+    Attributes:
+        verdict: empty if it was not judged.
+        against: the id of the entry that it was compared with; empty for none, such as the base.
+        anchor: the id of the first personality, where it was compared with that, too.
+    """
+
+    verdict: dict[str, Any] = field(default_factory=dict)
+    against: str = ""
+    anchor: str = ""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A registered adapter.
+
+    Attributes:
+        id: the slot and the start of the hash of its weights.
+        slot: `personality` or the name of a task.
+        base: the model that it was trained on; `base_digest` identifies its weights.
+        parents: hashes of the adapters that it was trained above, by slot.
+        added: time of registration (UTC, ISO 8601).
+        files: the SHA-256 of each of its files, by name.
+        measured: verdicts on it above other adapters than its parents.
+    """
+
+    id: str
+    slot: str
+    base: str
+    base_digest: str
+    parents: dict[str, str]
+    added: str
+    files: dict[str, str]
+    judgement: Judgement = field(default_factory=Judgement)
+    lineage: Lineage = field(default_factory=Lineage)
+    measured: list[Measurement] = field(default_factory=list)
+
+    @property
+    def verdict(self) -> dict[str, Any]:
+        return self.judgement.verdict
+
+    @property
+    def judged_against(self) -> str:
+        return self.judgement.against
+
+    def fits(self, current: dict[str, str]) -> bool:
+        """Whether all adapters that it was trained above are active, or all of others above which it was measured and
+        passed. `current` maps slots to ids."""
+        stacks = [self.parents, *(each.above for each in self.measured if each.passed)]
+        return any(
+            all(current.get(slot, "").endswith(digest[:10]) for slot, digest in stack.items()) for stack in stacks
+        )
+
+
+class Entries:
+    """A folder of entries, `entries/ID/`. Each is an immutable copy of an adapter, but for what is noted about it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def add(
+        self,
+        adapter: Path,
+        verdict: dict[str, Any],
+        judged_against: str = "",
+        anchor: str = "",
+        lineage: Lineage | None = None,
+    ) -> Entry:
+        """Copy an adapter into the registry, with the latest verdict on it. Promoting it is a separate step.
+
+        Args:
+            judged_against: the id that the verdict compares it with.
+            anchor: the id of the first personality, if the verdict compares it with that, too.
+            lineage: where it comes from; None for what is known of it.
+        """
+        manifest = card.read(adapter)
+        identity = f"{manifest.name}-{manifest.weights_sha256[:10]}"
+        judgement = Judgement(verdict, judged_against, anchor)
+        with self._locked():
+            if intact := self._intact(identity):
+                return self._write(replace(intact, judgement=judgement, lineage=lineage or intact.lineage))
+            target = self.path(identity)
+            shutil.rmtree(target, ignore_errors=True)  # a damaged copy
+            partial = target.with_name(f".{identity}.partial")
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            names = ["adapter_config.json", "adapter_model.safetensors", card.MANIFEST, "README.md"]
+            names += [card.MIXTURE] if (adapter / card.MIXTURE).is_file() else []
+            for name in names:
+                shutil.copy2(adapter / name, partial / name)
+            entry = Entry(
+                id=identity,
+                slot=manifest.name,
+                base=manifest.base,
+                base_digest=manifest.base_digest,
+                parents=manifest.adapters_below,
+                added=now(),
+                files={name: sha256_file(partial / name) for name in names},
+                judgement=judgement,
+                lineage=lineage or Lineage(),
+            )
+            sealed.write(partial / ENTRY, "entry", entry)
+            publish(partial, target)
+        return entry
+
+    def note_measured(self, identity: str, above: dict[str, str], verdict: dict[str, Any]) -> None:
+        """Note a verdict on an entry above other adapters than those that it was trained above, in place of an earlier
+        one above the same. `above` holds the hashes of their weights by slot."""
+        with self._locked():
+            entry = self.entry(identity)
+            others = [each for each in entry.measured if each.above != above]
+            self._write(replace(entry, measured=[*others, Measurement(above, verdict)]))
+
+    def entry(self, identity: str) -> Entry:
+        """The entry with this id. Raises BadInput for an unknown or damaged one."""
+        path = self.path(identity) / ENTRY
+        if not path.is_file():
+            ids = ", ".join(entry.id for entry in self.entries()[0]) or "none yet"
+            raise BadInput(f"The registry has no {identity}.", f"It has: {ids}.")
+        try:
+            return sealed.read(path, "entry", Entry)
+        except (BadInput, ValueError) as error:
+            raise BadInput(
+                f"{path} is damaged ({error}).", "Register the adapter again from its run: molt gate CONFIG"
+            ) from None
+
+    def entries(self) -> tuple[list[Entry], list[str]]:
+        """All entries, oldest first, and the names of the damaged ones, which cannot be read."""
+        folders = sorted(self.folder.glob("entries/[!.]*"))
+        by_name = {folder.name: self._intact(folder.name) for folder in folders}
+        intact = sorted((entry for entry in by_name.values() if entry), key=lambda entry: entry.added)
+        return intact, [name for name, entry in by_name.items() if entry is None]
+
+    def changed_files(self, entry: Entry) -> list[str]:
+        """The files of an entry that are missing or not as they were written."""
+        folder = self.path(entry.id)
+        return [
+            name
+            for name, digest in entry.files.items()
+            if not (folder / name).is_file() or sha256_file(folder / name) != digest
+        ]
+
+    def path(self, identity: str) -> Path:
+        """The folder of an entry's adapter."""
+        return self.folder / "entries" / identity
+
+    def _intact(self, identity: str) -> Entry | None:
+        try:
+            return self.entry(identity) if (self.path(identity) / ENTRY).is_file() else None
+        except BadInput:
+            return None
+
+    def _write(self, entry: Entry) -> Entry:
+        sealed.write(self.path(entry.id) / ENTRY, "entry", entry)
+        return entry
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        """Only one process changes the registry at a time; readers need no lock."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(str(self.folder / ".lock"), timeout=WAIT_S)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise BadInput(
+                f"Another molt command is changing the registry {self.folder}.", "Run the same command again."
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+def now() -> str:
+    """The time in UTC, as records have it."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds")
