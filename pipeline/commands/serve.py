@@ -1,4 +1,4 @@
-"""The command that serves what was trained to other programs."""
+"""The command that serves what was trained to other programs, and on a page."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def serve(
     own: Own = False,
     json_output: Json = False,
 ) -> None:
-    """Serve the states of a run by OpenAI's chat interface.
+    """Serve the states of a run by OpenAI's chat interface, with a page to talk to them.
 
     What is in use answers, and a promotion takes effect with the next request.
     """
@@ -48,5 +48,5 @@ def serve(
         answering = listening.engine_of(resolved, settings, console)
         application = listening.application(resolved, settings, answering, console)
         url = listening.url_of(sock)
-        console.result({"url": url, "api": f"{url}/v1"}, f"{url}/v1 answers; ctrl-C ends")
+        console.result({"url": url, "api": f"{url}/v1"}, f"{url} is the page, {url}/v1 is for programs; ctrl-C ends")
         listening.listen(application, answering, sock)

@@ -41,11 +41,7 @@ from moltlm.pipeline.service.server.requests import (
 
 LIMIT_MIB = 8
 PAGE = Path(__file__).parent / "page"
-PAGES = {
-    "/": ("page.html", "text/html"),
-    "/page.css": ("page.css", "text/css"),
-    "/page.js": ("page.js", "text/javascript"),
-}
+KINDS = {".html": "text/html", ".css": "text/css", ".js": "text/javascript"}
 HEADERS = {
     "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; "
     "img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'; require-trusted-types-for 'script'",
@@ -196,15 +192,19 @@ def build(service: Service, host: str, key: str = "") -> ASGIApp:
         Route("/molt/thumbs", service.thumb, methods=["POST"]),
         Route("/molt/corrections", service.correct, methods=["POST"]),
         Route("/molt/score", service.score, methods=["POST"]),
-        *(Route(path, _page) for path in PAGES),
+        Route("/", _page),
+        Route("/page/{name}", _page),
     ]
     handlers = {ApiError: _refused, HTTPException: _no_such, ClientDisconnect: _gone}
     return Guard(Starlette(routes=routes, exception_handlers=handlers), host, key)  # type: ignore[arg-type]
 
 
 async def _page(request: Request) -> Response:
-    name, kind = PAGES[request.url.path]
-    return Response((PAGE / name).read_bytes(), media_type=kind, headers=HEADERS)
+    """GET / and the files that it names"""
+    file = PAGE / request.path_params.get("name", "page.html")
+    if file.parent != PAGE or not file.is_file():
+        raise HTTPException(404)
+    return Response(file.read_bytes(), media_type=KINDS[file.suffix], headers=HEADERS)
 
 
 async def _refused(request: Request, error: ApiError) -> Response:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import ipaddress
+import re
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -13,7 +14,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from moltlm.pipeline.service.server.requests import ApiError
 
-OPEN = ("/", "/page.css", "/page.js", "/health")
+OPEN = re.compile(r"/|/health|/page/[a-z.]+")
 """What is served without the key: nothing of the user's is in it."""
 LOOPBACK_NAMES = ("localhost",)
 
@@ -59,7 +60,7 @@ class Guard:
             raise ApiError(403, "Requests to this name are refused: use localhost or 127.0.0.1.", code="host_refused")
         if origin is not None and _split(origin)[0] != name.lower():
             raise ApiError(403, "Requests from other sites are refused.", code="origin_refused")
-        if self.key and path not in OPEN and not self._has_key(headers.get("authorization", "")):
+        if self.key and not OPEN.fullmatch(path) and not self._has_key(headers.get("authorization", "")):
             raise ApiError(401, "The key is missing or wrong.", code="invalid_api_key")
 
     def _has_key(self, header: str) -> bool:
