@@ -6,8 +6,8 @@
 
 `speed` writes JSONL of `messages`, or takes a file of yours, and reports MB per CPU second on one core: reading alone,
 with near-duplicates, with redaction, and with both as `molt data import` does. `memory` writes a ChatGPT export, one
-JSON array in one file, reads it in a process of its own, and again inside a zip archive, and reports the peak of its
-resident memory.
+JSON array in one file, reads it in a process of its own as `molt data import` does, and again inside a zip archive, and
+reports the peak of its resident memory.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ from moltlm.data.config import ImportConfig
 from moltlm.data.conversations import importers
 from moltlm.data.conversations.report import ImportReport
 report = ImportReport()
-config = ImportConfig(near_duplicate=1, redact=False)
+config = ImportConfig()
 count = sum(1 for _ in importers.read([Path(sys.argv[1])], config, report))
 usage = resource.getrusage(resource.RUSAGE_SELF)
 print(json.dumps([count, usage.ru_maxrss / 2**20, usage.ru_utime + usage.ru_stime]))
@@ -71,13 +71,13 @@ def write_messages(path: Path, size: int) -> int:
 
 def write_export(path: Path, size: int) -> int:
     """Write a ChatGPT export of `size` bytes, trees of forty messages; returns the number of answers."""
-    source, written, count = texts(), 0, 0
-    passages = [next(source) for _ in range(2000)]
+    written, count, draw = 0, 0, random.Random(0)
+    phrases = [" ".join(draw.choices(WORDS, k=8)) for _ in range(20_000)]
     with path.open("w", encoding="utf-8") as out:
         while written < size:
             nodes = {"0": {"id": "0", "parent": None, "children": ["1"], "message": None}}
             for place in range(1, 41):
-                content = {"content_type": "text", "parts": [f"{count}x{place} {passages[(count + place) % 2000]}"]}
+                content = {"content_type": "text", "parts": [", ".join(draw.choices(phrases, k=draw.randint(3, 30)))]}
                 author = {"role": "user" if place % 2 else "assistant", "name": None, "metadata": {}}
                 message = {"id": str(place), "author": author, "content": content, "recipient": "all", "metadata": {}}
                 nodes[str(place)] = {"id": str(place), "parent": str(place - 1), "children": [], "message": message}

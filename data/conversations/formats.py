@@ -23,8 +23,10 @@ from moltlm.data.conversations import (
     whatsapp,
 )
 from moltlm.data.conversations.chatgpt import CHATGPT
+from moltlm.data.conversations.cherry import CHERRY
 from moltlm.data.conversations.claude import CLAUDE
 from moltlm.data.conversations.format import Format, TextFormat
+from moltlm.data.conversations.logged import LOGGED
 from moltlm.data.conversations.marks import UNMARKED, Verdict, mark_of
 from moltlm.data.conversations.messages import DIALOGUES, MESSAGES, PROMPTS, SHAREGPT
 from moltlm.data.conversations.preferences import PREFERENCES, TREES
@@ -43,12 +45,14 @@ FORMATS = (
     *messengers.FORMATS,
     SLACK,
     *messengers.UNREAD,
+    CHERRY,
     *gemini.FORMATS,
     *cursor.FORMATS,
     *editors.FORMATS,
     table_rows.TABLE,
     TREES,
     PREFERENCES,
+    LOGGED,
     DIALOGUES,
     SHAREGPT,
     MESSAGES,

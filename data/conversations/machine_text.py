@@ -51,7 +51,7 @@ def _strip(name: str, side: Literal["user", "assistant", ""], pattern: str, *hin
 
 
 def _strip_beginning(name: str, side: Literal["user", "assistant", ""], pattern: str, *beginnings: str) -> Mark:
-    return Mark(name, side, "strip", re.compile(rf"\A(?:{pattern})", FLAGS), beginnings, begins=True)
+    return Mark(name, side, "strip", re.compile(rf"\A\s*(?:{pattern})", FLAGS), beginnings, begins=True)
 
 
 def _drop(name: str, side: Literal["user", "assistant", ""], *beginnings: str) -> Mark:
@@ -77,6 +77,13 @@ NOTICE = "notice of an agent"
 HARNESS = "text of the harness"
 INFO = "information about the chat"
 THINKING = "thinking"
+
+TOOLS = """
+    read_file write_to_file replace_in_file apply_diff insert_content search_and_replace execute_command search_files
+    list_files list_code_definition_names codebase_search browser_action use_mcp_tool access_mcp_resource
+    update_todo_list switch_mode new_task fetch_instructions
+"""
+"""The tools that Cline and Roo Code write as elements into an answer."""
 
 MARKS = (
     # thinking
@@ -146,6 +153,12 @@ MARKS = (
     ),
     _strip(HARNESS, "user", r"</?user_query>", "user_query>"),
     # Cline and Roo Code
+    _drop("tool result", "user", *(f"[{tool} for '" for tool in TOOLS.split())),
+    _strip(HARNESS, "user", r"^\[attempt_completion\] Result:[^\n]*$", "[attempt_completion]"),
+    _strip(HARNESS, "user", r"^The user has provided feedback on the results\.[^\n]*$", "The user has provided"),
+    _elements("tool call", "assistant", f"{TOOLS} follow_up options task_progress"),
+    _strip(HARNESS, "assistant", r"</?(?:ask_followup_question|plan_mode_respond|question|response)>\s*",
+        "ask_followup_question>", "plan_mode_respond>"),
     _strip(
         HARNESS, "user",
         r"\A\s*<(?:task|feedback|user_message)>\s*|\s*</(?:task|feedback|user_message)>(?=\s*(?:\n\n|<|\Z))",

@@ -49,6 +49,8 @@ UNFINISHED = _words(
     """
 )
 """Values of `status` and of the fields in ENDS for an answer that was broken off."""
+BROKEN = _words("unfinished isUnfinished is_unfinished interrupted isInterrupted truncated")
+"""Fields that are true for an answer that was broken off."""
 ENDS = _words("stop_reason stopReason finish_reason finishReason")
 TIES = _words("tie same equal")
 """Values of `status` of a row whose answers are equally good."""
@@ -57,15 +59,19 @@ RATINGS = _words("rating stars score quality user_rating userRating rate helpful
 FEEDBACK = _words(
     """
     feedback annotation reaction user_feedback userFeedback evaluation review message_feedback chat_feedback thumbs
-    vote like sentiment
+    vote like sentiment feedback_rating feedbackRating user_feedback_rating message_rating thumb
     """
 )
 NEGATIVE = _words(
     """
     bad undesirable rejected reject false negative no dislike disliked down downvote downvoted thumbsdown thumbdown poor
-    wrong incorrect terrible unhelpful -1 0 👎 ❌
+    wrong incorrect terrible unhelpful meaningless offensive -1 0 👎 ❌
     """
 )
+
+SCORES = "scores"
+"""A list of objects with a name and a value, of which those named like this are a user's."""
+OF_USERS = re.compile(r"feedback|thumb|like", re.IGNORECASE)
 
 RATING = re.compile(rf'"({"|".join(sorted(RATINGS))})"\s*:\s*"?(-?\d{{1,4}}(?:\.\d{{1,6}})?)\b')
 NUMBER = re.compile(r"\s*(-?\d{1,4}(?:\.\d{1,6})?)\s*(?:/\s*(\d{1,4}))?\s*")
@@ -121,6 +127,8 @@ def _unwanted(record: Mapping[str, Any], scales: Mapping[str, float]) -> str:
     status = record.get("status")
     if isinstance(status, str) and status.lower() in TIES:
         return "as good as the rejected answer"
+    if any(record.get(key) is True for key in BROKEN):
+        return "unfinished answer"
     if any(str(record[key]).lower() in UNFINISHED for key in ("status", *ENDS) if isinstance(record.get(key), str)):
         return "unfinished answer"
     marks = [f"{key}: {_value_text(record[key])}" for key in sorted(GOOD & record.keys()) if _is_no(record[key])]
@@ -132,7 +140,16 @@ def _unwanted(record: Mapping[str, Any], scales: Mapping[str, float]) -> str:
     if isinstance(reward, int | float) and reward < 0:
         return RATED_LOW
     is_low = any(_is_low(record.get(key), scales.get(key, 0.0)) for key in RATINGS)
-    return RATED_LOW if is_low or any(_is_negative(record.get(key), scales) for key in FEEDBACK) else ""
+    is_negative = any(_is_negative(record.get(key), scales) for key in FEEDBACK) or _is_scored_low(record.get(SCORES))
+    return RATED_LOW if is_low or is_negative else ""
+
+
+def _is_scored_low(scores: Any) -> bool:
+    """Whether a score of a user is bad, as in Langfuse: `{"name": "user-feedback", "value": 0}`."""
+    return any(
+        isinstance(score, Mapping) and OF_USERS.search(str(score.get("name"))) and _is_no(score.get("value"))
+        for score in (scores if isinstance(scores, list) else [])
+    )
 
 
 def _is_no(value: Any) -> bool:
@@ -181,4 +198,18 @@ def _value_text(value: Any) -> str:
 SAYING = ("type", "value", "name", "emoji", "comment_type")
 """Fields of a feedback object that may say it in a word."""
 
-KEYS = {*UNTRAINED, *GOOD, *CHOICES, *BAD, *DELETED, *ERRORS, *RATINGS, *FEEDBACK, *ENDS, "status", "reward"}
+KEYS = {
+    *UNTRAINED,
+    *GOOD,
+    *CHOICES,
+    *BAD,
+    *DELETED,
+    *ERRORS,
+    *RATINGS,
+    *FEEDBACK,
+    *ENDS,
+    *BROKEN,
+    SCORES,
+    "status",
+    "reward",
+}

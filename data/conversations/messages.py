@@ -7,7 +7,7 @@ from typing import Any
 
 from moltlm.data.conversations import templates, tree
 from moltlm.data.conversations.format import Format
-from moltlm.data.conversations.turns import Fail, FileReport, Record, Turn, turn_of, turns_of
+from moltlm.data.conversations.turns import ROLES, Fail, FileReport, Record, Turn, sender_of, turn_of, turns_of
 
 QUESTIONS = ("prompt", "instruction", "question", "query", "input", "user", "human", "text_input", "input_text")
 ANSWERS = (
@@ -37,6 +37,28 @@ def _sharegpt(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     messages = record.get("conversations", record.get("conversation"))
     pairs = _pairs(messages)
     return message_turns(messages if pairs is None else pairs, record, report, fail)
+
+
+RESPONSES = "responses"
+
+
+def _shown_response(message: Any, report: FileReport) -> list[Any]:
+    """The messages of the response that is shown, of several to one question (TypingMind); others as they are."""
+    responses = message.get(RESPONSES) if isinstance(message, dict) and "role" not in message else None
+    lists = [
+        each["messages"]
+        for each in responses or []
+        if isinstance(each, dict) and isinstance(each.get("messages"), list)
+    ]
+    if not lists:
+        return [message]
+    main = message.get("mainResponse")
+    main = main if isinstance(main, int) and 0 <= main < len(lists) else 0
+    for other in (*lists[:main], *lists[main + 1 :]):
+        for each in other:
+            if isinstance(each, dict) and ROLES.get(str(sender_of(each)).lower()) == "assistant":
+                report.drop("alternative branch")
+    return lists[main]
 
 
 SPOKEN = ("data", "dialogue", "dialog", "utterances")
@@ -70,6 +92,8 @@ def _pairs(messages: Any) -> list[Record] | None:
 
 def message_turns(messages: Any, record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     """The turns of a list of messages, along the shown path where they name their parents."""
+    if isinstance(messages, list) and any(isinstance(each, dict) and RESPONSES in each for each in messages):
+        messages = [shown for each in messages for shown in _shown_response(each, report)]
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         return turns_of(messages, report, fail)
     if all(PARENTS.isdisjoint(message) for message in messages):

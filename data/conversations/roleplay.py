@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 from moltlm.data.conversations.characters import line
 from moltlm.data.conversations.format import Format
-from moltlm.data.conversations.turns import Fail, FileReport, Record, Turn, objects_of
+from moltlm.data.conversations.turns import Fail, FileReport, Record, Turn, objects_of, turn_of
 
 
 def _dict(value: Any) -> Record:
@@ -26,6 +27,9 @@ def _risu_parts(record: Record) -> Iterator[Record]:
 
 def _risu(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     for message in objects_of(record.get("message"), "message", fail):
+        if message.get("disabled"):
+            report.noise["hidden message"] += 1
+            continue
         role = {"user": True, "char": False}.get(str(message.get("role")))
         if role is None:
             raise fail(f"a message needs a role (user, char); found {str(message.get('role'))[:40]}.")
@@ -56,8 +60,25 @@ def _is_kobold(record: Record) -> bool:
     return isinstance(record.get("actions"), list) and "gamestarted" in record
 
 
+TAG = re.compile(r"\{\{\[(INPUT|OUTPUT|SYSTEM)(?:_END)?\]\}\}")
+"""How KoboldAI Lite marks the sides in its instruct mode."""
+SIDES = {"INPUT": "user", "OUTPUT": "assistant", "SYSTEM": "system"}
+
+
+def _instructions(story: str, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    before, *parts = TAG.split(story)
+    report.noise["text before the first turn"] += bool(before.strip())
+    for side, text in zip(parts[::2], parts[1::2], strict=True):
+        if text.strip():
+            yield from turn_of(SIDES[side], text.strip(), report, fail)
+
+
 def _kobold(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     """A story of KoboldAI in its chat mode: turns begin with the names of the two sides."""
+    story = "".join(part for part in (record.get("prompt"), *record["actions"]) if isinstance(part, str))
+    if TAG.search(story):
+        yield from _instructions(story, report, fail)
+        return
     settings = _dict(record.get("savedsettings"))
     persona, user = (str(settings.get(key) or "").strip() for key in ("chatopponent", "chatname"))
     names = [name for name in persona.split("||$||") if name]
@@ -66,7 +87,6 @@ def _kobold(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
         error.fix = "Save a chat in chat mode, or write it as text: a line `Name: what is said` for each turn."
         raise error
     speakers = {**dict.fromkeys(names, False), user or "You": True, "You": True}
-    story = "".join(part for part in (record.get("prompt"), *record["actions"]) if isinstance(part, str))
     name, pending = "", list[str]()
     for text in [*story.split("\n"), None]:
         head, colon, rest = (text or "").partition(":")

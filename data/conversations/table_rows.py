@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from moltlm.data.conversations.format import Format
+from moltlm.data.conversations.marks import mark_of
 from moltlm.data.conversations.tables import TURN
 from moltlm.data.conversations.turns import ROLES, Fail, FileReport, Record, Turn, turn_of
 
@@ -40,8 +41,10 @@ def _read(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
             report.noise["row without a speaker"] += 1
             continue
         text = row.get(TEXT)
+        mark = mark_of(row, report.scales)
         for turn in turn_of(role, text if isinstance(text, str | list) else "", report, fail):
-            yield turn._replace(speaker="" if role else name)
+            unwanted = mark.unwanted if role != "user" else ""
+            yield turn._replace(speaker="" if role else name, context_only=mark.context_only, unwanted=unwanted)
 
 
 TABLE = Format(

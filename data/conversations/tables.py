@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any, BinaryIO
 
+from moltlm.data.conversations.marks import KEYS
 from moltlm.data.conversations.streams import CHUNK, Blocks
 from moltlm.data.errors import BadInput
 
@@ -77,8 +78,10 @@ def fit(columns: Iterable[str]) -> Fit | None:
         renamed = {question: "prompt", answer: "answer"}
         return lambda row: {renamed.get(column, name): _parsed(row.get(column)) for name, column in names.items()}
     if text and speaker and text != speaker:
-        parts = (speaker, text, first(THREADS), first(IS_USER), first(TIMES))
-        return lambda row: {key: row.get(part) for key, part in zip(TURN, parts, strict=True) if part}
+        parts = dict(zip(TURN, (speaker, text, first(THREADS), first(IS_USER), first(TIMES)), strict=True))
+        marks = {name: column for name, column in names.items() if name in KEYS and column not in parts.values()}
+        columns = {key: part for key, part in {**marks, **parts}.items() if part}
+        return lambda row: {key: row.get(column) for key, column in columns.items()}
     return dict if names.keys() == {"text"} or {"text", "meta"} >= names.keys() > {"meta"} else None
 
 
@@ -118,7 +121,9 @@ def _csv_rows(name: str, open_text: Callable[[], BinaryIO]) -> Iterator[Row]:
             rest = csv.reader(chain([first], _unbroken(text)), delimiter=delimiter)
             next(rest)
             for row in rest:
-                if any(row):
+                if any(row[len(header) :]):
+                    yield {"cells": row}  # a quotation mark is missing: nobody knows which cell is which
+                elif any(row):
                     cells = dict(zip(header, row, strict=False))
                     yield fitted({key: _plain(key, cell) for key, cell in cells.items() if cell})
         except (csv.Error, UnicodeDecodeError) as error:

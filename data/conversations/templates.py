@@ -59,9 +59,14 @@ INSTRUCTION = {
     "input": "user",
     "response": "assistant",
 }
+ROW_TEMPLATES = (
+    _template(r"\s?### ?(?P<role>Human|Assistant|User|System): ?", r"</s>|<\|endoftext\|>"),
+    _template(r"(?:\A|(?<=\s)|(?<=</s>))(?P<role>USER|ASSISTANT): ", r"</s>|<\|endoftext\|>"),
+)
+"""How a turn begins within the `text` of a row (Guanaco, Vicuna). In a file these are the speakers of a transcript."""
 PREAMBLE = re.compile(
-    r"\s*(?:<[|｜]begin[▁_]of[▁_]sentence[|｜]>|Below is an instruction)[^\n<]{0,2000}?"
-    r"(?=<[|｜]User|\n+### ?Instruction:)",
+    r"\s*(?:<[|｜]begin[▁_]of[▁_]sentence[|｜]>|Below is an instruction|A chat between)[^\n<]{0,2000}?"
+    r"(?=<[|｜]User|\n+### ?Instruction:|(?<=\s)USER: )",
     re.DOTALL,
 )
 """What comes before the first turn: a system prompt without a mark, or the first sentence of Alpaca's prompts."""
@@ -71,10 +76,14 @@ STRAY = re.compile(r"<\|(?:endoftext|begin_of_text|end_of_text)\|>|</?s>|<bos>|<
 SYSTEM = re.compile(r"<<SYS>>.*?(?:<</SYS>>|\Z)\s*", re.DOTALL)
 
 
-def template_of(text: str) -> Template | None:
-    """The template of a text that begins with a turn, of at most a few characters before it."""
+def template_of(text: str, of_row: bool = False) -> Template | None:
+    """The template of a text that begins with a turn, of at most a few characters before it.
+
+    Args:
+        of_row: the text stands in a row of a data set.
+    """
     head = _without_preamble(text[:3000]).lstrip()
-    return next((each for each in TEMPLATES if each.begins.match(head)), None)
+    return next((each for each in (*TEMPLATES, *(ROW_TEMPLATES if of_row else ())) if each.begins.match(head)), None)
 
 
 def _without_preamble(text: str) -> str:
@@ -160,12 +169,16 @@ def _whole(template: Template, pending: list[str], source: Source, report: FileR
 
 
 def _is_row(record: Record) -> bool:
-    return isinstance(record.get("text"), str) and "role" not in record and template_of(record["text"]) is not None
+    return (
+        isinstance(record.get("text"), str)
+        and "role" not in record
+        and template_of(record["text"], of_row=True) is not None
+    )
 
 
 def _row(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     text = record.get("text")
-    template = template_of(text) if isinstance(text, str) else None
+    template = template_of(text, of_row=True) if isinstance(text, str) else None
     if template is None or not isinstance(text, str):
         raise fail("`text` does not begin with a turn of a chat template.")
     yield from _turns(template, text, report, fail)

@@ -12,8 +12,9 @@ from operator import itemgetter
 
 from moltlm.data.conversations import voices
 from moltlm.data.conversations.sources import LIMIT, Source, lines
-from moltlm.data.conversations.turns import OTHER, Conversation, FileReport, Turn
+from moltlm.data.conversations.turns import OTHER, Conversation, FileReport, Turn, turn_of
 from moltlm.data.conversations.voices import UnknownPersona, Voice
+from moltlm.data.errors import BadInput
 
 TRANSCRIPT = "transcript"
 
@@ -55,7 +56,7 @@ NOT_NAMES = voices.plain_words(
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})([^`]*)$")
 NOTICE = re.compile(rf"{TIME}(?:\*{{1,3}} |-->|<--|-!-|--- |=-= )")
 """A line of a log of IRC that is no message: somebody joins, or waves."""
-RULE = re.compile(r"\s*(?:-{3,}|\*{3,}|_{3,})\s*$")
+RULE = re.compile(r"\s*(?:-{3,}|\*{3,}|_{3,}|\*(?: \*){2,}|-(?: -){2,}|⸻)\s*$")
 
 TITLE = re.compile(r" {0,3}# +\S[^\n]*$")
 STAMP = re.compile(
@@ -257,7 +258,9 @@ def _turn(role: str, lines: list[str], report: FileReport) -> Iterator[Turn]:
         report.noise["time of a turn"] += 1
         lines = lines[first + 1 :]
     text = "\n".join(lines).strip()
-    if role in ("user", "assistant", OTHER):
+    if role == OTHER:
         yield Turn(role, text)
+    elif role in ("user", "assistant"):
+        yield from turn_of(role, text, report, lambda what: BadInput(what, ""))
     elif text:
         report.noise["system message" if role else "text before the first turn"] += 1

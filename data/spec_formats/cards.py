@@ -16,17 +16,17 @@ from moltlm.data.spec_formats.macros import Cast
 from moltlm.data.spec_formats.reading import LeftOut, Source, SpecReading, count_fields, text_of, texts_of, unique
 
 FIELDS: dict[str, tuple[str, ...]] = {
-    "name": ("name", "char_name", "bot_name", "participant__name", "displayName"),
+    "name": ("name", "char_name", "bot_name", "participant__name", "displayName", "aiName", "aiDisplayName"),
     "nickname": ("nickname",),
-    "system_prompt": ("system_prompt", "systemPrompt", "main_prompt"),
-    "description": ("description", "char_persona", "bot_description", "persona"),
+    "system_prompt": ("system_prompt", "systemPrompt", "main_prompt", "basePrompt"),
+    "description": ("description", "char_persona", "bot_description", "persona", "aiPersona"),
     "personality": ("personality", "tavern_personality"),
     "scenario": ("scenario", "world_scenario"),
     "first_mes": ("first_mes", "char_greeting", "first_message", "firstMessage", "greeting", "bot_greeting"),
     "alternate_greetings": ("alternate_greetings", "alternateGreetings", "first_messages", "greetings"),
     "mes_example": (
         "mes_example", "example_dialogue", "example_dialogs", "example_dialogues", "exampleDialogue", "sampleChat",
-        "bot_definitions", "definition",
+        "bot_definitions", "definition", "customDialogue",
     ),
     "post_history_instructions": ("post_history_instructions", "postHistoryInstructions"),
     "creator_notes": ("creator_notes", "creatorcomment"),
@@ -37,6 +37,11 @@ NAMES = {name for names in FIELDS.values() for name in names}
 IGNORED = {"spec", "spec_version", "data", "chat", "create_date", "creation_date", "modification_date", *lore.BOOKS}
 """Fields that say nothing about the character, and the lorebooks, which are counted by entry."""
 PLAIN = {*NAMES, *IGNORED, "avatar", "tags", "creator", "extensions", "character_version", "metadata", "id"}
+
+
+SIGN = re.compile(r"^#\{(char|user)(?:acter)?\}(?=:)", re.MULTILINE)
+"""How Backyard writes the speaker of an example (`#{user}: Dead?`)."""
+LINK = re.compile(r"https?://\S+")
 
 
 def is_card(record: dict[str, Any]) -> bool:
@@ -92,9 +97,9 @@ class _Card:
     def __init__(self, source: Source, data: dict[str, Any], fields: dict[str, str], name: str) -> None:
         self.data, self.fields, self.name = data, fields, name
         self.left_out: LeftOut = Counter()
-        language = wording.detect(
-            " ".join(fields[key] for key in ("description", "personality", "mes_example", "first_mes"))
-        )
+        self.traits: list[str] = []
+        said = " ".join(fields[key] for key in ("description", "personality", "mes_example", "first_mes"))
+        language = wording.detect(LINK.sub("", macros.without_html(macros.PICTURE.sub("", said))))
         self.cast = Cast(source.name or fields["nickname"] or name, language, self.left_out)
         first = fields["name"].split()[:1]
         first = (
@@ -113,12 +118,13 @@ class _Card:
         self._count(talk)
         if defined:  # Character.AI: the definition describes the character between its examples
             book.always, talk.prose = [*talk.prose, *book.always], []
+        traits = self._traits()
         return Spec(
             name=self.name,
             summary=self._summary(),
             system_prompt=self._prompt(book),
             voice=self._voice(talk),
-            traits=self._traits(),
+            traits=traits,
             facts={**self._nickname(), **book.keyed},
             dialogues=talk.dialogues,
             catchphrases=unique([self.name, self.fields["nickname"]]),
@@ -160,11 +166,14 @@ class _Card:
     def _traits(self) -> list[Trait]:
         texts = (self._uncounted("personality", certain=True), self._uncounted("description", certain=True))
         sentences = unique(lists.traits_of(*texts, self.names, self.cast.wording)) if any(texts) else []
+        self.traits = sentences
         return traits_from(sentences[:TRAITS] or [self.cast.wording.i_am.format(self.name)])
 
     def _summary(self) -> str:
-        lines = (self._uncounted("description") or self._uncounted("personality")).split("\n")
-        return next((line for line in lines if re.search(r"[.!?。]$", line)), lines[0])[:300]
+        text = self._uncounted("description") or self._uncounted("personality")
+        lines = text.split("\n")
+        sentence = next((line for line in lines if re.search(r"[.!?。]$", line)), "")
+        return (sentence or (" ".join(self.traits[:3]) if lines[0].startswith("[") else lines[0]))[:300]
 
     def _count(self, talk: Examples) -> None:
         # a note of the author to those who download the card, not about the character
@@ -198,4 +207,4 @@ def _marked(data: dict[str, Any], text: str) -> str:
     for name in FIELDS["mes_example"]:
         if isinstance(data.get(name), list):
             return "\n<START>\n".join(texts_of(data[name]))
-    return text
+    return SIGN.sub(r"{{\1}}", text)

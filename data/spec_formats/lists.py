@@ -18,7 +18,8 @@ OF_CHARACTER = re.compile(PERSONALITY, re.IGNORECASE)
 LISTED = re.compile(rf"(?<!\w)(?:{PERSONALITY})[*_]*\s*[:(=：][*_]*\s*([^\])\n]+)", re.IGNORECASE)
 IDENTITY_WORDS = {
     *IDENTITY, "nombre", "nom", "nome", "alter", "edad", "âge", "idade", "età", "geschlecht", "gender", "sex",
-    "species", "height", "weight", "名前", "名字", "姓名", "年龄", "年齢", "이름", "나이", "имя", "возраст",
+    "genre", "tags", "scenario", "species", "height", "weight",
+    "名前", "名字", "姓名", "年龄", "年齢", "이름", "나이", "имя", "возраст",
 }  # fmt: skip
 """Labels of facts that are not traits."""
 PRONOUN = re.compile(r"\b(?:he|she|they|him|her|his|hers|them|their|theirs)\b", re.IGNORECASE)
@@ -47,8 +48,10 @@ def traits_of(personality: str, description: str, names: Iterable[str], wording:
     label = re.compile(rf"^\s*(?:{owner})['’]s (?:persona|personality|traits?|description)\s*:\s*", re.IGNORECASE)
     personality, description = label.sub("", personality), label.sub("", description)
     if grouped := _grouped(personality) or _grouped(description):
-        character = [text for key, text in grouped if OF_CHARACTER.fullmatch(key)]
-        others = [(key.lower(), text) for key, text in grouped if key.lower() not in IDENTITY_WORDS]
+        called = {name.lower() for name in names}
+        character = [text for key, text in grouped if OF_CHARACTER.fullmatch(key) or key.lower() in called]
+        character = [text for text in character if text.strip(" \"'“”").lower() not in called]
+        others = [(key.lower(), text) for key, text in grouped if key.lower() not in (IDENTITY_WORDS | called)]
         sentences = [f"My {key}: {', '.join(words_of(text))}." for key, text in others]
         return [i_am(word, wording) for text in character for word in words_of(text)] or sentences
     listed = LISTED.search(description)

@@ -20,13 +20,15 @@ LONG = 300
 """A sentence of more characters, such as a list in brackets, loses only the macro, not itself."""
 
 BRACES = re.compile(r"\{\{|\}\}")
-LOOSE = re.compile(r"\{{1,2}\s*(char|user)\s*\}{1,2}|<(char|bot|user)>", re.IGNORECASE)
+LOOSE = re.compile(r"\{{1,2}\s*(char|character|user)\s*\}{1,2}|<(char|bot|user)>", re.IGNORECASE)
 NAME = re.compile(r"^\s*([#/]{0,2}[^\s:]*)\s*(?:::?)?\s*(.*)$", re.DOTALL)
 PICTURE = re.compile(r"!\[[^\[\]\n]*\]\([^()\n]*\)|<img\b[^<>]*>", re.IGNORECASE)
 HTML = re.compile(
     r"</?(?:p|br|div|span|strong|em|b|i|u|s|a|h[1-6]|ul|ol|li|hr|center|font|details|summary|small|big|blockquote)\b[^<>\n]*>",
     re.IGNORECASE,
 )
+BLOCK = re.compile(r"(?<=\S)[ \t]*</?(?:p|br|div|h[1-6]|ul|ol|li|hr|blockquote)\b[^<>\n]*>(?=[ \t]*\S)", re.IGNORECASE)
+"""A tag between two blocks in one line."""
 DECORATOR = re.compile(r"^[ \t]*@@+\w[^\n]*(?:\n|\Z)", re.MULTILINE)
 EMPTIED = re.compile(f"^[ \t{REMOVED}]+\n", re.MULTILINE)
 SENTENCE = re.compile(r"((?<=[.!?…])[ \t]+|(?<=[。！？])|\n+)")
@@ -78,7 +80,7 @@ def question(text: str, cast: Cast) -> str:
 
 def resolve(text: str, cast: Cast) -> str:
     """The text with every macro replaced by its value, or by one of the marks above."""
-    text = DECORATOR.sub("", HTML.sub("", PICTURE.sub("", MARKS.sub("", text))))
+    text = DECORATOR.sub("", without_html(PICTURE.sub("", MARKS.sub("", text))))
     text = LOOSE.sub(lambda match: f"{{{{{match.group(1) or match.group(2)}}}}}", text)
     stack: list[list[str]] = [[]]
     place = 0
@@ -92,6 +94,11 @@ def resolve(text: str, cast: Cast) -> str:
             stack[-1].append(_value(inner, cast))
     stack[-1].append(text[place:])
     return "".join(part for level in stack for part in level)
+
+
+def without_html(text: str) -> str:
+    """The text without tags; what stood in blocks of its own stands in lines of its own."""
+    return HTML.sub("", BLOCK.sub("\n", text))
 
 
 def _value(inner: str, cast: Cast) -> str:

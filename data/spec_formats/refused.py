@@ -146,6 +146,12 @@ TEXTS = (
     (re.compile(PROGRAM), "a program"),
 )
 """How the first line that is no comment shows what a text is."""
+REPOSITORY = re.compile(
+    r"#\s*(?:Repository Guidelines|CLAUDE\.md)\s*$|.{0,400}This file provides guidance to [^\n]{0,80}"
+    r"when working with code in this repository",
+    re.IGNORECASE | re.MULTILINE | re.DOTALL,
+)
+"""How Codex and Claude Code begin the file that they write about a repository."""
 TURN = re.compile(
     r"^[ \t>]*(?:#{1,6}[ \t]*|\*\*)?(user|human|assistant|ai|chatgpt|claude)(?:\*\*)?[ \t]*(?:[:：](?:\*\*)?|$)",
     re.IGNORECASE,
@@ -170,6 +176,9 @@ def beginning(text: str) -> str:
 
 def text_error(source: Source, text: str) -> BadInput | None:
     """The error about a text that is no description of a persona; None if it may be one."""
+    if REPOSITORY.match(text.lstrip()):
+        what = ": This is a file for coding agents about a repository, not a persona."
+        return source.bad(what, f"Then read that: {source.command('SOUL.md')}")
     start = beginning(text)
     for pattern, what in TEXTS:
         if pattern.match(start):

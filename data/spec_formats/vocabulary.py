@@ -9,16 +9,19 @@ WORDS = {
         "lineas_rojas interdi jamais ne_pas lignes_rouges proibi nao_fazer linhas_vermelhas fronteira confini "
         "confine divieti vietat mai non_fare linee_rosse nooit verboden granice nigdy zakaz границ никогда запрет "
         "нельзя предел sinir sınır asla yasak guardrail constraint restrict off_limits no_go dealbreaker nicht "
-        "einschrankung no_hago restricc je_ne contrainte nao_faco restric non_faccio restrizion vincol nie"
+        "einschrankung no_hago restricc je_ne contrainte nao_faco restric non_faccio restrizion vincol nie limiti "
+        "ограничен табу grans granser aldrig graenser aldrig forbudt hranice nikdy hatar hatarok soha rajat ei_koskaan "
+        "batasan larangan gioi_han межі заборон الحدود حدود ممنوع محظور خطوط"
     ),
     "voice": (
         "voice vibe tone style speak speech talk communicat sound manner diction stimme ton tonfall stil sprache "
         "sprech sprichst rede redest ausdruck kommunikation voz tono estilo habla hablas hablo forma_de_hablar "
         "comunicacion voix parle parles parler langage communication tom fala falas falo jeito_de_falar "
         "comunicacao voce stile parli parlo parlare modo_di_parlare comunicazione stem toon stijl spreek praat "
-        "glos styl mowi голос тон стиль речь говор ses uslup konusma language lingo writing mannerism phras "
+        "glos głos styl mowi голос тон стиль речь говор ses uslup konusma language lingo writing mannerism phras "
         "catchphrase expression sprach schreib umgangston redeweise hablar maniere_de_parler facon_de_parler "
-        "linguaggio espress"
+        "linguaggio espress rost sprak uttryck stemme sprog hlas hang hangnem aani puhetapa suara gaya_bicara giong "
+        "стиль_речи манера мова الصوت الاسلوب النبرة اسلوب طريقة_الكلام لحن"
     ),
     "values": (
         "value values kernwert grundwert belie convicti werte wert ueberzeugung uberzeugung glaube valores valor "
@@ -45,25 +48,27 @@ WORDS = {
         "quem_voce quem_sou quem_es essencia natureza personalita carattere tratti tratto chi_sei chi_sono "
         "principi essenza natura persoonlijkheid karakter eigenschap wie_je wie_ik osobowosc cechy характер "
         "личност черт kisilik ozellik quirk disposition virtue strength starken eigenart charakterzug cualidad "
-        "temperamento forma_de_ser qualite qualidade jeito_de_ser indole"
+        "temperamento forma_de_ser qualite qualidade jeito_de_ser indole personlighet personlighed karaktar egenskap "
+        "osobnost povaha szemelyiseg jellem persoonallisuus luonne kepribadian sifat tinh_cach особистість вдача "
+        "الشخصية شخصية الصفات الطباع شخصیت"
     ),
 }
 """Beginnings of words by the kind of section that they head, without accents; `_` is a space."""
 SIGNS = {
     "boundaries": (
         "边界 邊界 界限 底线 底線 禁止 禁忌 不要 绝不 絕不 限制 境界 しない してはいけない やらない 禁則 限界 "
-        "경계 금지 한계 红线 禁区 不做 タブー やってはいけない 制約"
+        "경계 금지 한계 红线 禁区 不做 タブー やってはいけない 制約 सीमा निषेध वर्जित"
     ),
     "voice": (
         "语气 語氣 语调 語調 风格 風格 说话 說話 声音 聲音 口吻 口調 話し方 語り口 トーン スタイル 文体 喋り方 "
-        "말투 어조 목소리 스타일 表达 言葉遣い 話しぶり"
+        "말투 어조 목소리 스타일 表达 言葉遣い 話しぶり आवाज शैली लहजा"
     ),
     "values": ("价值观 價值觀 价值 信念 信仰 価値観 信条 大切に 가치 신념 理念 相信 信じ"),
     "examples": ("示例 对话 對話 例子 例文 会話例 対話 예시 대화"),
     "background": ("背景 经历 經歷 历史 工具 记忆 経歴 生い立ち 過去 記憶 배경 도구 知识 知識"),
     "traits": (
         "性格 个性 個性 人格 特质 特質 特点 特點 特征 核心 原则 原則 本质 人柄 特徴 気質 本質 あなたは誰 私は誰 "
-        "你是谁 我是谁 성격 특징 특성 개성 性情 脾气 品质 性質 キャラ"
+        "你是谁 我是谁 성격 특징 특성 개성 性情 脾气 品质 性質 キャラ व्यक्तित्व स्वभाव"
     ),
 }
 """The same in scripts without spaces; they may stand anywhere in a heading."""
