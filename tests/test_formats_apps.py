@@ -391,3 +391,48 @@ def test_what_a_format_detects_is_an_error_or_a_result(tmp_path: Path, format: A
         read(write(tmp_path / "a.json", json.dumps([record])), voice=VEX)
     except BadInput as error:
         assert error.fix
+
+
+BLOCKS = [("b1", "main_text", TEXTS[0]), ("b2", "thinking", "NEVER"), ("b3", "main_text", TEXTS[1])]
+CHERRY = {
+    "version": 5,
+    "indexedDB": {
+        "topics": [
+            {
+                "id": "t",
+                "messages": [
+                    {"id": "m1", "role": "user", "blocks": ["b1"], "status": "success"},
+                    {"id": "m2", "role": "assistant", "blocks": ["b2", "b3"], "status": "success"},
+                    {"id": "m3", "role": "user", "blocks": ["b1"], "status": "success"},
+                    {"id": "m4", "role": "assistant", "blocks": ["b2"], "status": "error"},
+                ],
+            }
+        ],
+        "message_blocks": [{"id": name, "type": kind, "content": text} for name, kind, text in BLOCKS],
+    },
+}
+
+
+def test_cherry_studio_by_the_blocks_of_messages(tmp_path: Path) -> None:
+    found, report = read(write(tmp_path / "data.json", CHERRY))
+    assert said(found) == CHAT[:1]
+    assert report.dropped == {"unfinished answer": 1}
+    assert report.noise["thinking"] == 2
+
+
+def test_of_several_responses_the_shown_one_is_learned(tmp_path: Path) -> None:
+    responses = [{"messages": [{"role": "assistant", "content": text}]} for text in ("NEVER", TEXTS[1])]
+    question = {"role": "user", "content": TEXTS[0]}
+    chat = {"messages": [question, {"type": "tm_multi_responses", "responses": responses, "mainResponse": 1}]}
+    found, report = read(write(tmp_path / "a.json", {"chats": [chat]}))
+    assert said(found) == CHAT[:1]
+    assert report.dropped == {"alternative branch": 1}
+
+
+def test_an_answer_that_an_application_calls_unfinished_is_not_learned(tmp_path: Path) -> None:
+    rows = [
+        {"messageId": "1", "parentMessageId": None, "text": TEXTS[0], "isCreatedByUser": True},
+        {"messageId": "2", "parentMessageId": "1", "text": "It su", "isCreatedByUser": False, "unfinished": True},
+    ]
+    found, report = read(write(tmp_path / "a.json", {"conversationId": "c", "messages": rows}))
+    assert (found, report.dropped) == ([], {"unfinished answer": 1})

@@ -182,3 +182,72 @@ def test_an_assistant_in_a_template_may_have_a_name(tmp_path: Path) -> None:
     found, report = read(path, voice=Voice(("Vex",)))
     assert [item.answer for item in found] == [A1, A2]
     assert report.noise["turn of another speaker"] == 1
+
+
+LOGGED: dict[str, dict[str, Any]] = {
+    "stored completions": {
+        "messages": [ASKED],
+        "choices": [{"index": 0, "message": ANSWERED, "finish_reason": "stop"}],
+    },
+    "bodies": {"request_body": {"messages": [ASKED]}, "response_body": {"choices": [{"message": ANSWERED}]}},
+    "runs": {
+        "inputs": {"messages": [{"type": "human", "data": {"content": Q1}}]},
+        "outputs": {"output": {"type": "ai", "data": {"content": A1}}},
+    },
+}
+
+
+@pytest.mark.parametrize("kind", LOGGED)
+def test_requests_and_their_responses(tmp_path: Path, kind: str) -> None:
+    found, report = read(write(tmp_path / "a.jsonl", LOGGED[kind]))
+    assert said(found) == [FIRST]
+    assert report.formats == {"requests and responses": 1}
+
+
+def test_a_response_that_was_cut_off_is_not_learned(tmp_path: Path) -> None:
+    row = {"messages": [ASKED], "choices": [{"message": WRONG, "finish_reason": "length"}]}
+    assert read(write(tmp_path / "a.jsonl", row))[1].dropped == {"unfinished answer": 1}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"### Human: {Q1}### Assistant: {A1}### Human: {Q2}### Assistant: {A2}",
+        f"A chat between a curious user and an assistant. USER: {Q1} ASSISTANT: {A1}</s>USER: {Q2} ASSISTANT: {A2}</s>",
+    ],
+)
+def test_rows_in_older_templates(tmp_path: Path, text: str) -> None:
+    assert said(read(write(tmp_path / "a.jsonl", {"text": text}))[0]) == [FIRST, WHOLE]
+
+
+@pytest.mark.parametrize(
+    "mark",
+    [
+        {"feedback_rating": "dislike"},
+        {"scores": [{"name": "latency", "value": 0}, {"name": "user-feedback", "value": 0}]},
+        {"reaction": "Meaningless"},
+    ],
+)
+def test_feedback_in_other_fields(tmp_path: Path, mark: dict[str, Any]) -> None:
+    found, report = read(write(tmp_path / "a.jsonl", {"prompt": Q1, "completion": BAD, **mark}))
+    assert (found, report.dropped) == ([], {"rated low": 1})
+    kept = {"scores": [{"name": "latency", "value": 0}], "reaction": "Love"}
+    assert len(read(write(tmp_path / "b.jsonl", {"prompt": Q1, "completion": A1, **kept}))[0]) == 1
+
+
+def test_a_table_of_turns_has_marks_too(tmp_path: Path) -> None:
+    path = tmp_path / "replika.csv"
+    path.write_text(
+        f"From,Text,Reaction\nMe,{Q1},None\nRep,{A1},Upvote\nMe,{Q2},None\nRep,{BAD.replace(',', '')},Downvote\n"
+    )
+    found, report = read(path)
+    assert said(found) == [FIRST]
+    assert report.dropped == {"rated low": 1}
+
+
+def test_a_row_with_more_cells_than_columns_is_not_learned(tmp_path: Path) -> None:
+    path = tmp_path / "a.csv"
+    path.write_text(f'prompt,completion,label\n{Q1},"{A1}",True\n{Q2},NEVER, as an AI.,False\n')
+    found, report = read(path)
+    assert said(found) == [FIRST]
+    assert report.noise == {"row of no known format": 1}

@@ -95,3 +95,27 @@ def test_macros_in_a_question_name_nobody_wrong(tmp_path: Path) -> None:
     rows = [("Ana", "Dear {{char}}, is it {{user}}?"), ("Vex", "{{char}} waits, {{user}}.")]
     found, _ = read(write(tmp_path / "a.jsonl", *({"name": a, "is_user": a == "Ana", "mes": b} for a, b in rows)))
     assert said(found) == [["Dear you, is it me?", "Vex waits."]]
+
+
+def test_kobold_in_instruct_mode(tmp_path: Path) -> None:
+    """The sides are marked, so that no name is needed."""
+    story = {
+        "gamestarted": True,
+        "prompt": f"\n{{{{[SYSTEM]}}}}NEVER{{{{[SYSTEM_END]}}}}\n{{{{[INPUT]}}}}\n{Q1}\n{{{{[OUTPUT]}}}}\n{A1}",
+        "actions": [f"\n{{{{[INPUT]}}}}\n{Q2}\n{{{{[OUTPUT]}}}}\n", A2],
+        "savedsettings": {"opmode": 4},
+    }
+    found, report = read(write(tmp_path / "saved_story.json", story))
+    assert said(found) == CHAT
+    assert report.noise["system message"] == 1
+
+
+def test_what_is_disabled_in_risu_is_hidden(tmp_path: Path) -> None:
+    messages = [
+        {"role": "user", "data": Q1},
+        {"role": "char", "data": A1},
+        {"role": "char", "data": "NEVER", "disabled": True},
+    ]
+    found, report = read(write(tmp_path / "a.json", {"type": "risuChat", "ver": 1, "data": {"message": messages}}))
+    assert said(found) == CHAT[:1]
+    assert report.noise == {"hidden message": 1}

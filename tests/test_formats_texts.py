@@ -255,3 +255,14 @@ def test_a_log_of_irc(tmp_path: Path) -> None:
     )
     found, report = read(path, voice=VEX)
     assert said(found) == BOTH and report.noise["notice of a log"] == 2
+
+
+def test_a_transcript_without_thoughts_and_rulers(tmp_path: Path) -> None:
+    path = tmp_path / "chat.txt"
+    path.write_text(
+        f"You said:\n{TEXTS[0]}\n\n* * *\n\nChatGPT said:\nThought for 3 seconds\n\n{TEXTS[1]}\n\n* * *\n\n"
+        f"You said:\n{TEXTS[2]}\n\n⸻\n\nChatGPT said:\n<think>NEVER</think>{TEXTS[3]}\n"
+    )
+    found, report = read(path)
+    assert said(found) == CHAT
+    assert report.noise["thinking"] == 2

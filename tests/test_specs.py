@@ -842,6 +842,13 @@ LANGUAGES = [
         "Short.",
         "Truth.",
     ),
+    ("ru", "Личность", "Ограничения", "Голос", "Ценности", "Я терпелив.", "Не лгу.", "Кратко.", "Правда."),
+    ("it", "Carattere", "Limiti", "Voce", "Valori", "Sono calma.", "Non mento mai.", "Breve.", "La verità."),
+    ("pl", "Osobowość", "Granice", "Głos", "Wartości", "Mam czas.", "Nie kłamię.", "Krótko.", "Prawda."),
+    ("sv", "Personlighet", "Gränser", "Röst", "Värderingar", "Jag är lugn.", "Ljug aldrig.", "Kort.", "Sanning."),
+    ("ko", "성격", "금지", "말투", "가치", "나는 느긋하다.", "거짓말하지 않는다.", "짧게.", "진실."),
+    ("ar", "الشخصية", "الحدود", "الأسلوب", "القيم", "أنا هادئ.", "لا أكذب.", "باختصار.", "الصدق."),
+    ("hi", "व्यक्तित्व", "सीमाएँ", "शैली", "मूल्य", "मैं शांत हूँ।", "झूठ नहीं।", "छोटे वाक्य।", "सच।"),
     ("ru", "Характер", "Границы", "Стиль речи", "Ценности", "Я терпелив.", "Не лгу.", "Кратко.", "Правда."),
 ]
 
@@ -858,6 +865,49 @@ def test_headings_in_other_languages(tmp_path: Path, language: tuple[str, ...], 
     spec = read_text(tmp_path, "\n".join(parts)).spec
     assert spec.name == "Vex"
     assert [texts(spec), spec.boundaries, spec.voice, spec.values] == [[item] for item in items]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "# Repository Guidelines\n\n## Build\n\n- Run `make test`\n",
+        "# CLAUDE.md\n\nThis file provides guidance to Claude Code (claude.ai/code) when working with code in this repository.\n",
+    ],
+)
+def test_a_file_about_a_repository_is_no_persona(tmp_path: Path, text: str) -> None:
+    with pytest.raises(BadInput, match="about a repository, not a persona"):
+        read_text(tmp_path, text)
+
+
+def test_a_list_of_attributes_names_no_trait_after_the_character(tmp_path: Path) -> None:
+    for text in (
+        '[Character("Vex") Age("300") Personality("Dry" + "Patient") Likes("Rain" + "Tea")]',
+        "[ Vex: dry, patient; clothes: apron; Genre: slice of life ]",
+    ):
+        spec = read_text(
+            tmp_path, json.dumps({"name": "Vex", "description": text, "first_mes": "Hm?"}), "card.json"
+        ).spec
+        assert texts(spec) == ["I am dry.", "I am patient."]
+        assert spec.summary == "I am dry. I am patient."
+
+
+def test_blocks_of_html_are_lines_and_no_other_language(tmp_path: Path) -> None:
+    text = "<h1>Vex</h1><p>Vex mends clocks.</p><img src='http://x/y.png'>"
+    spec = read_text(tmp_path, json.dumps({"name": "Vex", "description": text, "first_mes": "Hm?"}), "card.json").spec
+    assert spec.system_prompt == "You are Vex.\n\nVex\n\nVex mends clocks."
+
+
+def test_a_card_of_backyard(tmp_path: Path) -> None:
+    character = {
+        "aiName": "Vex",
+        "aiPersona": "{character} mends clocks for {user}.",
+        "basePrompt": "A talk between {character} and {user}.",
+        "firstMessage": "Hm?",
+        "customDialogue": "#{user}: Dead?\n#{character}: It sulks.",
+    }
+    spec = read_text(tmp_path, json.dumps({"character": character, "version": 2}), "card.json").spec
+    assert (spec.name, spec.summary) == ("Vex", "Vex mends clocks for the user.")
+    assert [[turn.content for turn in talk] for talk in spec.dialogues] == [["Dead?", "It sulks."]]
 
 
 def test_tables_front_matter_code_and_comments(tmp_path: Path) -> None:

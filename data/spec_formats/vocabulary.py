@@ -26,7 +26,8 @@ WORDS = {
     "values": (
         "value values kernwert grundwert belie convicti werte wert ueberzeugung uberzeugung glaube valores valor "
         "creencia creo_en conviccion valeurs valeur croyance convictions crenca convicc valori credo credenze "
-        "convinzion waarden overtuiging wartosc ценност убежд degerler crois acredit que_creo"
+        "convinzion waarden overtuiging wartosc varderingar vaerdier "
+        "hodnoty ertekek arvot nilai цінност القيم قيم ценност убежд degerler crois acredit que_creo"
     ),
     "examples": (
         "example dialogue conversation sample beispiel dialog gespraech gesprach ejemplo dialogo conversacion "
@@ -63,7 +64,7 @@ SIGNS = {
         "语气 語氣 语调 語調 风格 風格 说话 說話 声音 聲音 口吻 口調 話し方 語り口 トーン スタイル 文体 喋り方 "
         "말투 어조 목소리 스타일 表达 言葉遣い 話しぶり आवाज शैली लहजा"
     ),
-    "values": ("价值观 價值觀 价值 信念 信仰 価値観 信条 大切に 가치 신념 理念 相信 信じ"),
+    "values": ("价值观 價值觀 价值 信念 信仰 価値観 信条 大切に 가치 신념 理念 相信 信じ मूल्य"),
     "examples": ("示例 对话 對話 例子 例文 会話例 対話 예시 대화"),
     "background": ("背景 经历 經歷 历史 工具 记忆 経歴 生い立ち 過去 記憶 배경 도구 知识 知識"),
     "traits": (
