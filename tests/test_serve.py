@@ -517,6 +517,17 @@ def test_nothing_is_written_unless_it_is_asked_for(config: str, tmp_path: Path) 
     assert not (tmp_path / "chats").exists()
 
 
+def test_an_answer_that_the_end_of_the_server_cuts_off_is_not_kept(config: str, tmp_path: Path) -> None:
+    chats = tmp_path / "chats"
+    with server(config, f"registry.folder={tmp_path}/registry", f"retrain.conversations={chats}", keep=True) as running:
+        stream = running.client().chat.completions.create(model="base", messages=HELLO, max_tokens=480, stream=True)
+        next(stream)
+        running.engine.close()
+        with pytest.raises(openai.APIError, match="being stopped"):
+            list(stream)
+    assert not chats.exists()
+
+
 def test_answers_are_kept_as_they_stand(tmp_path: Path) -> None:
     """An answer given again replaces the former, an answer of somebody else is context, and branches are apart."""
     archive = Archive(tmp_path / "served", redacts=True)

@@ -76,25 +76,25 @@ class Service:
 
     async def complete(self, request: Request) -> Response:
         """POST /v1/chat/completions"""
-        asked = parse(await _json(request))
-        answer = self.engine.answer(asked)
+        body = parse(await _json(request))
+        answer = self.engine.answer(body)
         try:
             first = await _unless_gone(request, anext(answer))  # type: ignore[arg-type]
             assert isinstance(first, Started)
-            if asked.stream:
-                return StreamingResponse(self._events(asked, first, answer), media_type="text/event-stream")
+            if body.stream:
+                return StreamingResponse(self._events(body, first, answer), media_type="text/event-stream")
             text, end = await _unless_gone(request, _whole(answer))
         except BaseException:
             await answer.aclose()  # type: ignore[attr-defined]
             raise
-        await self._keep(asked, first, text, end)
+        await self._keep(body, first, text, end)
         choice = {"index": 0, "message": {"role": "assistant", "content": text}, "logprobs": None}
         document = {**_head("chat.completion", first), "choices": [{**choice, "finish_reason": end.reason}]}
         return JSONResponse({**document, "usage": _usage(end)})
 
-    async def _events(self, asked: ChatRequest, first: Started, answer: AsyncIterator[Event]) -> AsyncIterator[str]:
+    async def _events(self, body: ChatRequest, first: Started, answer: AsyncIterator[Event]) -> AsyncIterator[str]:
         """The answer as server-sent events."""
-        head = {**_head("chat.completion.chunk", first), **({"usage": None} if asked.wants_usage else {})}
+        head = {**_head("chat.completion.chunk", first), **({"usage": None} if body.wants_usage else {})}
         text = ""
         async with aclosing(answer):  # type: ignore[type-var]
             try:
@@ -104,20 +104,20 @@ class Service:
                         text += event
                         yield _chunk(head, {"content": event})
                     elif isinstance(event, Finished):
-                        await self._keep(asked, first, text, event)
+                        await self._keep(body, first, text, event)
                         yield _chunk(head, {}, event.reason)
-                        if asked.wants_usage:
+                        if body.wants_usage:
                             yield _data({**head, "choices": [], "usage": _usage(event)})
                         yield "data: [DONE]\n\n"
             except ApiError as error:
                 yield _data(error.body)
 
-    async def _keep(self, asked: ChatRequest, first: Started, text: str, end: Finished) -> None:
-        if not self.keeps or asked.store is False:
+    async def _keep(self, body: ChatRequest, first: Started, text: str, end: Finished) -> None:
+        if not self.keeps or body.store is False:
             return
         is_whole = end.reason == "stop"
         try:
-            await asyncio.to_thread(self.archive.add, asked.prompt, text, first.fingerprint, first.is_learned, is_whole)
+            await asyncio.to_thread(self.archive.add, body.prompt, text, first.fingerprint, first.is_learned, is_whole)
         except OSError as error:  # the answer is given all the same
             self.warn(f"A conversation is not written to {self.archive.folder}: {error.strerror or error}.")
 
@@ -152,13 +152,13 @@ class Service:
         """POST /molt/thumbs"""
         judged = validated(Thumb, await _json(request))
         feedback = {"up": archive.UP, "down": archive.DOWN, None: None}[judged.thumb]
-        await asyncio.to_thread(self.archive.mark, _asked(judged), judged.answer, judged.model, feedback)
+        await asyncio.to_thread(self.archive.mark, _turns(judged), judged.answer, judged.model, feedback)
         return JSONResponse({"thumb": judged.thumb})
 
     async def correct(self, request: Request) -> Response:
         """POST /molt/corrections"""
         edited, lines = validated(Edited, await _json(request)), list[str]()
-        prompt = _asked(edited)
+        prompt = _turns(edited)
         session = replace(self.session, say=lambda line: lines.append(line.strip()), written=0)
         try:
             await asyncio.to_thread(session.take, prompt, edited.answer, edited.better, edited.model)
@@ -224,11 +224,11 @@ async def _json(request: Request) -> Any:
     """The body. Raises ApiError for one that is no JSON, or too large."""
     if request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
         raise ApiError(415, "The body has to be JSON, with the header Content-Type: application/json.")
-    body = bytearray()
-    async for part in request.stream():
-        body += part
-        if len(body) > LIMIT_MIB << 20:
-            raise ApiError(413, f"The body is larger than {LIMIT_MIB} MiB.")
+    body, limit = bytearray(), LIMIT_MIB << 20
+    async for part in request.stream():  # to its end, or the client would not read the answer
+        body += part[: limit + 1 - len(body)]
+    if len(body) > limit:
+        raise ApiError(413, f"The body is larger than {LIMIT_MIB} MiB.")
     try:
         return json.loads(body)
     except (ValueError, RecursionError):
@@ -286,7 +286,7 @@ def _data(document: dict[str, Any]) -> str:
     return f"data: {json.dumps(document, ensure_ascii=False)}\n\n"
 
 
-def _asked(exchanged: Exchanged) -> list[Message]:
+def _turns(exchanged: Exchanged) -> list[Message]:
     """The turns before an answer, without system messages. Raises ApiError if they end without a question."""
     prompt = [turn for turn in exchanged.prompt if turn["role"] != "system"]
     if not prompt or prompt[-1]["role"] != "user":

@@ -46,17 +46,17 @@ class Archive:
         turns = self._turns(prompt)
         if not _is_question(turns) or not answer.strip():
             return
-        said: Turn = {"role": "assistant", "content": self._clean(answer), "said_by": said_by}
-        said |= {} if is_learned else {"weight": 0}
-        said |= {} if is_whole else {"finish_reason": "length"}
+        turn: Turn = {"role": "assistant", "content": self._clean(answer), "said_by": said_by}
+        turn |= {} if is_learned else {"weight": 0}
+        turn |= {} if is_whole else {"finish_reason": "length"}
         with self._lock:
             path, messages = self._conversation(turns)
             last = messages[-1]
             if last["role"] == "assistant":
-                if last["content"] == said["content"] or last.get("feedback") == UP:
+                if last["content"] == turn["content"] or last.get("feedback") == UP:
                     return
                 messages = messages if last.get("feedback") == DOWN else messages[:-1]
-            self._write(path, [*messages, said])
+            self._write(path, [*messages, turn])
 
     def mark(self, prompt: list[Message], answer: str, said_by: str, feedback: str | None) -> None:
         """Note what the user thinks of an answer: UP is learned, DOWN never is, None takes the mark back."""
@@ -97,13 +97,14 @@ class Archive:
         that was given before to the same turns."""
         best: tuple[Path, list[Turn]] | None = None
         for path, messages in self._files(turns):
-            spoken = _spoken(messages)
-            if spoken[-1]["role"] == "assistant" and _same(spoken[:-1], turns):
+            shown_turns = _shown_turns(messages)
+            if shown_turns[-1]["role"] == "assistant" and _same(shown_turns[:-1], turns):
                 return path, messages
-            if _same(spoken, turns[: len(spoken)]) and len(spoken) > (len(_spoken(best[1])) if best else 0):
+            length = len(shown_turns)
+            if _same(shown_turns, turns[:length]) and length > (len(_shown_turns(best[1])) if best else 0):
                 best = path, messages
         path, messages = best or (self._new(turns), [])
-        rest = turns[len(_spoken(messages)) :]
+        rest = turns[len(_shown_turns(messages)) :]
         return path, messages + [{**turn, "weight": 0} if turn["role"] == "assistant" else turn for turn in rest]
 
     def _answer(self, turns: list[Turn], content: str) -> tuple[Path, list[Turn], int | None]:
@@ -115,7 +116,7 @@ class Archive:
                 before = messages[:place]
                 while before and before[-1]["role"] == "assistant":
                     before = before[:-1]
-                if _same(_spoken(before), turns):
+                if _same(_shown_turns(before), turns):
                     return path, messages, place
         return self._new(turns), [], None
 
@@ -151,7 +152,7 @@ def _is_question(turns: Sequence[Turn]) -> bool:
     return bool(turns) and turns[-1]["role"] == "user" and bool(turns[-1]["content"])
 
 
-def _spoken(messages: Sequence[Turn]) -> list[Turn]:
+def _shown_turns(messages: Sequence[Turn]) -> list[Turn]:
     """The messages as a client sees them: of several answers to one question, the last."""
     ends: list[Turn] = [{"role": ""}]
     return [one for one, after in pairwise([*messages, *ends]) if not one["role"] == after["role"] == "assistant"]

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from moltlm.adapters import router as routers
-from moltlm.data.errors import MoltError
+from moltlm.data.errors import BadInput
 from moltlm.data.state import PERSONALITY, PERSONALITY_ADAPTER, Adapter, State
 from moltlm.pipeline import layout
 from moltlm.pipeline.config import Config
 from moltlm.pipeline.console import Console
-from moltlm.pipeline.run import Artifact, Run
+from moltlm.pipeline.run import Artifact, Missing, Run
 from moltlm.pipeline.service import in_use
 from moltlm.pipeline.service.registry import Registry
 from moltlm.pipeline.stages import serving
@@ -60,25 +60,27 @@ def read(config: Config, console: Console, own: bool) -> Catalogue:
     states = {str(state): state for state in serving.trained_states(run)}
     adapters = {str(each): trained(run, each) for state in states.values() for each in state.adapters}
     router = None
-    with suppress(MoltError):
-        routed = _routed(run, states)
-        artifact = router_stage(run, routed.routes)
-        if config.router.gated:
-            adapters[str(routed.gated[-1])] = artifact
-        else:
-            router = routers.load(artifact.folder)
-        states[AUTO] = routed
+    if routed := _routed(run, states):
+        with suppress(Missing):  # a router is trained by comparisons of methods alone
+            artifact = router_stage(run, routed.routes)
+            if config.router.gated:
+                adapters[str(routed.gated[-1])] = artifact
+            else:
+                router = routers.load(artifact.folder)
+            states[AUTO] = routed
     return Catalogue(states, adapters, router, _default(run, states, own))
 
 
-def _routed(run: Run, states: dict[str, State]) -> State:
-    """The personality with all tasks that are served as routes. Raises MoltError where that is impossible."""
-    routed = State(
-        PERSONALITY.adapters, tuple(each for each in map(Adapter, run.config.tasks) if _is_served(each, states))
-    )
-    if not routed.routes or layout.state_after(run, [each.name for each in routed.routes]) != routed:
-        raise MoltError("Nothing is routed.")
-    in_use.check(run, routed)
+def _routed(run: Run, states: dict[str, State]) -> State | None:
+    """The personality with all tasks that are served as routes; None where that is impossible."""
+    tasks = tuple(each for each in map(Adapter, run.config.tasks) if _is_served(each, states))
+    routed = State(PERSONALITY.adapters, tasks)
+    if not tasks or layout.state_after(run, [each.name for each in tasks]) != routed:
+        return None
+    try:
+        in_use.check(run, routed)
+    except BadInput:
+        return None
     return routed
 
 

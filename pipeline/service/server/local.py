@@ -94,7 +94,9 @@ class Local:
         tell(Started(str(state), self._catalogue.fingerprint(state), is_learned))
         with self._active(state, scale):
             answer = streaming.stream(self._served, prompt, self._options(request, length), tell, is_cancelled)
-        tell(Finished("length" if answer.finish == "length" else "stop", length, answer.tokens))
+        if answer.finish == "cancelled":
+            raise ApiError(503, "The server is being stopped.")
+        tell(Finished(answer.finish, length, answer.tokens))
 
     def _state_for(self, name: str | None, prompt: list[Message]) -> State:
         """The state with this name, with the adapter that the router picks for the prompt."""

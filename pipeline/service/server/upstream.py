@@ -78,11 +78,11 @@ class Upstream:
 
 def _body(request: ChatRequest, model: str) -> dict[str, Any]:
     """What the other server is asked for: the same, as a stream with counts of tokens."""
-    sent = request.model_dump(
+    fields = request.model_dump(
         exclude_none=True, include={"temperature", "top_p", "max_tokens", "max_completion_tokens", "stop", "seed"}
     )
     return {
-        **sent,
+        **fields,
         "model": model,
         "messages": request.prompt,
         "stream": True,
