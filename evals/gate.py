@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -129,6 +130,19 @@ def judge(criteria: Sequence[Criterion], confidence: float) -> GateVerdict:
     return GateVerdict(all(result.outcome == "pass" for result in results), results)
 
 
+def confidence_at(look: int, confidence: float) -> float:
+    """The confidence of one of many looks at the same items, counted from 1, so that all of them together err at
+    1 - confidence: look k may err at the share 6 / (pi k)^2 of that, and these shares sum to 1 (alpha spending, as in
+    Lan and DeMets 1983; the bound over looks is Bonferroni's).
+
+    Raises:
+        ValueError: for a look before the first.
+    """
+    if look < 1:
+        raise ValueError("looks are counted from 1")
+    return 1 - (1 - confidence) * 6 / (math.pi * look) ** 2
+
+
 def compare(values: PairedValues, confidence: float = 0.95) -> Comparison:
     """The paired comparison; with strata, the mean of their differences and the error of that mean.
 
@@ -177,8 +191,8 @@ def _noninferior(comparison: Comparison, margin: float, confidence: float) -> tu
         # so many items mostly pass a candidate that lost nothing: assume that the loss is the observed one
         needed, case = _more_than(comparison, margin / 100, confidence), "the change is truly this"
     words = {
-        "pass": f"not worse by {margin:g} points or more, at {confidence:.0%} confidence",
-        "fail": f"worse by more than {margin:g} points, at {confidence:.0%} confidence",
+        "pass": f"not worse by {margin:g} points or more, at {confidence * 100:.4g}% confidence",
+        "fail": f"worse by more than {margin:g} points, at {confidence * 100:.4g}% confidence",
         "unresolved": f"which may be worse by {margin:g} points or not; {_remedy(needed, case)}",
     }
     return outcome, needed, words[outcome]
@@ -193,8 +207,8 @@ def _improved(comparison: Comparison, margin: float, confidence: float) -> tuple
     if outcome == "unresolved" and comparison.difference > 0:
         needed = _more_than(comparison, margin, confidence)
     words = {
-        "pass": f"better than before, at {confidence:.0%} confidence",
-        "fail": f"worse than before, at {confidence:.0%} confidence",
+        "pass": f"better than before, at {confidence * 100:.4g}% confidence",
+        "fail": f"worse than before, at {confidence * 100:.4g}% confidence",
         "unresolved": f"which may be no gain; {_remedy(needed, 'the gain is truly this')}",
     }
     return outcome, needed, words[outcome]

@@ -95,6 +95,12 @@ def anchor(history: History) -> str:
     return next(iter([*set_by_hand[-1:], *in_use]), "")
 
 
+def look(history: History) -> int:
+    """The number of the next candidate among those judged against the anchor, but for those that passed."""
+    begun = max((place for place, change in enumerate(history) if change.anchor), default=-1)
+    return 1 + sum(change.candidate is not None for change in history[begun + 1 :])
+
+
 def aliases(history: History) -> dict[str, str]:
     """The names that a person gave, and the ids that they stand for."""
     names: dict[str, str] = {}

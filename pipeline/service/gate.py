@@ -122,19 +122,27 @@ TRAINED_AGAIN: list[Callable[[GateConfig, Evidence], gate.Criterion]] = [kept_sk
 """What is required of a task that was trained again above a new personality, against the former two."""
 
 
-def judge_evidence(settings: GateConfig, evidence: Evidence, anchored: Evidence | None = None) -> gate.GateVerdict:
+def judge_evidence(
+    settings: GateConfig, evidence: Evidence, anchored: Evidence | None = None, look: int = 1
+) -> gate.GateVerdict:
     """The gate on the records of what is in use and of a candidate.
 
     Args:
         anchored: the records of the personality that the retrainings began with, and of the candidate. Small losses
             that each pass add up, and this margin is theirs together.
+        look: the number of this candidate among those judged against that personality, but for those that passed. The
+            more have failed, the surer it must be: else one in twenty passes by chance (docs/decisions/0015).
     """
-    criteria = [criterion for make in CRITERIA if (criterion := make(settings, evidence))]
-    if anchored:
-        total = settings.model_copy(update=dict.fromkeys(_margins(settings), settings.anchor_margin))
-        since = [criterion for make in CRITERIA if (criterion := make(total, anchored))]
-        criteria += [replace(each, name=f"{each.name} since the first personality") for each in since]
-    return gate.judge(criteria, settings.confidence)
+    verdict = gate.judge(
+        [criterion for make in CRITERIA if (criterion := make(settings, evidence))], settings.confidence
+    )
+    if not anchored:
+        return verdict
+    total = settings.model_copy(update=dict.fromkeys(_margins(settings), settings.anchor_margin))
+    criteria = [criterion for make in CRITERIA if (criterion := make(total, anchored))]
+    since = [replace(each, name=f"{each.name} since the first personality") for each in criteria]
+    anchor = gate.judge(since, gate.confidence_at(look, settings.confidence))
+    return gate.GateVerdict(verdict.promoted and anchor.promoted, [*verdict.checks, *anchor.checks])
 
 
 def _margins(settings: GateConfig) -> list[str]:

@@ -94,7 +94,7 @@ class Registry(Entries):
         with self._locked():
             history = self.history()
             bundle = self._bundle(adapters, "", history)
-            if bundles.candidate(history) != bundle:
+            if not any((change.candidate, change.action) == (bundle, action) for change in history):
                 self._write_history([*history, Change(now(), action, bundles.current(history), candidate=bundle)])
         return bundle
 
@@ -206,6 +206,10 @@ class Registry(Entries):
         """The id of the personality that retrainings may not drift from: of the last rebaseline, or else the first that
         was active; empty if none was."""
         return bundles.anchor(self.history())
+
+    def look(self) -> int:
+        """The number of the next candidate among those judged against the anchor, but for those that passed."""
+        return bundles.look(self.history())
 
     def was_in_use(self, identity: str) -> bool:
         """Whether an entry is or has been active."""

@@ -38,12 +38,14 @@ class CycleJob:
     Attributes:
         bundle: what is in use.
         anchor: the id of the personality that no retraining may drift from.
+        look: the number of this candidate among those judged against it, but for those that passed.
         dropped: counts of conversations that are left out, by reason.
     """
 
     registry: Registry
     bundle: Bundle
     anchor: str
+    look: int
     new_exchanges: list[Exchange]
     dropped: dict[str, int]
 
@@ -94,7 +96,7 @@ def cycle(run: Run, passed_over: dict[str, str] | None = None) -> Artifact | Non
         return interrupted
     measures.check(run)  # before anything is trained
     rebase.check(run, registry.active_entries())
-    job = CycleJob(registry, bundle, registry.anchor(), new_exchanges, dropped)
+    job = CycleJob(registry, bundle, registry.anchor(), registry.look(), new_exchanges, dropped)
     artifact = run.do("retrain", inputs_of(run, job), lambda folder: _make(run, job, folder))
     for reason, count in artifact.facts["dropped"].items():
         if count:
@@ -118,7 +120,7 @@ def _make(run: Run, job: CycleJob, folder: Path) -> dict[str, Any]:
     return {
         "active": job.active,
         "current": job.current,
-        "anchor": job.anchor if job.anchor != job.current else "",
+        "anchor": job.anchor,
         "data": fingerprint_rows(job.new_exchanges),
         "new_exchanges": len(job.new_exchanges),
         "provenance": pairs.counted(training_pairs),
@@ -132,13 +134,11 @@ def _make(run: Run, job: CycleJob, folder: Path) -> dict[str, Any]:
 def _judge(run: Run, job: CycleJob, folder: Path) -> GateVerdict:
     """The gate on the candidate in `folder`, against the active personality and the anchor."""
     adapters = {"current": job.registry.path(job.current), "candidate": folder / "candidate"}
-    is_anchored = job.anchor != job.current
-    if is_anchored:
-        adapters["anchor"] = job.registry.path(job.anchor)
+    first = "current" if job.anchor == job.current else "anchor"
+    adapters[first] = job.registry.path(job.anchor)
     run.release()
     evidence = CycleEvidence(run, served(run, adapters), folder, states.of("current"), states.of("candidate"))
-    anchored = replace(evidence, before=states.of("anchor")) if is_anchored else None
-    return gates.judge_evidence(run.config.gate, evidence, anchored)
+    return gates.judge_evidence(run.config.gate, evidence, replace(evidence, before=states.of(first)), job.look)
 
 
 def task_results(facts: Mapping[str, Any]) -> list[TaskResult]:
@@ -166,6 +166,7 @@ def _conclude(run: Run, registry: Registry, artifact: Artifact) -> None:
             registry.keep_out(adapters, f"keep out {action}")
     except Outdated:
         outcome = OUTDATED
+        registry.keep_out(adapters, f"keep out {action}")  # one look at the anchor set more
         raise
     finally:
         write_json(artifact.folder / FINISHED, {"candidate": entry.id, "outcome": outcome})
@@ -192,7 +193,8 @@ def inputs_of(run: Run, job: CycleJob) -> dict[str, Any]:
     config = run.config
     return {
         "current": job.current,
-        "anchor": job.anchor if job.anchor != job.current else None,
+        "anchor": job.anchor,
+        "look": job.look,
         "tasks": rebase.inputs_of(run, job.active),
         "new": fingerprint_rows(job.new_exchanges),
         "retrain": identity(config.retrain),
