@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 LINKS := $(if $(PIP_FIND_LINKS),--find-links "$(PIP_FIND_LINKS)")
 
-.PHONY: demo test test-all check reference docs install clean
+.PHONY: demo test test-all check audit reference docs install clean
 
 demo: $(VENV)/installed
 	$(BIN)/molt demo
@@ -20,6 +20,11 @@ test-all: $(VENV)/installed-dev
 
 check: $(VENV)/installed-dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright && $(BIN)/lint-imports
+
+# known vulnerabilities of the installed packages, by the advisories of the package index; in an environment of its own
+audit: $(VENV)/installed
+	@[ -x build/audit/bin/pip-audit ] || ($(PYTHON) -m venv build/audit && build/audit/bin/pip install -q $(LINKS) pip-audit)
+	@build/audit/bin/pip-audit --path "$$($(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')"
 
 # docs/settings.md, docs/cli.md and the quoted result lines, from the code and the committed results
 reference: $(VENV)/installed

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from moltlm.data.config import Section
+from moltlm.data.config import NO_PART, Section
 
 GROUP = 4
 """Number of answers to one prompt that the personality's GRPO compares."""
@@ -101,6 +101,12 @@ class TrainSettings(Section):
         default="",
         description="text that kl_on=text compares: a file of plain text, or of lines with a `text`; empty: the prose "
         "that comes with the project",
+    )
+    report_to: list[Literal["tensorboard", "trackio", "wandb", "mlflow"]] = Field(
+        default_factory=list,
+        description="trackers that get the metrics of each training by their own reporters; the package of each has to "
+        "be installed, and some send to a server",
+        json_schema_extra=NO_PART,
     )
     checkpoint_every: int = Field(
         default=50, ge=0, description="steps between checkpoints, from which an interrupted training continues; 0: none"

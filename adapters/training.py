@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import json
 import logging
+import os
 import re
 import shutil
 import sys
 import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -29,7 +31,7 @@ from moltlm.adapters.config import CHECKPOINTS, AdaptersConfig, LoraSettings
 from moltlm.adapters.protections.base import Context, Material, Stage
 from moltlm.adapters.serve import TextModel
 from moltlm.adapters.trainers import TRAINED
-from moltlm.data.errors import MoltError
+from moltlm.data.errors import BadInput, MoltError
 from moltlm.data.io import fingerprint
 from moltlm.data.types import Progress, silent
 
@@ -37,6 +39,7 @@ logger = logging.getLogger("moltlm")
 
 SATURATES = 1e-2
 """A learning rate above which tensors that did not move had lost their gradient, rather than never had one."""
+_LOGS = os.environ.get("TENSORBOARD_LOGGING_DIR", "")
 Measure = Callable[[int, TextModel], None]
 
 
@@ -280,9 +283,26 @@ def trainer_arguments(job: TrainingJob, schedule: Schedule, resumable: bool = Tr
         "save_steps": save or 1,
         "save_total_limit": 2,  # the one before it, if a kill or a power cut breaks the last
         "logging_nan_inf_filter": False,
-        "report_to": [],
+        "report_to": _reporters(train.report_to, job.folder),
         "disable_tqdm": True,
     }
+
+
+def _reporters(names: Sequence[str], folder: Path) -> list[str]:
+    """The trackers, once their packages are there. TensorBoard's files go beside the weights, unless the user has named
+    another folder.
+
+    Raises:
+        BadInput: for one that is not installed.
+    """
+    if missing := [name for name in names if importlib.util.find_spec(name) is None]:
+        raise BadInput(
+            f"train.report_to names {missing[0]}, which is not installed.",
+            f"pip install {missing[0]}   or leave it out: train.report_to=[]",
+        )
+    if "tensorboard" in names:
+        os.environ["TENSORBOARD_LOGGING_DIR"] = _LOGS or str(folder / "logs")
+    return list(names)
 
 
 def save(model: Any, folder: Path, adapter: str) -> None:

@@ -7,6 +7,10 @@ from typing import ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic.config import JsonDict
+
+NO_PART: JsonDict = {"identity": False}
+"""Extra of a setting that no artifact depends on, such as where something is reported."""
 
 
 class Section(BaseModel):
@@ -61,6 +65,7 @@ class ImportConfig(Section):
     forgotten: Path = Field(
         default=Path("runs/forgotten.json"),
         description="the file in which `molt forget` remembers by hash what it removed; that is never imported again",
+        json_schema_extra=NO_PART,
     )
 
 

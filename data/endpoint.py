@@ -116,7 +116,7 @@ def key_for(config: EndpointConfig) -> str:
     key = os.environ.get(config.api_key_env, "") if config.api_key_env else ""
     parts = urlsplit(config.url)
     host = (parts.hostname or "").lower()
-    if not key or _is_loopback(host):
+    if not key or is_loopback(host):
         return key
     without = f"If it needs no key: {config.section}.api_key_env="
     if parts.scheme != "https":
@@ -124,8 +124,7 @@ def key_for(config: EndpointConfig) -> str:
             f"The key in {config.api_key_env} is not sent to {host} over {parts.scheme}, where others can read it.",
             f"Use https in {config.section}.url. {without}",
         )
-    named = {VENDORS.get(config.api_key_env), *os.environ.get(ALLOWED_HOSTS, "").lower().replace(",", " ").split()}
-    if host not in named:
+    if host not in {VENDORS.get(config.api_key_env), *allowed_hosts()}:
         raise BadInput(
             f"The key in {config.api_key_env} is sent only to hosts that you name on this machine, and {host} is none.",
             f'If you trust it: export {ALLOWED_HOSTS}="${ALLOWED_HOSTS} {host}"   {without}',
@@ -133,7 +132,24 @@ def key_for(config: EndpointConfig) -> str:
     return key
 
 
-def _is_loopback(host: str) -> bool:
+def check_told(config: EndpointConfig) -> None:
+    """Raises BadInput for a server that the user of this machine has not named: what it is asked may hold what people
+    said, and the configuration may be a stranger's."""
+    host = (urlsplit(config.url).hostname or "").lower()
+    if not is_loopback(host) and host not in {*VENDORS.values(), *allowed_hosts()}:
+        raise BadInput(
+            f"{config.section}.url is told prompts and answers, and you have not named {host} on this machine.",
+            f'If you trust it: export {ALLOWED_HOSTS}="${ALLOWED_HOSTS} {host}"',
+        )
+
+
+def allowed_hosts() -> set[str]:
+    """The hosts that the user of this machine has named."""
+    return set(os.environ.get(ALLOWED_HOSTS, "").lower().replace(",", " ").split())
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host is this machine."""
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

@@ -105,15 +105,31 @@ def write_text(path: Path, text: str, private: bool = False) -> None:
 
 def append_line(path: Path, line: str) -> None:
     """Append one line to a file that only its owner may read, and sync it. Half a line that a killed process left
-    before it is ended first."""
+    before it is ended first.
+
+    Raises:
+        BadInput: if the path is a link: in a folder of a stranger it could lead to any file of the user.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, PRIVATE)
+    handle = open_to_append(path)
     with os.fdopen(handle, "rb+") as out:
         size = out.seek(0, os.SEEK_END)
         is_cut = size and os.pread(handle, 1, size - 1) != b"\n"
         out.write(("\n" if is_cut else "").encode() + line.encode() + b"\n")
         out.flush()
         os.fsync(handle)
+
+
+def open_to_append(path: Path) -> int:
+    """The descriptor of a file that only its owner may read, made if it is not there. Raises BadInput for a link."""
+    try:
+        return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | os.O_NOFOLLOW, PRIVATE)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+        raise BadInput(
+            f"{path} is a link, and nothing is written through it.", f"Look where it leads: ls -l {path}"
+        ) from None
 
 
 def sync(path: Path) -> None:

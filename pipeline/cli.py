@@ -12,7 +12,19 @@ import typer
 
 from moltlm import __version__
 from moltlm.data.errors import BadInput, MoltError
-from moltlm.pipeline.commands import correct, forget, measures, registry, serve, setup, stages, studies, upkeep, use
+from moltlm.pipeline.commands import (
+    correct,
+    forget,
+    measures,
+    operation,
+    registry,
+    serve,
+    setup,
+    stages,
+    studies,
+    upkeep,
+    use,
+)
 from moltlm.pipeline.console import Console, printable
 
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
@@ -24,7 +36,7 @@ app = typer.Typer(
     help="Teach a local model new tasks without losing who it is, and prove it. Start with: molt demo",
     epilog="Exit codes: 0 done, 1 internal error, 2 bad input or usage, 3 judged and not promoted.",
 )
-for part in (setup, stages, measures, studies, use, serve, upkeep, registry, forget, correct):
+for part in (setup, stages, measures, studies, use, serve, upkeep, operation, registry, forget, correct):
     app.add_typer(part.app)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from moltlm.adapters.config import (
     AdaptersConfig,
@@ -73,6 +73,30 @@ class ScheduleConfig(Section):
 
     every: Literal["daily", "weekly", "monthly"] = Field(default="weekly", description="how often to retrain")
     at: str = Field(default="03:30", pattern=r"^([01]\d|2[0-3]):[0-5]\d$", description="local time of day, HH:MM")
+    jitter_minutes: int = Field(
+        default=0, ge=0, le=720, description="spread jobs and machines over so many minutes after `at`, each at its own"
+    )
+    notify: str = Field(
+        default="",
+        description="who is told of a cycle: a command line, which gets its record as JSON on standard input, or an "
+        "https URL, to which that is posted; $NAME takes either from an environment variable. Commands run only if "
+        "MOLTLM_ALLOWED_COMMANDS names them, and hosts are told only if MOLTLM_ALLOWED_HOSTS does",
+    )
+    notify_on: list[Literal["promoted", "not promoted", "failed", "nothing new"]] = Field(
+        default=["promoted", "not promoted", "failed"], description="the outcomes of which `notify` is told"
+    )
+    metrics_file: Path | None = Field(
+        default=None,
+        description="a file that each cycle rewrites with its metrics, for the textfile collector of Prometheus; it "
+        "ends in .prom",
+    )
+
+    @field_validator("metrics_file")
+    @classmethod
+    def is_for_metrics(cls, file: Path | None) -> Path | None:
+        if file is not None and file.suffix != ".prom":
+            raise ValueError("a file of metrics ends in .prom; it is rewritten, and could be any file of yours")
+        return file
 
 
 class RegistryConfig(Section):

@@ -11,7 +11,7 @@ from typing import Any
 
 from moltlm.adapters.config import KlOn, TrainSettings
 from moltlm.data import prose
-from moltlm.data.config import Section
+from moltlm.data.config import NO_PART, Section
 from moltlm.data.io import fingerprint, sha256_tree
 
 STAGES = {
@@ -50,10 +50,15 @@ STAGES = {
 it reads changes. Its artifacts, and those made from them, are then made anew."""
 
 
+def _no_part(section: Section) -> list[str]:
+    return [name for name, each in type(section).model_fields.items() if each.json_schema_extra == NO_PART]
+
+
 def identity(
     section: Section, include: Collection[str] | None = None, exclude: Collection[str] | None = None
 ) -> dict[str, Any]:
     """The settings of a section that differ from their defaults, and those that have none; nested sections likewise.
+    Settings that no artifact depends on (`NO_PART`) are left out.
 
     Args:
         include: the only settings to consider.
@@ -62,7 +67,7 @@ def identity(
     return section.model_dump(
         mode="json",
         include=None if include is None else set(include),
-        exclude=None if exclude is None else set(exclude),
+        exclude={*(exclude or ()), *_no_part(section)},
         exclude_defaults=True,
     )
 

@@ -284,12 +284,12 @@ def _is_usable(folder: Path) -> bool:
 
 def _check_is_folder(folder: Path) -> None:
     """Raises BadInput for a file, or a folder within one."""
-    if not _nearest(folder).is_dir():
-        raise BadInput(f"{_nearest(folder)} is a file, not a folder.", "Set another run folder: run.folder=FOLDER")
+    if not nearest(folder).is_dir():
+        raise BadInput(f"{nearest(folder)} is a file, not a folder.", "Set another run folder: run.folder=FOLDER")
 
 
 def _check_disk(folder: Path) -> None:
-    free = shutil.disk_usage(_nearest(folder)).free / 1e9
+    free = shutil.disk_usage(nearest(folder)).free / 1e9
     if free < DISK_NEEDED_GB:
         raise BadInput(
             f"Only {free:.1f} GB are free for {folder}; a run needs {DISK_NEEDED_GB:.0f} GB.",
@@ -297,6 +297,6 @@ def _check_disk(folder: Path) -> None:
         )
 
 
-def _nearest(folder: Path) -> Path:
+def nearest(folder: Path) -> Path:
     """The folder, or the nearest of its parents that exists."""
     return next(parent for parent in [folder.absolute(), *folder.absolute().parents] if parent.exists())

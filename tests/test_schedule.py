@@ -13,7 +13,7 @@ import pytest
 from moltlm.data.errors import BadInput, MoltError
 from moltlm.pipeline import cli
 from moltlm.pipeline.config import ScheduleConfig
-from moltlm.pipeline.service import cycles, schedule
+from moltlm.pipeline.service import cycles, schedule, timing
 
 
 @pytest.fixture
@@ -118,9 +118,9 @@ def test_a_job_whose_folder_was_moved_is_named_and_removed(
 )
 def test_the_next_time(every: str, expected: str) -> None:
     saturday = datetime(2026, 11, 28, 12, 0)
-    due = schedule.next_time(ScheduleConfig(every=every, at="03:30"), saturday)  # type: ignore[arg-type]
+    due = timing.next_time(ScheduleConfig(every=every, at="03:30"), saturday)  # type: ignore[arg-type]
     assert f"{due:%Y-%m-%d %H:%M}" == expected
-    assert schedule.next_time(ScheduleConfig(every=every, at="03:30"), due) > due  # type: ignore[arg-type]
+    assert timing.next_time(ScheduleConfig(every=every, at="03:30"), due) > due  # type: ignore[arg-type]
 
 
 def test_cycles_are_recorded_however_they_end(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from moltlm.data.conversations.importers import message_row
 from moltlm.data.errors import BadInput
+from moltlm.data.io import open_to_append
 from moltlm.data.types import EDITED, Exchange, Message
 
 FILE = "corrections.jsonl"
@@ -49,7 +50,7 @@ def append(path: Path, prompt: list[Message], said: str, better: str, said_by: s
 def _append(path: Path, line: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        handle = open_to_append(path)
     except OSError as error:
         raise _not_written(path, error) from None
     try:

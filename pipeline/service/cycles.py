@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -24,6 +24,15 @@ OUTDATED = "outdated"
 
 
 @dataclass
+class CheckFigures:
+    """A criterion of the gate, in points of 100: candidate minus what was in use, its lower bound, and the margin."""
+
+    difference: float
+    low: float
+    margin: float
+
+
+@dataclass
 class Cycle:
     """One call of `molt retrain`.
 
@@ -33,6 +42,9 @@ class Cycle:
         reason: of a failure.
         passed_over: files of conversations that could not be read, and why.
         tasks: what became of each task that was in use: kept as it is, trained again or lost.
+        new_exchanges: how many it learned.
+        checks: figures of the gate's criteria, by name.
+        persona: mean persona score of what is in use afterwards, 0 to 1; None where it was not measured.
     """
 
     began: str
@@ -41,6 +53,9 @@ class Cycle:
     reason: str = ""
     passed_over: dict[str, str] = field(default_factory=dict)
     tasks: dict[str, str] = field(default_factory=dict)
+    new_exchanges: int = 0
+    checks: dict[str, CheckFigures] = field(default_factory=dict)
+    persona: float | None = None
 
     def sentence(self) -> str:
         """How it ended, for a reader."""
@@ -51,9 +66,10 @@ class Cycle:
 
 
 @contextmanager
-def recorded(folder: Path) -> Iterator[Cycle]:
-    """Record a cycle in `folder` when the block ends, also by an error. The block sets its outcome."""
-    cycle = Cycle(_now())
+def recorded(folder: Path, then: Callable[[Cycle], None] = lambda cycle: None) -> Iterator[Cycle]:
+    """Record a cycle in `folder` when the block ends, also by an error, and then do something with it. The block sets
+    its outcome."""
+    cycle = Cycle(now())
     try:
         yield cycle
     except BaseException as error:
@@ -61,20 +77,26 @@ def recorded(folder: Path) -> Iterator[Cycle]:
         cycle.reason = error.what if isinstance(error, MoltError) else f"{type(error).__name__} {error}".strip()
         raise
     finally:
-        cycle.ended = _now()
-        with suppress(OSError):  # of a full disk or a read-only folder, which the error itself says
+        cycle.ended = now()
+        with suppress(OSError, MoltError):  # of a full disk or a read-only folder, which the error itself says
             append_line(folder / RECORD, json.dumps(asdict(cycle), ensure_ascii=False))
+        then(cycle)
+
+
+def read(folder: Path) -> list[Cycle]:
+    """All recorded cycles, oldest first. Lines that a power cut spoiled are left out."""
+    path, cycles = folder / RECORD, []
+    for line in path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []:
+        with suppress(ValueError, ValidationError):
+            cycles.append(from_plain(json.loads(line), Cycle))
+    return cycles
 
 
 def last(folder: Path) -> Cycle | None:
-    """The last recorded cycle; None if there is none. Lines that a power cut spoiled are left out."""
-    path = folder / RECORD
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    for line in reversed(lines):
-        with suppress(ValueError, ValidationError):
-            return from_plain(json.loads(line), Cycle)
-    return None
+    """The last recorded cycle; None if there is none."""
+    return next(reversed(read(folder)), None)
 
 
-def _now() -> str:
+def now() -> str:
+    """The time as records have it: UTC, ISO 8601."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 from moltlm.data import pairs as pair_data
@@ -19,9 +20,15 @@ README = "README.md"  # `molt init` puts one beside the conversations
 REFUTED = "worse answer than another to the same prompt"
 
 
-def unseen_exchanges(run: Run, dropped: dict[str, int], passed_over: dict[str, str]) -> list[Exchange]:
+def unseen_exchanges(
+    run: Run, dropped: dict[str, int], passed_over: dict[str, str], say: Callable[[str], None] | None = None
+) -> list[Exchange]:
     """A sample of the exchanges that no earlier cycle was trained on. Counts what the importer dropped, and names the
-    files that it could not read. An empty folder holds none."""
+    files that it could not read. An empty folder holds none.
+
+    Args:
+        say: shows what was read; by default the run's console.
+    """
     config, report = run.config, ImportReport()
     finished = {_key(item) for item in _finished(run)}
     if "pairs" in run.fixed:  # what `molt run` has learned from the same files
@@ -36,7 +43,7 @@ def unseen_exchanges(run: Run, dropped: dict[str, int], passed_over: dict[str, s
     unseen = (item for item in read if _key(item) not in finished)
     sampled = material.sample(unseen, config.conversations.limit, config.run.seed)
     for line in lines(report.facts()):
-        run.console.say(f"  {line}")
+        (say or run.console.say)(f"  {line}")
     dropped.update(report.dropped)
     passed_over.update({name: why for name, why in report.skipped.items() if Path(name).name != README})
     return sampled

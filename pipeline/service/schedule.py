@@ -1,4 +1,4 @@
-"""Schedule `molt retrain`: as a systemd user timer where there is systemd, else as a cron line."""
+"""Schedule `molt retrain`: a systemd user timer, a cron line, or a file or line for another scheduler."""
 
 from __future__ import annotations
 
@@ -9,14 +9,23 @@ import shutil
 import subprocess
 import sys
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
-from moltlm.data.errors import MoltError
+from moltlm.data.endpoint import ALLOWED_HOSTS
+from moltlm.data.errors import BadInput, MoltError
 from moltlm.data.io import fingerprint, write_text
 from moltlm.pipeline.config import ScheduleConfig
+from moltlm.pipeline.service import elsewhere, timing
+from moltlm.pipeline.service.notices import ALLOWED_COMMANDS
 
 MARK = "# moltlm"
+KINDS = ("systemd", "cron", "loop", "kubernetes", "slurm", "hf-jobs")
+FILES = ("kubernetes", "slurm")
+"""Kinds that are a file, which the user hands to a scheduler."""
+IMAGE = "moltlm:latest"
+PASSED_ON = (ALLOWED_HOSTS, ALLOWED_COMMANDS)
+"""What was allowed in the shell that installs a job holds for the job, too."""
 
 
 @dataclass(frozen=True)
@@ -24,11 +33,11 @@ class Job:
     """A scheduled job.
 
     Attributes:
-        kind: systemd or cron.
+        kind: one of KINDS.
         name: unique for a config file.
         command: what is run.
-        files: contents of the systemd units by path; empty for cron.
-        line: of the crontab.
+        files: contents of the systemd units, or of the file for another scheduler, by path.
+        line: of the crontab, or to be typed.
     """
 
     kind: str
@@ -39,12 +48,17 @@ class Job:
 
 
 def plan(
-    config_path: Path, schedule: ScheduleConfig, kind: str | None = None, overrides: list[str] | None = None
+    config_path: Path,
+    schedule: ScheduleConfig,
+    kind: str | None = None,
+    overrides: list[str] | None = None,
+    image: str = IMAGE,
 ) -> Job:
     """The job for a config file and its overrides.
 
     Args:
-        kind: systemd or cron; None for what the machine has.
+        kind: one of KINDS; None for systemd or cron, whichever the machine has.
+        image: of a container, where the kind needs one.
     """
     kind = kind or ("systemd" if has_systemd() else "cron")
     config_path = config_path.resolve()
@@ -54,25 +68,67 @@ def plan(
     command = shlex.join([str(program), "retrain", str(config_path), *(overrides or [])])
     # cron takes a bare % for the end of the line, systemd for one of its own variables
     escaped = f"cd {folder} && {command}".replace("%", "\\%")
-    line = f"{_cron_time(schedule)} {escaped} {MARK} {name}"
+    allowed = {variable: os.environ[variable] for variable in PASSED_ON if os.environ.get(variable)}
+    exports = "".join(f"export {variable}={shlex.quote(value)}; " for variable, value in allowed.items())
+    line = f"{timing.cron_time(schedule, name)} {exports.replace('%', chr(92) + '%')}{escaped} {MARK} {name}"
     if kind == "cron":
         return Job(kind, name, command, {}, line)
+    if kind != "systemd":
+        return _elsewhere(kind, name, schedule, config_path, command, exports, overrides or [], image)
     units = Path(os.environ.get("XDG_CONFIG_HOME") or Path.home() / ".config") / "systemd" / "user"
     service = (
         f"[Unit]\nDescription=moltlm: retrain, judge, promote or keep ({config_path.name})\n\n"
         f"[Service]\nType=oneshot\nWorkingDirectory={_unit(str(Path.cwd()))}\nExecStart={_unit(command)}\n"
-        "# 3: judged and not promoted, which is not a failure\nSuccessExitStatus=3\nNice=10\n"
+        + "".join(f'Environment="{variable}={_unit(value)}"\n' for variable, value in allowed.items())
+        + "# 3: judged and not promoted, which is not a failure\nSuccessExitStatus=3\nNice=10\n"
     )
     timer = (
         f"[Unit]\nDescription=moltlm: {schedule.every} retraining\n\n"
-        f"[Timer]\nOnCalendar={_calendar(schedule)}\nPersistent=true\n\n[Install]\nWantedBy=timers.target\n"
+        f"[Timer]\nOnCalendar={timing.calendar(schedule, name)}\nPersistent=true\n\n[Install]\nWantedBy=timers.target\n"
     )
     files = {units / f"{name}.service": service, units / f"{name}.timer": timer}
     return Job(kind, name, command, files, line)
 
 
+def _elsewhere(
+    kind: str,
+    name: str,
+    schedule: ScheduleConfig,
+    config_path: Path,
+    command: str,
+    exports: str,
+    overrides: list[str],
+    image: str,
+) -> Job:
+    """The job of a kind that this machine does not run by itself."""
+    folder = Path.cwd()
+    arguments = ["retrain", os.path.relpath(config_path, folder), *overrides]
+    if kind == "kubernetes":
+        text = elsewhere.kubernetes(name, schedule, arguments, image)
+        return Job(kind, name, command, {folder / f"{name}.yaml": text}, "")
+    if kind == "slurm":
+        file = folder / f"{name}.sbatch"
+        text = elsewhere.slurm(name, schedule, str(folder), str(file), f"{exports}{command}")
+        return Job(kind, name, command, {file: text}, "")
+    if kind == "hf-jobs":
+        return Job(kind, name, command, {}, elsewhere.hf_jobs(name, schedule, arguments, image))
+    return Job(kind, name, command, {}, shlex.join(["molt", "schedule", "loop", *arguments[1:]]))
+
+
 def install(job: Job) -> str:
-    """Install the job, replacing an older one for the same config. Returns the commands that show and remove it."""
+    """Install the job, replacing an older one for the same config. Returns the commands that show and remove it.
+
+    Raises:
+        BadInput: for a kind that is only a line to type.
+    """
+    if job.kind in FILES:
+        for path, text in job.files.items():
+            write_text(path, text)
+        (path,) = job.files
+        start = {"kubernetes": "kubectl apply -f", "slurm": "sbatch"}[job.kind]
+        return f"Start it: {start} {shlex.quote(str(path))}   Remove: molt schedule remove CONFIG --kind {job.kind}"
+    if job.kind in ("loop", "hf-jobs"):
+        raise BadInput(f"--kind {job.kind} is a command to run, and nothing to install.", f"Run it: {job.line}")
     if job.kind == "systemd":
         for path, text in job.files.items():
             write_text(path, text)
@@ -84,7 +140,14 @@ def install(job: Job) -> str:
 
 
 def remove(job: Job) -> bool:
-    """Remove the job. False when there was none."""
+    """Remove the job, or its file. False when there was none."""
+    if job.kind in FILES:
+        written = [path for path in job.files if path.is_file()]
+        for path in written:
+            path.unlink()
+        return bool(written)
+    if job.kind in ("loop", "hf-jobs"):
+        return False
     if job.kind == "systemd":
         units = [path for path in job.files if path.is_file()]
         if units:
@@ -119,7 +182,12 @@ class Status:
 
 def status(job: Job, schedule: ScheduleConfig, now: datetime | None = None) -> Status:
     """Whether the job is installed, when it runs next, and which jobs have lost their configuration."""
-    if job.kind == "systemd":
+    if job.kind in FILES:
+        present = all(path.is_file() for path in job.files)
+        same, commands = present and all(path.read_text() == text for path, text in job.files.items()), []
+    elif job.kind in ("loop", "hf-jobs"):
+        present, same, commands = False, False, []
+    elif job.kind == "systemd":
         present = all(path.is_file() for path in job.files)
         files = {path: path.read_text(encoding="utf-8") for path in job.files} if present else {}
         same = present and all(_anywhere(text) == _anywhere(job.files[path]) for path, text in files.items())
@@ -133,7 +201,7 @@ def status(job: Job, schedule: ScheduleConfig, now: datetime | None = None) -> S
         present, same = bool(own), [_anywhere(line) for line in own] == [_anywhere(job.line)]
         commands = [line.partition(" && ")[2].replace("\\%", "%") for line in table if f"{MARK} moltlm-" in line]
     missing = [path for command in commands if (path := _config_of(command)) and not path.is_file()]
-    next_run = next_time(schedule, now or datetime.now()) if same else None
+    next_run = timing.next_time(schedule, now or datetime.now(), job.name) if same else None
     return Status(same, present and not same, next_run, missing)
 
 
@@ -151,16 +219,6 @@ def _config_of(command: str) -> Path | None:
     return Path(words[words.index("retrain") + 1]) if "retrain" in words[:-1] else None
 
 
-def next_time(schedule: ScheduleConfig, now: datetime) -> datetime:
-    """When the timer runs next after `now`, in local time."""
-    hour, minute = map(int, schedule.at.split(":"))
-    day = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
-    due = {"daily": lambda at: True, "weekly": lambda at: at.isoweekday() == 7, "monthly": lambda at: at.day == 1}
-    while day <= now or not due[schedule.every](day):
-        day += timedelta(days=1)
-    return day
-
-
 def has_systemd() -> bool:
     """Whether this machine has a systemd user session."""
     return (
@@ -171,17 +229,6 @@ def has_systemd() -> bool:
 def _unit(text: str) -> str:
     """Text for a systemd unit, in which % and $ begin variables."""
     return text.replace("%", "%%").replace("$", "$$")
-
-
-def _calendar(schedule: ScheduleConfig) -> str:
-    days = {"daily": "*-*-*", "weekly": "Sun *-*-*", "monthly": "*-*-01"}
-    return f"{days[schedule.every]} {schedule.at}:00"
-
-
-def _cron_time(schedule: ScheduleConfig) -> str:
-    hour, minute = schedule.at.split(":")
-    days = {"daily": "* * *", "weekly": "* * 0", "monthly": "1 * *"}
-    return f"{int(minute)} {int(hour)} {days[schedule.every]}"
 
 
 def _crontab() -> list[str]:

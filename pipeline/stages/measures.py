@@ -242,6 +242,7 @@ def _judge_inputs(run: Run) -> dict[str, Any]:
 
 def _judged(run: Run, duels: list[judge_eval.Duel], label: str, against: str = "") -> list[JudgeRecord]:
     """Replies are stored in the run folder, as a teacher's answers are, so that none is paid for twice."""
+    endpoint.check_told(run.config.judge)
     brief = teacher.description(pairs.load_persona(run).spec)
     with run.console.progress(label) as progress:
         ask = endpoint.connect(run.config.judge, run.folder / "judge.jsonl", endpoint.Usage(), progress)

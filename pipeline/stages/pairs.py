@@ -41,9 +41,8 @@ def pairs(run: Run) -> Artifact:
         "reader": importers.VERSION if config.conversations.paths else None,
         "benchmarks": {name: [count, capability.files(name)] for name, count in config.capability.items.items()},
         "tasks": {name: source_of(task, seeded=False) for name, task in config.tasks.items()},
-        "conversations": identity(config.conversations, exclude={"forgotten"}),
         "forgotten": _forgotten(run),
-        **{name: identity(getattr(config, name)) for name in ("teacher", "pairs", "filters")},
+        **{name: identity(getattr(config, name)) for name in ("conversations", "teacher", "pairs", "filters")},
         "seed": config.run.seed,
     }
 

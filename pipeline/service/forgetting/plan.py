@@ -36,6 +36,11 @@ SETTINGS = (STATE, BEFORE, "adapter_config.json", card.MANIFEST, "inputs.json", 
 """Files of settings, names and hashes: a change would break the adapter or the history that they belong to."""
 TAUGHT = ("train.jsonl", "neutral_train.jsonl", "new.jsonl", replay.EXCHANGES)
 """Files of rows that weights learned from; the others were only measured."""
+TOP_LEVEL = (
+    *("invocations.jsonl", "cycles.jsonl", "teacher.jsonl", "judge.jsonl"),
+    *("report.html", "report.md", "results.json"),
+)
+"""Files of a run beside its artifacts."""
 SAMPLED = ("introspection", "practice")
 """Stages whose own texts are learned."""
 HISTORY = ("pairs", "replay", "retrain")
@@ -251,6 +256,8 @@ def _take_rows(plan: Plan, path: Path) -> None:
 
 def _action(path: Path, run_folder: Path) -> tuple[str, str]:
     """What becomes of a file of the run or the registry that holds it, and why if it stays."""
+    if not _is_written_by_molt(path, run_folder):
+        return STAYS, f"not written by molt; {HAND}"
     if path.name in SETTINGS or path.suffix == ".safetensors":
         return STAYS, "settings and names, which its adapter or history depends on"
     if (path.parent / replay.MANIFEST).is_file() and path.name == replay.EXCHANGES:
@@ -261,6 +268,16 @@ def _action(path: Path, run_folder: Path) -> tuple[str, str]:
     if artifact is not None and not is_history(artifact):
         return GOES, ""
     return (ROWS_GO if path.suffix == ".jsonl" else MARKED if path.suffix == ".json" else GOES), ""
+
+
+def _is_written_by_molt(path: Path, run_folder: Path) -> bool:
+    """Whether a file lies where only this project writes: a run folder may be any folder of the user."""
+    if not path.is_relative_to(run_folder):
+        return (path.parent / "entry.json").is_file() or path.name in (STATE, BEFORE)
+    artifact = artifact_of(path, run_folder)
+    if artifact is not None:
+        return (artifact / "artifact.json").is_file() or artifact.name.endswith(".partial")
+    return path.name in TOP_LEVEL if path.parent == run_folder else path.parent.name in ("configs", "references")
 
 
 def artifact_of(path: Path, run_folder: Path) -> Path | None:
