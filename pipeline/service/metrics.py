@@ -8,7 +8,7 @@ from pathlib import Path
 
 from moltlm.data.io import write_text
 from moltlm.pipeline.config import Config
-from moltlm.pipeline.service import cycles
+from moltlm.pipeline.service import bundles, cycles
 from moltlm.pipeline.service.registry import Registry
 
 OUTCOMES = (cycles.PROMOTED, cycles.NOT_PROMOTED, cycles.NOTHING_NEW, cycles.FAILED)
@@ -38,9 +38,8 @@ def samples(config: Config) -> list[Sample]:
         rows += [(f"molt_gate_{key}_points", {"check": name}, getattr(figures, key)) for key in keys]
     for cycle in [each for each in records if each.persona is not None][-1:]:
         rows += [("molt_persona_score", {}, cycle.persona or 0.0)]
-    history = registry.history()
-    promoted = [_seconds(change.time) for change in history if change.after != change.before]
-    rows += [("molt_in_use_since_seconds", {}, promoted[-1])] if promoted else []
+    if change := bundles.since(registry.history()):
+        rows += [("molt_in_use_since_seconds", {}, _seconds(change.time))]
     rows += [("molt_registry_entries", {}, len(registry.entries()[0]))]
     return rows
 

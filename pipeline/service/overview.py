@@ -8,7 +8,7 @@ from pathlib import Path
 
 from moltlm.data.errors import BadInput
 from moltlm.pipeline.run import Run, nearest
-from moltlm.pipeline.service import cycles, new_conversations, origin
+from moltlm.pipeline.service import bundles, cycles, new_conversations, origin
 from moltlm.pipeline.service.forgetting import lineage
 from moltlm.pipeline.service.registry import Registry
 
@@ -84,17 +84,17 @@ def _current(registry: Registry) -> list[str]:
 def _registry(view: Overview, registry: Registry, same: str) -> None:
     history, (entries, damaged) = registry.history(), registry.entries()
     current, anchor = registry.current(), registry.anchor()
-    changes = [change for change in history if change.after != change.before]
     if "personality" in current:
         identity = current["personality"]
-        switches = [each for each in changes if each.after.get("personality") != each.before.get("personality")]
+        since = bundles.since(history, "personality")
         first = "the first one" if identity == anchor else f"compared with the first, {anchor}"
-        view.in_use.append(f"in use: {identity} since {switches[-1].time[:10]}, {first}")
+        view.in_use.append(f"in use: {identity} since {since.time[:10] if since else ''}, {first}")
     else:
         view.in_use.append(f"in use: no personality. Train one: molt run {same}")
     tasks = [identity for slot, identity in current.items() if slot != "personality"]
     view.in_use += [f"tasks: {', '.join(tasks)}"] if tasks else []
-    latest = changes[-1].time if changes else ""
+    change = bundles.since(history)
+    latest = change.time if change else ""
     out = [entry.id for entry in entries if entry.added > latest and not entry.verdict.get("promoted", True)]
     if out:
         view.needs.append(f"kept out since: {', '.join(out[-3:])}: molt registry list {same}")

@@ -32,7 +32,7 @@ from moltlm.pipeline.service.registry import BEFORE, STATE, Registry
 
 ROWS_GO, GOES, MARKED, SHRINKS, STAYS = "rows removed", "removed", "texts replaced", "exchanges removed", "stays"
 HAND = "edit or delete it by hand"
-SETTINGS = (STATE, BEFORE, "adapter_config.json", card.MANIFEST, "inputs.json", MARK)
+SETTINGS = (STATE, BEFORE, "entry.json", "adapter_config.json", card.MANIFEST, "inputs.json", MARK)
 """Files of settings, names and hashes: a change would break the adapter or the history that they belong to."""
 TAUGHT = ("train.jsonl", "neutral_train.jsonl", "new.jsonl", replay.EXCHANGES)
 """Files of rows that weights learned from; the others were only measured."""
