@@ -13,7 +13,8 @@ from typing import Any
 
 import pytest
 from browser import PROGRAM, Page, browsing
-from test_serve import Served, config, exchanges, plain, server
+from test_serve import Served, config, plain, server
+from test_serve_archive import exchanges
 
 __all__ = ["config", "plain"]
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(PROGRAM is None, reason="no chromium: apt-get install chromium")]
