@@ -45,8 +45,8 @@ def registry(tmp_path: Path) -> Registry:
     made.note_measured(task, {"personality": digests[1]}, verdict(PASS))
     made.switch({"personality": two, "shell": task}, made.current(), "retrain bb", "buffer-2")
     three = made.add(folders[2], verdict(FAIL, of_first=True), two, one, Lineage("retrain cc", two, "d2", "c0", "1")).id
-    made.keep_out({"personality": three}, "keep out retrain cc")
-    made.keep_out({"personality": three}, "keep out retrain cc")
+    made.keep_out({"personality": three}, "keep out retrain cc", FAIL["sentence"])
+    made.keep_out({"personality": three}, "keep out retrain cc", FAIL["sentence"])
     return made
 
 
@@ -162,7 +162,8 @@ def test_the_page_of_what_is_in_use_says_what_it_is_and_where_it_comes_from(
     value = json.loads(capsys.readouterr().out)
     assert value["aliases"] == ["current"] and value["still_the_first"]["answer"] == "yes"
     assert molt("registry", "show", "candidate", "demo", setting) == 0
-    assert "kept out" in capsys.readouterr().out
+    page = capsys.readouterr().out
+    assert "kept out" in page and f"why: {FAIL['sentence']}" in page
     assert molt("registry", "show", "mine.yaml") == 2
     assert "molt registry show current mine.yaml" in capsys.readouterr().err
 

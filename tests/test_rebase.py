@@ -133,6 +133,7 @@ def test_a_candidate_that_would_lose_a_task_is_kept_out_with_it(
     assert registry.current() == before and len(registry.entries()[0]) == entries
     candidate = registry.resolve("candidate")
     assert isinstance(candidate, Bundle) and list(candidate.adapters) == ["personality"]
+    assert registry.history()[-1].reason.startswith("letters: lost. as it is: task: ")
     assert cycles.last(tmp_path / "run").tasks == {"letters": rebase.LOST}  # type: ignore[union-attr]
 
 

@@ -45,7 +45,7 @@ class Change:
         is_rollback: whether it undid an earlier change.
         anchor: the id that later retrainings are compared with, where that changed.
         alias: the names that were given, and to which id; an empty id takes the name away.
-        candidate: what was judged and kept out.
+        candidate: what was judged and kept out, and the `reason`.
     """
 
     time: str
@@ -55,6 +55,7 @@ class Change:
     anchor: str = ""
     alias: dict[str, str] = field(default_factory=dict)
     candidate: Bundle | None = None
+    reason: str = ""
 
 
 History = list[Change]

@@ -89,13 +89,14 @@ class Registry(Entries):
             self._check(adapters)
             self._append(history, action, self._bundle(adapters, buffer, history))
 
-    def keep_out(self, adapters: dict[str, str], action: str) -> Bundle:
-        """Note a candidate that was judged and is not promoted. A second call changes nothing."""
+    def keep_out(self, adapters: dict[str, str], action: str, reason: str) -> Bundle:
+        """Note a candidate that was judged and is not promoted, and why. A second call changes nothing."""
         with self._locked():
             history = self.history()
             bundle = self._bundle(adapters, "", history)
             if not any((change.candidate, change.action) == (bundle, action) for change in history):
-                self._write_history([*history, Change(now(), action, bundles.current(history), candidate=bundle)])
+                change = Change(now(), action, bundles.current(history), candidate=bundle, reason=reason)
+                self._write_history([*history, change])
         return bundle
 
     def retire(self, slot: str) -> list[str]:

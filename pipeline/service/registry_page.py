@@ -127,7 +127,8 @@ def _use(registry: Registry, bundle: Bundle) -> str:
         if change.after == bundle:
             return f"was in use until after {_minute(change.time)}"
         if change.candidate == bundle:
-            return f"kept out {_minute(change.time)}, by: {change.action.removeprefix('keep out ')}"
+            by = change.action.removeprefix("keep out ")
+            return f"kept out {_minute(change.time)}, by: {by}\n  why: {change.reason}"
     return "was never in use"
 
 
@@ -140,7 +141,8 @@ def _entry_lines(registry: Registry, entry: Entry, bundle: Bundle | None = None)
     lines = [f"  {start}", f"  registered {_minute(entry.added)}, made by {lineage.made_by or 'an unknown command'}"]
     if lineage.data:
         lines.append(f"  data {lineage.data}, configuration {lineage.config}, moltlm {lineage.code}")
-    training = ", ".join(f"{key} {value}" for key, value in manifest.training.items() if not isinstance(value, dict))
+    settings = {key: value for key, value in manifest.training.items() if value is not None}
+    training = ", ".join(f"{key} {value}" for key, value in settings.items() if not isinstance(value, dict))
     lines += [f"  training: {training}"] if training else []
     if lineage.continues:
         lines.append(f"  descent: {' <- '.join(_descent(registry, entry))}")

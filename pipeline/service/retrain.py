@@ -163,13 +163,19 @@ def _conclude(run: Run, registry: Registry, artifact: Artifact) -> None:
             buffer = origin.buffer_id(artifact.folder / "replay")
             registry.switch(adapters, replaces=facts["active"], action=action, buffer=buffer)
         elif not facts["promoted"]:
-            registry.keep_out(adapters, f"keep out {action}")
-    except Outdated:
+            registry.keep_out(adapters, f"keep out {action}", _why_not(facts["verdict"], results))
+    except Outdated as error:
         outcome = OUTDATED
-        registry.keep_out(adapters, f"keep out {action}")  # one look at the anchor set more
+        registry.keep_out(adapters, f"keep out {action}", error.what)  # one look at the anchor set more
         raise
     finally:
         write_json(artifact.folder / FINISHED, {"candidate": entry.id, "outcome": outcome})
+
+
+def _why_not(verdict: dict[str, Any], results: list[TaskResult]) -> str:
+    """Why a candidate is kept out: the criteria that it does not meet, or the tasks that would be lost."""
+    missed = [check["sentence"] for check in verdict["checks"] if check["outcome"] != "pass"]
+    return "; ".join([*missed, *(result.sentence() for result in results if not result.survives)])
 
 
 def _conclude_interrupted(run: Run, registry: Registry) -> Artifact | None:
