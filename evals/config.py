@@ -86,6 +86,14 @@ class JudgeConfig(EndpointConfig):
     )
 
 
+class ServedConfig(EndpointConfig):
+    """The server whose model `molt gate --served URL` judges. Answers are greedy, of `persona_eval.max_new_tokens`."""
+
+    section: ClassVar[str] = "served"
+    temperature: float = Field(default=0.0, ge=0, le=0, description="of sampling; answers are greedy")
+    max_tokens: int = Field(default=64, ge=8, description="unused: persona_eval.max_new_tokens counts")
+
+
 class GateConfig(Section):
     """A candidate is promoted only if it is non-inferior to what it replaces, within margins in points of 100."""
 

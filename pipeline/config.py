@@ -42,6 +42,7 @@ from moltlm.evals.config import (
     PersonaEvalConfig,
     PressureConfig,
     ProfileConfig,
+    ServedConfig,
 )
 from moltlm.pipeline.problems import Problem, attributed, inconsistent, problems_of, raise_for
 
@@ -144,6 +145,7 @@ class Config(Section):
     pressure: PressureConfig = PressureConfig()
     profile: ProfileConfig = ProfileConfig()
     judge: JudgeConfig = JudgeConfig()
+    served: ServedConfig = ServedConfig()
     gate: GateConfig = GateConfig()
     sequence: SequenceConfig = SequenceConfig()
     hypotheses: list[str] = Field(

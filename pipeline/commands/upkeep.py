@@ -3,21 +3,41 @@
 from __future__ import annotations
 
 import functools
+import json
 from dataclasses import asdict
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moltlm.data.errors import NotPromoted
+from moltlm.data.errors import BadInput, NotPromoted
+from moltlm.data.state import State
 from moltlm.pipeline.commands.common import ConfigArg, Json, Overrides, arguments, artifact_json, loaded, running
 from moltlm.pipeline.console import Console
+
+if TYPE_CHECKING:
+    from moltlm.pipeline.config import Config
 
 app = typer.Typer()
 
 
 @app.command()
-def gate(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
+def gate(
+    config: ConfigArg,
+    overrides: Overrides = None,
+    served: Annotated[
+        str, typer.Option(help="judge the model behind this server with OpenAI's interface: http://HOST:PORT/v1")
+    ] = "",
+    model: Annotated[str, typer.Option(help="--served: its name there; left out, the only one")] = "",
+    state: Annotated[str, typer.Option(help="--served: the state that is served")] = "personality",
+    against: Annotated[str, typer.Option(help="--served: trained, the same state in process; or base")] = "trained",
+    json_output: Json = False,
+) -> None:
     """Judge the run's adapters against what they were trained from; exit code 3 if one is not promoted."""
     console = Console(json_output)
+    if served:
+        settings = [*(overrides or []), f"served.url={json.dumps(served)}", f"served.model={json.dumps(model)}"]
+        _judge_served(loaded(config, settings), console, state, against)
+        return
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline.service import gate as gates
 
@@ -32,6 +52,24 @@ def gate(config: ConfigArg, overrides: Overrides = None, json_output: Json = Fal
         raise NotPromoted(
             f"Not promoted: {', '.join(kept_out)}. They are kept in the registry.",
             f"See why: molt report {same} --open   Use one all the same: molt registry promote ID {same}",
+        )
+
+
+def _judge_served(config: Config, console: Console, state: str, against: str) -> None:
+    if against not in ("trained", "base"):
+        raise BadInput(f"Nothing is compared with {against}.", "Use --against trained or --against base")
+    with running(config, console) as current:
+        from moltlm.pipeline.service import in_use
+        from moltlm.pipeline.service import served as module
+
+        for line in in_use.take(current):
+            console.say(line)
+        result = module.judge(current, State.parse(state), against)  # type: ignore[arg-type]
+        console.result({"passed": result.passed, **asdict(result)}, "\n".join(result.sentences()))
+    if not result.passed:
+        raise NotPromoted(
+            f"What is served at {result.url} is not {result.against}, within the margins of the gate.",
+            "Export it with less loss (--quant Q8_0), or look at the server's chat template and sampling settings.",
         )
 
 
