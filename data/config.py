@@ -69,8 +69,8 @@ class ImportConfig(Section):
     )
 
 
-class EndpointConfig(Section):
-    """A server with OpenAI's chat completions."""
+class ServerConfig(Section):
+    """A server with OpenAI's interface."""
 
     section: ClassVar[str]
     url: str = Field(default="http://localhost:8000/v1", description="URL of the server, up to and including /v1")
@@ -79,11 +79,6 @@ class EndpointConfig(Section):
         default="OPENAI_API_KEY",
         description="environment variable that holds the key, which is sent over https to the vendor's own host and to "
         "those in MOLTLM_ALLOWED_HOSTS; unset or empty: send no key",
-    )
-    temperature: float = Field(default=0.7, ge=0, le=2, description="sampling temperature; 0: greedy")
-    max_tokens: int = Field(default=192, ge=8, description="maximum length of an answer in tokens")
-    budget_tokens: int = Field(
-        default=1_000_000, ge=1, description="send no request after this many tokens of prompts and answers together"
     )
     retries: int = Field(
         default=5, ge=0, description="times a request to a busy or failing server is repeated, with growing pauses"
@@ -100,6 +95,16 @@ class EndpointConfig(Section):
                 "the environment variable that api_key_env names"
             )
         return url
+
+
+class EndpointConfig(ServerConfig):
+    """A server with OpenAI's chat completions, and how much it answers."""
+
+    temperature: float = Field(default=0.7, ge=0, le=2, description="sampling temperature; 0: greedy")
+    max_tokens: int = Field(default=192, ge=8, description="maximum length of an answer in tokens")
+    budget_tokens: int = Field(
+        default=1_000_000, ge=1, description="send no request after this many tokens of prompts and answers together"
+    )
 
 
 class TeacherConfig(EndpointConfig):

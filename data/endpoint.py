@@ -13,7 +13,7 @@ from threading import Lock
 from typing import Any
 from urllib.parse import urlsplit
 
-from moltlm.data.config import EndpointConfig
+from moltlm.data.config import EndpointConfig, ServerConfig
 from moltlm.data.errors import BadInput, MoltError
 from moltlm.data.io import append_line, fingerprint
 from moltlm.data.types import Message, Progress, silent
@@ -106,7 +106,7 @@ def connect(config: EndpointConfig, cache: Path, usage: Usage, progress: Progres
     return ask
 
 
-def key_for(config: EndpointConfig) -> str:
+def key_for(config: ServerConfig) -> str:
     """The key that the server is sent; empty for none.
 
     Raises:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from moltlm.data import endpoint
-from moltlm.data.config import EndpointConfig
+from moltlm.data.config import ServerConfig
 from moltlm.data.errors import BadInput, MoltError
 from moltlm.data.types import Message
 
@@ -29,7 +29,7 @@ class Server:
         BadInput: it cannot be reached, or the model is not named and there are several.
     """
 
-    def __init__(self, config: EndpointConfig) -> None:
+    def __init__(self, config: ServerConfig) -> None:
         from openai import OpenAI
 
         key = endpoint.key_for(config) or "none"

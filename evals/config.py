@@ -7,7 +7,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from moltlm.data.config import EndpointConfig, Section
+from moltlm.data.config import EndpointConfig, Section, ServerConfig
 
 
 class CapabilityConfig(Section):
@@ -86,12 +86,20 @@ class JudgeConfig(EndpointConfig):
     )
 
 
-class ServedConfig(EndpointConfig):
-    """The server whose model `molt gate --served URL` judges. Answers are greedy, of `persona_eval.max_new_tokens`."""
+class ServedConfig(ServerConfig):
+    """The server whose model `molt gate --served URL` judges."""
 
     section: ClassVar[str] = "served"
-    temperature: float = Field(default=0.0, ge=0, le=0, description="of sampling; answers are greedy")
-    max_tokens: int = Field(default=64, ge=8, description="unused: persona_eval.max_new_tokens counts")
+
+    def greedy(self, model: str, max_tokens: int) -> EndpointConfig:
+        """How it is asked for answers of at most this many tokens."""
+        return ServedEndpoint(**{**self.model_dump(), "model": model, "temperature": 0.0, "max_tokens": max_tokens})
+
+
+class ServedEndpoint(EndpointConfig):
+    """See `ServedConfig.greedy`."""
+
+    section: ClassVar[str] = "served"
 
 
 class GateConfig(Section):

@@ -160,8 +160,7 @@ def answer(run: Run, server: Server, heldout: list[Pair]) -> list[AnswerRecord]:
         MoltError: prompts were not answered.
     """
     length = run.config.persona_eval.max_new_tokens
-    changes = {"model": server.model, "max_tokens": length, "temperature": 0.0}
-    config, usage = run.config.served.model_copy(update=changes), endpoint.Usage()
+    config, usage = run.config.served.greedy(server.model, length), endpoint.Usage()
     prompts = [pair.prompt for pair in heldout]
     # what is served under a name can change, so answers are not kept
     with tempfile.TemporaryDirectory() as folder, run.console.progress("served answers") as progress:
