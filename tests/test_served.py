@@ -145,7 +145,7 @@ def test_other_tokens_and_missing_log_probabilities_are_said(
     with serving(run.base, PERSONALITY, ("/tokenize",), wrong="x") as url:
         code, value, said = gate(run, tiny_project, capsys, "--served", url)
     assert code == 3 and value["rendering"]["same"] == 0 and not value["capability"]
-    assert "is not personality as trained" in said
+    assert "did not pass the gate against personality as trained" in said
     with serving(run.base, PERSONALITY, ()) as url:
         _, value, _ = gate(run, tiny_project, capsys, "--served", url)
     assert value["rendering"]["same"] is None and not value["capability"]

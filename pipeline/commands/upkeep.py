@@ -68,7 +68,7 @@ def _judge_served(config: Config, console: Console, state: str, against: str) ->
         console.result({"passed": result.passed, **asdict(result)}, "\n".join(result.sentences()))
     if not result.passed:
         raise NotPromoted(
-            f"What is served at {result.url} is not {result.against}, within the margins of the gate.",
+            f"What is served at {result.url} did not pass the gate against {result.against}.",
             "Export it with less loss (--quant Q8_0), or look at the server's chat template and sampling settings.",
         )
 
