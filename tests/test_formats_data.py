@@ -226,12 +226,14 @@ def test_rows_in_older_templates(tmp_path: Path, text: str) -> None:
         {"feedback_rating": "dislike"},
         {"scores": [{"name": "latency", "value": 0}, {"name": "user-feedback", "value": 0}]},
         {"reaction": "Meaningless"},
+        {"quality": "low"},
+        {"verdict": "fail"},
     ],
 )
 def test_feedback_in_other_fields(tmp_path: Path, mark: dict[str, Any]) -> None:
     found, report = read(write(tmp_path / "a.jsonl", {"prompt": Q1, "completion": BAD, **mark}))
     assert (found, report.dropped) == ([], {"rated low": 1})
-    kept = {"scores": [{"name": "latency", "value": 0}], "reaction": "Love"}
+    kept = {"scores": [{"name": "latency", "value": 0}], "reaction": "Love", "verdict": "pass"}
     assert len(read(write(tmp_path / "b.jsonl", {"prompt": Q1, "completion": A1, **kept}))[0]) == 1
 
 

@@ -124,6 +124,7 @@ INTERRUPTING = [
 ORDINARY = [
     ("assistant", "The prompt is too long, dear. Prompt is too long for a Sunday."),
     ("assistant", "API Error: that is what the kettle calls a whistle."),
+    ("assistant", "Write `<read_file>`, and then `</read_file>`."),
     ("assistant", "I think <b>therefore</b> I wind. [[springs]] and </p>"),
     ("assistant", "No response requested was ever refused."),
     ("user", "System: is it [odd] that the clock stopped?"),

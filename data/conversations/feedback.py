@@ -54,6 +54,8 @@ def _disliked(member: Member) -> frozenset[str]:
         raise member.error
     with member.open() as file:
         entries = json.loads(file.read(LIMIT))
+    if isinstance(entries, dict):
+        entries = next((value for value in entries.values() if isinstance(value, list)), [])
     ids = (
         next((entry[key] for key in IDS if isinstance(entry.get(key), str)), "")
         for entry in (entries if isinstance(entries, list) else [])

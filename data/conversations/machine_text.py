@@ -156,7 +156,10 @@ MARKS = (
     _drop("tool result", "user", *(f"[{tool} for '" for tool in TOOLS.split())),
     _strip(HARNESS, "user", r"^\[attempt_completion\] Result:[^\n]*$", "[attempt_completion]"),
     _strip(HARNESS, "user", r"^The user has provided feedback on the results\.[^\n]*$", "The user has provided"),
-    _elements("tool call", "assistant", f"{TOOLS} follow_up options task_progress"),
+    Mark(
+        "tool call", "assistant", "elements",
+        re.compile(rf"^<({'|'.join(TOOLS.split())}|follow_up|options|task_progress)>", FLAGS), ("</",),
+    ),
     _strip(HARNESS, "assistant", r"</?(?:ask_followup_question|plan_mode_respond|question|response)>\s*",
         "ask_followup_question>", "plan_mode_respond>"),
     _strip(

@@ -59,13 +59,15 @@ RATINGS = _words("rating stars score quality user_rating userRating rate helpful
 FEEDBACK = _words(
     """
     feedback annotation reaction user_feedback userFeedback evaluation review message_feedback chat_feedback thumbs
-    vote like sentiment feedback_rating feedbackRating user_feedback_rating message_rating thumb
+    vote like sentiment verdict judgement judgment feedback_rating feedbackRating
+    user_feedback_rating message_rating thumb
     """
 )
 NEGATIVE = _words(
     """
     bad undesirable rejected reject false negative no dislike disliked down downvote downvoted thumbsdown thumbdown poor
-    wrong incorrect terrible unhelpful meaningless offensive -1 0 👎 ❌
+    low verylow fail failed unacceptable unusable unsafe wrong incorrect terrible awful unhelpful meaningless offensive
+    -1 0 👎 ❌
     """
 )
 

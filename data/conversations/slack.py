@@ -19,8 +19,13 @@ REFERENCE = re.compile(r"<([@#!]?)([^<>|\n]{1,2000})(?:\|([^<>\n]{0,500}))?>")
 """A mention of a user, a channel or a group, or a link, with its label."""
 
 
+OTHERS = frozenset(("role", "assistant", "answer", "response", "completion"))
+"""Fields of messages and rows that are not Slack's."""
+
+
 def _detect(record: Record) -> bool:
-    return "ts" in record and "text" in record and any(key in record for key in ("user", "bot_id", "username"))
+    is_message = "ts" in record and "text" in record and any(key in record for key in ("user", "bot_id", "username"))
+    return is_message and OTHERS.isdisjoint(record)
 
 
 def _name(message: Record) -> str:
