@@ -444,8 +444,9 @@ def test_a_key_is_needed_where_others_can_ask(
 def test_what_cannot_be_listened_on_is_said(config: str, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert molt("serve", config, "--port", str(taken.getsockname()[1])) == 2
-    assert "use another one" in capsys.readouterr().err.lower()
+    assert "--port 0" in capsys.readouterr().err
     assert molt("serve", config, "--host", "no.such.host.invalid", "--key-env", "HOME") == 2
+    assert "--host 127.0.0.1" in capsys.readouterr().err
     assert molt("serve", config, "--port", "0", "--engine", "nonsense") == 2
     assert "neither local nor a URL" in capsys.readouterr().err
     assert molt("serve", config, "--port", "0", "--keep", "--engine", "http://x", "retrain.conversations=a.jsonl") == 2

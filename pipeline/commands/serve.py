@@ -43,7 +43,7 @@ def serve(
 
     console, resolved = Console(json_output), loaded(config, overrides)
     settings = listening.Settings(host, port, key_env, keep, engine, own, max_new_tokens)
-    settings.key  # noqa: B018  # refused before a model is loaded
+    settings.read_key()  # before a model is loaded
     with listening.bind(host, port) as sock:
         answering = listening.engine_of(resolved, settings, console)
         application = listening.application(resolved, settings, answering, console)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from contextlib import suppress
@@ -42,9 +43,12 @@ class Settings:
     own: bool = False
     max_new_tokens: int = 512
 
-    @property
-    def key(self) -> str:
-        """Raises BadInput if others could use the server without a key, or the variable is not set."""
+    def read_key(self) -> str:
+        """The key that clients send; empty for none.
+
+        Raises:
+            BadInput: others could use the server without a key, or the variable is not set.
+        """
         if not self.key_env:
             if not is_loopback(self.host):
                 raise BadInput(
@@ -83,7 +87,7 @@ def application(config: Config, settings: Settings, engine: Engine, console: Con
     session = corrections.session(config)
     is_local = settings.engine == LOCAL
     service = app.Service(engine, stored, session, settings.keep, is_local, lambda line: console.error(line, ""))
-    return app.build(service, settings.host, settings.key)
+    return app.build(service, settings.host, settings.read_key())
 
 
 def bind(host: str, port: int) -> socket.socket:
@@ -91,11 +95,11 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host.strip("[]"), port), family=family)
-    except OverflowError:
-        raise BadInput(f"There is no port {port}.", "Use one from 1024 to 65535: --port 8000") from None
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise BadInput(f"{host}:{port} cannot be used: {reason}.", f"Use another one: --port {port + 1}") from None
+        reason = (error.strerror or str(error)).partition(" (while")[0]
+        is_port = error.errno in (errno.EADDRINUSE, errno.EACCES)
+        fix = "Take a free port: --port 0" if is_port else "Use an address of this machine: --host 127.0.0.1"
+        raise BadInput(f"{host}:{port} cannot be listened on: {reason}.", fix) from None
 
 
 def url_of(sock: socket.socket) -> str:
