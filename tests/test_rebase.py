@@ -95,6 +95,23 @@ def test_a_task_that_holds_is_kept_and_answers_above_the_new_personality(
     assert registry.current() == after
 
 
+def test_a_task_that_is_kept_again_and_again_is_compared_with_what_it_was_when_it_was_trained(
+    arguments: list[str], registry: Registry, tmp_path: Path
+) -> None:
+    before = registry.current()
+    assert molt("retrain", *arguments) == 0
+    write(tmp_path / "chats" / "third.jsonl", ["Is the clock in the kitchen right?"])
+    assert molt("retrain", *arguments) == 0
+    after = registry.current()
+    assert after["letters"] == before["letters"] and after["personality"] != before["personality"]
+    first, second = registry.entry(after["letters"]).measured
+    assert [len(each.verdict["checks"]) for each in (first, second)] == [1, 2]
+    assert "since it was trained, task: " in second.verdict["checks"][1]["sentence"]
+    (records,) = (tmp_path / "run" / "retrain").glob("*/letters_first-personality+former-letters.jsonl")
+    begun = (tmp_path / "run" / "retrain").glob("*/letters_current+former-letters.jsonl")
+    assert records.read_text() in [path.read_text() for path in begun if path.parent != records.parent]
+
+
 def test_a_task_that_does_not_hold_is_trained_again_and_promoted_with_the_personality(
     arguments: list[str], registry: Registry, capsys: pytest.CaptureFixture[str]
 ) -> None:

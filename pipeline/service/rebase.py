@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -125,7 +125,7 @@ def _rebased(work: _Work, entry: Entry) -> TaskResult:
     former, again = f"former-{entry.slot}", f"new-{entry.slot}"
     above = {slot: card.read(work.folders[work.names[slot][1]]).weights_sha256 for slot in entry.parents}
     work.folders[former], work.names[entry.slot] = work.registry.path(entry.id), (former, former)
-    verdict = _judge(work, entry, gates.AS_IT_IS)
+    verdict = _as_it_is(work, entry)
     reason = [f"as it is: {_words(verdict)}"]
     if verdict.promoted:
         return TaskResult(entry.slot, entry.id, KEPT, asdict(verdict), reason, above)
@@ -140,11 +140,34 @@ def _rebased(work: _Work, entry: Entry) -> TaskResult:
     return TaskResult(entry.slot, entry.id, outcome, asdict(verdict), reason, above)
 
 
+def _as_it_is(work: _Work, entry: Entry) -> gate.GateVerdict:
+    """A task above the candidate, against it above what is active and above what it was trained above: small losses of
+    many cycles would add up otherwise."""
+    verdict, above = _judge(work, entry, gates.AS_IT_IS), []
+    for slot, digest in entry.parents.items():
+        identity = f"{slot}-{digest[:10]}"
+        work.folders[f"first-{slot}"] = work.registry.path(identity)
+        above.append(identity)
+    if above == [work.folders[work.names[slot][0]].name for slot in entry.parents]:
+        return verdict  # it was trained above what is active
+    if missing := [identity for identity in above if not work.registry.path(identity).is_dir()]:
+        work.run.console.say(f"  {entry.slot} is not compared with what it was above {missing[0]}, which is gone.")
+        return verdict
+    trained = states.of(*(f"first-{slot}" for slot in entry.parents), work.names[entry.slot][0])
+    since = _judge(work, entry, gates.AS_IT_IS, trained)
+    checks = [replace(check, sentence=f"since it was trained, {check.sentence}") for check in since.checks]
+    return gate.GateVerdict(verdict.promoted and since.promoted, [*verdict.checks, *checks])
+
+
 def _judge(
-    work: _Work, entry: Entry, criteria: Sequence[Callable[[GateConfig, gates.Evidence], gate.Criterion]]
+    work: _Work,
+    entry: Entry,
+    criteria: Sequence[Callable[[GateConfig, gates.Evidence], gate.Criterion]],
+    reference: State | None = None,
 ) -> gate.GateVerdict:
-    """A task above the candidate against the active task above the active personality."""
-    before, after = (states.of(*(work.names[slot][side] for slot in (*entry.parents, entry.slot))) for side in (0, 1))
+    """A task above the candidate against a reference; by default the active task above the active personality."""
+    active, after = (states.of(*(work.names[slot][side] for slot in (*entry.parents, entry.slot))) for side in (0, 1))
+    before = reference or active
     work.run.release()
     adapters = {str(each): work.folders[str(each)] for each in (*before.adapters, *after.adapters)}
     model, config = served(work.run, adapters), work.run.config.gate
