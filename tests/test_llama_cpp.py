@@ -11,9 +11,13 @@ from typing import Any
 
 import pytest
 import torch
+from gguf import GGUFReader
+from peft import LoraConfig, get_peft_model
+from transformers import AutoConfig, AutoModelForCausalLM
 
 from moltlm.adapters import base, card, export, serve
 from moltlm.adapters.config import ModelConfig
+from moltlm.adapters.llama_cpp import lora
 from tests.test_compose import trained
 from tests.test_export import ANSWERS, PROMPTS
 
@@ -73,3 +77,43 @@ def test_llama_cpp_gives_what_was_trained(tmp_path: Path, precision: str) -> Non
         model.close()
     print(precision, away)
     assert away["adapter"] < 1e-4 and away["merged"] < export.AGREES and away["base"] > 5 * export.AGREES
+
+
+FAMILIES = {
+    "llama": {},
+    "mistral": {},
+    "qwen2": {},
+    "qwen3": {"head_dim": 16},
+    "smollm3": {"pad_token_id": 0},
+    "granite": {},
+    "gemma": {"head_dim": 16},
+    "gemma2": {"head_dim": 16},
+    "gemma3_text": {"head_dim": 16},
+    "phi3": {"pad_token_id": 0},
+    "olmo2": {"pad_token_id": 0},
+}
+
+
+@pytest.mark.skipif(not SOURCE, reason="LLAMA_CPP names no folder")
+@pytest.mark.parametrize("kind", FAMILIES)
+def test_an_adapter_is_written_as_llama_cpps_converter_does(tmp_path: Path, kind: str) -> None:
+    shape = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 4}
+    rest = {"num_key_value_heads": 2, "vocab_size": 128, "bos_token_id": 1, "eos_token_id": 2}
+    config: Any = AutoConfig.for_model(kind, **shape, **rest, **FAMILIES[kind])
+    model: Any = AutoModelForCausalLM.from_config(config)
+    model.save_pretrained(tmp_path / "base")
+    settings = LoraConfig(r=4, lora_alpha=8, target_modules="all-linear", task_type="CAUSAL_LM")
+    adapted = get_peft_model(model, settings)
+    for key, value in adapted.named_parameters():
+        if "lora_" in key:
+            torch.nn.init.normal_(value)
+    adapted.save_pretrained(tmp_path / "adapter")
+    arguments = ("--base", tmp_path / "base", tmp_path / "adapter")
+    wanted = GGUFReader(converted("convert_lora_to_gguf.py", tmp_path / "wanted.gguf", *arguments))
+    lora.write(tmp_path / "adapter", config, tmp_path / "ours.gguf", "it")
+    ours = GGUFReader(tmp_path / "ours.gguf")
+    assert {tensor.name for tensor in ours.tensors} == {tensor.name for tensor in wanted.tensors}
+    values = {tensor.name: tensor.data for tensor in wanted.tensors}
+    assert all((tensor.data == values[tensor.name]).all() for tensor in ours.tensors)
+    for field in ("general.architecture", "adapter.lora.alpha", "adapter.type", "general.type"):
+        assert ours.fields[field].contents() == wanted.fields[field].contents()
