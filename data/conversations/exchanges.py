@@ -104,43 +104,43 @@ class Reading:
         return [*map(Text, redacted, _words_of(redacted, texts, in_bytes))]
 
     def _step(
-        self, conversation: Conversation, turn: Turn, said: Text, rejected: Text
+        self, conversation: Conversation, turn: Turn, text: Text, rejected: Text
     ) -> Iterator[Candidate | Unwanted]:
         """What a turn gives. It becomes part of the context of the next one."""
         dialogue = self.dialogue
         if dialogue is None or dialogue.conversation is not conversation:
             dialogue = self.dialogue = Dialogue(conversation, deque(maxlen=self.config.max_context_turns))
         if turn.role == "user":
-            self._asked(dialogue, turn, said)
+            self._add_question(dialogue, turn, text)
             return
         prompt = dialogue.prompt()
         if turn.unwanted:  # another answer to the same question may follow
             self._drop(turn, turn.unwanted)
-            yield Unwanted(prompt, said.text, turn.unwanted)
+            yield Unwanted(prompt, text.text, turn.unwanted)
             return
-        reason = self._reason(turn, said.text, rejected.text, prompt)
+        reason = self._reason(turn, text.text, rejected.text, prompt)
         if turn.context_only:
             self.file.noise["answer given as context"] += 1
             drop_rejected(turn, self.file)
         elif reason:
             self._drop(turn, reason)
         else:
-            yield _candidate(conversation, turn, prompt, dialogue.question, said, rejected)
-        if turn.role == "assistant" and said.text and prompt and dialogue.question.text:
-            dialogue.context.append({"role": "assistant", "content": said.text})
+            yield _candidate(conversation, turn, prompt, dialogue.question, text, rejected)
+        if turn.role == "assistant" and text.text and prompt and dialogue.question.text:
+            dialogue.context.append({"role": "assistant", "content": text.text})
             dialogue.question = NOTHING
         else:
             dialogue.clear()
 
-    def _asked(self, dialogue: Dialogue, turn: Turn, said: Text) -> None:
+    def _add_question(self, dialogue: Dialogue, turn: Turn, text: Text) -> None:
         follows_question = bool(dialogue.context) and dialogue.context[-1]["role"] == "user"
-        if not said.text or turn.unwanted or follows_question:
+        if not text.text or turn.unwanted or follows_question:
             dialogue.clear()
         if turn.unwanted:
             self.file.noise[f"question {turn.unwanted}"] += 1
         else:
-            dialogue.context.append({"role": "user", "content": said.text})
-            dialogue.question = said
+            dialogue.context.append({"role": "user", "content": text.text})
+            dialogue.question = text
 
     def _reason(self, turn: Turn, text: str, rejected: str, prompt: list[Message]) -> str:
         """Why an assistant turn is dropped before it is compared with others, or ""."""
@@ -206,15 +206,15 @@ def _words_of(texts: list[str], before: list[str], in_bytes: Bytes) -> list[np.n
 
 
 def _candidate(
-    conversation: Conversation, turn: Turn, prompt: list[Message], question: Text, said: Text, rejected: Text
+    conversation: Conversation, turn: Turn, prompt: list[Message], question: Text, text: Text, rejected: Text
 ) -> Candidate:
     """A pair of answers is no duplicate of one answer, and a correction is often near to what it corrects."""
     labels = (conversation.topic, conversation.trait, conversation.source)
-    exchange = Exchange(prompt, said.text, *labels, rejected.text, EDITED if turn.edited else GIVEN)
-    asked, words = question
+    exchange = Exchange(prompt, text.text, *labels, rejected.text, EDITED if turn.edited else GIVEN)
+    question_text, words = question
     if rejected.text:
-        asked, words = f"{asked}\n{rejected.text}", np.concatenate([words, rejected.words])
-    return Candidate(exchange, Compared(asked, said.text, words, said.words, not turn.edited), turn)
+        question_text, words = f"{question_text}\n{rejected.text}", np.concatenate([words, rejected.words])
+    return Candidate(exchange, Compared(question_text, text.text, words, text.words, not turn.edited), turn)
 
 
 def drop_rejected(turn: Turn, file: FileReport) -> None:

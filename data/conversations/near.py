@@ -116,10 +116,10 @@ class DuplicateIndex:
         """Whether each exchange is equal to an earlier one, of those by their 64-bit hash."""
         keys = np.array([hash((item.question, item.answer)) for item in items], np.int64).view(np.uint64)
         unique, first = np.unique(keys, return_index=True)
-        known = self.equal.contains(unique)
+        present = self.equal.contains(unique)
         equal = np.ones(len(keys), bool)
-        equal[first[~known]] = False
-        self.equal.add(unique[~known])
+        equal[first[~present]] = False
+        self.equal.add(unique[~present])
         return equal
 
     def _new(self, pairs: Pairs, count: int) -> np.ndarray:

@@ -39,21 +39,21 @@ def suspects(texts: Bytes) -> set[int]:
     lower = texts.data.lower()
     digits = np.flatnonzero((signs - np.uint8(48)) < 10)
     numbers, sizes = _numbers(texts.data, signs, digits)
-    found, beside_digits = _hinted(texts, lower)
-    found |= texts.texts_at(numbers[sizes >= 6])
-    found |= texts.texts_at(np.flatnonzero(signs == ord("@")))
-    found |= texts.texts_at(np.flatnonzero(_long_words(texts, signs)))
-    found |= texts.texts_at(np.array(list(_spelled_at(lower, signs)), np.int64))
+    result, beside_digits = _hinted(texts, lower)
+    result |= texts.texts_at(numbers[sizes >= 6])
+    result |= texts.texts_at(np.flatnonzero(signs == ord("@")))
+    result |= texts.texts_at(np.flatnonzero(_long_words(texts, signs)))
+    result |= texts.texts_at(np.array(list(_spelled_at(lower, signs)), np.int64))
     bigrams = _bigrams(lower)
-    found |= _holding(texts, lower, bigrams, _ASCII_PARTS)
-    found |= texts.texts_at(numbers[sizes >= 4]) & _holding(texts, lower, bigrams, STREET_PARTS)
+    result |= _holding(texts, lower, bigrams, _ASCII_PARTS)
+    result |= texts.texts_at(numbers[sizes >= 4]) & _holding(texts, lower, bigrams, STREET_PARTS)
     if not texts.data.isascii():
         kinds = _SCRIPTS[signs]
-        found |= texts.texts_at(np.flatnonzero(kinds == _WITH_DIGITS))
-        found |= texts.texts_at(np.flatnonzero((bigrams == _FULLWIDTH) | (bigrams == _MATHEMATICAL)))
-        found |= _holding(texts, lower, bigrams, _OTHER_PARTS)
+        result |= texts.texts_at(np.flatnonzero(kinds == _WITH_DIGITS))
+        result |= texts.texts_at(np.flatnonzero((bigrams == _FULLWIDTH) | (bigrams == _MATHEMATICAL)))
+        result |= _holding(texts, lower, bigrams, _OTHER_PARTS)
         beside_digits |= texts.texts_at(np.flatnonzero(kinds))
-    return found | (beside_digits & texts.texts_at(digits))
+    return result | (beside_digits & texts.texts_at(digits))
 
 
 def _numbers(data: bytes, signs: np.ndarray, digits: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
