@@ -185,8 +185,8 @@ class Registry(Entries):
         }
         target = built_in.get(name, bundles.aliases(history).get(name, name))
         if isinstance(target, str) and target:
-            known = bundles.all_bundles(history)
-            return known[target] if target in known else self.entry(target)
+            by_id = bundles.all_bundles(history)
+            return by_id[target] if target in by_id else self.entry(target)
         if not isinstance(target, Bundle) or not target.adapters:
             raise BadInput(f"There is no {name} bundle yet.", "See: molt registry list")
         return target

@@ -87,31 +87,31 @@ def problems(registry: Registry) -> dict[str, list[str]]:
     """What is wrong in a registry, by id: files that are not as they were written, and bundles that do not hold
     together. Raises BadInput if its state is damaged."""
     history, (entries, damaged) = registry.history(), registry.entries()
-    found = {name: ["entry.json is damaged"] for name in damaged}
+    reasons_by_id = {name: ["entry.json is damaged"] for name in damaged}
     for entry in entries:
         if files := registry.changed_files(entry):
-            found[entry.id] = [f"{name} is missing or not as it was written" for name in files]
+            reasons_by_id[entry.id] = [f"{name} is missing or not as it was written" for name in files]
     for name in ("current", "previous"):
         try:
             bundle = registry.resolve(name, history)
         except BadInput:
             continue  # there is none
         if isinstance(bundle, Bundle) and (reasons := _unfit(registry, bundle)):
-            found[f"{name} ({bundle.id})"] = reasons
-    return found
+            reasons_by_id[f"{name} ({bundle.id})"] = reasons
+    return reasons_by_id
 
 
 def names_of(registry: Registry, identity: str) -> list[str]:
     """The aliases of a bundle or an entry, those that are built in first."""
     history = registry.history()
-    given = [name for name, target in bundles.aliases(history).items() if target == identity]
+    aliases = [name for name, target in bundles.aliases(history).items() if target == identity]
     built_in = []
     for name in BUILT_IN:
         try:
             built_in += [name] if registry.resolve(name, history).id == identity else []
         except BadInput:
             continue  # there is none, or it is damaged
-    return [*built_in, *given]
+    return [*built_in, *aliases]
 
 
 def _named(registry: Registry, identity: str) -> str:
