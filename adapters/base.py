@@ -15,7 +15,14 @@ from typing import Any
 import torch
 from bitsandbytes.nn import Linear4bit
 from safetensors import safe_open
-from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, BitsAndBytesConfig, GenerationConfig
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
+    AutoTokenizer,
+    BitsAndBytesConfig,
+    GenerationConfig,
+)
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
@@ -88,10 +95,11 @@ def load(config: ModelConfig, precision: str | None = None) -> Base:
         settings["device_map"] = {"": 0}
     text = load_text(config)
     try:
-        model = AutoModelForCausalLM.from_pretrained(source, **settings)
+        model = _kind(load_config(config)).from_pretrained(source, **settings)
     except (OSError, ValueError, ImportError) as error:
         raise _not_loadable(config.id, error) from error
     model.requires_grad_(False).eval()
+    _without_dropout(model)
     _keep_trainable(model)
     if not torch.cuda.is_available() and (config.compute_dtype == "float32" or cpu.speed_bf16()):
         cpu.keep_dequantised(model)
@@ -101,6 +109,13 @@ def load(config: ModelConfig, precision: str | None = None) -> Base:
     model.generation_config = GenerationConfig(eos_token_id=text.stops, pad_token_id=text.tokenizer.pad_token_id)
     layers = layers_digest(weight_files(source, config.revision))
     return Base(model, text.tokenizer, digest(model), text.facts, layers)
+
+
+def _kind(config: Any) -> Any:
+    """The class that loads a model: where transformers has a text model around vision or audio towers only as a whole,
+    the whole, of which the text model alone is used and trained."""
+    text = type(config) in AutoModelForCausalLM._model_mapping.keys()  # noqa: SIM118, not a dict
+    return AutoModelForCausalLM if text else AutoModelForImageTextToText
 
 
 def load_config(config: ModelConfig) -> Any:
@@ -176,7 +191,8 @@ def digest(model: Any) -> str:
     """A digest of the architecture and the input embeddings. No precision quantises those, so a base has the same
     digest as NF4 and as bf16."""
     config = model.config
-    shape = (config.model_type, config.hidden_size, config.num_hidden_layers, config.vocab_size)
+    text = config.get_text_config()
+    shape = (config.model_type, text.hidden_size, text.num_hidden_layers, text.vocab_size)
     weight = model.get_input_embeddings().weight.detach().to("cpu", torch.bfloat16)
     return hashlib.sha256(repr(shape).encode() + weight.view(torch.uint8).numpy().tobytes()).hexdigest()[:16]
 
@@ -213,6 +229,17 @@ def _sample(tensor: Any) -> str:
     flat = torch.cat([row.reshape(-1)[:64] for row in rows])
     flat = flat.to(torch.bfloat16) if flat.is_floating_point() else flat
     return hashlib.blake2b(repr(shape).encode() + flat.view(torch.uint8).numpy().tobytes(), digest_size=8).hexdigest()
+
+
+def _without_dropout(model: Any) -> None:
+    """Switch off the dropout of the base. It is frozen, so dropout would only add noise to what is compared with it.
+    Adapters have their own, `lora.dropout`."""
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+        for name, value in vars(module).items():
+            if name.endswith("dropout") and isinstance(value, float):
+                setattr(module, name, 0.0)
 
 
 def _keep_trainable(model: Any) -> None:

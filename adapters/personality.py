@@ -100,7 +100,7 @@ def _model(job: PersonalityJob) -> Any:
     if job.config.personality.parameters == "full":
         return base.model.float().requires_grad_(True)
     if job.start is None:
-        return get_peft_model(base.model, training.lora_config(job.config.lora))
+        return get_peft_model(base.model, training.lora_config(job.config.lora, base.model))
     card.check_base(job.start, base)
     return PeftModel.from_pretrained(base.model, str(job.start), adapter_name="default", is_trainable=True)
 

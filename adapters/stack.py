@@ -28,9 +28,10 @@ def trainable_above(job: AdapterJob, protections: ActiveProtections) -> tuple[Pe
     trainable; and the hashes of those below by name."""
     config, base = job.config, job.base
     hashes = {name: card.check_base(path, base).weights_sha256 for name, path in job.adapters_below.items()}
+    lora = protections.shape(training.lora_config(config.lora, base.model)) if job.start is None else None
     model = stack_adapters(base, job.adapters_below)
-    if job.start is None:
-        model.add_adapter(job.name, protections.shape(training.lora_config(config.lora)))
+    if lora is not None:
+        model.add_adapter(job.name, lora)
         if config.protect.layout == "mixture":
             mixture.attach(model, job.name, mixture.separable(config))
     else:

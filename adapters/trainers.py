@@ -114,6 +114,7 @@ class StageTrainer:
         fused.fuse(kwargs["model"])
         super().__init__(*args, **kwargs)
         _unfreeze(trainer.model, trainable)
+        _leave_routers(trainer)
         if protections.members:
             trainer.add_callback(ProtectionMoments(trainer, protections))
 
@@ -314,6 +315,14 @@ def reward_trainer(
 
     dataset = Dataset.from_list([{"prompt": prompt, "reference": reference} for prompt, reference in rows])
     return RewardTrainer(reward_funcs=score, args=settings, train_dataset=dataset, **common)
+
+
+def _leave_routers(trainer: Any) -> None:
+    """No loss for the balance of a mixture of experts: its routers and experts are frozen."""
+    trainer.aux_loss_enabled = False
+    config = trainer.model.config.get_text_config()
+    if getattr(config, "output_router_logits", False):
+        config.output_router_logits = False
 
 
 def _freeze(model: Any) -> set[str]:

@@ -24,7 +24,7 @@ from peft import LoraConfig, PeftModel
 from safetensors import SafetensorError, safe_open
 from transformers import PrinterCallback
 
-from moltlm.adapters import frozen
+from moltlm.adapters import frozen, targets
 from moltlm.adapters.base import Base
 from moltlm.adapters.callbacks import MetricsLog, StopOnDivergence
 from moltlm.adapters.config import CHECKPOINTS, AdaptersConfig, LoraSettings
@@ -244,12 +244,13 @@ def _examples(batches: list[Any], tokenizer: Any) -> str:
     return f"{len(rows)} rows: " + "; ".join(f"{fingerprint(text)} {text[:50]!r}" for text in texts[:8])
 
 
-def lora_config(settings: LoraSettings) -> LoraConfig:
+def lora_config(settings: LoraSettings, model: Any) -> LoraConfig:
+    """PEFT's configuration of a new adapter on a model that has none yet (`adapters.targets`)."""
     return LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]
         lora_dropout=settings.dropout,
-        target_modules=settings.target_modules,
+        target_modules=targets.targets(model, settings.target_modules),
         task_type="CAUSAL_LM",
     )
 

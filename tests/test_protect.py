@@ -160,8 +160,9 @@ class Bench:
 
     def __init__(self, tiny: Path, beneath: dict[str, Path]) -> None:
         loaded = base.load(ModelConfig(id=str(tiny), precision="fp32"))
+        lora = training.lora_config(LoraSettings(r=4, alpha=8), loaded.model)
         self.model = stack.stack_adapters(loaded, beneath)
-        self.model.add_adapter("shell", training.lora_config(LoraSettings(r=4, alpha=8)))
+        self.model.add_adapter("shell", lora)
         tuner: Any = self.model.base_model
         tuner.set_adapter(["personality", "shell"])
         for name, value in self.model.named_parameters():

@@ -1,0 +1,82 @@
+"""Which layers of a model get a LoRA: those of its language model whose weights nothing but their own forward reads."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from torch import nn
+from transformers.pytorch_utils import Conv1D
+
+from moltlm.data.errors import BadInput
+
+ALL = "all-linear"
+
+
+def targets(model: Any, wanted: str | list[str]) -> str | list[str]:
+    """The full names of the layers that get a LoRA; in a mixture of experts a regular expression for them, since PEFT
+    takes names such as `gate_proj` there for the stacked experts.
+
+    The towers of a vision or audio model, the output layer, the layers of state-space mixers, and experts and routers
+    that are stacked in one tensor get none.
+
+    Args:
+        wanted: `all-linear`, endings of names, or a regular expression for whole names.
+
+    Raises:
+        BadInput: if that is no layer at all.
+    """
+    available = list(_linear(model))
+    if wanted == ALL:
+        chosen = available
+    elif isinstance(wanted, str):
+        chosen = [name for name in available if re.fullmatch(wanted, name)]
+    else:
+        chosen = [name for name in available if any(name == end or name.endswith(f".{end}") for end in wanted)]
+    if not chosen:
+        endings = ", ".join(sorted({name.rpartition(".")[2] for name in available}))
+        raise BadInput(
+            f"No layer of {type(model).__name__} can get a LoRA by lora.target_modules={wanted}.",
+            f"Its linear layers: {endings}. Set lora.target_modules=all-linear"
+            if endings
+            else "Use another model: all layers of this one are state-space mixers, which pass adapters by.",
+        )
+    return "|".join(map(re.escape, chosen)) if _stacked(model) else chosen
+
+
+def left_out(model: Any) -> list[str]:
+    """Endings of the names of linear layers that all-linear leaves alone, other than the output layer; and of stacked
+    experts."""
+    adapted, head = set(_linear(model)), model.get_output_embeddings()
+    linear = [name for name, module in model.named_modules() if _is_linear(module) and module is not head]
+    return sorted({_kind(name) for name in [*linear, *_stacked(model)] if name not in adapted})
+
+
+def _stacked(model: Any) -> list[str]:
+    """Names of the weights of experts, which are one tensor for all of a layer."""
+    return [name for name, value in model.named_parameters() if value.dim() == 3 and "experts" in name]
+
+
+def _linear(model: Any) -> Iterator[str]:
+    """Names of the linear layers of the language model, outside state-space mixers."""
+    inside = {id(module) for module in model.get_decoder().modules()}
+    inside -= {id(part) for module in model.modules() if _is_state_space(module) for part in module.modules()}
+    head = model.get_output_embeddings()
+    for name, module in model.named_modules():
+        if _is_linear(module) and id(module) in inside and module is not head:
+            yield name
+
+
+def _is_linear(module: Any) -> bool:
+    return isinstance(module, (nn.Linear, Conv1D))
+
+
+def _is_state_space(module: Any) -> bool:
+    """Whether it is a mixer as in Mamba, whose fast kernels take the weights of its layers and pass an adapter by."""
+    return hasattr(module, "A_log") and hasattr(module, "D")
+
+
+def _kind(name: str) -> str:
+    """The name without the numbers of layers and the path before them."""
+    return re.split(r"\.\d+\.", name)[-1]
