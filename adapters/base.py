@@ -34,6 +34,8 @@ from moltlm.data.io import read_text
 
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
 """A model's own Python code is never run; left open, transformers would ask on the terminal, or a pipe."""
+UNMASKED = ("rwkv",)
+"""Model types that ignore the attention mask."""
 TEMPLATE_S = 20.0
 TEMPORARY = "moltlm-data-"
 
@@ -126,9 +128,16 @@ def load_config(config: ModelConfig) -> Any:
     """
     source, kwargs = _source(config)
     try:
-        return AutoConfig.from_pretrained(source, **kwargs, **NO_CODE)
+        architecture = AutoConfig.from_pretrained(source, **kwargs, **NO_CODE)
     except (OSError, ValueError, ImportError) as error:
         raise _not_loadable(config.id, error) from error
+    if architecture.model_type in UNMASKED:
+        raise BadInput(
+            f"{config.id} is a {architecture.model_type} model, which reads padding as text: answers would depend on what "
+            "they are computed beside.",
+            "Use a model with attention: model.id=MODEL",
+        )
+    return architecture
 
 
 def load_text(config: ModelConfig) -> Text:

@@ -12,14 +12,16 @@ from transformers.pytorch_utils import Conv1D
 from moltlm.data.errors import BadInput
 
 ALL = "all-linear"
+EXPERT = {"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"}
+"""Names by which PEFT (0.21) means the stacked experts of a mixture, also where dense layers beside them have them.
+Adapters on stacked experts cannot be combined."""
 
 
-def targets(model: Any, wanted: str | list[str]) -> str | list[str]:
-    """The full names of the layers that get a LoRA; in a mixture of experts a regular expression for them, since PEFT
-    takes names such as `gate_proj` there for the stacked experts.
+def targets(model: Any, wanted: str | list[str]) -> list[str]:
+    """The full names of the layers that get a LoRA.
 
-    The towers of a vision or audio model, the output layer, the layers of state-space mixers, and experts and routers
-    that are stacked in one tensor get none.
+    The towers of a vision or audio model, the output layer, state-space mixers, and the feed-forward layers of a mixture
+    of experts get none.
 
     Args:
         wanted: `all-linear`, endings of names, or a regular expression for whole names.
@@ -42,7 +44,7 @@ def targets(model: Any, wanted: str | list[str]) -> str | list[str]:
             if endings
             else "Use another model: all layers of this one are state-space mixers, which pass adapters by.",
         )
-    return "|".join(map(re.escape, chosen)) if _stacked(model) else chosen
+    return chosen
 
 
 def left_out(model: Any) -> list[str]:
@@ -59,17 +61,20 @@ def _stacked(model: Any) -> list[str]:
 
 
 def _linear(model: Any) -> Iterator[str]:
-    """Names of the linear layers of the language model, outside state-space mixers."""
+    """Names of the linear layers of the language model, outside state-space mixers and mixtures of experts."""
     inside = {id(module) for module in model.get_decoder().modules()}
     inside -= {id(part) for module in model.modules() if _is_state_space(module) for part in module.modules()}
-    head = model.get_output_embeddings()
+    head, experts = model.get_output_embeddings(), _stacked(model)
     for name, module in model.named_modules():
-        if _is_linear(module) and id(module) in inside and module is not head:
+        expert = experts and name.rpartition(".")[2] in EXPERT
+        if _is_linear(module) and id(module) in inside and module is not head and not expert:
             yield name
 
 
 def _is_linear(module: Any) -> bool:
-    return isinstance(module, (nn.Linear, Conv1D))
+    """Whether it gives a product and nothing more: a router can be a Linear that gives its choice, too."""
+    plain = isinstance(module, nn.Linear) and not type(module).__module__.startswith("transformers.models")
+    return plain or isinstance(module, Conv1D)
 
 
 def _is_state_space(module: Any) -> bool:

@@ -15,6 +15,7 @@ from moltlm.data.persona import Persona
 from moltlm.data.state import BASE, Adapter
 from moltlm.data.types import Message
 from moltlm.evals import profile as profile_eval
+from moltlm.evals.relevance import DISTRACTORS
 from moltlm.pipeline import layout
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.stages.first_answers import QUESTIONS as FIRST_QUESTIONS
@@ -175,7 +176,7 @@ def _states(run: Run, persona: Persona, lengths: _Lengths) -> Part:
         (count or ALL_ITEMS) * ITEM_TOKENS.get(name, OTHER_ITEM) for name, count in config.capability.items.items()
     )
     heldout, reply = len(persona.heldout), config.persona_eval.max_new_tokens
-    persona_read = heldout * (3 * lengths.prompt + lengths.answer + 2 * reply)
+    persona_read = heldout * (3 * lengths.prompt + lengths.answer + 2 * reply) + _relevance(heldout, lengths, reply)
     drift = 3 * config.persona_eval.neutral * lengths.text * (1 + len(config.tasks))
     return Part(
         "evidence",
@@ -184,6 +185,11 @@ def _states(run: Run, persona: Persona, lengths: _Lengths) -> Part:
         written=states * heldout * reply,
         loads=1,
     )
+
+
+def _relevance(answers: int, lengths: _Lengths, reply: int) -> float:
+    """Each answer once, and after it its own question and the distractors."""
+    return answers * (reply + (1 + DISTRACTORS) * lengths.prompt)
 
 
 def _pressure(run: Run, persona: Persona, lengths: _Lengths) -> Part:
@@ -196,7 +202,8 @@ def _pressure(run: Run, persona: Persona, lengths: _Lengths) -> Part:
     return Part(
         "pressure",
         f"attacks on the voice and long conversations, {states} states",
-        read=states * (2 * attacks * lengths.text + turns * history / 2 + facts * history),
+        read=states
+        * (2 * attacks * lengths.text + _relevance(attacks, lengths, reply) + turns * history / 2 + facts * history),
         written=states * (attacks + turns + facts) * reply,
     )
 

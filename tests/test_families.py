@@ -1,0 +1,79 @@
+"""Families of architectures: no stage is wrong in silence. The benchmark compares each with plain forward passes."""
+
+from __future__ import annotations
+
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moltlm.adapters import base, serve, targets, training
+from moltlm.adapters.config import LoraSettings, ModelConfig
+from moltlm.data.errors import BadInput
+
+ROOT = Path(__file__).resolve().parent.parent
+BENCHMARK = runpy.run_path(str(ROOT / "benchmarks" / "families.py"))
+FAMILIES: dict[str, Any] = BENCHMARK["FAMILIES"]
+FAST = ("gemma3", "qwen3_moe", "deepseek_v3", "falcon_h1", "seed_oss", "llama4_text", "gpt2")
+"""A text model in a wrapper, two mixtures of experts, one with dense layers too, a hybrid, dropout in the base, a router that
+is a linear layer, and layers that are none."""
+
+
+def built(name: str, folder: Path) -> ModelConfig:
+    BENCHMARK["build"](FAMILIES[name], folder)
+    return ModelConfig(id=str(folder), precision="fp32")
+
+
+@pytest.mark.parametrize("name", FAST)
+def test_every_stage_is_right_or_refused(name: str, tmp_path: Path) -> None:
+    cells = BENCHMARK["cells"](FAMILIES[name], "fp32", tmp_path)
+    assert set(cells) == set(BENCHMARK["STAGES"]) and all(cell.startswith("ok") for cell in cells.values()), cells
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp32", "nf4"])
+@pytest.mark.parametrize("name", FAMILIES)
+def test_no_family_is_wrong(name: str, precision: str, tmp_path: Path) -> None:
+    cells = BENCHMARK["cells"](FAMILIES[name], precision, tmp_path)
+    assert all(cell.startswith(("ok", "refused")) for cell in cells.values()), cells
+
+
+def test_the_committed_table_is_that_of_its_cells_and_has_no_wrong_one() -> None:
+    results = json.loads((ROOT / "docs" / "results" / "families.json").read_text())
+    assert set(results["families"]) == set(FAMILIES)
+    cells = [cell for rows in results["families"].values() for row in rows.values() for cell in row.values()]
+    assert all(cell.startswith(("ok", "refused")) for cell in cells)
+    assert BENCHMARK["table"](results) == (ROOT / "docs" / "results" / "families.md").read_text()
+
+
+@pytest.mark.parametrize(("name", "why"), [("rwkv", "reads padding as text"), ("mamba", "can get a LoRA")])
+def test_what_cannot_be_trained_is_refused(name: str, why: str, tmp_path: Path) -> None:
+    with pytest.raises(BadInput, match=why):
+        training.lora_config(LoraSettings(), base.load(built(name, tmp_path)).model)
+
+
+def test_only_the_text_model_of_a_wrapper_gets_a_lora(tmp_path: Path) -> None:
+    model = base.load(built("gemma3", tmp_path)).model
+    assert all("language_model" in name for name in targets.targets(model, "all-linear"))
+    assert all("language_model" in name for name in targets.targets(model, ["q_proj"]))
+    assert any("vision_tower" in name for name in targets.left_out(model))
+
+
+def test_layers_are_named_by_their_endings_or_an_expression(tmp_path: Path) -> None:
+    model = base.load(built("llama", tmp_path)).model
+    assert targets.targets(model, ["q_proj"]) == [f"model.layers.{layer}.self_attn.q_proj" for layer in (0, 1)]
+    assert targets.targets(model, r".*\.1\..*_proj") == targets.targets(model, "all-linear")[7:]
+    with pytest.raises(BadInput, match="target_modules") as error:
+        targets.targets(model, ["Wqkv"])
+    assert "q_proj" in error.value.fix
+
+
+def test_a_base_without_dropout_is_the_same_in_training_and_served(tmp_path: Path) -> None:
+    loaded = base.load(built("seed_oss", tmp_path))
+    text = serve.TextModel(loaded.model, loaded.tokenizer)
+    rows = text.encode([[{"role": "user", "content": "hello"}]], ["today"])
+    served = text.completion_logits(rows)[0]
+    loaded.model.train()
+    assert text.completion_logits(rows)[0].equal(served)
