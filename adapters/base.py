@@ -16,9 +16,6 @@ import torch
 from bitsandbytes.nn import Linear4bit
 from safetensors import safe_open
 from transformers import (
-    AutoConfig,
-    AutoModelForCausalLM,
-    AutoModelForImageTextToText,
     AutoTokenizer,
     BitsAndBytesConfig,
     GenerationConfig,
@@ -26,16 +23,11 @@ from transformers import (
 from transformers.utils import cached_file
 from transformers.utils import logging as transformers_logging
 
-from moltlm.adapters import chat_template, cpu
+from moltlm.adapters import architecture, chat_template, cpu
 from moltlm.adapters.config import ModelConfig
-from moltlm.data import assets
 from moltlm.data.errors import BadInput
 from moltlm.data.io import read_text
 
-NO_CODE: dict[str, Any] = {"trust_remote_code": False}
-"""A model's own Python code is never run; left open, transformers would ask on the terminal, or a pipe."""
-UNMASKED = ("rwkv",)
-"""Model types that ignore the attention mask."""
 TEMPLATE_S = 20.0
 TEMPORARY = "moltlm-data-"
 
@@ -78,10 +70,10 @@ def load(config: ModelConfig, precision: str | None = None) -> Base:
     quiet_libraries()
     cpu.limit_threads()
     precision = precision or config.precision
-    source, kwargs = _source(config)
+    source, kwargs = architecture.locate(config)
     settings: dict[str, Any] = {
         **kwargs,
-        **NO_CODE,
+        **architecture.NO_CODE,
         "attn_implementation": config.attention,
         "dtype": _dtype(precision),
     }
@@ -97,9 +89,9 @@ def load(config: ModelConfig, precision: str | None = None) -> Base:
         settings["device_map"] = {"": 0}
     text = load_text(config)
     try:
-        model = _kind(load_config(config)).from_pretrained(source, **settings)
+        model = architecture.kind(architecture.load(config)).from_pretrained(source, **settings)
     except (OSError, ValueError, ImportError) as error:
-        raise _not_loadable(config.id, error) from error
+        raise architecture.not_loadable(config.id, error) from error
     model.requires_grad_(False).eval()
     _without_dropout(model)
     _keep_trainable(model)
@@ -113,33 +105,6 @@ def load(config: ModelConfig, precision: str | None = None) -> Base:
     return Base(model, text.tokenizer, digest(model), text.facts, layers)
 
 
-def _kind(config: Any) -> Any:
-    """The class that loads a model: where transformers has a text model around vision or audio towers only as a whole,
-    the whole, of which the text model alone is used and trained."""
-    text = type(config) in AutoModelForCausalLM._model_mapping.keys()  # noqa: SIM118, not a dict
-    return AutoModelForCausalLM if text else AutoModelForImageTextToText
-
-
-def load_config(config: ModelConfig) -> Any:
-    """The architecture of a base, as transformers has it.
-
-    Raises:
-        BadInput: the model does not exist.
-    """
-    source, kwargs = _source(config)
-    try:
-        architecture = AutoConfig.from_pretrained(source, **kwargs, **NO_CODE)
-    except (OSError, ValueError, ImportError) as error:
-        raise _not_loadable(config.id, error) from error
-    if architecture.model_type in UNMASKED:
-        raise BadInput(
-            f"{config.id} is a {architecture.model_type} model, which reads padding as text: answers would depend on what "
-            "they are computed beside.",
-            "Use a model with attention: model.id=MODEL",
-        )
-    return architecture
-
-
 def load_text(config: ModelConfig) -> Text:
     """Load the tokenizer of a base, and settle its chat template.
 
@@ -147,11 +112,11 @@ def load_text(config: ModelConfig) -> Text:
         BadInput: the model does not exist, or its chat template is missing or cannot be used.
     """
     quiet_libraries()
-    source, kwargs = _source(config)
+    source, kwargs = architecture.locate(config)
     try:
-        tokenizer = AutoTokenizer.from_pretrained(source, **kwargs, **NO_CODE)
+        tokenizer = AutoTokenizer.from_pretrained(source, **kwargs, **architecture.NO_CODE)
     except (OSError, ValueError, ImportError) as error:
-        raise _not_loadable(config.id, error) from error
+        raise architecture.not_loadable(config.id, error) from error
     if config.chat_template:
         tokenizer.chat_template = read_text(Path(config.chat_template).expanduser(), "chat template")
     if isinstance(tokenizer.chat_template, dict):
@@ -303,24 +268,3 @@ def _is_running(number: int) -> bool:
 
 def _dtype(precision: str) -> torch.dtype:
     return torch.float32 if precision == "fp32" else torch.bfloat16
-
-
-def _source(config: ModelConfig) -> tuple[str, dict[str, Any]]:
-    embedded = assets.model_path(config.id)
-    if embedded is not None:
-        return str(embedded), {}
-    folder = Path(config.id).expanduser()
-    if folder.is_dir():
-        return str(folder), {}
-    if config.id.startswith((".", "/", "~")):
-        raise BadInput(f"No model folder {config.id}.", "Correct model.id, or use model.id=smollm2-135m-instruct")
-    return config.id, {"revision": config.revision} if config.revision else {}
-
-
-def _not_loadable(name: str, error: Exception) -> BadInput:
-    first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-    return BadInput(
-        f"The model {name} cannot be loaded: {first}",
-        "Check model.id (a hub id such as HuggingFaceTB/SmolLM2-135M-Instruct, or a folder), log in with `hf auth "
-        "login` if it is gated, or use the embedded one: model.id=smollm2-135m-instruct",
-    )

@@ -12,8 +12,8 @@ import torch
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
+from moltlm.adapters import architecture, card, compose, ollama, training
 from moltlm.adapters import base as bases
-from moltlm.adapters import card, compose, ollama, training
 from moltlm.adapters.config import ModelConfig
 from moltlm.adapters.llama_cpp import families, lora, vocabulary, whole
 from moltlm.adapters.serve import Served, TextModel
@@ -119,7 +119,7 @@ def adapter(
 
 def gguf_adapter(config: ModelConfig, out: Path, name: str) -> None:
     """Write the adapter in `out` as GGUF too, for llama.cpp's `--lora`."""
-    lora.write(out, bases.load_config(config), out / ADAPTER_FILE, name)
+    lora.write(out, architecture.load(config), out / ADAPTER_FILE, name)
 
 
 def check_gguf(config: ModelConfig, quant: str | None) -> None:
@@ -128,7 +128,7 @@ def check_gguf(config: ModelConfig, quant: str | None) -> None:
     Args:
         quant: form of the weights of a whole model; None for an adapter.
     """
-    families.family_of(bases.load_config(config), quant is not None)
+    families.family_of(architecture.load(config), quant is not None)
     if quant is not None:
         whole.check_quant(quant)
         vocabulary.pre_tokenizer(vocabulary.parts(bases.load_text(config).tokenizer))

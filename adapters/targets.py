@@ -20,8 +20,8 @@ Adapters on stacked experts cannot be combined."""
 def targets(model: Any, wanted: str | list[str]) -> list[str]:
     """The full names of the layers that get a LoRA.
 
-    The towers of a vision or audio model, the output layer, state-space mixers, and the feed-forward layers of a mixture
-    of experts get none.
+    The towers of a vision or audio model, the output layer, state-space mixers, and the feed-forward layers of a
+    mixture of experts get none.
 
     Args:
         wanted: `all-linear`, endings of names, or a regular expression for whole names.
@@ -53,6 +53,12 @@ def left_out(model: Any) -> list[str]:
     adapted, head = set(_linear(model)), model.get_output_embeddings()
     linear = [name for name, module in model.named_modules() if _is_linear(module) and module is not head]
     return sorted({_kind(name) for name in [*linear, *_stacked(model)] if name not in adapted})
+
+
+def quantisable(model: Any) -> list[Any]:
+    """The layers that NF4 quantises: all linear ones but the output layer."""
+    head = model.get_output_embeddings()
+    return [module for module in model.modules() if isinstance(module, nn.Linear) and module is not head]
 
 
 def _stacked(model: Any) -> list[str]:

@@ -77,7 +77,8 @@ def _labelled_states(model: Any, mask: torch.Tensor, args: tuple[Any, ...], kwar
     """(labels, width): the last hidden states where `mask` (rows, length - 1) has a label to predict."""
     named = {name for name, value in kwargs.items() if value is not None}
     if args or not named <= {"input_ids", "attention_mask", "use_cache"} or not packing.possible(model):
-        return model.base_model(*args, **kwargs).last_hidden_state[:, :-1][mask]
+        body = model.model if model.base_model is model else model.base_model  # Llama 4 names another part
+        return body(*args, **kwargs).last_hidden_state[:, :-1][mask]
     tokens = kwargs["input_ids"]
     present = torch.ones_like(tokens) if kwargs.get("attention_mask") is None else kwargs["attention_mask"]
     # nothing reads what a row's last token predicts

@@ -13,7 +13,7 @@ from gguf import GGUFReader
 from peft import PeftModel
 from transformers import AutoModelForCausalLM
 
-from moltlm.adapters import base, card, export, serve, vllm
+from moltlm.adapters import architecture, base, card, export, serve, vllm
 from moltlm.adapters.config import ModelConfig
 from moltlm.adapters.llama_cpp import families, whole
 from moltlm.data import state as states
@@ -118,7 +118,7 @@ def test_an_adapter_in_gguf_adds_what_was_trained(tiny: Path, tmp_path: Path, fo
     export.gguf_adapter(config, tmp_path, "it")
     reader = GGUFReader(tmp_path / export.ADAPTER_FILE)
     parts = {tensor.name: torch.tensor(tensor.data) for tensor in reader.tensors}
-    family = families.family_of(base.load_config(config), True)
+    family = families.family_of(architecture.load(config), True)
     before = dict(whole.tensors(export.merge(config, []).model, family))
     after = dict(whole.tensors(export.merge(config, stack).model, family))
     changed = {name.rpartition(".")[0] for name in parts}

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import runpy
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
-from moltlm.adapters import base, serve, targets, training
+from moltlm.adapters import architecture, base, serve, targets, training
 from moltlm.adapters.config import LoraSettings, ModelConfig
 from moltlm.data.errors import BadInput
 
@@ -77,3 +79,56 @@ def test_a_base_without_dropout_is_the_same_in_training_and_served(tmp_path: Pat
     served = text.completion_logits(rows)[0]
     loaded.model.train()
     assert text.completion_logits(rows)[0].equal(served)
+
+
+def test_an_architecture_is_known_without_its_weights(tmp_path: Path) -> None:
+    config = built("qwen3_moe", tmp_path)
+    facts = architecture.facts(config, LoraSettings())
+    model = base.load(config).model
+    assert facts.kind == type(model).__name__ and facts.shape is not None and facts.shape.hidden_size == 64
+    assert facts.adapted == ["k_proj", "o_proj", "q_proj", "v_proj"] and any(
+        "experts" in name for name in facts.left_out
+    )
+    quantised = base.load(config.model_copy(update={"precision": "nf4"})).model
+    stored = sum(value.numel() for value in quantised.parameters() if value.dtype != torch.uint8)
+    assert facts.in_16_bits == pytest.approx(stored / sum(value.numel() for value in model.parameters()))
+
+
+STORED = {
+    "gptq": ({"quant_method": "gptq", "bits": 4}, "fp32", "quantised by gptq"),
+    "fp8": ({"quant_method": "fp8"}, "fp32", "quantised by fp8"),
+    "nf4 as fp32": (
+        {"quant_method": "bitsandbytes", "load_in_4bit": True, "bnb_4bit_quant_type": "nf4"},
+        "fp32",
+        "stored in nf4",
+    ),
+    "8 bits": ({"quant_method": "bitsandbytes", "load_in_8bit": True}, "nf4", "stored in 8 bits"),
+}
+
+
+@pytest.mark.parametrize("case", STORED)
+def test_weights_in_another_quantised_form_are_refused(tiny: Path, tmp_path: Path, case: str) -> None:
+    stored, precision, why = STORED[case]
+    shutil.copytree(tiny, tmp_path / "model")
+    file = tmp_path / "model" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "quantization_config": stored}))
+    with pytest.raises(BadInput, match=why):
+        base.load(ModelConfig.model_validate({"id": str(tmp_path / "model"), "precision": precision}))
+
+
+def test_a_base_that_is_stored_as_nf4_gives_what_it_was_made_from_gives(tiny: Path, tmp_path: Path) -> None:
+    config = ModelConfig(id=str(tiny), precision="nf4")
+    first = base.load(config)
+    first.model.save_pretrained(tmp_path / "stored")
+    first.tokenizer.save_pretrained(tmp_path / "stored")
+    second = base.load(config.model_copy(update={"id": str(tmp_path / "stored")}))
+    tokens = torch.tensor([[5, 9, 12]])
+    assert torch.allclose(first.model(tokens).logits.float(), second.model(tokens).logits.float(), atol=1e-2)
+
+
+@pytest.mark.parametrize(("name", "why"), [("model.gguf", "GGUF"), ("pytorch_model.bin", "can run code")])
+def test_weights_of_another_kind_are_refused(tiny: Path, tmp_path: Path, name: str, why: str) -> None:
+    shutil.copytree(tiny, tmp_path / "model")
+    (tmp_path / "model" / "model.safetensors").rename(tmp_path / "model" / name)
+    with pytest.raises(BadInput, match=why):
+        base.load(ModelConfig(id=str(tmp_path / "model"), precision="fp32"))

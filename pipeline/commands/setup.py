@@ -5,7 +5,7 @@ from __future__ import annotations
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -79,7 +79,9 @@ def config_explain(
 def config_check(
     config: ConfigArg,
     overrides: Overrides = None,
-    model: Annotated[bool, typer.Option("--model", help="read the model's own files too: its chat template")] = False,
+    model: Annotated[
+        bool, typer.Option("--model", help="read the model's own files too: its layers and its chat template")
+    ] = False,
     json_output: Json = False,
 ) -> None:
     """Validate a configuration, naming everything that is wrong, and estimate the memory of training."""
@@ -88,20 +90,27 @@ def config_check(
 
     resolved = loaded(config, overrides)
     check_hypotheses(resolved)
+    value: dict[str, Any] = {"valid": True}
+    of_model, source = [], "model.shape: keep it that of model.id"
+    if model:
+        from moltlm.adapters import architecture, base
+
+        facts = architecture.facts(resolved.model, resolved.lora)
+        template = base.load_text(resolved.model).facts
+        value |= {"architecture": asdict(facts), "chat_template": asdict(template)}
+        of_model = [*facts.sentences(), *template.sentences()]
+        if facts.shape:
+            resolved = resolved.model_copy(update={"model": resolved.model.model_copy(update={"shape": facts.shape})})
+            source = "the model's own files"
     memory = estimate.training_memory(resolved)
     count = estimate.parameters(resolved.model.shape)
     parts = ", ".join(f"{name} {value:.2f}" for name, value in asdict(memory).items())
-    value = {"valid": True, "parameters": count, "memory_gib": {**asdict(memory), "total": memory.total}}
+    value |= {"parameters": count, "memory_gib": {**asdict(memory), "total": memory.total}}
     lines = [
         f"{config} is valid: {resolved.model.id}, {count / 1e6:.0f} M parameters, {resolved.model.precision} base",
-        f"training takes about {memory.total:.1f} GiB ({parts}), by model.shape: keep it that of model.id",
+        f"training takes about {memory.total:.1f} GiB ({parts}), by {source}",
+        *of_model,
     ]
-    if model:
-        from moltlm.adapters import base
-
-        facts = base.load_text(resolved.model).facts
-        value["chat_template"] = asdict(facts)
-        lines += facts.sentences()
     lines.append(f"next: molt run {arguments(config, overrides)}")
     Console(json_output).result(value, "\n".join(lines))
 
