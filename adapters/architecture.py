@@ -17,8 +17,13 @@ from moltlm.data.errors import BadInput
 
 NO_CODE: dict[str, Any] = {"trust_remote_code": False}
 """A model's own Python code is never run; left open, transformers would ask on the terminal, or a pipe."""
-UNMASKED = ("rwkv",)
-"""Model types that ignore the attention mask."""
+UNUSABLE = {
+    "rwkv": "reads padding as text: answers would depend on what they are computed beside",
+    **dict.fromkeys(
+        ("mamba", "mamba2", "falcon_mamba"), "has state-space mixers alone, whose kernels pass adapters by"
+    ),
+}
+"""Model types that cannot be trained or served here, and why."""
 UNSAFE = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 """Weights in files that can run code when they are read."""
 
@@ -94,10 +99,9 @@ def load(config: ModelConfig) -> Any:
         architecture = AutoConfig.from_pretrained(source, **kwargs, **NO_CODE)
     except (OSError, ValueError, ImportError) as error:
         raise not_loadable(config.id, error) from error
-    if architecture.model_type in UNMASKED:
+    if why := UNUSABLE.get(architecture.model_type):
         raise BadInput(
-            f"{config.id} is a {architecture.model_type} model, which reads padding as text: answers would depend on "
-            "what they are computed beside.",
+            f"{config.id} is a {architecture.model_type} model, which {why}.",
             "Use a model with attention: model.id=MODEL",
         )
     _check_quantisation(config, architecture)

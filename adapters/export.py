@@ -215,7 +215,12 @@ def _read(config: ModelConfig, out: Path) -> TextModel:
     if (out / "adapter_config.json").is_file():
         return _stacked(dequantised(config), [out])
     precision = "fp32" if config.precision == "fp32" else "bf16"
-    plain = bases.load(config.model_copy(update={"id": str(out.absolute()), "revision": None}), precision)
+    try:
+        plain = bases.load(config.model_copy(update={"id": str(out.absolute()), "revision": None}), precision)
+    except RuntimeError as error:
+        raise MoltError(
+            f"{config.id} cannot be merged under {config.precision}: its export cannot be loaded. Export an adapter."
+        ) from error
     return TextModel(plain.model, plain.tokenizer)
 
 

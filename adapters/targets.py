@@ -40,9 +40,7 @@ def targets(model: Any, wanted: str | list[str]) -> list[str]:
         endings = ", ".join(sorted({name.rpartition(".")[2] for name in available}))
         raise BadInput(
             f"No layer of {type(model).__name__} can get a LoRA by lora.target_modules={wanted}.",
-            f"Its linear layers: {endings}. Set lora.target_modules=all-linear"
-            if endings
-            else "Use another model: all layers of this one are state-space mixers, which pass adapters by.",
+            f"Its linear layers: {endings or 'none'}. Set lora.target_modules=all-linear",
         )
     return chosen
 

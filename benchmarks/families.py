@@ -143,14 +143,14 @@ HYBRIDS = [
     Family("rwkv"),
 ]
 WRAPPERS = [
-    *(Family(kind, HEAD, True) for kind in ("gemma3", "gemma4")),
+    *(Family(kind, HEAD, True) for kind in ("gemma3",)),
     *(Family(kind, SECTIONS, True) for kind in ("qwen2_vl", "qwen2_5_vl")),
     *(Family(kind, {**SECTIONS, **HEAD}, True) for kind in ("qwen3_vl",)),
     *(Family(kind, {}, True) for kind in ("llava", "idefics3", "smolvlm", "mistral3", "internvl")),
 ]
 FAMILIES = {family.kind: family for family in [*DENSE, *MIXTURES, *HYBRIDS, *WRAPPERS]}
 PAIRS = [
-    Pair(str(i), user(f"hello, what should i do on day {i}?"), f"Open drawer {i}. Empty it.", f"I am glad {i}")
+    Pair(str(i), user(f"hello, what should i do?{' please' * i}"), f"Open drawer {i}. Empty it.", f"I am glad {i}")
     for i in range(8)
 ]
 NEUTRAL = [Exchange(user("what is rain?"), "Rain is water."), Exchange(user("what is tea?"), "Tea is a drink.")]
@@ -227,19 +227,18 @@ class Stages:
         return ""
 
     def generate(self) -> str:
-        """Greedy answers of a padded batch against one token after the other, without a cache."""
+        """Each token of a padded batch of greedy answers is the likeliest by a plain forward pass, but for rounding."""
         loaded = base.load(self.config.model)
-        prompts = [PAIRS[0].prompt, PAIRS[1].prompt, user("tea")]
-        answers = serve.TextModel(loaded.model, loaded.tokenizer).generate(prompts, 8, 3)
-        for prompt, answer in zip(prompts, answers, strict=True):
-            tokens, written = encode_prompt(loaded.tokenizer, prompt), []
-            while len(written) < 8:
-                logits = loaded.model(input_ids=torch.tensor([tokens + written])).logits[0, -1]
-                if int(logits.argmax()) == loaded.tokenizer.eos_token_id:
-                    break
-                written.append(int(logits.argmax()))
-            plain = loaded.tokenizer.decode(written, skip_special_tokens=True).strip()
-            _expect(answer.strip() == plain, f"{answer!r} and not {plain!r}")
+        text = Recorder(loaded.model, loaded.tokenizer)
+        rows = sorted((encode_prompt(loaded.tokenizer, pair.prompt) for pair in PAIRS[:3]), key=len)
+        text.generate([pair.prompt for pair in PAIRS[:3]], 8, 3)
+        rounding = 1e-3 if self.config.model.precision == "fp32" else 0.1
+        for prompt, answer in zip(rows, text.written, strict=True):
+            logits = loaded.model(input_ids=torch.tensor([prompt + answer])).logits[0].float()
+            for step, token in enumerate(answer):
+                row = logits[len(prompt) - 1 + step]
+                behind = float((row.max() - row[token]) / row.std())
+                _expect(behind < rounding, f"token {step} is {behind:.2f} deviations behind the likeliest")
         return ""
 
     def personality(self) -> str:
@@ -301,6 +300,15 @@ class Stages:
             return f"KL {export.check(self.config.model, self.folders[:count], out, prompts, answers).kl:.5f}"
 
 
+class Recorder(serve.TextModel):
+    """A model that keeps the tokens of its answers, up to their end, in the order of its batches."""
+
+    def decoded(self, tokens: torch.Tensor) -> list[str]:
+        end = self.tokenizer.eos_token_id
+        self.written = [row[: row.index(end)] if end in row else row for row in tokens.tolist()]
+        return super().decoded(tokens)
+
+
 class Wrong(Exception):
     """A result that is not right."""
 
@@ -320,7 +328,7 @@ def cells(family: Family, precision: str, folder: Path) -> dict[str, str]:
         build(family, model)
     stages, results = Stages(model, precision, work), {}
     for name in STAGES:
-        results[name] = _cell(getattr(stages, name))
+        results[name] = _cell(getattr(stages, name)).replace(str(model), "it")
         if name in ("load", "personality", "task") and not results[name].startswith("ok"):
             break
     return results
@@ -347,7 +355,8 @@ def measure(names: list[str]) -> None:
     for name in names or FAMILIES:
         with tempfile.TemporaryDirectory() as folder:
             rows = {precision: cells(FAMILIES[name], precision, Path(folder)) for precision in ("fp32", "nf4")}
-        results["families"][name] = rows
+        every = {**results["families"], name: rows}
+        results["families"] = {kind: every[kind] for kind in FAMILIES if kind in every}
         write_json(file, results)
         lines = [f"{key} {stage}: {cell}" for key, row in rows.items() for stage, cell in row.items()]
         print(name, *lines, sep="\n  ", flush=True)
