@@ -92,6 +92,10 @@ def load(config: ModelConfig, precision: str | None = None) -> Base:
         model = architecture.kind(architecture.load(config)).from_pretrained(source, **settings)
     except (OSError, ValueError, ImportError) as error:
         raise architecture.not_loadable(config.id, error) from error
+    if precision == "nf4" and not any(isinstance(module, Linear4bit) for module in model.modules()):
+        raise BadInput(
+            f"bitsandbytes quantises no layer of {type(model).__name__}.", "Load it in 16 bits: model.precision=bf16"
+        )
     model.requires_grad_(False).eval()
     _without_dropout(model)
     _keep_trainable(model)

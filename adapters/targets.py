@@ -77,8 +77,7 @@ def _linear(model: Any) -> Iterator[str]:
 
 def _is_linear(module: Any) -> bool:
     """Whether it gives a product and nothing more: a router can be a Linear that gives its choice, too."""
-    plain = isinstance(module, nn.Linear) and not type(module).__module__.startswith("transformers.models")
-    return plain or isinstance(module, Conv1D)
+    return isinstance(module, (nn.Linear, Conv1D)) and "Router" not in type(module).__name__
 
 
 def _is_state_space(module: Any) -> bool:

@@ -26,6 +26,7 @@ from moltlm.pipeline.config import Config, vary
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Artifact, Make, Run
 from moltlm.pipeline.service import retrain
+from moltlm.pipeline.service.bundles import Bundle
 from moltlm.pipeline.service.registry import Registry
 from moltlm.pipeline.stages import first_answers, measures, replay, routing, tasks
 from moltlm.pipeline.studies import explore, grid, knowledge, sequence
@@ -137,7 +138,8 @@ def record(config: Config) -> Recorded:
         knowledge.answer(run)
         sequence.measure(run, "sequence")
         new = [Exchange([{"role": "user", "content": "hi"}], "Hello.")]
-        cycle = retrain.CycleJob(Registry(config.registry.folder), {"personality": "personality-1"}, "", new, {})
+        bundle = Bundle({"personality": "personality-1"})
+        cycle = retrain.CycleJob(Registry(config.registry.folder), bundle, "", 1, new, {})
         run.do("retrain", retrain.inputs_of(run, cycle), lambda folder: {})
     finally:
         run.close()
