@@ -26,6 +26,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "persona": ("pairs",),
     "persona.spec": ("pairs", "judge", "judge-labels"),
     "conversations": ("pairs",),
+    "conversations.forgotten": (),  # what it holds counts, where it is about files that are read
     "teacher": ("pairs",),
     "pairs": ("pairs",),
     "filters": ("pairs",),
@@ -33,6 +34,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "lora.r": ("personality", "task", "job"),
     "lora.alpha": ("personality", "task", "job"),
     "train": ("personality", "task", "gates", "job", "knowledge-job", "retrain"),
+    "train.report_to": (),
     "personality": ("personality",),
     "personality.batch_size": ("personality", "retrain"),
     "dpo": ("personality", "retrain"),
@@ -99,6 +101,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "registry": (),
     "retrain": ("retrain",),
     "schedule": (),
+    "served": (),
 }  # fmt: skip
 """The stages whose key a setting enters directly, by the longest beginning of its key. Stages downstream follow."""
 COMMANDS = {
