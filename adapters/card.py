@@ -66,7 +66,7 @@ def read(folder: Path) -> Manifest:
         BadInput: The folder has no manifest, or its weights or their configuration have changed since it was written.
     """
     if not (folder / MANIFEST).is_file():
-        raise BadInput(f"{folder} holds no adapter trained by moltlm.", "Look for one: molt registry list")
+        raise BadInput(f"{folder} holds no adapter trained by moltlm.", "Look for one: molt registry list CONFIG")
     try:
         manifest = Manifest(**read_json(folder / MANIFEST))
     except TypeError:

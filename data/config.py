@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -98,8 +99,13 @@ class ServerConfig(Section):
 
 
 class EndpointConfig(ServerConfig):
-    """A server with OpenAI's chat completions, and how much it answers."""
+    """A server with OpenAI's chat completions, and how much it answers.
 
+    Attributes:
+        parameters: further ones of every request.
+    """
+
+    parameters: ClassVar[Mapping[str, Any]] = {}
     temperature: float = Field(default=0.7, ge=0, le=2, description="sampling temperature; 0: greedy")
     max_tokens: int = Field(default=192, ge=8, description="maximum length of an answer in tokens")
     budget_tokens: int = Field(

@@ -220,7 +220,11 @@ def _complete(client: Any, config: EndpointConfig, messages: list[Message], answ
 
     try:
         reply = client.chat.completions.create(
-            model=config.model, messages=messages, temperature=config.temperature, max_tokens=config.max_tokens
+            model=config.model,
+            messages=messages,
+            temperature=config.temperature,
+            max_tokens=config.max_tokens,
+            **config.parameters,
         )
         answer = reply.choices[0].message.content
     except openai.APITimeoutError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -97,9 +98,10 @@ class ServedConfig(ServerConfig):
 
 
 class ServedEndpoint(EndpointConfig):
-    """See `ServedConfig.greedy`."""
+    """See `ServedConfig.greedy`. Held-out prompts are not to be kept as conversations (`molt serve --keep`)."""
 
     section: ClassVar[str] = "served"
+    parameters: ClassVar[Mapping[str, Any]] = {"store": False}
 
 
 class GateConfig(Section):

@@ -18,12 +18,14 @@ from moltlm.data.conversations.report import ImportReport
 from moltlm.data.errors import BadInput
 from moltlm.data.io import sha256_file, write_jsonl
 from moltlm.data.state import PERSONALITY_ADAPTER
+from moltlm.data.types import Message
 from moltlm.pipeline import cli
 from moltlm.pipeline.run import MARK
 from moltlm.pipeline.service import gate as gates
 from moltlm.pipeline.service import retrain
 from moltlm.pipeline.service.forgetting import removal, search, target
 from moltlm.pipeline.service.registry import Registry
+from moltlm.pipeline.service.server.archive import Archive
 from moltlm.pipeline.stages import pairs, replay, tasks
 
 SECRET = "the violet umbrella of Madame Okonkwo"
@@ -116,6 +118,47 @@ def test_what_was_forgotten_is_not_imported_again(tmp_path: Path) -> None:
     ledger.write_text("{}")
     with pytest.raises(BadInput, match="damaged"):
         forgotten.load(ledger)
+
+
+@pytest.mark.parametrize("secret", ["question", "answer"])
+def test_a_served_conversation_ends_before_what_is_forgotten(tmp_path: Path, secret: str) -> None:
+    """One of the user's own of the same form is not touched."""
+    asked, said = (QUESTION, "In the hall.") if secret == "question" else ("What is new?", f"I saw {SECRET}.")
+    archive, where, history = Archive(tmp_path / "served", redacts=True), target.of_pattern(SECRET), list[Message]()
+    for question, answer in [("hello", "Good day."), (asked, said), ("And then?", "Tea.")]:
+        history.append({"role": "user", "content": question})
+        archive.add(history, answer, "me", True, True)
+        history.append({"role": "assistant", "content": answer})
+    (path,) = (tmp_path / "served").iterdir()
+    copy = tmp_path / "mine.json"
+    copy.write_bytes(path.read_bytes())
+    assert removal.is_served(path) and not removal.is_served(copy)
+    removal.end_before(path, where)
+    assert [turn["content"] for turn in json.loads(path.read_text())["messages"]] == ["hello", "Good day."]
+    assert path.stat().st_mode & 0o777 == 0o600 and search.search(path, where).count == 0
+    removal.end_before(path, target.of_pattern("hello"))
+    assert not path.exists()
+
+
+def test_what_the_server_wrote_is_removed_and_is_not_written_again(
+    project: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Also where a client sends the whole conversation again, and where a text is too short to stand for itself."""
+    archive = Archive(tmp_path / "conversations" / "served", redacts=True, forgotten=tmp_path / "forgotten.json")
+    prompt: list[Message] = [{"role": "user", "content": QUESTION}]
+    archive.add(prompt, "In the hall.", "me", True, True)
+    (path,) = archive.folder.iterdir()
+    listed = run_json(["forget", SECRET, *project], capsys)
+    assert [place["path"] for place in listed["places"]] == [str(path)]  # type: ignore[attr-defined]
+    assert run_json(["forget", SECRET, *project, "--yes"], capsys)["left"]["places"] == []  # type: ignore[index]
+    assert not path.exists()
+    later: list[Message] = [*prompt, {"role": "assistant", "content": "Yes."}, {"role": "user", "content": "Why?"}]
+    for messages in (prompt, later):
+        archive.add(messages, "In the hall.", "me", True, True)
+        archive.mark(messages, "In the hall.", "me", "thumbs_up")
+    assert not list(archive.folder.iterdir())
+    archive.add([{"role": "user", "content": "Another?"}], "Yes.", "me", True, True)
+    assert len(list(archive.folder.iterdir())) == 1
 
 
 @pytest.fixture

@@ -55,7 +55,7 @@ class Handler(BaseHTTPRequestHandler):
                 self._send(200, {"choices": [self._echo(i, row) for i, row in enumerate(body["prompt"])]})
 
     def _chat(self, body: dict[str, Any]) -> None:
-        assert body["temperature"] == 0
+        assert body["temperature"] == 0 and body["store"] is False
         if self.wrong == "fails":
             self._send(400, {"error": {"message": "too long"}})
             return
@@ -145,10 +145,11 @@ def test_other_tokens_and_missing_log_probabilities_are_said(
     with serving(run.base, PERSONALITY, ("/tokenize",), wrong="x") as url:
         code, value, said = gate(run, tiny_project, capsys, "--served", url)
     assert code == 3 and value["rendering"]["same"] == 0 and not value["capability"]
-    assert "did not pass the gate against personality as trained" in said
+    assert "did not pass the gate against personality as trained" in said and "less loss" in said
     with serving(run.base, PERSONALITY, ()) as url:
-        _, value, _ = gate(run, tiny_project, capsys, "--served", url)
+        _, value, said = gate(run, tiny_project, capsys, "--served", url)
     assert value["rendering"]["same"] is None and not value["capability"]
+    assert "less loss" not in said and "hold out more prompts" in said  # nothing was shown to be lost
 
 
 def test_a_server_that_cannot_be_judged(run: Run, tiny_project: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -159,6 +160,9 @@ def test_a_server_that_cannot_be_judged(run: Run, tiny_project: Path, capsys: py
     assert code == 2 and "No server answers" in said
     code, _, said = gate(run, tiny_project, capsys, "--served", url, "--against", "moon")
     assert code == 2 and "--against base" in said
+    for option in (["--model", "it"], ["--against", "base"], ["--state", "base"]):
+        code, _, said = gate(run, tiny_project, capsys, *option)
+        assert code == 2 and "--served URL" in said
 
 
 def test_a_key_is_not_sent_to_a_stranger(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,6 +38,10 @@ def gate(
         settings = [*(overrides or []), f"served.url={json.dumps(served)}", f"served.model={json.dumps(model)}"]
         _judge_served(loaded(config, settings), console, state, against)
         return
+    if model or (state, against) != ("personality", "trained"):
+        raise BadInput(
+            "--model, --state and --against are about a server.", "Name it: --served URL   or leave them out"
+        )
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline.service import gate as gates
 
@@ -67,10 +71,10 @@ def _judge_served(config: Config, console: Console, state: str, against: str) ->
         result = module.judge(current, State.parse(state), against)  # type: ignore[arg-type]
         console.result({"passed": result.passed, **asdict(result)}, "\n".join(result.sentences()))
     if not result.passed:
-        raise NotPromoted(
-            f"What is served at {result.url} did not pass the gate against {result.against}.",
-            "Export it with less loss (--quant Q8_0), or look at the server's chat template and sampling settings.",
-        )
+        fix = "Export it with less loss (--quant Q8_0), or look at the server's chat template and sampling settings."
+        if not result.has_failed:
+            fix = "Nothing was shown to be lost, but too little was measured to tell: hold out more prompts."
+        raise NotPromoted(f"What is served at {result.url} did not pass the gate against {result.against}.", fix)
 
 
 @app.command()

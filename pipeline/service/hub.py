@@ -91,7 +91,7 @@ def push(folder: Path, name: str) -> str:
     except Exception as error:  # of the hub, the network or the name
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise MoltError(
-            f"{folder} was written, but not pushed to {name}: {why}", "hf auth login, then push again."
+            f"{folder} was written, but not pushed to {name}: {why}", f"hf auth login, then: hf upload {name} {folder} --private"
         ) from error
 
 

@@ -113,7 +113,7 @@ class Registry(Entries):
             bundle = bundles.current(history)
             if slot not in bundle.adapters or slot == "personality":
                 names = ", ".join(name for name in bundle.adapters if name != "personality") or "none"
-                raise BadInput(f"No task {slot} is in use.", f"In use: {names}. See: molt registry list")
+                raise BadInput(f"No task {slot} is in use.", f"In use: {names}. See: molt registry list CONFIG")
             after = self._fitting({name: each for name, each in bundle.adapters.items() if name != slot})
             self._append(history, f"retire {slot}", replace(bundle, adapters=after))
         return [each for name, each in bundle.adapters.items() if name not in after]
@@ -131,7 +131,7 @@ class Registry(Entries):
             history = self.history()
             bundle = bundles.previous(history)
             if bundle is None:
-                raise BadInput("There is no promotion to roll back.", "See: molt registry list")
+                raise BadInput("There is no promotion to roll back.", "See: molt registry list CONFIG")
             self._check(bundle.adapters)
             self._append(history, "rollback", bundle, is_rollback=True)
         return bundle.adapters
@@ -150,7 +150,7 @@ class Registry(Entries):
             bundle = bundles.current(history)
             identity = bundle.get("personality")
             if not identity:
-                raise BadInput("No personality is active.", "Activate one: molt registry promote ID")
+                raise BadInput("No personality is active.", "Put one into use: molt registry promote ID CONFIG")
             self._write_history([*history, Change(now(), f"rebaseline {identity}", bundle, anchor=identity)])
         return identity
 
@@ -169,7 +169,7 @@ class Registry(Entries):
         with self._locked():
             history = self.history()
             if not identity and name not in bundles.aliases(history):
-                raise BadInput(f"There is no alias {name}.", "See: molt registry list")
+                raise BadInput(f"There is no alias {name}.", "See: molt registry list CONFIG")
             target = self.resolve(identity, history).id if identity else ""
             change = Change(now(), f"alias {name} {target}".strip(), bundles.current(history), alias={name: target})
             self._write_history([*history, change])
@@ -188,7 +188,7 @@ class Registry(Entries):
             by_id = bundles.all_bundles(history)
             return by_id[target] if target in by_id else self.entry(target)
         if not isinstance(target, Bundle) or not target.adapters:
-            raise BadInput(f"There is no {name} bundle yet.", "See: molt registry list")
+            raise BadInput(f"There is no {name} bundle yet.", "See: molt registry list CONFIG")
         return target
 
     def bundle(self) -> Bundle:
@@ -332,7 +332,7 @@ class Registry(Entries):
             active = ", ".join(current.get(slot, f"no {slot}") for slot in entry.parents)
             raise BadInput(
                 f"{entry.id} was trained above other adapters than the active ones ({active}).",
-                "Activate those first: molt registry rollback, or molt registry promote ID",
+                "Put those into use first: molt registry promote ID CONFIG",
             )
 
     def _append(self, history: History, action: str, after: Bundle, is_rollback: bool = False) -> None:

@@ -80,7 +80,7 @@ def cycle(run: Run, passed_over: dict[str, str] | None = None) -> Artifact | Non
     if "personality" not in bundle.adapters:
         raise BadInput(
             "No personality is active yet, so there is nothing to retrain.",
-            "Train one: molt run CONFIG   or activate one: molt registry promote ID",
+            "Train one: molt run CONFIG   or put one into use: molt registry promote ID CONFIG",
         )
     run.fixed = origin.origin(run, bundle.get("personality"))
     dropped: dict[str, int] = {}

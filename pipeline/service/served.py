@@ -79,6 +79,11 @@ class ServedVerdict:
     def passed(self) -> bool:
         return self.verdict.promoted and not self.rendering.differs
 
+    @property
+    def has_failed(self) -> bool:
+        """Whether something was shown to be lost; otherwise what did not pass is unresolved."""
+        return self.rendering.differs or any(check.outcome == "fail" for check in self.verdict.checks)
+
     def sentences(self) -> list[str]:
         """Lines for a reader."""
         lines = [f"{self.model} at {self.url}, against {self.against}: {'passed' if self.passed else 'not passed'}"]

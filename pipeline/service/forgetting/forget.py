@@ -67,6 +67,8 @@ def _apply(place: Place, plan: Plan, run_folder: Path) -> None:
         shutil.rmtree(artifact)
     elif place.action == plans.ROWS_GO:
         removal.drop_rows(path, plan.target)
+    elif place.action == plans.ENDS:
+        removal.end_before(path, plan.target)
     elif place.action == plans.SHRINKS:
         removal.shrink_buffer(path.parent, plan.target)
     elif place.action == plans.MARKED:

@@ -24,13 +24,13 @@ from moltlm.data.io import sha256_file
 from moltlm.data.types import Exchange
 from moltlm.pipeline.config import Config, shipped
 from moltlm.pipeline.run import MARK
-from moltlm.pipeline.service.forgetting import lineage
-from moltlm.pipeline.service.forgetting.removal import has_rows
+from moltlm.pipeline.service.forgetting import lineage, removal
 from moltlm.pipeline.service.forgetting.search import Hits, search
 from moltlm.pipeline.service.forgetting.target import Target
 from moltlm.pipeline.service.registry import BEFORE, STATE, Registry
 
 ROWS_GO, GOES, MARKED, SHRINKS, STAYS = "rows removed", "removed", "texts replaced", "exchanges removed", "stays"
+ENDS = "ends before it"
 HAND = "edit or delete it by hand"
 SETTINGS = (STATE, BEFORE, "entry.json", "adapter_config.json", card.MANIFEST, "inputs.json", MARK)
 """Files of settings, names and hashes: a change would break the adapter or the history that they belong to."""
@@ -211,13 +211,15 @@ def _take(plan: Plan, path: Path, places: list[Place], action_of: Any) -> Hits:
 
 
 def _take_source(plan: Plan, path: Path, spoken_in: set[str]) -> None:
-    if path.name == CORRECTIONS:
-        hits = _take(plan, path, plan.places, lambda path: (ROWS_GO, ""))
+    is_served = removal.is_served(path)
+    if path.name == CORRECTIONS or is_served:
+        hits = _take(plan, path, plan.places, lambda path: (ENDS if is_served else ROWS_GO, ""))
     else:
-        hits = _take(plan, path, plan.sources, lambda path: (STAYS, "" if has_rows(path) else HAND))
+        hits = _take(plan, path, plan.sources, lambda path: (STAYS, "" if removal.has_rows(path) else HAND))
     is_theirs = any(name == str(path) or name.startswith(f"{path}/") for name in spoken_in)
     if is_theirs and not hits.count:
-        plan.sources.append(Place(path, 1, hits.of, STAYS, HAND))
+        hidden = Place(path, 1, hits.of, GOES) if is_served else Place(path, 1, hits.of, STAYS, HAND)
+        (plan.places if is_served else plan.sources).append(hidden)
     if is_theirs or hits.count:
         plan.files.add(sha256_file(path))
 

@@ -19,6 +19,7 @@ from moltlm.data import replay
 from moltlm.data.io import PRIVATE, sync, write_json
 from moltlm.pipeline.service.forgetting.search import ROWS, TABLES, row_holds, strings
 from moltlm.pipeline.service.forgetting.target import Target
+from moltlm.pipeline.service.server import archive
 
 FORGOTTEN = "[forgotten]"
 PACK: dict[str, tuple[Callable[[bytes], bytes], Callable[[bytes], bytes]]] = {
@@ -124,6 +125,32 @@ def _without_elements(text: str, target: Target) -> str:
     separator = text[elements[0][1] : elements[1][0]] if len(elements) > 1 else ""
     inside = separator.join(text[begin:end] for begin, end, _ in remaining)
     return text[: elements[0][0]] + inside + text[elements[-1][1] :]
+
+
+def is_served(path: Path) -> bool:
+    """Whether a file is a conversation that `molt serve` wrote."""
+    if path.parent.name != archive.FOLDER or path.suffix != ".json" or path.is_symlink():
+        return False
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(document, dict) and document.get("source") == archive.SOURCE and "messages" in document
+
+
+def end_before(path: Path, target: Target) -> None:
+    """End a served conversation before the first question that holds the target, or whose answer does: what was said
+    later refers to it. The file goes, where nothing is left."""
+    document = json.loads(path.read_text(encoding="utf-8"))
+    messages = document["messages"]
+    end = len(messages)
+    while end and target.holds_any(list(strings(messages[:end]))):
+        end = next((place for place in reversed(range(end)) if messages[place]["role"] == "user"), 0)
+    if end == len(messages) or not end:
+        path.unlink()
+    else:
+        write_json(path, {**document, "messages": messages[:end]})
+        path.chmod(PRIVATE)
 
 
 def scrub(path: Path, target: Target) -> None:

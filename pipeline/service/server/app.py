@@ -120,6 +120,8 @@ class Service:
             await asyncio.to_thread(self.archive.add, body.prompt, text, first.fingerprint, first.is_learned, is_whole)
         except OSError as error:  # the answer is given all the same
             self.warn(f"A conversation is not written to {self.archive.folder}: {error.strerror or error}.")
+        except BadInput as error:  # what was forgotten cannot be read
+            self.warn(f"A conversation is not written: {error.what} {error.fix}")
 
     async def models(self, request: Request) -> Response:
         """GET /v1/models, the default first"""
@@ -152,7 +154,10 @@ class Service:
         """POST /molt/thumbs"""
         judged = validated(Thumb, await _json(request))
         feedback = {"up": archive.UP, "down": archive.DOWN, None: None}[judged.thumb]
-        await asyncio.to_thread(self.archive.mark, _turns(judged), judged.answer, judged.model, feedback)
+        try:
+            await asyncio.to_thread(self.archive.mark, _turns(judged), judged.answer, judged.model, feedback)
+        except (OSError, BadInput) as error:
+            raise ApiError(500, f"It is not written: {error}") from None
         return JSONResponse({"thumb": judged.thumb})
 
     async def correct(self, request: Request) -> Response:

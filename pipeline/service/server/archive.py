@@ -14,6 +14,7 @@ from pathlib import Path
 from threading import Lock
 from typing import Any
 
+from moltlm.data import forgotten
 from moltlm.data.conversations.redact import redact
 from moltlm.data.io import fingerprint, write_text
 from moltlm.data.types import Message
@@ -30,10 +31,12 @@ class Archive:
 
     Attributes:
         redacts: whether private things become marks before anything is written.
+        forgotten: the file of what was forgotten, which is not written again; clients still send it as context.
     """
 
     folder: Path
     redacts: bool
+    forgotten: Path | None = None
     _lock: Lock = field(default_factory=Lock)
 
     def add(self, prompt: list[Message], answer: str, said_by: str, is_learned: bool, is_whole: bool) -> None:
@@ -44,7 +47,7 @@ class Archive:
             is_whole: whether it ended by itself.
         """
         turns = self._turns(prompt)
-        if not _is_question(turns) or not answer.strip():
+        if not _is_question(turns) or not answer.strip() or self._is_forgotten(prompt, answer):
             return
         turn: Turn = {"role": "assistant", "content": self._clean(answer), "said_by": said_by}
         turn |= {} if is_learned else {"weight": 0}
@@ -61,7 +64,7 @@ class Archive:
     def mark(self, prompt: list[Message], answer: str, said_by: str, feedback: str | None) -> None:
         """Note what the user thinks of an answer: UP is learned, DOWN never is, None takes the mark back."""
         turns, content = self._turns(prompt), self._clean(answer)
-        if not _is_question(turns):
+        if not _is_question(turns) or self._is_forgotten(prompt, answer):
             return
         with self._lock:
             path, messages, place = self._answer(turns, content)
@@ -82,6 +85,14 @@ class Archive:
             if place is not None:
                 messages[place] = {"role": "assistant", "content": self._clean(better), "said_by": "user", "weight": 0}
                 self._write(path, messages)
+
+    def _is_forgotten(self, prompt: list[Message], answer: str) -> bool:
+        if self.forgotten is None:
+            return False
+        removals = forgotten.load(self.forgotten)
+        turns = [turn["content"] for turn in prompt if turn["role"] != "system"]
+        forms = ([*turns, answer], [self._clean(text) for text in [*turns, answer]])
+        return any(removals.covers(form[-2], form) for form in forms)
 
     def _turns(self, prompt: list[Message]) -> list[Turn]:
         """What the two sides said, without system messages, which clients change from turn to turn."""

@@ -83,7 +83,7 @@ def application(config: Config, settings: Settings, engine: Engine, console: Con
             "Name a folder: retrain.conversations=conversations",
         )
     folder = folder.parent if folder.suffix == ".jsonl" else folder
-    stored = archive.Archive(folder / archive.FOLDER, config.conversations.redact)
+    stored = archive.Archive(folder / archive.FOLDER, config.conversations.redact, config.conversations.forgotten)
     session = corrections.session(config)
     is_local = settings.engine == LOCAL
     service = app.Service(engine, stored, session, settings.keep, is_local, lambda line: console.error(line, ""))
