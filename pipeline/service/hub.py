@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from contextlib import suppress
 from pathlib import Path
 
@@ -91,7 +92,8 @@ def push(folder: Path, name: str) -> str:
     except Exception as error:  # of the hub, the network or the name
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise MoltError(
-            f"{folder} was written, but not pushed to {name}: {why}", f"hf auth login, then: hf upload {name} {folder} --private"
+            f"{folder} was written, but not pushed to {name}: {why}",
+            f"hf auth login, then: hf upload {name} {shlex.quote(str(folder))} --private",
         ) from error
 
 
