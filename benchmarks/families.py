@@ -161,7 +161,7 @@ def build(family: Family, folder: Path) -> None:
     """Write a model of random weights with a tokenizer and ChatML."""
     tokenizer = _tokenizer(folder)
     torch.manual_seed(0)
-    kind = transformers.CONFIG_MAPPING[family.kind]
+    kind: Any = transformers.CONFIG_MAPPING[family.kind]
     ends = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     settings = {**SHAPE, "vocab_size": len(tokenizer), **ends, **family.settings}
     if family.is_wrapper:

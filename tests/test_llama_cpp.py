@@ -107,7 +107,7 @@ def test_an_adapter_is_written_as_llama_cpps_converter_does(tmp_path: Path, kind
     for key, value in adapted.named_parameters():
         if "lora_" in key:
             torch.nn.init.normal_(value)
-    adapted.save_pretrained(tmp_path / "adapter")
+    adapted.save_pretrained(str(tmp_path / "adapter"))
     arguments = ("--base", tmp_path / "base", tmp_path / "adapter")
     wanted = GGUFReader(converted("convert_lora_to_gguf.py", tmp_path / "wanted.gguf", *arguments))
     lora.write(tmp_path / "adapter", config, tmp_path / "ours.gguf", "it")

@@ -82,7 +82,8 @@ answers = st.lists(st.sampled_from(WORDS), min_size=0, max_size=14).map(" ".join
 def test_many_at_once_are_compared_as_one_by_one(pairs: list[tuple[str, str]], size: int) -> None:
     with DuplicateIndex(0.5) as one_by_one, DuplicateIndex(0.5) as at_once:
         expected = [one_by_one.classify(question, answer) for question, answer in pairs]
-        items = [Compared(*pair, *word_hashes(pair)) for pair in pairs]
+        hashes = [word_hashes(pair) for pair in pairs]
+        items = [Compared(*pair, *each[:2], near=True) for pair, each in zip(pairs, hashes, strict=True)]
         found = [reason for at in range(0, len(items), size) for reason in at_once.classify_all(items[at : at + size])]
     assert found == expected
 

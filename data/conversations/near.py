@@ -197,7 +197,7 @@ def rows_per_band(threshold: float) -> int:
     return next(fitting, 1)
 
 
-def pairs_of(sides: Sequence[tuple[np.ndarray, np.ndarray]]) -> Pairs:
+def pairs_of(sides: Sequence[Sequence[np.ndarray]]) -> Pairs:
     """The pairs of neighbouring words of exchanges, of which each is the hashes of its question and of its answer."""
     parts: list[np.ndarray] = []
     for question, answer in sides:
