@@ -105,6 +105,9 @@ USED_BY: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 """The stages whose key a setting enters directly, by the longest beginning of its key. Stages downstream follow."""
 COMMANDS = {
+    "conversations.forgotten": "molt forget",
+    "train.report_to": "every training",
+    "served": "molt gate --served",
     "run.folder": "every command",
     "model.shape": "molt config check",
     "tasks.*.control": "molt run",
