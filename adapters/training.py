@@ -32,7 +32,7 @@ from moltlm.adapters.protections.base import Context, Material, Stage
 from moltlm.adapters.serve import TextModel
 from moltlm.adapters.trainers import TRAINED
 from moltlm.data.errors import BadInput, MoltError
-from moltlm.data.io import fingerprint
+from moltlm.data.io import fingerprint, read_json, write_json
 from moltlm.data.types import Progress, silent
 
 logger = logging.getLogger("moltlm")
@@ -327,3 +327,7 @@ def save_adapter(model: PeftModel, folder: Path, adapter: str) -> None:
         for file in (folder / adapter).iterdir():
             file.replace(folder / file.name)
         (folder / adapter).rmdir()
+    file = folder / "adapter_config.json"
+    settings = read_json(file)
+    if isinstance(settings["target_modules"], list):  # PEFT writes a set, in whatever order
+        write_json(file, {**settings, "target_modules": sorted(settings["target_modules"])})
