@@ -34,7 +34,9 @@ PAGES = {
     for path in [*sorted(ROOT.glob("*.md")), ROOT / "llms.txt", *sorted((ROOT / "docs").rglob("*.md"))]
 }
 """Every document by its path from the root."""
-RESULTS, EVIDENCE = (load_results(ROOT / "docs" / "results" / name) for name in ("demo.json", "evidence.json"))
+RESULTS, EVIDENCE, CONTROL = (
+    load_results(ROOT / "docs" / "results" / name) for name in ("demo.json", "evidence.json", "control.json")
+)
 FILE_ENDINGS = {"md", "py", "json", "jsonl", "yaml", "toml", "txt", "html", "sh", "bin", "gguf", "jinja"}
 PACKAGES = {"moltlm", "pipeline", "adapters", "data", "evals"}
 GATE = "molt gate small.yaml || test $? -eq 3"
@@ -57,7 +59,7 @@ def test_the_figures_of_the_documents_are_those_of_the_committed_results() -> No
     """Each line of the summaries stands in a document, five of the demo in the README, and each answer that is quoted
     is one that the model gave: word for word."""
     pages = {name: " ".join(text.split()) for name, text in PAGES.items()}
-    for line in [*story.summary(RESULTS), *story.summary(EVIDENCE)]:
+    for line in [*story.summary(RESULTS), *story.summary(EVIDENCE), *story.summary(CONTROL)]:
         assert any(line in text for text in pages.values()), line
     assert sum(line in pages["README.md"] for line in story.summary(RESULTS)) >= 5
     demo = PAGES["docs/findings/demo.md"]
