@@ -75,12 +75,8 @@ class ReferenceStates:
         return _hidden(TextModel(model, self._tokenizer), [self._rows[i] for i in indices], [*self._layers, -1])
 
 
-class KlToReference(Protection):
-    """KL(reference || model) on the base's answers to neutral prompts: the explicit KL of RLHF."""
-
-    switch = "kl_weight"
-    needs = ("neutral",)
-    example: ClassVar = {"kl_weight": 3.0}
+class _Kl(Protection):
+    """KL(reference || model) on texts that a subclass names."""
 
     def start(self, context: Context) -> None:
         self._weight, self._temperature = getattr(context.settings, self.switch), context.settings.temperature
@@ -91,23 +87,31 @@ class KlToReference(Protection):
         indices = cyclic(call, self._batch, len(self._reference))
         return self._reference.kl(model, indices, self._weight, self._temperature)
 
-    @classmethod
-    def from_settings(cls, settings: ProtectConfig) -> Self | None:
-        return super().from_settings(settings) if settings.kl_on in ("chat", "both") else None
-
     def _exchanges(self, context: Context) -> list[Exchange]:
         return getattr(context.material, self.needs[0])
 
 
-class KlOnProse(KlToReference):
+class KlToReference(_Kl):
+    """KL(reference || model) on the base's answers to neutral prompts: the explicit KL of RLHF."""
+
+    switch = "kl_weight"
+    needs = ("neutral",)
+    example: ClassVar = {"kl_weight": 3.0}
+
+    @classmethod
+    def from_settings(cls, settings: ProtectConfig) -> Self | None:
+        return super().from_settings(settings) if settings.kl_on in ("chat", "both") else None
+
+
+class KlOnProse(_Kl):
     """The same KL on ordinary prose. On chat it keeps the chat, and leaves the rest of the language alone."""
 
-    needs = ()
+    switch = "kl_weight"
     example: ClassVar = {"kl_weight": 3.0, "kl_on": "text"}
 
     @classmethod
     def from_settings(cls, settings: ProtectConfig) -> Self | None:
-        return super(KlToReference, cls).from_settings(settings) if settings.kl_on in ("text", "both") else None
+        return super().from_settings(settings) if settings.kl_on in ("text", "both") else None
 
     def _exchanges(self, context: Context) -> list[Exchange]:
         """Passages in an order of the seed's."""
@@ -115,7 +119,7 @@ class KlOnProse(KlToReference):
         return random.Random(context.seed).sample(rows, min(len(rows), PASSAGES))
 
 
-class LiveDistillation(KlToReference):
+class LiveDistillation(_Kl):
     """The same KL on replayed answers (learning without forgetting, Li and Hoiem 2016, arXiv:1606.09282)."""
 
     switch = "distill_weight"
@@ -124,7 +128,7 @@ class LiveDistillation(KlToReference):
 
     @classmethod
     def from_settings(cls, settings: ProtectConfig) -> Self | None:
-        return super(KlToReference, cls).from_settings(settings) if settings.distill == "live" else None
+        return super().from_settings(settings) if settings.distill == "live" else None
 
 
 class Features(Protection):
