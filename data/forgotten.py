@@ -7,12 +7,11 @@ import secrets
 import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
 
 from moltlm.data.errors import BadInput
-from moltlm.data.io import read_json, to_json, write_text
+from moltlm.data.io import read_json, to_json, utc_now, write_text
 
 LONG = 24
 """A text of this many characters stands for itself; a shorter one counts only as a question with its answer."""
@@ -106,5 +105,5 @@ def remember(path: Path, turns: Iterable[str], exchanges: Iterable[tuple[str, st
     ledger = Forgotten(before.salt or secrets.token_hex(16), before.removals)
     hashes = {ledger.hash_of(text) for text in turns if len(normalised(text)) >= LONG}
     hashes |= {ledger.hash_of(*pair) for pair in exchanges}
-    removal = Removal(datetime.now(UTC).isoformat(timespec="seconds"), sorted(hashes), sorted(set(files)))
+    removal = Removal(utc_now(), sorted(hashes), sorted(set(files)))
     write_text(path, to_json(asdict(Forgotten(ledger.salt, [*ledger.removals, removal]))) + "\n", private=True)

@@ -9,6 +9,7 @@ import math
 import os
 import tempfile
 from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -220,6 +221,11 @@ def fingerprint(value: Any) -> str:
     """Twelve hex digits of the SHA-256 of a JSON-able value. They do not depend on the order of keys."""
     canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)
     return hashlib.sha256(canonical.encode()).hexdigest()[:12]
+
+
+def utc_now(timespec: str = "seconds") -> str:
+    """The time as records have it: UTC, ISO 8601."""
+    return datetime.now(UTC).isoformat(timespec=timespec)
 
 
 def batches(items: list[Any], size: int) -> Iterator[list[Any]]:

@@ -13,7 +13,6 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
@@ -22,7 +21,7 @@ from filelock import FileLock, Timeout
 from moltlm import __version__
 from moltlm.adapters.config import CHECKPOINTS
 from moltlm.data.errors import BadInput, MoltError
-from moltlm.data.io import append_line, fingerprint, publish, read_json, write_json, write_text
+from moltlm.data.io import append_line, fingerprint, publish, read_json, utc_now, write_json, write_text
 from moltlm.pipeline.config import Config, dump
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.identity import key_of, present
@@ -217,7 +216,7 @@ class Run:
         if not target.is_file():
             write_text(target, text)
         line = {
-            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "time": utc_now(),
             "config": target.name,
             "seed": self.config.run.seed,
             **environment(),

@@ -24,6 +24,7 @@ from test_schedule import config, molt
 
 from moltlm.data.endpoint import ALLOWED_HOSTS
 from moltlm.data.errors import BadInput
+from moltlm.data.io import utc_now
 from moltlm.pipeline.config import ScheduleConfig, load
 from moltlm.pipeline.identity import identity
 from moltlm.pipeline.service import after_cycle, cycles, loop, metrics, notices, schedule, timing
@@ -277,7 +278,7 @@ def test_metrics_that_cannot_be_written_change_nothing(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     schedule = settings.schedule.model_copy(update={"metrics_file": tmp_path / "folder"})
     said: list[str] = []
-    record = cycles.Cycle(cycles.now(), cycles.now())
+    record = cycles.Cycle(utc_now(), utc_now())
     after_cycle.after(settings.model_copy(update={"schedule": schedule}), "demo", said.append, record)
     assert len(said) == 1 and "was not written" in said[0]
     assert metrics.text([("a", {"b": 'c"\n\\'}, 1.0)]).splitlines() == ["# TYPE a gauge", 'a{b="c\\"\\n\\\\"} 1']

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import os
-from datetime import UTC, datetime
 from pathlib import Path
 
 from moltlm.data.conversations.importers import message_row
 from moltlm.data.errors import BadInput
-from moltlm.data.io import open_to_append
+from moltlm.data.io import open_to_append, utc_now
 from moltlm.data.types import EDITED, Exchange, Message
 
 FILE = "corrections.jsonl"
@@ -42,7 +41,7 @@ def append(path: Path, prompt: list[Message], said: str, better: str, said_by: s
         return False
     row = message_row(Exchange(prompt, better, source=SOURCE, rejected=said, provenance=EDITED))
     row |= {"said_by": said_by} if said_by else {}
-    row |= {"time": datetime.now(UTC).isoformat(timespec="seconds")}
+    row |= {"time": utc_now()}
     _append(path, (json.dumps(row, ensure_ascii=False) + "\n").encode(errors="replace"))
     return True
 

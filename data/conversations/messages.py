@@ -93,7 +93,7 @@ def _pairs(messages: Any) -> list[Record] | None:
 def message_turns(messages: Any, record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     """The turns of a list of messages, along the shown path where they name their parents."""
     if isinstance(messages, list) and any(isinstance(each, dict) and RESPONSES in each for each in messages):
-        messages = [shown for each in messages for shown in _shown_response(each, report)]
+        messages = [message for each in messages for message in _shown_response(each, report)]
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         return turns_of(messages, report, fail)
     if all(PARENTS.isdisjoint(message) for message in messages):

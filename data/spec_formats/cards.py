@@ -98,8 +98,8 @@ class _Card:
         self.data, self.fields, self.name = data, fields, name
         self.left_out: LeftOut = Counter()
         self.traits: list[str] = []
-        said = " ".join(fields[key] for key in ("description", "personality", "mes_example", "first_mes"))
-        language = wording.detect(LINK.sub("", macros.without_html(macros.PICTURE.sub("", said))))
+        prose = " ".join(fields[key] for key in ("description", "personality", "mes_example", "first_mes"))
+        language = wording.detect(LINK.sub("", macros.without_html(macros.PICTURE.sub("", prose))))
         self.cast = Cast(source.name or fields["nickname"] or name, language, self.left_out)
         first = fields["name"].split()[:1]
         first = (

@@ -240,10 +240,11 @@ def _whole_job(run: Run, registry: Any, same: str) -> None:
 
     job.run_all(run, same)
     from moltlm.adapters import card
+    from moltlm.pipeline.service.entries import entry_id
     from moltlm.pipeline.stages import tasks
 
     for adapter in gate.candidates(run):
         manifest = card.read(tasks.trained(run, adapter).folder)
-        entry = registry.entry(f"{adapter}-{manifest.weights_sha256[:10]}")
+        entry = registry.entry(entry_id(str(adapter), manifest.weights_sha256))
         if entry.verdict.get("promoted") and entry.fits(registry.current()):
             registry.promote(entry.id)

@@ -85,13 +85,14 @@ def schedule_loop(config: ConfigArg, overrides: Overrides = None) -> None:
 def schedule_notify(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
     """Send the notice of the last cycle again, or of an empty one, to see whether `schedule.notify` works."""
     from moltlm.data.errors import BadInput
+    from moltlm.data.io import utc_now
     from moltlm.pipeline.service import cycles, notices
 
     settings = loaded(config, overrides)
     if not settings.schedule.notify:
         raise BadInput("schedule.notify is not set.", "Set a command or an https URL: schedule.notify=URL")
     problems: list[str] = []
-    record = cycles.last(settings.run.folder) or cycles.Cycle(cycles.now())
+    record = cycles.last(settings.run.folder) or cycles.Cycle(utc_now())
     notices.send(settings.schedule.notify, record, config, problems.append)
     if problems:
         raise BadInput(problems[0], "")

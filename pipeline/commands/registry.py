@@ -24,10 +24,9 @@ registry_app = group(app, "registry", "List, show, promote and roll back what is
 def registry_list(config: ConfigArg = "demo", overrides: Overrides = None, json_output: Json = False) -> None:
     """The adapters that were judged, and which are in use. With --json, the history too."""
     from moltlm.pipeline.service import bundles
-    from moltlm.pipeline.service.registry import Registry
 
     console = Console(json_output)
-    registry = Registry(loaded(config, overrides).registry.folder)
+    registry = _registry(config, overrides)
     current, (entries, damaged), history = registry.current(), registry.entries(), registry.history()
     lines = []
     for entry in entries:
@@ -66,9 +65,8 @@ def registry_promote(
 ) -> None:
     """Put a kept adapter, or a whole bundle, into use by hand."""
     from moltlm.pipeline.service.entries import Entry
-    from moltlm.pipeline.service.registry import Registry
 
-    registry = Registry(loaded(config, overrides).registry.folder)
+    registry = _registry(config, overrides)
     target, before = _resolved(registry, name), registry.current()
     out = registry.promote(target.id)
     lines = []
@@ -88,11 +86,9 @@ def registry_promote(
 @registry_app.command("rollback")
 def registry_rollback(config: ConfigArg = "demo", overrides: Overrides = None, json_output: Json = False) -> None:
     """Undo the last promotion."""
-    from moltlm.pipeline.service.registry import Registry
 
-    now = Registry(loaded(config, overrides).registry.folder).rollback()
-    text = ", ".join(f"{slot}: {identity}" for slot, identity in now.items()) or "nothing"
-    Console(json_output).result(now, f"in use now: {text}")
+    now = _registry(config, overrides).rollback()
+    Console(json_output).result(now, _in_use(now))
 
 
 @registry_app.command("retire")
@@ -103,9 +99,8 @@ def registry_retire(
     json_output: Json = False,
 ) -> None:
     """Take a task out of use, and those that were trained above it."""
-    from moltlm.pipeline.service.registry import Registry
 
-    registry = Registry(loaded(config, overrides).registry.folder)
+    registry = _registry(config, overrides)
     out = registry.retire(slot)
     lines = [f"{identity} is not in use any more" for identity in out]
     undo = f"Undo: molt registry rollback {arguments(config, overrides)}"
@@ -115,20 +110,17 @@ def registry_retire(
 @registry_app.command("rebaseline")
 def registry_rebaseline(config: ConfigArg = "demo", overrides: Overrides = None, json_output: Json = False) -> None:
     """Compare later retrainings with the personality in use instead of the first one (gate.anchor_margin)."""
-    from moltlm.pipeline.service.registry import Registry
 
-    anchor = Registry(loaded(config, overrides).registry.folder).rebaseline()
+    anchor = _registry(config, overrides).rebaseline()
     Console(json_output).result({"anchor": anchor}, f"later retrainings are compared with {anchor}, too")
 
 
 @registry_app.command("repair")
 def registry_repair(config: ConfigArg = "demo", overrides: Overrides = None, json_output: Json = False) -> None:
     """Replace a damaged state of the registry by the one before the last change."""
-    from moltlm.pipeline.service.registry import Registry
 
-    now = Registry(loaded(config, overrides).registry.folder).repair()
-    text = ", ".join(f"{slot}: {identity}" for slot, identity in now.items()) or "nothing"
-    Console(json_output).result(now, f"in use now: {text}. Look whether that is right: molt registry list CONFIG")
+    now = _registry(config, overrides).repair()
+    Console(json_output).result(now, f"{_in_use(now)}. Look whether that is right: molt registry list CONFIG")
 
 
 @registry_app.command("show")
@@ -141,9 +133,8 @@ def registry_show(
     """What a bundle or an adapter is, where it comes from, and whether it is still the first one."""
     from moltlm.pipeline.service import registry_page
     from moltlm.pipeline.service.bundles import Bundle
-    from moltlm.pipeline.service.registry import Registry
 
-    registry = Registry(loaded(config, overrides).registry.folder)
+    registry = _registry(config, overrides)
     target = _resolved(registry, name)
     slots = target.adapters if isinstance(target, Bundle) else {target.slot: target.id}
     personality = slots.get("personality")
@@ -169,9 +160,8 @@ def registry_diff(
 ) -> None:
     """What differs between two bundles or adapters."""
     from moltlm.pipeline.service import registry_page
-    from moltlm.pipeline.service.registry import Registry
 
-    registry = Registry(loaded(config, overrides).registry.folder)
+    registry = _registry(config, overrides)
     lines = registry_page.differences(registry, _resolved(registry, before), _resolved(registry, after))
     Console(json_output).result({"differences": lines[1:]}, "\n".join(lines))
 
@@ -181,14 +171,13 @@ def registry_verify(config: ConfigArg = "demo", overrides: Overrides = None, jso
     """Hash all files of the registry and compare them with what was written; exit code 2 if one differs."""
     from moltlm.data.errors import BadInput
     from moltlm.pipeline.service import registry_page
-    from moltlm.pipeline.service.registry import Registry
 
-    registry = Registry(loaded(config, overrides).registry.folder)
+    registry = _registry(config, overrides)
     problems = registry_page.problems(registry)
     count = len(list(registry.folder.glob("entries/[!.]*")))
     lines = [f"{identity}: {'; '.join(reasons)}" for identity, reasons in problems.items()]
-    said = "\n".join(lines) or f"{count} adapters and the history are as they were written"
-    Console(json_output).result({"adapters": count, "problems": problems}, said)
+    text = "\n".join(lines) or f"{count} adapters and the history are as they were written"
+    Console(json_output).result({"adapters": count, "problems": problems}, text)
     if problems:
         raise BadInput(
             f"Not as it was written: {', '.join(problems)}.",
@@ -204,9 +193,8 @@ def registry_gc(
     json_output: Json = False,
 ) -> None:
     """List, or remove with --yes, adapters that are not current, previous, candidate or anchor, and have no alias."""
-    from moltlm.pipeline.service.registry import Registry
 
-    registry = Registry(loaded(config, overrides).registry.folder)
+    registry = _registry(config, overrides)
     unused = registry.unused()
     removed = registry.collect(unused) if yes else []
     following = f"next: molt registry gc {arguments(config, overrides)} --yes"
@@ -225,13 +213,23 @@ def registry_alias(
     json_output: Json = False,
 ) -> None:
     """Give a bundle or an adapter a name, under which it is shown and promoted, and which keeps it from `gc`."""
-    from moltlm.pipeline.service.registry import Registry
 
-    registry = Registry(loaded(config, overrides).registry.folder)
+    registry = _registry(config, overrides)
     target = _resolved(registry, name).id
     registry.alias(alias, "" if remove else target)
-    said = f"{alias} is {target} no more" if remove else f"{alias} is {target}"
-    Console(json_output).result({"alias": alias, "id": None if remove else target}, said)
+    text = f"{alias} is {target} no more" if remove else f"{alias} is {target}"
+    Console(json_output).result({"alias": alias, "id": None if remove else target}, text)
+
+
+def _registry(config: str, overrides: list[str] | None) -> Registry:
+    from moltlm.pipeline.service.registry import Registry
+
+    return Registry(loaded(config, overrides).registry.folder)
+
+
+def _in_use(adapters: dict[str, str]) -> str:
+    """What is in use, by slot, for a reader."""
+    return f"in use now: {', '.join(f'{slot}: {identity}' for slot, identity in adapters.items()) or 'nothing'}"
 
 
 def _resolved(registry: Registry, name: str) -> Bundle | Entry:

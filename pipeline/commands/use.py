@@ -120,8 +120,7 @@ def export(
         current.only_read = True
         for line in in_use.take(current, own):
             console.say(line)
-        wanted = State.parse(state)
-        request = module.Request(to, wanted, method, rank, quant, base_name, licence, dataset)
+        request = module.Request(to, State.parse(state), method, rank, quant, base_name, licence, dataset)
         exported = module.export(current, out, request)
         lines = [str(out), *(f"  {name}" for name in exported.files), *exported.sentences(out)]
         value = {

@@ -6,13 +6,12 @@ import json
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from moltlm.data.errors import MoltError
-from moltlm.data.io import append_line
+from moltlm.data.io import append_line, utc_now
 from moltlm.pipeline.typed_json import from_plain
 
 RECORD = "cycles.jsonl"
@@ -69,7 +68,7 @@ class Cycle:
 def recorded(folder: Path, then: Callable[[Cycle], None] = lambda cycle: None) -> Iterator[Cycle]:
     """Record a cycle in `folder` when the block ends, also by an error, and then do something with it. The block sets
     its outcome."""
-    cycle = Cycle(now())
+    cycle = Cycle(utc_now())
     try:
         yield cycle
     except BaseException as error:
@@ -77,7 +76,7 @@ def recorded(folder: Path, then: Callable[[Cycle], None] = lambda cycle: None) -
         cycle.reason = error.what if isinstance(error, MoltError) else f"{type(error).__name__} {error}".strip()
         raise
     finally:
-        cycle.ended = now()
+        cycle.ended = utc_now()
         with suppress(OSError, MoltError):  # of a full disk or a read-only folder, which the error itself says
             append_line(folder / RECORD, json.dumps(asdict(cycle), ensure_ascii=False))
         then(cycle)
@@ -95,8 +94,3 @@ def read(folder: Path) -> list[Cycle]:
 def last(folder: Path) -> Cycle | None:
     """The last recorded cycle; None if there is none."""
     return next(reversed(read(folder)), None)
-
-
-def now() -> str:
-    """The time as records have it: UTC, ISO 8601."""
-    return datetime.now(UTC).isoformat(timespec="seconds")

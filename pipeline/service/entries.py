@@ -6,7 +6,6 @@ import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +13,7 @@ from filelock import FileLock, Timeout
 
 from moltlm.adapters import card
 from moltlm.data.errors import BadInput
-from moltlm.data.io import publish, sha256_file
+from moltlm.data.io import publish, sha256_file, utc_now
 from moltlm.pipeline.service import sealed
 
 WAIT_S = 20.0
@@ -109,6 +108,16 @@ class Entry:
         )
 
 
+def entry_id(slot: str, weights_sha256: str) -> str:
+    """What an adapter is called in a registry: its slot and the start of the hash of its weights."""
+    return f"{slot}-{weights_sha256[:10]}"
+
+
+def entry_ids(stack: dict[str, str]) -> list[str]:
+    """The ids of adapters whose hashes are given by slot."""
+    return [entry_id(slot, digest) for slot, digest in stack.items()]
+
+
 class Entries:
     """A folder of entries, `entries/ID/`. Each is an immutable copy of an adapter, but for what is noted about it."""
 
@@ -131,7 +140,7 @@ class Entries:
             lineage: where it comes from; None for what is known of it.
         """
         manifest = card.read(adapter)
-        identity = f"{manifest.name}-{manifest.weights_sha256[:10]}"
+        identity = entry_id(manifest.name, manifest.weights_sha256)
         judgement = Judgement(verdict, judged_against, anchor)
         with self._locked():
             if intact := self._intact(identity):
@@ -229,5 +238,5 @@ class Entries:
 
 
 def now() -> str:
-    """The time in UTC, as records have it."""
-    return datetime.now(UTC).isoformat(timespec="milliseconds")
+    """The time of a change: fine enough to order changes that follow each other."""
+    return utc_now("milliseconds")

@@ -17,6 +17,7 @@ from moltlm.evals.stats import Outcome
 from moltlm.pipeline import layout
 from moltlm.pipeline.run import Artifact, Missing, Run
 from moltlm.pipeline.service import origin
+from moltlm.pipeline.service.entries import entry_ids
 from moltlm.pipeline.service.registry import Entry, Registry
 from moltlm.pipeline.stages import measures, pairs, replay, tasks
 
@@ -235,7 +236,7 @@ def activation_obstacle(registry: Registry, entry: Entry) -> str:
     if entry.slot in current:
         return f"{current[entry.slot]} is active. To replace it: {command}"
     if not entry.fits(current):
-        parents = " and ".join(f"{slot}-{digest[:10]}" for slot, digest in entry.parents.items())
+        parents = " and ".join(entry_ids(entry.parents))
         return f"it was trained above {parents}, which is not active. Activate that first, then: {command}"
     if registry.was_in_use(entry.id):
         return f"it was active before, and was taken out of use. To activate it again: {command}"

@@ -8,6 +8,7 @@ from moltlm.data.io import read_json
 from moltlm.data.state import PERSONALITY_ADAPTER, Adapter, State
 from moltlm.pipeline.run import Artifact, Run
 from moltlm.pipeline.service import bundles
+from moltlm.pipeline.service.entries import entry_id
 from moltlm.pipeline.service.registry import Registry
 from moltlm.pipeline.stages import tasks
 
@@ -64,7 +65,7 @@ def _own_id(run: Run, slot: str) -> str:
     try:
         adapter = PERSONALITY_ADAPTER if slot == str(PERSONALITY_ADAPTER) else Adapter.parse(slot)
         manifest = read_json(tasks.trained(run, adapter).folder / card.MANIFEST)
-        return f"{slot}-{manifest['weights_sha256'][:10]}"
+        return entry_id(slot, manifest["weights_sha256"])
     except MoltError:
         return ""
     finally:

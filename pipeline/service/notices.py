@@ -105,7 +105,7 @@ def _run(command: str, record: bytes) -> None:
     except (OSError, subprocess.TimeoutExpired) as error:
         raise BadInput(f"{words[0]} failed: {error}.", "Try it: molt schedule notify CONFIG") from None
     if process.returncode:
-        said = process.stderr.decode(errors="replace").strip()[:200]
+        message = process.stderr.decode(errors="replace").strip()[:200]
         raise BadInput(
-            f"{words[0]} ended with exit code {process.returncode}: {said}", "Try it: molt schedule notify CONFIG"
+            f"{words[0]} ended with exit code {process.returncode}: {message}", "Try it: molt schedule notify CONFIG"
         )

@@ -13,7 +13,7 @@ from moltlm.pipeline.config import dump
 from moltlm.pipeline.run import Artifact, Run, environment, read_artifact
 from moltlm.pipeline.service.bundles import Bundle
 from moltlm.pipeline.service.cycles import FINISHED
-from moltlm.pipeline.service.entries import Lineage
+from moltlm.pipeline.service.entries import Lineage, entry_id
 from moltlm.pipeline.stages import buffer as buffers
 from moltlm.pipeline.stages import replay as replay_stage
 
@@ -29,7 +29,7 @@ def origin(run: Run, current: str) -> dict[str, Artifact]:
     while first in before:
         first = before.pop(first)
     for folder in run.stored("personality"):
-        if f"personality-{read_json(folder / card.MANIFEST)['weights_sha256'][:10]}" == first:
+        if entry_id("personality", read_json(folder / card.MANIFEST)["weights_sha256"]) == first:
             data = run.folder / "pairs" / read_json(folder / "inputs.json")["pairs"]
             origin = {"pairs": data, "personality": folder}
             replays = [

@@ -41,8 +41,8 @@ class Overview:
         room = LINES - len(fixed) - len(self.in_use)
         needs = self.needs or ["nothing needs you"]
         more = len(needs) - room
-        shown = needs if more <= 0 else [*needs[: room - 1], f"and {more + 1} more: molt status {self.same} --json"]
-        return [*self.in_use, *fixed, *shown]
+        visible = needs if more <= 0 else [*needs[: room - 1], f"and {more + 1} more: molt status {self.same} --json"]
+        return [*self.in_use, *fixed, *visible]
 
 
 def overview(run: Run, same: str, next_cycle: str) -> Overview:
@@ -67,8 +67,8 @@ def overview(run: Run, same: str, next_cycle: str) -> Overview:
         view.needs.insert(0, f"{error.what} {error.fix}")
     learned = lineage.marked(config.run.folder, registry.folder)[1]
     if in_use := sorted(learned & set(_current(registry))):
-        again = f"molt forget TEXT {same} --yes --retrain"
-        view.needs.insert(0, f"{', '.join(in_use)} has learned what is forgotten: {again}")
+        command = f"molt forget TEXT {same} --yes --retrain"
+        view.needs.insert(0, f"{', '.join(in_use)} has learned what is forgotten: {command}")
     view.disk = {"run": _size(config.run.folder), "registry": _size(registry.folder)}
     view.disk["free"] = shutil.disk_usage(nearest(run.folder)).free
     return view
@@ -110,8 +110,8 @@ def _waiting(run: Run, registry: Registry, view: Overview) -> str:
         run.fixed = origin.origin(run, current)
     passed_over: dict[str, str] = {}
     count = len(new_conversations.unseen_exchanges(run, {}, passed_over, say=lambda line: None))
-    known = "".join(view.needs)
-    view.needs += [f"cannot be read: {file}: {why}" for file, why in passed_over.items() if file not in known]
+    listed = "".join(view.needs)
+    view.needs += [f"cannot be read: {file}: {why}" for file, why in passed_over.items() if file not in listed]
     return f"{count} exchanges in {settings.conversations}; a cycle needs {settings.min_new}"
 
 

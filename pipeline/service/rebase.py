@@ -19,6 +19,7 @@ from moltlm.pipeline.identity import identity, prose_of
 from moltlm.pipeline.run import Artifact, Run
 from moltlm.pipeline.service import gate as gates
 from moltlm.pipeline.service import origin
+from moltlm.pipeline.service.entries import entry_id
 from moltlm.pipeline.service.evidence import CycleEvidence, served
 from moltlm.pipeline.service.registry import Entry, Registry
 from moltlm.pipeline.stages import tasks, teaching
@@ -122,7 +123,7 @@ class _Work:
 
 
 def _rebased(work: _Work, entry: Entry) -> TaskResult:
-    former, again = f"former-{entry.slot}", f"new-{entry.slot}"
+    former, retrained = f"former-{entry.slot}", f"new-{entry.slot}"
     above = {slot: card.read(work.folders[work.names[slot][1]]).weights_sha256 for slot in entry.parents}
     work.folders[former], work.names[entry.slot] = work.registry.path(entry.id), (former, former)
     verdict = _as_it_is(work, entry)
@@ -130,10 +131,10 @@ def _rebased(work: _Work, entry: Entry) -> TaskResult:
     if verdict.promoted:
         return TaskResult(entry.slot, entry.id, KEPT, asdict(verdict), reason, above)
     try:
-        work.folders[again] = _train_again(work, entry)
+        work.folders[retrained] = _train_again(work, entry)
     except MoltError as error:
         return TaskResult(entry.slot, entry.id, LOST, asdict(verdict), [*reason, f"trained again: {error.what}"], above)
-    work.names[entry.slot] = (former, again)
+    work.names[entry.slot] = (former, retrained)
     verdict = _judge(work, entry, gates.TRAINED_AGAIN)
     outcome: Outcome = TRAINED_AGAIN if verdict.promoted else LOST
     reason += [f"trained again: {_words(verdict)}"]
@@ -145,7 +146,7 @@ def _as_it_is(work: _Work, entry: Entry) -> gate.GateVerdict:
     many cycles would add up otherwise."""
     verdict, above = _judge(work, entry, gates.AS_IT_IS), []
     for slot, digest in entry.parents.items():
-        identity = f"{slot}-{digest[:10]}"
+        identity = entry_id(slot, digest)
         work.folders[f"first-{slot}"] = work.registry.path(identity)
         above.append(identity)
     if above == [work.folders[work.names[slot][0]].name for slot in entry.parents]:

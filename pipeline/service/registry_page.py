@@ -9,7 +9,7 @@ from moltlm.adapters import card
 from moltlm.data.errors import BadInput
 from moltlm.pipeline.service import bundles
 from moltlm.pipeline.service.bundles import BUILT_IN, Bundle
-from moltlm.pipeline.service.entries import Entry
+from moltlm.pipeline.service.entries import Entry, entry_ids
 from moltlm.pipeline.service.registry import Registry
 
 SINCE_FIRST = "since the first personality"
@@ -135,7 +135,7 @@ def _use(registry: Registry, bundle: Bundle) -> str:
 def _entry_lines(registry: Registry, entry: Entry, bundle: Bundle | None = None) -> list[str]:
     """Where an adapter comes from, and its verdicts."""
     lineage, manifest = entry.lineage, card.read(registry.path(entry.id))
-    above = " and ".join(f"{slot}-{digest[:10]}" for slot, digest in entry.parents.items())
+    above = " and ".join(entry_ids(entry.parents))
     start = f"trained further from {lineage.continues}" if lineage.continues else "trained anew"
     start += f", above {above}" if above else f", on {entry.base}"
     lines = [f"  {start}", f"  registered {_minute(entry.added)}, made by {lineage.made_by or 'an unknown command'}"]
@@ -148,7 +148,7 @@ def _entry_lines(registry: Registry, entry: Entry, bundle: Bundle | None = None)
         lines.append(f"  descent: {' <- '.join(_descent(registry, entry))}")
     lines += _verdict_lines(entry.verdict, f"against {entry.judged_against or 'what it was trained from'}")
     for each in entry.measured:
-        others = " and ".join(f"{slot}-{digest[:10]}" for slot, digest in each.above.items())
+        others = " and ".join(entry_ids(each.above))
         lines += _verdict_lines(each.verdict, f"as it is, above {others}")
     if bundle and not entry.fits(bundle.adapters):
         lines.append("  it was neither trained nor measured above the rest of this bundle")

@@ -143,8 +143,8 @@ def judge(run: Run, state: State, against: Against) -> ServedVerdict:
     criteria = [gates.capability] if items else []
     criteria += [gates.persona, gates.coherence, gates.new_skill]
     settings = run.config.gate
-    made = [criterion for make in criteria if (criterion := make(settings, evidence))]
-    verdict = gate.judge(made, settings.confidence)
+    judged = [criterion for make in criteria if (criterion := make(settings, evidence))]
+    verdict = gate.judge(judged, settings.confidence)
     compared = f"{before} as trained" if before != BASE else "the base"
     return ServedVerdict(server.url, server.model, str(state), compared, rendering, bool(items), verdict)
 

@@ -61,10 +61,10 @@ def _numbers(data: bytes, signs: np.ndarray, digits: np.ndarray) -> tuple[np.nda
     if not len(digits):
         return digits, digits
     after, following = digits[:-1] + 1, digits[1:]
-    apart = following > after
-    for gap in np.flatnonzero(apart & _BETWEEN[signs[after]] & _BETWEEN[signs[following - 1]]).tolist():
-        apart[gap] = _NO_BETWEEN.search(data, after[gap], following[gap]) is not None
-    first = np.append(0, np.flatnonzero(apart) + 1)
+    separated = following > after
+    for gap in np.flatnonzero(separated & _BETWEEN[signs[after]] & _BETWEEN[signs[following - 1]]).tolist():
+        separated[gap] = _NO_BETWEEN.search(data, after[gap], following[gap]) is not None
+    first = np.append(0, np.flatnonzero(separated) + 1)
     return digits[first], np.diff(np.append(first, len(digits)))
 
 

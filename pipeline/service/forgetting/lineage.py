@@ -12,6 +12,7 @@ from moltlm.data import replay
 from moltlm.data.errors import BadInput
 from moltlm.data.io import read_json, sha256_file
 from moltlm.pipeline.run import MARK
+from moltlm.pipeline.service.entries import entry_id
 from moltlm.pipeline.service.forgetting.search import strings
 
 COMPARED = "anchor"
@@ -52,7 +53,7 @@ def _weights(folder: Path) -> Iterable[tuple[str, str]]:
     for path in sorted(folder.rglob(card.MANIFEST)):
         try:
             raw = read_json(path)
-            yield f"{raw['name']}-{raw['weights_sha256'][:10]}", raw["weights_sha256"]
+            yield entry_id(raw["name"], raw["weights_sha256"]), raw["weights_sha256"]
         except (BadInput, KeyError, TypeError):
             continue
 

@@ -11,12 +11,11 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from moltlm.data import replay
-from moltlm.data.io import PRIVATE, sync, write_json
+from moltlm.data.io import PRIVATE, sync, utc_now, write_json
 from moltlm.pipeline.service.forgetting.search import ROWS, TABLES, row_holds, strings
 from moltlm.pipeline.service.forgetting.target import Target
 from moltlm.pipeline.service.server import archive
@@ -182,4 +181,4 @@ def mark(folder: Path) -> None:
     """Note in an artifact that it was made from what is forgotten, so that it is made anew when it is asked for."""
     from moltlm.pipeline.run import MARK
 
-    write_json(folder / MARK, {"time": datetime.now(UTC).isoformat(timespec="seconds")})
+    write_json(folder / MARK, {"time": utc_now()})

@@ -8,7 +8,7 @@ from typing import Any
 from moltlm.data.errors import BadInput
 from moltlm.data.state import BASE, PERSONALITY
 from moltlm.pipeline.service.server.engine import Event, Finished, Offer, Started
-from moltlm.pipeline.service.server.requests import ApiError, ChatRequest
+from moltlm.pipeline.service.server.requests import ApiError, ChatRequest, unknown_model
 
 
 class Upstream:
@@ -35,9 +35,7 @@ class Upstream:
         names = await self._names()
         name = request.model or next(reversed(names))
         if name not in names:
-            raise ApiError(
-                404, f"There is no model {name!r}. There are: {', '.join(names)}.", "model", "model_not_found"
-            )
+            raise unknown_model(name, names)
         if request.adapter_scale not in (None, 1.0):
             raise ApiError(400, "The server behind this one has no strength of adapters.", "adapter_scale")
         reason, prompt_tokens, completion_tokens = "stop", 0, 0
