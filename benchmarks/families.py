@@ -251,10 +251,10 @@ class Stages:
             pairs=PAIRS,
             neutral=NEUTRAL,
         )
-        moved = train_personality(job).changed_tensors
+        count = train_personality(job).changed_tensors
         first = json.loads((self.folders[0] / "metrics.jsonl").read_text().splitlines()[0])["loss"]
         _expect(abs(first - math.log(2)) < 2e-3, f"a first loss of {first:.4f}, not log 2")
-        return f"{moved} tensors"
+        return f"{count} tensors"
 
     def task(self) -> str:
         """Above the personality, which stays as it is."""
@@ -336,8 +336,8 @@ def cells(family: Family, precision: str, folder: Path) -> dict[str, str]:
 
 def _cell(stage: Callable[[], str]) -> str:
     try:
-        said = stage()
-        return f"ok: {said}" if said else "ok"
+        detail = stage()
+        return f"ok: {detail}" if detail else "ok"
     except Wrong as error:
         return f"wrong: {error}"
     except MoltError as error:
@@ -377,9 +377,9 @@ def table(results: dict[str, Any]) -> str:
         for precision, row in rows.items():
             columns = [f"`{name}`", precision, *(_short(row.get(stage)) for stage in STAGES)]
             lines.append("| " + " | ".join(columns) + " |")
-        said = dict.fromkeys(cell for row in rows.values() for cell in row.values() if not cell.startswith("ok"))
+        refusals = dict.fromkeys(cell for row in rows.values() for cell in row.values() if not cell.startswith("ok"))
         alone = rows["fp32"].get("load", "").partition("; ")[2]
-        notes += [f"- `{name}`: {'; '.join([*([alone] if alone else []), *said])}"] if said or alone else []
+        notes += [f"- `{name}`: {'; '.join([*([alone] if alone else []), *refusals])}"] if refusals or alone else []
     versions = ", ".join(f"{name} {version}" for name, version in results["versions"].items())
     text = "\n".join(["# Families of models", "", INTRODUCTION.format(versions=versions), "", *lines, "", *notes])
     return text + "\n"

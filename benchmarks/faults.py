@@ -150,13 +150,13 @@ def in_a_process(act: Callable[[Path], None], folder: Path, fault: str = "", at:
     if process == 0:
         _child(act, folder, fault, at, out)
     _, status = os.waitpid(process, 0)
-    said = json.loads(out.read_text()) if out.is_file() else {"error": "", "changes": 0}
+    outcome = json.loads(out.read_text()) if out.is_file() else {"error": "", "changes": 0}
     out.unlink(missing_ok=True)
     try:
         current = in_use(folder)
     except MoltError as error:
         current = f"not readable: {error.what} {error.fix}"
-    return Ended(os.waitstatus_to_exitcode(status), current, said["error"], said["changes"])
+    return Ended(os.waitstatus_to_exitcode(status), current, outcome["error"], outcome["changes"])
 
 
 def _child(act: Callable[[Path], None], folder: Path, fault: str, at: int, out: Path) -> None:
@@ -203,10 +203,10 @@ def _writes(arguments: tuple[Any, ...]) -> bool:
     return any(letter in (mode or "") for letter in "wax+") or bool((flags or 0) & (os.O_WRONLY | os.O_RDWR))
 
 
-def damage(file: Path, how: str, rng: random.Random) -> None:
+def damage(file: Path, kind: str, rng: random.Random) -> None:
     """Cut a file in half, or flip one bit of it."""
     content = bytearray(file.read_bytes())
-    if how == "cut":
+    if kind == "cut":
         file.write_bytes(content[: len(content) // 2])
     else:
         content[rng.randrange(len(content))] ^= 1 << rng.randrange(7)
@@ -281,11 +281,11 @@ def table(temporary: Path, kills: int, refusals: int, with_damage: bool) -> list
                 f"| {label}, at points over the whole cycle | {count} | {_counted(after)} | {_counted(then)} |"
             )
     for name, pattern in DAMAGED.items() if with_damage else ():
-        for how, label in (("cut", "cut in half"), ("flip", "one bit flipped")):
+        for kind, label in (("cut", "cut in half"), ("flip", "one bit flipped")):
             number += 1
             folder = copied(project, number)
             file = sorted(folder.glob(pattern))[0]
-            damage(file, how, rng)
+            damage(file, kind, rng)
             ended = in_a_process(cycle, folder)
             result = outcome(ended, reference.in_use)
             sys.stderr.write(f"{name} {label}: {result}: {ended.error}\n")

@@ -100,3 +100,20 @@ def tiny_project(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw["sequence"] = {"methods": methods, "reference": "plain", "seeds": [0, 1]}
     (folder / "project.yaml").write_text(yaml.safe_dump(raw, sort_keys=False))
     return folder
+
+
+@pytest.fixture(scope="module")
+def trained_project(tiny_project: Path) -> str:
+    """The configuration of the tiny project, with its personality and both tasks trained."""
+    from moltlm.data.state import Adapter
+    from moltlm.pipeline.config import load
+    from moltlm.pipeline.console import Console
+    from moltlm.pipeline.run import Run
+    from moltlm.pipeline.stages import tasks
+
+    name = str(tiny_project / "project.yaml")
+    run = Run(load(name), Console())
+    tasks.task(run, Adapter("reminders"))
+    tasks.task(run, Adapter("shell"))
+    run.close()
+    return name

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import molt
 from test_pipeline import adapter
 
 from moltlm.adapters import card
 from moltlm.data.errors import BadInput
-from moltlm.pipeline import cli
 from moltlm.pipeline.service import bundles, entries, registry_page
 from moltlm.pipeline.service.bundles import Bundle
 from moltlm.pipeline.service.entries import Lineage
@@ -54,12 +54,6 @@ def ids(registry: Registry) -> dict[str, str]:
     """The ids of the adapters by the names of their folders."""
     one, task, two, three = (entry.id for entry in registry.entries()[0])
     return {"one": one, "shell": task, "two": two, "three": three}
-
-
-def molt(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(list(arguments))
-    return int(stopped.value.code or 0)
 
 
 def aged(registry: Registry) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import molt
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -20,7 +21,6 @@ from moltlm.data.conversations.report import ImportReport
 from moltlm.data.errors import BadInput
 from moltlm.data.persona import user
 from moltlm.data.types import EDITED, Exchange
-from moltlm.pipeline import cli
 from moltlm.pipeline.commands import correct
 from moltlm.pipeline.config import load
 from moltlm.pipeline.console import Console
@@ -29,12 +29,6 @@ from moltlm.pipeline.service.registry import Registry
 from moltlm.pipeline.stages.personality import personality
 
 PLAIN = ImportConfig(redact=False, near_duplicate=1)
-
-
-def molt(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(list(arguments))
-    return int(stopped.value.code or 0)
 
 
 def lines(path: Path) -> list[dict[str, Any]]:

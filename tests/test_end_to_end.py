@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from commands import molt
 
 from moltlm.evals import capability
-from moltlm.pipeline import cli
 from moltlm.pipeline.config import load
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.reporting import collect
@@ -28,12 +28,6 @@ def overrides(folder: Path) -> list[str]:
         f"retrain.conversations={folder / 'chats.jsonl'}",
         f"hypotheses=[{HYPOTHESIS}]",
     ]
-
-
-def molt(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(list(arguments))
-    return int(stopped.value.code or 0)
 
 
 @pytest.fixture(scope="module")

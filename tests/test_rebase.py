@@ -6,11 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from commands import molt
 from test_retrain import opened, write
 
 from moltlm.data.state import PERSONALITY_ADAPTER, Adapter
 from moltlm.evals.records import TaskRecord, read_records
-from moltlm.pipeline import cli
 from moltlm.pipeline.service import cycles, origin, rebase, retrain
 from moltlm.pipeline.service.bundles import Bundle
 from moltlm.pipeline.service.registry import Registry
@@ -47,12 +47,6 @@ def registry(arguments: list[str], tmp_path: Path) -> Registry:
             registry.promote(registry.add(tasks.trained(run, adapter).folder, {}).id)
     write(tmp_path / "chats" / "second.jsonl", ["Is there rain in the garden tonight?"])
     return registry
-
-
-def molt(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(list(arguments))
-    return int(stopped.value.code or 0)
 
 
 def test_a_task_that_holds_is_kept_and_answers_above_the_new_personality(

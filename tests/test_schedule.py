@@ -9,9 +9,9 @@ from datetime import datetime
 from pathlib import Path
 
 import pytest
+from commands import molt
 
 from moltlm.data.errors import BadInput, MoltError
-from moltlm.pipeline import cli
 from moltlm.pipeline.config import ScheduleConfig
 from moltlm.pipeline.service import cycles, schedule, timing
 
@@ -37,12 +37,6 @@ def config(folder: Path) -> Path:
     path = folder / "molt.yaml"
     path.write_text(f"run: {{folder: {json.dumps(str(folder / 'run'))}}}\n")
     return path
-
-
-def molt(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(list(arguments))
-    return int(stopped.value.code or 0)
 
 
 @pytest.mark.parametrize("act", [schedule.install, schedule.remove])

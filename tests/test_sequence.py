@@ -10,9 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from commands import molt
 
 from moltlm.data.errors import BadInput
-from moltlm.pipeline import cli, config
+from moltlm.pipeline import config
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.reporting import methods as methods_report
 from moltlm.pipeline.run import Run
@@ -21,12 +22,6 @@ from moltlm.pipeline.studies.methods import CapabilityChange, MethodRow
 
 COMMITTED = Path(__file__).resolve().parent.parent / "docs" / "results"
 METHODS = ["plain", "stacked", "routed", "mixture", "arrow", "gates", "held"]
-
-
-def molt(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(list(arguments))
-    return int(stopped.value.code or 0)
 
 
 def test_every_method_is_measured_in_the_state_it_is_served_in(tiny_project: Path) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 
 import openai
 import pytest
+from commands import molt
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
@@ -25,7 +26,6 @@ from moltlm.adapters import card, streaming
 from moltlm.adapters.chat_template import without_thought
 from moltlm.adapters.rendering import encode_prompt
 from moltlm.data.state import BASE, PERSONALITY, PERSONALITY_ADAPTER, Adapter, State
-from moltlm.pipeline import cli
 from moltlm.pipeline.config import load
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Run
@@ -35,22 +35,6 @@ from moltlm.pipeline.stages import routing, serving, tasks
 
 HELLO: Any = [{"role": "user", "content": "hello"}]
 SHELL = "personality+shell"
-
-
-def molt(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(list(arguments))
-    return int(stopped.value.code or 0)
-
-
-@pytest.fixture(scope="module")
-def config(tiny_project: Path) -> str:
-    name = str(tiny_project / "project.yaml")
-    run = Run(load(name), Console())
-    tasks.task(run, Adapter("reminders"))
-    tasks.task(run, Adapter("shell"))
-    run.close()
-    return name
 
 
 @dataclass(frozen=True)
@@ -78,9 +62,9 @@ class Served:
 
 
 @contextmanager
-def server(config: str, *overrides: str, **options: Any) -> Iterator[Served]:
+def server(trained_project: str, *overrides: str, **options: Any) -> Iterator[Served]:
     """The server in a thread, with a socket of its own."""
-    loaded, chosen = load(config, list(overrides)), listening.Settings(**{"port": 0, **options})
+    loaded, chosen = load(trained_project, list(overrides)), listening.Settings(**{"port": 0, **options})
     engine = listening.engine_of(loaded, chosen, Console())
     sock = listening.bind(chosen.host, chosen.port)
     running = listening.server_of(listening.application(loaded, chosen, engine, Console()))
@@ -98,15 +82,17 @@ def server(config: str, *overrides: str, **options: Any) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
-def plain(config: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+def plain(trained_project: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     """A server that nothing is promoted behind."""
     folder = tmp_path_factory.mktemp("plain")
-    with server(config, f"registry.folder={folder}/registry", f"retrain.conversations={folder}/chats") as running:
+    with server(
+        trained_project, f"registry.folder={folder}/registry", f"retrain.conversations={folder}/chats"
+    ) as running:
         yield running
 
 
-def expected(config: str, state: State, prompt: Any, tokens: int, *overrides: str) -> str:
-    run = Run(load(config, list(overrides)), Console())
+def expected(trained_project: str, state: State, prompt: Any, tokens: int, *overrides: str) -> str:
+    run = Run(load(trained_project, list(overrides)), Console())
     run.only_read = True
     model = serving.serve(run, state)
     with model.state(state):
@@ -116,7 +102,7 @@ def expected(config: str, state: State, prompt: Any, tokens: int, *overrides: st
 # --- answers
 
 
-def test_every_state_answers_as_it_was_measured(plain: Served, config: str) -> None:
+def test_every_state_answers_as_it_was_measured(plain: Served, trained_project: str) -> None:
     client = plain.client()
     names = [model.id for model in client.models.list().data]
     assert names == ["personality", "base", "personality+reminders", SHELL]
@@ -125,11 +111,11 @@ def test_every_state_answers_as_it_was_measured(plain: Served, config: str) -> N
     for state in (BASE, PERSONALITY, State.parse(SHELL)):
         answer = client.chat.completions.create(model=str(state), messages=HELLO, max_tokens=8)
         texts.append(answer.choices[0].message.content)
-        assert texts[-1] == expected(config, state, HELLO, 8) and answer.model == str(state)
+        assert texts[-1] == expected(trained_project, state, HELLO, 8) and answer.model == str(state)
     assert len(set(texts)) == 3
 
 
-def test_pieces_are_the_answer_and_usage_is_counted(plain: Served, config: str) -> None:
+def test_pieces_are_the_answer_and_usage_is_counted(plain: Served, trained_project: str) -> None:
     client = plain.client()
     whole = client.chat.completions.create(model=SHELL, messages=HELLO, max_tokens=12)
     stream = client.chat.completions.create(
@@ -141,7 +127,7 @@ def test_pieces_are_the_answer_and_usage_is_counted(plain: Served, config: str) 
     reasons = [chunk.choices[0].finish_reason for chunk in chunks if chunk.choices]
     assert [reason for reason in reasons if reason] == [whole.choices[0].finish_reason]
     assert chunks[-1].usage == whole.usage and not chunks[-1].choices
-    run = Run(load(config), Console())
+    run = Run(load(trained_project), Console())
     usage: Any = whole.usage
     assert usage.prompt_tokens == len(encode_prompt(run.base.tokenizer, HELLO))
     assert whole.choices[0].finish_reason == "length" and usage.completion_tokens == 12
@@ -185,18 +171,18 @@ def test_strength_is_of_one_request(plain: Served) -> None:
 
 
 @pytest.mark.parametrize("method", ["learned", "arrow"])
-def test_a_router_picks_where_there_is_one(config: str, tmp_path: Path, method: str) -> None:
+def test_a_router_picks_where_there_is_one(trained_project: str, tmp_path: Path, method: str) -> None:
     """For a request, or within the model for each token."""
     setting = f"router.method={method}"
-    run = Run(load(config, [setting]), Console())
+    run = Run(load(trained_project, [setting]), Console())
     names = (Adapter("reminders"), Adapter("shell"))
     fitted = routing.router(run, names)
     state = State(PERSONALITY.adapters, names)
     run.close()
-    with server(config, setting, f"registry.folder={tmp_path}/registry") as running:
+    with server(trained_project, setting, f"registry.folder={tmp_path}/registry") as running:
         assert "auto" in [model.id for model in running.client().models.list().data]
         answer = running.client().chat.completions.create(model="auto", messages=HELLO, max_tokens=8)
-        assert answer.choices[0].message.content == expected(config, state, HELLO, 8, setting)
+        assert answer.choices[0].message.content == expected(trained_project, state, HELLO, 8, setting)
         routed = (str(state),) if method == "arrow" else ("personality", "personality+reminders", SHELL)
         assert answer.model in routed
     shutil.rmtree(fitted.folder)
@@ -250,10 +236,10 @@ def test_clients_are_answered(plain: Served, body: dict[str, Any]) -> None:
     assert answer.endswith("[DONE]\n\n") if body["stream"] else answer["choices"][0]["message"]["role"] == "assistant"
 
 
-def test_a_begun_answer_is_continued(plain: Served, config: str) -> None:
+def test_a_begun_answer_is_continued(plain: Served, trained_project: str) -> None:
     prompt: Any = [*HELLO, {"role": "assistant", "content": "rain tea"}]
     answer = plain.client().chat.completions.create(model="base", messages=prompt, max_tokens=6)
-    assert (answer.choices[0].message.content or "").strip() == expected(config, BASE, prompt, 6)
+    assert (answer.choices[0].message.content or "").strip() == expected(trained_project, BASE, prompt, 6)
 
 
 @pytest.mark.parametrize(
@@ -339,15 +325,15 @@ def retrained(adapter: Path, folder: Path) -> Path:
     return folder
 
 
-def test_a_promotion_takes_effect_with_the_next_request(config: str, tmp_path: Path) -> None:
+def test_a_promotion_takes_effect_with_the_next_request(trained_project: str, tmp_path: Path) -> None:
     registry = Registry(tmp_path / "registry")
-    run = Run(load(config), Console())
+    run = Run(load(trained_project), Console())
     own, shell = (tasks.trained(run, adapter).folder for adapter in (PERSONALITY_ADAPTER, Adapter("shell")))
     run.close()
     for folder in (own, shell):
         registry.promote(registry.add(folder, {}).id)
     other = registry.add(retrained(own, tmp_path / "other"), {}).id
-    with server(config, f"registry.folder={tmp_path}/registry") as running:
+    with server(trained_project, f"registry.folder={tmp_path}/registry") as running:
         client = running.client()
         long: Any = {"model": "personality", "messages": HELLO, "max_tokens": 100}
         assert client.models.list().data[0].id == SHELL  # what is in use
@@ -375,19 +361,19 @@ def test_a_promotion_takes_effect_with_the_next_request(config: str, tmp_path: P
         state.write_text(text)
         assert client.chat.completions.create(**long).choices == before.choices
         assert running.fetch("/health")[1] == {"status": "ok"}
-    with server(config, f"registry.folder={tmp_path}/registry", own=True) as running:
+    with server(trained_project, f"registry.folder={tmp_path}/registry", own=True) as running:
         assert running.client().models.list().data[0].id == "personality"
 
 
-def test_adapters_that_cannot_be_loaded_leave_the_old_ones(config: str, tmp_path: Path) -> None:
+def test_adapters_that_cannot_be_loaded_leave_the_old_ones(trained_project: str, tmp_path: Path) -> None:
     """The weights of the new personality are damaged after it was promoted."""
     registry = Registry(tmp_path / "registry")
-    run = Run(load(config), Console())
+    run = Run(load(trained_project), Console())
     own = tasks.trained(run, PERSONALITY_ADAPTER).folder
     run.close()
     registry.promote(registry.add(own, {}).id)
     other = registry.add(retrained(own, tmp_path / "other"), {}).id
-    with server(config, f"registry.folder={tmp_path}/registry") as running:
+    with server(trained_project, f"registry.folder={tmp_path}/registry") as running:
         ask: Any = {"model": "personality", "messages": HELLO, "max_tokens": 8}
         before = running.client().chat.completions.create(**ask)
         registry.promote(other)
@@ -423,14 +409,16 @@ def test_other_names_and_other_sites_are_refused(plain: Served) -> None:
 
 
 def test_a_key_is_needed_where_others_can_ask(
-    config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    trained_project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert molt("serve", config, "--host", "0.0.0.0") == 2
+    assert molt("serve", trained_project, "--host", "0.0.0.0") == 2
     assert "--key-env" in capsys.readouterr().err
-    assert molt("serve", config, "--key-env", "MOLT_TEST_KEY") == 2
+    assert molt("serve", trained_project, "--key-env", "MOLT_TEST_KEY") == 2
     assert "MOLT_TEST_KEY holds no key" in capsys.readouterr().err
     monkeypatch.setenv("MOLT_TEST_KEY", "secret")
-    with server(config, f"registry.folder={tmp_path}/registry", host="0.0.0.0", key_env="MOLT_TEST_KEY") as running:
+    with server(
+        trained_project, f"registry.folder={tmp_path}/registry", host="0.0.0.0", key_env="MOLT_TEST_KEY"
+    ) as running:
         running = Served(running.url.replace("0.0.0.0", "127.0.0.1"), running.engine)
         with pytest.raises(openai.AuthenticationError):
             running.client("wrong").models.list()
@@ -441,20 +429,23 @@ def test_a_key_is_needed_where_others_can_ask(
         assert running.fetch("/health")[0] == 200
 
 
-def test_what_cannot_be_listened_on_is_said(config: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_cannot_be_listened_on_is_said(trained_project: str, capsys: pytest.CaptureFixture[str]) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
-        assert molt("serve", config, "--port", str(taken.getsockname()[1])) == 2
+        assert molt("serve", trained_project, "--port", str(taken.getsockname()[1])) == 2
     assert "--port 0" in capsys.readouterr().err
-    assert molt("serve", config, "--host", "no.such.host.invalid", "--key-env", "HOME") == 2
+    assert molt("serve", trained_project, "--host", "no.such.host.invalid", "--key-env", "HOME") == 2
     assert "--host 127.0.0.1" in capsys.readouterr().err
-    assert molt("serve", config, "--port", "0", "--engine", "nonsense") == 2
+    assert molt("serve", trained_project, "--port", "0", "--engine", "nonsense") == 2
     assert "neither local nor a URL" in capsys.readouterr().err
-    assert molt("serve", config, "--port", "0", "--keep", "--engine", "http://x", "retrain.conversations=a.jsonl") == 2
+    assert (
+        molt("serve", trained_project, "--port", "0", "--keep", "--engine", "http://x", "retrain.conversations=a.jsonl")
+        == 2
+    )
     assert "Name a folder" in capsys.readouterr().err
 
 
-def test_nothing_is_trained(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert molt("serve", config, "--port", "0", f"run.folder={tmp_path / 'empty'}") == 1
+def test_nothing_is_trained(trained_project: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert molt("serve", trained_project, "--port", "0", f"run.folder={tmp_path / 'empty'}") == 1
     assert "molt run" in capsys.readouterr().err
 
 
@@ -469,9 +460,9 @@ def test_a_share_of_votes_has_its_interval(plain: Served) -> None:
 # --- another server behind this one
 
 
-def test_another_server_answers_under_our_names(plain: Served, config: str, tmp_path: Path) -> None:
+def test_another_server_answers_under_our_names(plain: Served, trained_project: str, tmp_path: Path) -> None:
     places = [f"registry.folder={tmp_path}/registry", f"retrain.conversations={tmp_path}/chats"]
-    with server(config, *places, engine=plain.url, keep=True) as front:
+    with server(trained_project, *places, engine=plain.url, keep=True) as front:
         client = front.client()
         names = {model.id for model in client.models.list().data}
         assert names == {model.id for model in plain.client().models.list().data}
@@ -486,7 +477,7 @@ def test_another_server_answers_under_our_names(plain: Served, config: str, tmp_
             front.fetch("/v1/chat/completions", {**ask, "messages": [{"role": "user", "content": "tea " * 600}]})[0]
             == 400
         )
-    with server(config, *places, engine="http://127.0.0.1:9") as front:
+    with server(trained_project, *places, engine="http://127.0.0.1:9") as front:
         status, answer = front.fetch("/v1/models")
         assert status == 502 and "does not answer" in answer["error"]["message"]
 

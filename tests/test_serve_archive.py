@@ -9,7 +9,7 @@ from typing import Any
 
 import openai
 import pytest
-from test_serve import HELLO, config, molt, server
+from test_serve import HELLO, molt, server
 
 from moltlm.data.config import ImportConfig
 from moltlm.data.conversations import importers
@@ -21,8 +21,6 @@ from moltlm.pipeline.run import Run
 from moltlm.pipeline.service.registry import Registry
 from moltlm.pipeline.service.server.archive import Archive
 from moltlm.pipeline.stages import tasks
-
-__all__ = ["config"]
 
 
 def exchanges(folder: Path) -> list[tuple[list[str], str, str]]:
@@ -40,14 +38,14 @@ def said(text: str) -> dict[str, str]:
 
 
 def test_a_conversation_is_kept_once_and_retrain_reads_it(
-    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained_project: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chats, registry = tmp_path / "chats", Registry(tmp_path / "registry")
     places = [f"registry.folder={registry.folder}", f"retrain.conversations={chats}"]
-    run = Run(load(config), Console())
+    run = Run(load(trained_project), Console())
     registry.promote(registry.add(tasks.trained(run, PERSONALITY_ADAPTER).folder, {}).id)
     run.close()
-    with server(config, *places, keep=True) as running:
+    with server(trained_project, *places, keep=True) as running:
         history: list[Any] = [{"role": "system", "content": "Be brief."}]
         answers = []
         for text in ("hello", "mail ann@example.org please", "list files"):
@@ -71,19 +69,23 @@ def test_a_conversation_is_kept_once_and_retrain_reads_it(
     assert {answer for _, answer, _ in learned} <= set(answers) and all("rain" not in asked for asked, _, _ in learned)
     finished = [turn for turn in whole[0] if turn["role"] == "assistant" and "finish_reason" not in turn]
     assert len(learned) == len(finished)
-    assert molt("retrain", config, *places, "retrain.min_new=99") == 0
+    assert molt("retrain", trained_project, *places, "retrain.min_new=99") == 0
     assert f"{len(learned)} new exchanges in {chats}" in capsys.readouterr().err
 
 
-def test_nothing_is_written_unless_it_is_asked_for(config: str, tmp_path: Path) -> None:
-    with server(config, f"registry.folder={tmp_path}/registry", f"retrain.conversations={tmp_path}/chats") as running:
+def test_nothing_is_written_unless_it_is_asked_for(trained_project: str, tmp_path: Path) -> None:
+    with server(
+        trained_project, f"registry.folder={tmp_path}/registry", f"retrain.conversations={tmp_path}/chats"
+    ) as running:
         running.client().chat.completions.create(model="personality", messages=HELLO, max_tokens=3)
     assert not (tmp_path / "chats").exists()
 
 
-def test_an_answer_that_the_end_of_the_server_cuts_off_is_not_kept(config: str, tmp_path: Path) -> None:
+def test_an_answer_that_the_end_of_the_server_cuts_off_is_not_kept(trained_project: str, tmp_path: Path) -> None:
     chats = tmp_path / "chats"
-    with server(config, f"registry.folder={tmp_path}/registry", f"retrain.conversations={chats}", keep=True) as running:
+    with server(
+        trained_project, f"registry.folder={tmp_path}/registry", f"retrain.conversations={chats}", keep=True
+    ) as running:
         stream = running.client().chat.completions.create(model="base", messages=HELLO, max_tokens=480, stream=True)
         next(stream)
         running.engine.close()
@@ -115,9 +117,9 @@ def test_answers_are_kept_as_they_stand(tmp_path: Path) -> None:
     assert path.read_text() == "[1, 2"
 
 
-def test_thumbs_decide_what_is_learned(config: str, tmp_path: Path) -> None:
+def test_thumbs_decide_what_is_learned(trained_project: str, tmp_path: Path) -> None:
     chats = tmp_path / "chats"
-    with server(config, f"registry.folder={tmp_path}/registry", f"retrain.conversations={chats}") as running:
+    with server(trained_project, f"registry.folder={tmp_path}/registry", f"retrain.conversations={chats}") as running:
 
         def thumb(value: str | None, answer: str, *before: Any) -> None:
             body = {"messages": list(before), "answer": answer, "model": "personality", "thumb": value}
@@ -148,9 +150,11 @@ def test_thumbs_decide_what_is_learned(config: str, tmp_path: Path) -> None:
     assert (["w"], "liked", "") in exchanges(chats)
 
 
-def test_an_edited_answer_is_a_preference(config: str, tmp_path: Path) -> None:
+def test_an_edited_answer_is_a_preference(trained_project: str, tmp_path: Path) -> None:
     chats = tmp_path / "chats"
-    with server(config, f"registry.folder={tmp_path}/registry", f"retrain.conversations={chats}", keep=True) as running:
+    with server(
+        trained_project, f"registry.folder={tmp_path}/registry", f"retrain.conversations={chats}", keep=True
+    ) as running:
         answer = running.client().chat.completions.create(model="personality", messages=HELLO, max_tokens=3)
         text = answer.choices[0].message.content or ""
         body = {"messages": HELLO, "answer": text, "better": "Tea.", "model": "personality"}

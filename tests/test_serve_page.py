@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 from browser import PROGRAM, Page, browsing
-from test_serve import Served, config, plain, server
+from test_serve import Served, plain, server
 from test_serve_archive import exchanges
 
-__all__ = ["config", "plain"]
+__all__ = ["plain"]
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(PROGRAM is None, reason="no chromium: apt-get install chromium")]
 SHOTS = os.environ.get("SCREENSHOTS")
 """A folder to write screenshots into."""
@@ -47,8 +47,8 @@ def chats(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def running(config: str, tmp_path: Path, chats: Path) -> Iterator[Served]:
-    with server(config, f"registry.folder={tmp_path}/registry", f"retrain.conversations={chats}") as served:
+def running(trained_project: str, tmp_path: Path, chats: Path) -> Iterator[Served]:
+    with server(trained_project, f"registry.folder={tmp_path}/registry", f"retrain.conversations={chats}") as served:
         yield served
 
 
@@ -173,10 +173,10 @@ def test_an_answer_can_be_stopped_and_a_conversation_left(page: Page, running: S
 
 
 def test_a_server_with_a_key_asks_for_it(
-    page: Page, config: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    page: Page, trained_project: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("MOLT_TEST_KEY", "secret")
-    with server(config, f"registry.folder={tmp_path}/registry", key_env="MOLT_TEST_KEY") as served:
+    with server(trained_project, f"registry.folder={tmp_path}/registry", key_env="MOLT_TEST_KEY") as served:
         page.open(served.url)
         page.wait("document.getElementById('notice').textContent.includes('wants a key')")
         page.errors.clear()  # the browser reports the status 401
@@ -218,8 +218,8 @@ def hostile_server() -> Iterator[str]:
         http.shutdown()
 
 
-def test_hostile_answers_are_text(page: Page, config: str, tmp_path: Path) -> None:
-    with hostile_server() as url, server(config, f"registry.folder={tmp_path}/registry", engine=url) as served:
+def test_hostile_answers_are_text(page: Page, trained_project: str, tmp_path: Path) -> None:
+    with hostile_server() as url, server(trained_project, f"registry.folder={tmp_path}/registry", engine=url) as served:
         begin(page, served)
         ask(page, HOSTILE)
         assert cards(page) == [HOSTILE]

@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from commands import molt
 from safetensors.torch import load_file, save_file
 from test_teacher import serving
 
@@ -16,7 +17,6 @@ from moltlm.adapters.config import ModelConfig
 from moltlm.data import state as states
 from moltlm.data.io import sha256_file
 from moltlm.data.state import BASE, PERSONALITY, PERSONALITY_ADAPTER, Adapter
-from moltlm.pipeline import cli
 from moltlm.pipeline.config import load
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Run
@@ -27,59 +27,43 @@ from moltlm.pipeline.stages import tasks
 from moltlm.pipeline.stages.serving import serve as serve_state
 
 
-def molt(*arguments: str) -> int:
-    with pytest.raises(SystemExit) as stopped:
-        cli.main(list(arguments))
-    return int(stopped.value.code or 0)
-
-
-@pytest.fixture(scope="module")
-def config(tiny_project: Path) -> str:
-    name = str(tiny_project / "project.yaml")
-    run = Run(load(name), Console())
-    tasks.task(run, Adapter("reminders"))
-    tasks.task(run, Adapter("shell"))
-    run.close()
-    return name
-
-
-def test_a_judge_compares_states_and_pays_once(config: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert molt("eval", "judge", config) == 2
+def test_a_judge_compares_states_and_pays_once(trained_project: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert molt("eval", "judge", trained_project) == 2
     assert "judge.kind=endpoint" in capsys.readouterr().err
     with serving() as (url, seen):
         settings = ["judge.kind=endpoint", f"judge.url={url}", "judge.model=m"]
-        assert molt("eval", "judge", config, *settings, "--state", "personality+shell") == 0
+        assert molt("eval", "judge", trained_project, *settings, "--state", "personality+shell") == 0
         asked = len(seen)
         assert 0 < asked <= 6 * 2 * 2  # prompts, orders, the base and the personality; the same is not asked twice
-        assert molt("report", config, *settings) == 0 and len(seen) == asked
-    folder = Path(load(config).run.folder)
+        assert molt("report", trained_project, *settings) == 0 and len(seen) == asked
+    folder = Path(load(trained_project).run.folder)
     found = json.loads((folder / "results.json").read_text())["judge"]
     assert found["states"]["personality+shell"]["base"]["win_rate"]["mean"] == 0.5  # it says 0 each time
     assert "personality" not in found["states"]
     assert "A language model as the judge" in (folder / "report.html").read_text()
 
 
-def test_the_same_training_twice_comes_out_the_same(config: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert molt("eval", "noise", config, "gate.noise_runs=2", "--json") == 0
+def test_the_same_training_twice_comes_out_the_same(trained_project: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert molt("eval", "noise", trained_project, "gate.noise_runs=2", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["identical"] and found["persona"]["largest"] == found["capability"]["largest"] == 0
-    folders = list((Path(load(config).run.folder) / "personality").glob("*/inputs.json"))
+    folders = list((Path(load(trained_project).run.folder) / "personality").glob("*/inputs.json"))
     hashes = {path: sha256_file(path.with_name("adapter_model.safetensors")) for path in folders}
     (again,) = (path for path in folders if json.loads(path.read_text()).get("personality", {}).get("repeat") == 1)
     assert hashes.pop(again) in hashes.values()
-    assert molt("eval", "noise", config, "gate.noise_runs=1") == molt("eval", "noise", config) == 2
+    assert molt("eval", "noise", trained_project, "gate.noise_runs=1") == molt("eval", "noise", trained_project) == 2
     assert "gate.noise_runs=3" in capsys.readouterr().err
 
 
-def test_chat_answers_in_every_state_once(config: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert molt("chat", config, "--message", "hello", "--max-new-tokens", "4", "--json") == 0
+def test_chat_answers_in_every_state_once(trained_project: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert molt("chat", trained_project, "--message", "hello", "--max-new-tokens", "4", "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert list(found) == ["base", "personality", "personality+reminders", "personality+shell"]
     assert len(set(found.values())) > 1
 
 
 def test_chat_reads_a_pipe_and_survives_mistakes(
-    config: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    trained_project: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lines = [
         "hello",
@@ -94,15 +78,15 @@ def test_chat_reads_a_pipe_and_survives_mistakes(
         "unheard",
     ]
     monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
-    assert molt("chat", config, "--use", "base,personality", "--max-new-tokens", "4") == 0
+    assert molt("chat", trained_project, "--use", "base,personality", "--max-new-tokens", "4") == 0
     told = capsys.readouterr().out
     assert "base: " in told and "personality: " in told
     assert "Unknown command: /dance" in told and "No adapter nobody is loaded" in told
     assert "answering: base" in told and "unheard" not in told
 
 
-def test_each_state_has_a_history_of_its_own(config: str) -> None:
-    run = Run(load(config), Console())
+def test_each_state_has_a_history_of_its_own(trained_project: str) -> None:
+    run = Run(load(trained_project), Console())
     chat = chats.Chat(serve_state(run, PERSONALITY), [BASE, PERSONALITY], 4)
     first = chat.answers("hello")
     assert chat.histories[BASE][1]["content"] == first[BASE]
@@ -116,18 +100,20 @@ def test_each_state_has_a_history_of_its_own(config: str) -> None:
     run.close()
 
 
-def test_chat_does_not_train(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert molt("chat", config, f"run.folder={tmp_path / 'empty'}", "--message", "hello") == 1
+def test_chat_does_not_train(trained_project: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert molt("chat", trained_project, f"run.folder={tmp_path / 'empty'}", "--message", "hello") == 1
     assert "has not been run with these settings" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("to", LAYOUTS)
-def test_export_on_the_command_line(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], to: str) -> None:
+def test_export_on_the_command_line(
+    trained_project: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], to: str
+) -> None:
     out, state = tmp_path / "out", "personality+shell"
-    assert molt("export", config, "--to", to, "--state", state, "--out", str(out), "--json") == 0
+    assert molt("export", trained_project, "--to", to, "--state", state, "--out", str(out), "--json") == 0
     found = json.loads(capsys.readouterr().out)
     assert found["kl"] < 1e-3 and found.get("error", 0.0) < 1e-6
-    assert molt("export", config, "--to", to, "--state", state, "--out", str(out)) == 2
+    assert molt("export", trained_project, "--to", to, "--state", state, "--out", str(out)) == 2
     expected = {
         "adapter": {"adapter_model.safetensors", "chat_template.jinja", "README.md"},
         "merged": {"model.safetensors", "chat_template.jinja"},
@@ -138,20 +124,20 @@ def test_export_on_the_command_line(config: str, tmp_path: Path, capsys: pytest.
         "hub": {"adapter_model.safetensors", "chat_template.jinja", "README.md"},
     }
     assert expected[to] <= set(found["files"]) == {file.name for file in out.iterdir()}
-    here = [str(place).encode() for place in (load(config).model.id, tmp_path.parent, Path.home())]
+    here = [str(place).encode() for place in (load(trained_project).model.id, tmp_path.parent, Path.home())]
     assert not [file for file in out.iterdir() if any(place in file.read_bytes() for place in here)]
     if "adapter_config.json" in found["files"]:
         assert isinstance(json.loads((out / "adapter_config.json").read_text())["lora_alpha"], int)
     if to == "adapter":
-        served = serve.Served(base.load(ModelConfig(id=load(config).model.id, precision="fp32")))
+        served = serve.Served(base.load(ModelConfig(id=load(trained_project).model.id, precision="fp32")))
         served.load("mine", out)
         with served.state(states.of("mine")):
             assert served.generate([[{"role": "user", "content": "hello"}]], 4, 1)
 
 
-def test_an_approximation_is_told(config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_approximation_is_told(trained_project: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = ["--state", "personality+shell", "--method", "svd", "--rank", "2", "--out", str(tmp_path / "out")]
-    assert molt("export", config, *options) == 0
+    assert molt("export", trained_project, *options) == 0
     assert "differs from the exact stack" in capsys.readouterr().out
 
 
@@ -170,27 +156,30 @@ def test_an_approximation_is_told(config: str, tmp_path: Path, capsys: pytest.Ca
     ],
 )
 def test_what_cannot_be_exported(
-    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
+    trained_project: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], options: list[str], message: str
 ) -> None:
-    assert molt("export", config, *options, "--out", str(tmp_path / "out")) == 2
+    assert molt("export", trained_project, *options, "--out", str(tmp_path / "out")) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
 
 
 def test_what_is_in_use_answers_and_is_exported(
-    config: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    trained_project: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """After another personality was promoted, chat, export and evaluations take it, and say so; `--own` does not."""
     registry = Registry(tmp_path / "registry")
     setting = f"registry.folder={tmp_path / 'registry'}"
-    run = Run(load(config), Console())
+    run = Run(load(trained_project), Console())
     own, shell = (tasks.trained(run, adapter).folder for adapter in (PERSONALITY_ADAPTER, Adapter("shell")))
     run.close()
     for folder in (own, shell):
         registry.promote(registry.add(folder, {}).id)
 
     def answers(*options: str) -> tuple[dict[str, str], str]:
-        assert molt("chat", config, setting, "--message", "hello", "--max-new-tokens", "8", "--json", *options) == 0
+        assert (
+            molt("chat", trained_project, setting, "--message", "hello", "--max-new-tokens", "8", "--json", *options)
+            == 0
+        )
         captured = capsys.readouterr()
         return json.loads(captured.out), captured.err
 
@@ -210,15 +199,15 @@ def test_what_is_in_use_answers_and_is_exported(
 
     for options, weights in (([], other), (["--own"], own)):
         out = tmp_path / f"out{len(options)}"
-        assert molt("export", config, setting, "--out", str(out), *options) == 0
+        assert molt("export", trained_project, setting, "--out", str(out), *options) == 0
         exported, expected = (load_file(each / "adapter_model.safetensors") for each in (out, weights))
         assert all(exported[name].equal(value) for name, value in expected.items())
-    assert molt("chat", config, setting, "--use", "personality+shell", "--message", "hello") == 1
+    assert molt("chat", trained_project, setting, "--use", "personality+shell", "--message", "hello") == 1
     assert "shell is not in use above" in capsys.readouterr().err
-    assert molt("eval", "persona", config, setting, "--json") == 0
+    assert molt("eval", "persona", trained_project, setting, "--json") == 0
     measured = json.loads(capsys.readouterr().out)
     assert len(measured) == 2
-    assert molt("eval", "persona", config, setting, "--json", "--state", "personality", "--own") == 0
+    assert molt("eval", "persona", trained_project, setting, "--json", "--state", "personality", "--own") == 0
     assert json.loads(capsys.readouterr().out)["folder"] not in {each["folder"] for each in measured}
 
 

@@ -64,7 +64,7 @@ def write(model: Any, tokenizer: Any, turns: vocabulary.Turns, file: Path, quant
 
 def _write(model: Any, tokenizer: Any, turns: vocabulary.Turns, file: Path, quant: str, name: str) -> None:
     family = family_of(model.config, whole=True)
-    wanted, file_type = TYPES[quant]
+    target, file_type = TYPES[quant]
     writer = GGUFWriter(file, family.name)
     writer.add_type(gguf.GGUFType.MODEL)
     writer.add_name(name)
@@ -73,7 +73,7 @@ def _write(model: Any, tokenizer: Any, turns: vocabulary.Turns, file: Path, quan
     _add_shape(writer, model.config)
     vocabulary.add(writer, tokenizer, model.config.vocab_size, turns)
     for key, tensor in tensors(model, family):
-        form = _form(tensor, wanted)
+        form = _form(tensor, target)
         in_bytes = gguf.quant_shape_to_byte_shape(tensor.shape, form)
         stored = np.dtype(PLAIN.get(form, np.uint8))
         shape = tensor.shape if form in PLAIN else in_bytes
@@ -82,7 +82,7 @@ def _write(model: Any, tokenizer: Any, turns: vocabulary.Turns, file: Path, quan
     writer.write_kv_data_to_file()
     writer.write_ti_data_to_file()
     for _, tensor in tensors(model, family):
-        writer.write_tensor_data(_stored(tensor, wanted))
+        writer.write_tensor_data(_stored(tensor, target))
     writer.close()
 
 
@@ -97,16 +97,16 @@ def tensors(model: Any, family: Family) -> Iterator[tuple[str, torch.Tensor]]:
         yield "rope_freqs.weight", _llama3_factors(rope, _head_width(model.config))
 
 
-def _form(tensor: torch.Tensor, wanted: GGMLQuantizationType) -> GGMLQuantizationType:
+def _form(tensor: torch.Tensor, target: GGMLQuantizationType) -> GGMLQuantizationType:
     """Vectors stay in 32 bits; rows that do not divide into blocks in 16."""
     if tensor.dim() == 1:
         return GGMLQuantizationType.F32
-    block, _ = gguf.GGML_QUANT_SIZES[wanted]
-    return wanted if tensor.shape[-1] % block == 0 else GGMLQuantizationType.F16
+    block, _ = gguf.GGML_QUANT_SIZES[target]
+    return target if tensor.shape[-1] % block == 0 else GGMLQuantizationType.F16
 
 
-def _stored(tensor: torch.Tensor, wanted: GGMLQuantizationType) -> np.ndarray:
-    return gguf.quantize(tensor.to(torch.float32).contiguous().numpy(), _form(tensor, wanted))
+def _stored(tensor: torch.Tensor, target: GGMLQuantizationType) -> np.ndarray:
+    return gguf.quantize(tensor.to(torch.float32).contiguous().numpy(), _form(tensor, target))
 
 
 def _add_shape(writer: GGUFWriter, config: Any) -> None:
