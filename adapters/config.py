@@ -202,6 +202,12 @@ class DpoConfig(Section):
         description="reference of the loss. start: the model before this stage; mean: the mean over all pairs of what "
         "that gives; none: no reference (both for H015)",
     )
+    distill_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of the KL to the distributions over its own answers that the personality had on its former "
+        "base (persona.carried), per token; 0: off; `molt move` turns it on where the bases share a vocabulary",
+    )
 
     @model_validator(mode="after")
     def possible(self) -> DpoConfig:
@@ -361,6 +367,8 @@ class AdaptersConfig(Section):
             kl_on=self.dpo.kl_on,
             anchor_batch=self.dpo.kl_batch,
             ewc_weight=self.dpo.ewc_weight,
+            distill_weight=self.dpo.distill_weight,
+            distill="stored",
             stop_kl=self.personality.stop_kl,
             stop_every=self.personality.stop_every,
         )

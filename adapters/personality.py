@@ -28,6 +28,7 @@ from moltlm.adapters.trainers import (
 from moltlm.adapters.training import Measurements, Schedule, TrainingJob, TrainingResult
 from moltlm.adapters.training_data import completions, preferences
 from moltlm.data.errors import BadInput
+from moltlm.data.topk import TopK
 from moltlm.data.types import Exchange, Message, Pair
 
 Reward = Callable[[list[list[Message]], list[str]], list[float]]
@@ -42,6 +43,8 @@ class PersonalityJob(TrainingJob):
     start: folder of a personality to train further, which is then also the DPO reference.
     spec: what the model is told to be, for sdft.
     reward: for grpo. Both use the prompts of the pairs alone.
+    distilled: the personality's own answers on another base with the same vocabulary, and its distributions over them,
+        for `dpo.distill_weight`.
     references: folder of stored reference values for dpo (`adapters.references`); None: computed anew.
     """
 
@@ -53,6 +56,7 @@ class PersonalityJob(TrainingJob):
     spec: str = ""
     reward: Reward | None = None
     references: Path | None = None
+    distilled: tuple[list[Exchange], list[TopK]] = ([], [])
 
 
 def train_personality(job: PersonalityJob) -> TrainingResult:
@@ -64,7 +68,8 @@ def train_personality(job: PersonalityJob) -> TrainingResult:
     config, settings = job.config, job.config.personality
     set_seed(job.seed)
     model = _model(job)
-    protections = active(config.personality_protection, "personality").start(_context(job, model))
+    context = _context(job, model)
+    protections = active(context.settings, "personality").start(context)
     schedule = Schedule(settings.steps, settings.batch_size, settings.learning_rate)
     arguments = training.trainer_arguments(job, schedule, resumable=job.measurements is None)
     common = {"model": model, "processing_class": job.base.tokenizer, "protections": protections}
@@ -106,16 +111,18 @@ def _model(job: PersonalityJob) -> Any:
 
 
 def _context(job: PersonalityJob, model: Any) -> Context:
+    settings, (distilled, stored) = job.config.personality_protection, job.distilled
     return Context(
         text=TextModel(model, job.base.tokenizer),
         config=job.config,
-        settings=job.config.personality_protection,
+        # the first training on a base distils; a later one goes on from what that gave
+        settings=settings if stored else settings.model_copy(update={"distill_weight": 0.0}),
         stage="personality",
         adapter="default",
         start=job.start,
         seed=job.seed,
         # What the base does is all that a personality has to retain.
-        material=Material(neutral=job.neutral, replay=job.neutral),
+        material=Material(neutral=job.neutral, replay=job.neutral, stored=stored, distilled=distilled),
         progress=job.progress,
     )
 

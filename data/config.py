@@ -31,6 +31,11 @@ class PersonaConfig(Section):
     heldout_limit: int | None = Field(
         default=None, ge=2, description="use only this many held-out prompts, spread over topics; None: all"
     )
+    carried: Path | None = Field(
+        default=None,
+        description="folder with what `molt move` carried here from another base, which is learned besides the written "
+        "answers; its held-out prompts take the place of the persona's; null: none",
+    )
 
 
 class ImportConfig(Section):
@@ -67,6 +72,28 @@ class ImportConfig(Section):
         default=Path("runs/forgotten.json"),
         description="the file in which `molt forget` remembers by hash what it removed; that is never imported again",
         json_schema_extra=NO_PART,
+    )
+
+
+class MoveConfig(Section):
+    """What `molt move` carries to another base: the personality's own best answers."""
+
+    samples: int = Field(
+        default=4,
+        ge=1,
+        description="answers to each training prompt among which the best is carried; the first is greedy",
+    )
+    temperature: float = Field(default=0.7, gt=0, le=2, description="sampling temperature of the others")
+    min_score: float = Field(
+        default=0.2,
+        ge=0,
+        le=1,
+        description="persona score that an answer needs to be carried; it has to be coherent, too",
+    )
+    distill_weight: float = Field(
+        default=1.0,
+        ge=0,
+        description="dpo.distill_weight on the new base, where both bases have the same vocabulary; 0: off",
     )
 
 

@@ -53,6 +53,13 @@ class IdentityClassifier:
         scores = _log_odds(self._model, [normalise(text, self._catchphrases, WORDS) for text in texts])
         return self._platt.predict_proba(scores[:, None])[:, 1].tolist()
 
+    def attribution(self, texts: list[str]) -> list[dict[str, float]]:
+        """For each text the probability that each character wrote it, by name, OWN among them; they sum to 1."""
+        if not texts:
+            return []
+        shares = self._model.predict_proba([normalise(text, self._catchphrases, WORDS) for text in texts])
+        return [dict(zip(map(str, self._model.classes_), map(float, row), strict=True)) for row in shares]
+
     def weights(self, k: int) -> dict[str, list[str]]:
         """The words that speak most for (`ours`) and against (`theirs`) the personality."""
         features, linear = self._model.steps[0][1], self._model.steps[1][1]

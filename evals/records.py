@@ -155,18 +155,20 @@ class FactRecord(Record):
     Attributes:
         fact: the name of the fact in the persona's file.
         conversation: the id of the conversation before the question; empty where it was asked alone.
+        wording: the number of the question's wording, where it is asked in several.
         answer: what the model wrote.
         recall: share of the fact's content words that the answer has, 0..1.
     """
 
     fact: str
     conversation: str = ""
+    wording: int = 0
     answer: str
     recall: float
 
     @property
     def key(self) -> str:
-        return f"{self.conversation}/{self.fact}"
+        return f"{self.conversation}/{self.fact}/{self.wording}"
 
 
 @dataclass(frozen=True, kw_only=True)

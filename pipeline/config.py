@@ -24,6 +24,7 @@ from moltlm.data.config import (
     FiltersConfig,
     ImportConfig,
     IntrospectionConfig,
+    MoveConfig,
     PairsConfig,
     PersonaConfig,
     ReplayConfig,
@@ -154,6 +155,7 @@ class Config(Section):
     knowledge: KnowledgeConfig = KnowledgeConfig()
     registry: RegistryConfig = RegistryConfig()
     retrain: RetrainConfig = RetrainConfig()
+    move: MoveConfig = MoveConfig()
     schedule: ScheduleConfig = ScheduleConfig()
 
     @model_validator(mode="after")
@@ -278,6 +280,14 @@ def vary(config: Config, changes: dict[str, Any], source: str) -> Config:
         if reason := _set(raw, key, value):
             raise BadInput(f"{source}: {reason}.", "See: molt config show demo")
     return _validate(type(config), raw, source)
+
+
+def with_overrides(config: Config, overrides: list[str]) -> Config:
+    """The configuration with overrides such as `dpo.beta=0.2`. Raises BadInput naming everything that is wrong."""
+    raw = config.model_dump(mode="json")
+    problems = [problem for override in overrides if (problem := _apply(raw, override))]
+    raise_for([*problems, *attributed(problems_of(Config, raw), [], "", overrides)])
+    return Config.model_validate(raw)
 
 
 def _validate(kind: type[BaseModel], raw: dict[str, Any], source: str) -> Any:

@@ -27,6 +27,7 @@ WEIGHT_STAGES: tuple[Stage, ...] = ("personality", "task", "grpo")
 PERSONALITY_SETTINGS = {
     "kl_weight": "dpo.kl_weight",
     "ewc_weight": "dpo.ewc_weight",
+    "distill_weight": "dpo.distill_weight",
     "stop_kl": "personality.stop_kl",
 }
 """Where the personality stage has the settings that `protect` has for all other stages."""
@@ -45,13 +46,15 @@ class Material:
     Attributes:
         neutral: the base's own answers to neutral prompts.
         replay: exchanges whose answers are to be retained.
-        stored: the personality's distributions over the first of `replay`, from the buffer.
+        stored: the personality's distributions over the answers of `distilled`, from the buffer or from another base.
+        distilled: exchanges; empty: the first of `replay`.
         trial: counts how many held-out examples a model gets right.
     """
 
     neutral: list[Exchange] = field(default_factory=list)
     replay: list[Exchange] = field(default_factory=list)
     stored: list[TopK] = field(default_factory=list)
+    distilled: list[Exchange] = field(default_factory=list)
     trial: Trial | None = None
 
 

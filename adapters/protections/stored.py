@@ -17,7 +17,7 @@ class StoredDistillation(Protection):
     et al. 2020, arXiv:2004.07211) on what the buffer keeps, without the model that produced it."""
 
     switch = "distill_weight"
-    needs = ("replay", "stored")
+    needs = ("stored",)
     example: ClassVar = {"distill_weight": 3.0, "distill": "stored"}
 
     @classmethod
@@ -29,7 +29,7 @@ class StoredDistillation(Protection):
 
     def start(self, context: Context) -> None:
         text, stored = context.text, context.material.stored
-        exchanges = context.material.replay[: len(stored)]
+        exchanges = context.material.distilled or context.material.replay[: len(stored)]
         self._tokenizer, self._weight = text.tokenizer, context.settings.distill_weight
         self._rows = text.encode([item.prompt for item in exchanges], [item.answer for item in exchanges])
         for (_, answer), row in zip(self._rows, stored, strict=True):

@@ -89,17 +89,39 @@ def candidate(history: History) -> Bundle | None:
 
 
 def anchor(history: History) -> str:
-    """The id of the personality that retrainings may not drift from: of the last rebaseline, or else the first that was
-    in use; empty if none was."""
-    set_by_hand = [change.anchor for change in history if change.anchor]
-    in_use = [change.after.get("personality") for change in history if change.after.get("personality")]
+    """The id of the personality that retrainings may not drift from: of the last rebaseline on the base in use, or else
+    the first that was in use on it; empty if none was."""
+    here = _on_base(history, current(history).base_digest)
+    set_by_hand = [change.anchor for change in here if change.anchor]
+    in_use = [change.after.get("personality") for change in here if change.after.get("personality")]
     return next(iter([*set_by_hand[-1:], *in_use]), "")
 
 
-def look(history: History) -> int:
-    """The number of the next candidate among those judged against the anchor, but for those that passed."""
-    begun = max((place for place, change in enumerate(history) if change.anchor), default=-1)
-    return 1 + sum(change.candidate is not None for change in history[begun + 1 :])
+def anchors(history: History) -> list[str]:
+    """The anchor of each base that was in use."""
+    digests = dict.fromkeys(change.after.base_digest for change in history)
+    last = {digest: _on_base(history, digest)[-1] for digest in digests}
+    return [anchor([*history, change]) for change in last.values()]
+
+
+def look(history: History, digest: str = "") -> int:
+    """The number of the next candidate among those judged against the anchor, but for those that passed.
+
+    Args:
+        digest: of another base that the candidate is moved to; empty: of the base in use.
+    """
+    digest = digest or current(history).base_digest
+    set_by_hand = [
+        place for place, change in enumerate(history) if change.anchor and change.after.base_digest == digest
+    ]
+    begun = max(set_by_hand, default=-1)
+    candidates = [change.candidate for change in history[begun + 1 :] if change.candidate]
+    return 1 + sum(candidate.base_digest == digest for candidate in candidates)
+
+
+def _on_base(history: History, digest: str) -> History:
+    """The changes after which a base was in use."""
+    return [change for change in history if change.after.base_digest == digest]
 
 
 def aliases(history: History) -> dict[str, str]:

@@ -30,6 +30,7 @@ class Lineage:
         data: fingerprint of what it was trained on.
         config: fingerprint of the configuration, which is its name in `configs/` of the run folder.
         code: version of the package and revision of the code that registered it.
+        moved_from: the id of the personality on another base that it was carried from; empty if it was not.
     """
 
     made_by: str = ""
@@ -37,6 +38,7 @@ class Lineage:
     data: str = ""
     config: str = ""
     code: str = ""
+    moved_from: str = ""
 
 
 @dataclass(frozen=True)

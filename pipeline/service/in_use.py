@@ -33,14 +33,27 @@ def take(run: Run, only_own: bool = False) -> list[str]:
         return []
     entries = {slot: registry.entry(identity) for slot, identity in current.items()}
     if (base := entries["personality"].base) != run.config.model.id:
-        return [f"{registry.folder} is in use on another base ({base}): the run's own adapters are taken"]
-    trained = {slot: _own_id(run, slot) for slot in current}
-    replaced = {slot: identity for slot, identity in current.items() if trained[slot] != identity}
-    run.tasks_stand_alone = "personality" not in replaced
-    taken = replaced if run.tasks_stand_alone else current  # a task may be the run's own, above another personality
-    run.in_use = {slot: Artifact("registry", registry.path(each), each, 0.0, {}) for slot, each in taken.items()}
+        return [
+            f"{registry.folder} is in use on another base ({base}): the run's own adapters are taken",
+            f"those in use instead: model.id={base}, or the configuration that molt move wrote",
+        ]
+    replaced = put(run, registry, current)
     lines = [f"{slot}: {each}, in use since {_since(registry, slot)}" for slot, each in replaced.items()]
     return [*lines, "the run's own instead: --own"] if lines else []
+
+
+def put(run: Run, registry: Registry, adapters: dict[str, str]) -> dict[str, str]:
+    """Let adapters of the registry, by slot, stand in for the run's own.
+
+    Returns:
+        Those of them that are not the run's own.
+    """
+    trained = {slot: _own_id(run, slot) for slot in adapters}
+    replaced = {slot: identity for slot, identity in adapters.items() if trained[slot] != identity}
+    run.tasks_stand_alone = "personality" not in replaced
+    taken = replaced if run.tasks_stand_alone else adapters  # a task may be the run's own, above another personality
+    run.in_use = {slot: Artifact("registry", registry.path(each), each, 0.0, {}) for slot, each in taken.items()}
+    return replaced
 
 
 def check(run: Run, state: State) -> None:

@@ -8,6 +8,7 @@ from moltlm.adapters import base, card
 from moltlm.adapters.serve import Served
 from moltlm.data import replay
 from moltlm.data.io import fingerprint, read_json, sha256_file
+from moltlm.data.rows import read_rows
 from moltlm.data.types import Exchange
 from moltlm.pipeline.config import dump
 from moltlm.pipeline.run import Artifact, Run, environment, read_artifact
@@ -22,12 +23,8 @@ def origin(run: Run, current: str) -> dict[str, Artifact]:
     """The run's pairs, personality and replay buffer that the active personality began with, by stage; none where it
     comes from another folder. New files in `conversations.paths` would otherwise mean another personality, from
     scratch."""
-    before = {}
-    for finished in run.folder.glob(f"retrain/*/{FINISHED}"):
-        before[read_json(finished)["candidate"]] = read_artifact(finished.parent).facts["current"]
-    first = current
-    while first in before:
-        first = before.pop(first)
+    cycles = _cycles_to(run, current)
+    first = cycles[0].facts["current"] if cycles else current
     for folder in run.stored("personality"):
         if entry_id("personality", read_json(folder / card.MANIFEST)["weights_sha256"]) == first:
             data = run.folder / "pairs" / read_json(folder / "inputs.json")["pairs"]
@@ -38,6 +35,25 @@ def origin(run: Run, current: str) -> dict[str, Artifact]:
             origin |= {"replay": replays[-1]} if replays else {}
             return {stage: read_artifact(path) for stage, path in origin.items() if path.is_dir()}
     return {}
+
+
+def _cycles_to(run: Run, current: str) -> list[Artifact]:
+    """The retrainings that led to a personality, oldest first."""
+    cycles = {
+        read_json(finished)["candidate"]: read_artifact(finished.parent)
+        for finished in run.folder.glob(f"retrain/*/{FINISHED}")
+    }
+    path: list[Artifact] = []
+    while current in cycles:
+        path.insert(0, cycles.pop(current))
+        current = path[0].facts["current"]
+    return path
+
+
+def learned_since(run: Run, current: str) -> list[Exchange]:
+    """What the retrainings that led to a personality have learned, oldest first."""
+    files = [cycle.folder / "new.jsonl" for cycle in _cycles_to(run, current)]
+    return [item for file in files if file.is_file() for item in read_rows(file, Exchange)]
 
 
 def buffer_of(run: Run, bundle: Bundle) -> Path:
@@ -60,12 +76,14 @@ def buffer_id(folder: Path) -> str:
     return f"buffer-{sha256_file(folder / replay.MANIFEST)[:10]}"
 
 
-def lineage_of(run: Run, artifact: Artifact, data: str, continues: str = "") -> Lineage:
-    """Where an adapter comes from: the artifact that made it, what identifies its data, and the adapter before it."""
+def lineage_of(run: Run, artifact: Artifact, data: str, continues: str = "", moved_from: str = "") -> Lineage:
+    """Where an adapter comes from: the artifact that made it, what identifies its data, and the adapter before it, on
+    this base or on another."""
     code = environment()
     revision = f", {code['revision']}" if code["revision"] else ""
     config = fingerprint(dump(run.config))
-    return Lineage(f"{artifact.stage} {artifact.fingerprint}", continues, data, config, f"{code['moltlm']}{revision}")
+    made_by, version = f"{artifact.stage} {artifact.fingerprint}", f"{code['moltlm']}{revision}"
+    return Lineage(made_by, continues, data, config, version, moved_from)
 
 
 def next_buffer(run: Run, before: Path, new_exchanges: list[Exchange], candidate: Path, folder: Path) -> None:

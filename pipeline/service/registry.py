@@ -65,13 +65,21 @@ class Registry(Entries):
             self._append(history, f"promote {target.id}", self._bundle(after, buffer, history))
         return [other for slot, other in before.items() if slot not in after]
 
-    def switch(self, adapters: dict[str, str], replaces: dict[str, str], action: str, buffer: str = "") -> None:
+    def switch(
+        self,
+        adapters: dict[str, str],
+        replaces: dict[str, str],
+        action: str,
+        buffer: str = "",
+        fix: str = "Nothing is lost: its conversations are learned again by the next: molt retrain CONFIG",
+    ) -> None:
         """Put these entries into use, and nothing else, as one change.
 
         Args:
             adapters: ids by slot.
             replaces: the ids by slot that they were judged against.
             buffer: identifies the replay buffer that belongs with them.
+            fix: what to do where something else is in use.
 
         Raises:
             BadInput: for an unknown or damaged entry, or one that was neither trained nor measured above the others.
@@ -84,7 +92,7 @@ class Registry(Entries):
                 raise Outdated(
                     f"{adapters['personality']} was judged against {_listed(replaces)}, but {_listed(before)} is "
                     "active now.",
-                    "Nothing is lost: its conversations are learned again by the next: molt retrain CONFIG",
+                    fix,
                 )
             self._check(adapters)
             self._append(history, action, self._bundle(adapters, buffer, history))
@@ -208,9 +216,13 @@ class Registry(Entries):
         was active; empty if none was."""
         return bundles.anchor(self.history())
 
-    def look(self) -> int:
-        """The number of the next candidate among those judged against the anchor, but for those that passed."""
-        return bundles.look(self.history())
+    def look(self, digest: str = "") -> int:
+        """The number of the next candidate among those judged against the anchor, but for those that passed.
+
+        Args:
+            digest: of another base that the candidate is moved to; empty: of the base in use.
+        """
+        return bundles.look(self.history(), digest)
 
     def was_in_use(self, identity: str) -> bool:
         """Whether an entry is or has been active."""
@@ -222,7 +234,7 @@ class Registry(Entries):
         day."""
         history, (entries, damaged) = self.history(), self.entries()
         names = [*BUILT_IN, *bundles.aliases(history)]
-        needed = {each for name in names for each in self._adapters_of(name, history)}
+        needed = {each for name in names for each in self._adapters_of(name, history)} | {*bundles.anchors(history)}
         digests = {digest[:10] for entry in entries if entry.id in needed for digest in entry.parents.values()}
         young = (datetime.now(UTC) - YOUNG).isoformat()
         return [

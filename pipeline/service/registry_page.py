@@ -53,6 +53,10 @@ def page(registry: Registry, target: Bundle | Entry) -> list[str]:
 def likeness(registry: Registry, entry: Entry) -> Likeness:
     """Whether a personality is still the first one, by the verdict on it."""
     anchor, judgement = registry.anchor(), entry.judgement
+    if origin := entry.lineage.moved_from:
+        words = "; ".join(check["sentence"] for check in judgement.verdict.get("checks", []))
+        answer = "yes" if judgement.verdict.get("promoted") else "not shown"
+        return Likeness(answer, f"moved from {_with_base(registry, origin)}: {words}")
     if entry.id == anchor:
         return Likeness("it is", "all later personalities are compared with this one")
     checks = judgement.verdict.get("checks", [])
@@ -137,6 +141,7 @@ def _entry_lines(registry: Registry, entry: Entry, bundle: Bundle | None = None)
     lineage, manifest = entry.lineage, card.read(registry.path(entry.id))
     above = " and ".join(entry_ids(entry.parents))
     start = f"trained further from {lineage.continues}" if lineage.continues else "trained anew"
+    start = f"moved from {_with_base(registry, lineage.moved_from)}, trained anew" if lineage.moved_from else start
     start += f", above {above}" if above else f", on {entry.base}"
     lines = [f"  {start}", f"  registered {_minute(entry.added)}, made by {lineage.made_by or 'an unknown command'}"]
     if lineage.data:
@@ -144,7 +149,7 @@ def _entry_lines(registry: Registry, entry: Entry, bundle: Bundle | None = None)
     settings = {key: value for key, value in manifest.training.items() if value is not None}
     training = ", ".join(f"{key} {value}" for key, value in settings.items() if not isinstance(value, dict))
     lines += [f"  training: {training}"] if training else []
-    if lineage.continues:
+    if lineage.continues or lineage.moved_from:
         lines.append(f"  descent: {' <- '.join(_descent(registry, entry))}")
     lines += _verdict_lines(entry.verdict, f"against {entry.judged_against or 'what it was trained from'}")
     for each in entry.measured:
@@ -164,10 +169,10 @@ def _verdict_lines(verdict: dict[str, Any], words: str) -> list[str]:
 
 
 def _descent(registry: Registry, entry: Entry) -> list[str]:
-    """The ids that an adapter was trained further from, latest first, as long as the registry has them."""
+    """The ids that an adapter was trained further or moved from, latest first, as long as the registry has them."""
     ids = [entry.id]
-    while entry.lineage.continues and entry.lineage.continues not in ids:
-        ids.append(entry.lineage.continues)
+    while (former := entry.lineage.continues or entry.lineage.moved_from) and former not in ids:
+        ids.append(former)
         try:
             entry = registry.entry(ids[-1])
         except BadInput:
@@ -175,8 +180,17 @@ def _descent(registry: Registry, entry: Entry) -> list[str]:
     return ids
 
 
+def _with_base(registry: Registry, identity: str) -> str:
+    """The id of an entry, and the base that it is of."""
+    try:
+        return f"{identity} on {registry.entry(identity).base}"
+    except BadInput:
+        return f"{identity}, which is not in the registry any more"
+
+
 def _entry_differences(registry: Registry, old: Entry, new: Entry) -> list[str]:
     lines = ["  the new one was trained further from the old one"] if new.lineage.continues == old.id else []
+    lines += ["  the new one was moved from the old one"] if new.lineage.moved_from == old.id else []
     for name in ("base", "base_digest"):
         lines += _changed(f"  {name}", getattr(old, name), getattr(new, name))
     for name in ("data", "config", "code"):

@@ -9,9 +9,12 @@ from moltlm.adapters import base
 from moltlm.adapters.personality import PersonalityJob, Reward, train_personality
 from moltlm.adapters.training import TrainingResult
 from moltlm.data import coherence, teacher
-from moltlm.data.types import Message
+from moltlm.data.errors import BadInput
+from moltlm.data.topk import TopK
+from moltlm.data.types import Exchange, Message
 from moltlm.pipeline.identity import identity, prose_of
 from moltlm.pipeline.run import Artifact, Run, once_per_config
+from moltlm.pipeline.stages.material import load_carried
 from moltlm.pipeline.stages.pairs import classifier, load_exchanges, load_pairs, load_persona, pairs
 
 
@@ -19,6 +22,7 @@ from moltlm.pipeline.stages.pairs import classifier, load_exchanges, load_pairs,
 def initial(run: Run) -> Artifact:
     """Train the personality adapter: DPO with NLL and explicit KL, or SFT. `molt train personality CONFIG`"""
     config, data = run.config, pairs(run)
+    distilled = _distilled(run)
     inputs = {
         "pairs": data.fingerprint,
         "seed": config.run.seed,
@@ -40,11 +44,27 @@ def initial(run: Run) -> Artifact:
                 neutral=load_exchanges(data, "neutral_train"),
                 spec=teacher.brief(load_persona(run).spec),
                 reward=_in_character(run) if config.personality.method == "grpo" else None,
+                distilled=distilled,
             )
             result = train_personality(job)
         return training_facts(result)
 
     return run.do("personality", inputs, make)
+
+
+def _distilled(run: Run) -> tuple[list[Exchange], list[TopK]]:
+    """The own answers that were carried from another base, with the distributions over them; none unless
+    `dpo.distill_weight` is on. Raises BadInput if it is on, and none were carried."""
+    if not run.config.dpo.distill_weight:
+        return [], []
+    lessons = load_carried(run).lessons
+    if not lessons[1]:
+        raise BadInput(
+            "dpo.distill_weight needs distributions that were carried from another base with the same vocabulary, and "
+            "there are none.",
+            "Turn it off: dpo.distill_weight=0",
+        )
+    return lessons
 
 
 def _in_character(run: Run) -> Reward:

@@ -11,9 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from moltlm.adapters import rendering
+from moltlm.data import carried as carrying
 from moltlm.data import endpoint, leakage, prompts, tasks, teacher
 from moltlm.data import pairs as pair_data
 from moltlm.data import persona as personas
+from moltlm.data.carried import Carried
 from moltlm.data.conversations import importers
 from moltlm.data.conversations.report import ImportReport
 from moltlm.data.conversations.voices import Voice
@@ -44,8 +46,8 @@ def gather(run: Run, persona: Persona) -> Material:
     Raises:
         BadInput: if there is nothing to train on, or nothing to hold out.
     """
-    config = run.config
-    if not (persona.train or config.conversations.paths or config.teacher.kind != "none"):
+    config, carried = run.config, load_carried(run)
+    if not (persona.train or carried.train or config.conversations.paths or config.teacher.kind != "none"):
         raise _too_few([], persona.heldout)  # before the model is loaded
     model, report = run.base, ImportReport()
     paths = [Path(path) for path in config.conversations.paths]
@@ -53,10 +55,12 @@ def gather(run: Run, persona: Persona) -> Material:
     read = importers.require_any(read, report, paths) if paths else read
     imported = sample(read, config.conversations.limit, config.run.seed)
     generated, ledger = _from_teacher(run, persona)
-    exchanges, refuted = pair_data.without_refuted([*persona.train, *imported, *generated])
-    heldout = persona.heldout
+    exchanges, refuted = pair_data.without_refuted([*persona.train, *carried.train, *imported, *generated])
+    heldout = carried.heldout or persona.heldout
     if not heldout:
         exchanges, heldout = _split(run, exchanges)
+    elif not persona.heldout:  # it was split by topic, on the former base
+        exchanges = outside(exchanges, heldout)
     clean, leaked, unchecked = without_leaks(run, persona, exchanges, heldout)
     limit = config.pairs.max_prompt_tokens
     lengths = model.tokenizer([item.question for item in clean])["input_ids"] if clean else []
@@ -74,9 +78,34 @@ def gather(run: Run, persona: Persona) -> Material:
         "not_checked": unchecked,
         "too_long": len(clean) - len(fitting),
         "shortened": shortened,
-        "held_out": "heldout.jsonl" if persona.heldout else f"{config.pairs.heldout_share:.0%} by topic",
+        "held_out": _held_out(run, persona),
     }
     return Material(fitting, heldout, facts, [f"{kind}: {text[:80]!r}" for text, kind in leaked[:20]])
+
+
+def load_carried(run: Run) -> Carried:
+    """What was carried here from another base; nothing where nothing was. Of its own answers no more are taken than
+    `persona.train_limit`, of what it was taught all."""
+    folder, limit = run.config.persona.carried, run.config.persona.train_limit
+    if folder is None:
+        return Carried()
+    carried = carrying.load(folder)
+    own = [item for item in carried.train if item.source == carrying.OWN]
+    taught = [item for item in carried.train if item.source != carrying.OWN]
+    return replace(carried, train=[*taught, *personas.spread(own, limit)])
+
+
+def outside(exchanges: list[Exchange], heldout: list[Exchange]) -> list[Exchange]:
+    """The exchanges of no topic that is held out; those without a topic stay."""
+    topics = {item.topic for item in heldout if item.topic}
+    return [item for item in exchanges if item.topic not in topics]
+
+
+def _held_out(run: Run, persona: Persona) -> str:
+    """Where the held-out prompts come from, for a reader."""
+    if run.config.persona.carried:
+        return "those of the former base"
+    return "heldout.jsonl" if persona.heldout else f"{run.config.pairs.heldout_share:.0%} by topic"
 
 
 def within_length(run: Run, exchanges: list[Exchange]) -> tuple[list[Exchange], int]:
@@ -131,7 +160,8 @@ def sample(stream: Iterator[Exchange], limit: int, seed: int) -> list[Exchange]:
 
 
 def _source(item: Exchange) -> str:
-    return TEACHER if item.source == TEACHER else "conversations" if item.source else "written"
+    named = {"": "written", TEACHER: TEACHER, carrying.OWN: "own answers", carrying.TAUGHT: carrying.TAUGHT}
+    return named.get(item.source, "conversations")
 
 
 def _from_teacher(run: Run, persona: Persona) -> tuple[list[Exchange], endpoint.Usage]:

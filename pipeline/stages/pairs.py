@@ -42,6 +42,7 @@ def pairs(run: Run) -> Artifact:
         "benchmarks": {name: [count, capability.files(name)] for name, count in config.capability.items.items()},
         "tasks": {name: source_of(task, seeded=False) for name, task in config.tasks.items()},
         "forgotten": _forgotten(run),
+        "carried": [config.persona.carried.name, config.persona.train_limit] if config.persona.carried else None,
         **{name: identity(getattr(config, name)) for name in ("conversations", "teacher", "pairs", "filters")},
         "seed": config.run.seed,
     }
@@ -112,10 +113,20 @@ def classifier(run: Run) -> identity_eval.IdentityClassifier:
     """Train the classifier of authorship on training pairs only, against answers of the base and of other characters,
     shipped ones among them. A given or corrected answer may be near to the voice, and is not among them. It is the same
     for all states and seeds of these pairs."""
+    return classifier_against(run, {})
+
+
+def classifier_against(run: Run, rivals: dict[str, list[style.Labelled]]) -> identity_eval.IdentityClassifier:
+    """The classifier of authorship, with the texts of further rivals, by name."""
     persona = load_persona(run)
     positive, base = _labelled(run)
     others = identity_eval.other_characters(base, persona, personas.shipped_characters(persona))
-    return identity_eval.train(positive, others, persona.spec.catchphrases, seed=0)
+    return identity_eval.train(positive, {**others, **rivals}, persona.spec.catchphrases, seed=0)
+
+
+def base_answers(run: Run) -> list[style.Labelled]:
+    """What the base says to the prompts of the training pairs."""
+    return _labelled(run)[1]
 
 
 @once_per_config
