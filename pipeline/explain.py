@@ -18,7 +18,7 @@ DATA = ("pairs", "router", "task", "task-score", "drift")
 USED_BY: dict[str, tuple[str, ...]] = {
     "run.folder": (),
     "run.seed": (
-        "pairs", "personality", "introspection-samples", "replay", "router", "gates", "task", "capability", "pressure",
+        "carried", "pairs", "personality", "introspection-samples", "replay", "router", "gates", "task", "capability", "pressure",
         "profile", "drift", "task-score", "retrain",
     ),
     "model": ("pairs", "knowledge-base", "knowledge-job"),
@@ -51,6 +51,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "introspection.learning_rate": ("introspection-training",),
     "introspection.pairs_share": ("introspection-training",),
     "replay": ("replay",),
+    "replay.top_k": ("carried", "replay"),
     "replay.instructions": ("replay", "task"),
     "protect": ("task", "gates"),
     "router": ("router", "gates"),
@@ -75,7 +76,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "capability": ("capability", "retrain"),
     "capability.items": ("pairs", "capability", "retrain"),
     "persona_eval": ("retrain",),
-    "persona_eval.max_new_tokens": ("first-answers", "persona", "profile", "retrain"),
+    "persona_eval.max_new_tokens": ("carried", "first-answers", "persona", "profile", "retrain", "self-facts"),
     "persona_eval.neutral": ("drift", "retrain"),
     "pressure": ("pressure",),
     "profile": ("profile", "retrain"),
@@ -87,7 +88,9 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "judge.timeout_s": (),
     "judge.concurrency": (),
     "judge.labels": ("judge-labels",),
-    "gate": ("retrain",),
+    "gate": ("move", "retrain"),
+    "gate.anchor_margin": ("retrain",),
+    "gate.task_margin": ("retrain",),
     "gate.noise_runs": ("noise", "retrain"),
     "sequence": (),
     "hypotheses": (),
@@ -100,6 +103,8 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "knowledge.drop": ("knowledge",),
     "registry": (),
     "retrain": ("retrain",),
+    "move": ("carried",),
+    "move.distill_weight": (),
     "schedule": (),
     "served": (),
 }  # fmt: skip
@@ -117,6 +122,7 @@ COMMANDS = {
     "hypotheses": "molt run",
     "registry": "molt gate, molt retrain, molt registry",
     "schedule": "molt schedule install",
+    "move.distill_weight": "molt move",
 }
 """The commands that read a setting which enters no key."""
 

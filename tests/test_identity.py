@@ -27,6 +27,7 @@ from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Artifact, Make, Run
 from moltlm.pipeline.service import retrain
 from moltlm.pipeline.service.bundles import Bundle
+from moltlm.pipeline.service.moving import carry, proof
 from moltlm.pipeline.service.registry import Registry
 from moltlm.pipeline.stages import first_answers, measures, replay, routing, tasks
 from moltlm.pipeline.studies import explore, grid, knowledge, sequence
@@ -141,6 +142,9 @@ def record(config: Config) -> Recorded:
         bundle = Bundle({"personality": "personality-1"})
         cycle = retrain.CycleJob(Registry(config.registry.folder), bundle, "", 1, new, {})
         run.do("retrain", retrain.inputs_of(run, cycle), lambda folder: {})
+        carried = carry.inputs_of(run, "personality-1", carry.Source([], [], []), distils=True)
+        run.do("carried", carried, lambda folder: {})
+        run.do("move", proof.inputs_of(run, run, "personality-1", 1), lambda folder: {})
     finally:
         run.close()
     return run.recorded
@@ -242,6 +246,7 @@ NOT_VARIED = {
     "router.method": "decides which of two stages is there",
     "protect.layout": "decides which adapters are below which",
     "gate.refusal_margin": "needs profile.refusals",
+    "dpo.distill_weight": "needs distributions that were carried from another base",
     "gate.noise_runs": "decides how many personalities there are",
     "judge.kind": "decides whether there is a judge",
 }

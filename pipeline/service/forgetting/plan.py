@@ -43,7 +43,7 @@ TOP_LEVEL = (
 """Files of a run beside its artifacts."""
 SAMPLED = ("introspection", "practice")
 """Stages whose own texts are learned."""
-HISTORY = ("pairs", "replay", "retrain")
+HISTORY = ("carried", "pairs", "replay", "retrain")
 """Stages whose artifacts stay without the text, since what is in use began with them. Others are made anew."""
 
 

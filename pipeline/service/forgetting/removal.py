@@ -14,7 +14,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from moltlm.data import replay
+from moltlm.data import carried, replay
 from moltlm.data.io import PRIVATE, sync, utc_now, write_json
 from moltlm.pipeline.service.forgetting.search import ROWS, TABLES, row_holds, strings
 from moltlm.pipeline.service.forgetting.target import Target
@@ -59,7 +59,8 @@ def has_rows(path: Path) -> bool:
 
 
 def drop_rows(path: Path, target: Target) -> None:
-    """Remove the rows that hold the target; the file, where none is left."""
+    """Remove the rows that hold the target; the file, where none is left, and the distributions over what was carried,
+    from which its answers could be read."""
     content = _unpacked(path)
     suffixes = [suffix.lower() for suffix in path.suffixes]
     packed = suffixes.pop() if suffixes[-1] in PACK else ""
@@ -69,6 +70,8 @@ def drop_rows(path: Path, target: Target) -> None:
         remaining = _without_table_rows(content, target)
     else:
         remaining = _without_elements(content.decode("utf-8"), target).encode()
+    if remaining != content:
+        (path.parent / carried.ARRAYS).unlink(missing_ok=True)
     if not remaining.strip():
         path.unlink()
     elif remaining != content:

@@ -20,7 +20,7 @@ from moltlm.data.types import Exchange
 from moltlm.evals import persona as persona_eval
 from moltlm.evals import self_facts
 from moltlm.evals.records import ScoredAnswer
-from moltlm.pipeline.identity import identity
+from moltlm.pipeline.identity import identity, present
 from moltlm.pipeline.run import Artifact, Missing, Run
 from moltlm.pipeline.service import origin
 from moltlm.pipeline.service.bundles import Bundle
@@ -85,23 +85,12 @@ def _prompts(run: Run, exchanges: list[Exchange]) -> list[Exchange]:
 def carry(old: Run, new: Run, bundle: Bundle) -> Artifact:
     """Let the personality answer the prompts that it was trained on, and store the best answers with all that it was
     taught, in the new run."""
-    config, settings = old.config, old.config.move
     material = source(old, bundle)
-    inputs = {
-        "personality": bundle.get("personality"),
-        "state": serving.lineage(old, PERSONALITY),
-        "taught": fingerprint_rows(material.taught),
-        "prompts": fingerprint_rows(material.prompts),
-        "heldout": fingerprint_rows(material.heldout),
-        "move": identity(settings, include={"samples", "temperature", "min_score"}),
-        "max_new_tokens": config.persona_eval.max_new_tokens,
-        "distributions": config.replay.top_k if shares_vocabulary(old, new) else None,
-        "seed": config.run.seed,
-    }
+    inputs = inputs_of(old, bundle.get("personality"), material, shares_vocabulary(old, new))
 
     def make(folder: Path) -> dict[str, Any]:
         own, scores = _best(old, material.prompts)
-        distributions = _distributions(old, own) if inputs["distributions"] else {}
+        distributions = _distributions(old, own) if "distributions" in inputs else {}
         vocabulary = old.base.model.config.get_text_config().vocab_size
         carrying.save(Carried([*material.taught, *own], material.heldout, distributions), folder, vocabulary)
         return {
@@ -114,6 +103,28 @@ def carry(old: Run, new: Run, bundle: Bundle) -> Artifact:
         }
 
     return new.do("carried", inputs, make, "what is carried")
+
+
+def inputs_of(run: Run, former: str, material: Source, distils: bool) -> dict[str, Any]:
+    """What is carried depends on.
+
+    Args:
+        former: the id of the personality.
+        distils: whether its distributions are stored, too.
+    """
+    config = run.config
+    inputs = {
+        "personality": former,
+        "state": serving.lineage(run, PERSONALITY),
+        "taught": fingerprint_rows(material.taught),
+        "prompts": fingerprint_rows(material.prompts),
+        "heldout": fingerprint_rows(material.heldout),
+        "move": identity(config.move, include={"samples", "temperature", "min_score"}),
+        "max_new_tokens": config.persona_eval.max_new_tokens,
+        "distributions": config.replay.top_k if distils else None,
+        "seed": config.run.seed,
+    }
+    return present(inputs)
 
 
 def shares_vocabulary(old: Run, new: Run) -> bool:

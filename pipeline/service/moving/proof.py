@@ -88,14 +88,7 @@ def prove(old: Run, new: Run, former: str, look: int) -> Artifact:
         former: the id of the personality on the former base.
         look: the number of this candidate among those that were moved to the new base.
     """
-    measured = [*_measured(old), *_measured(new), measures.capability(new, BASE), measures.capability(new, PERSONALITY)]
-    new.release()
-    inputs = {
-        "former": former,
-        "look": look,
-        "measured": [artifact.fingerprint for artifact in measured],
-        "gate": identity(new.config.gate, exclude={"noise_runs", "task_margin", "anchor_margin"}),
-    }
+    inputs = inputs_of(old, new, former, look)
 
     def make(folder: Path) -> dict[str, Any]:
         ruler = _ruler(old, new)
@@ -114,6 +107,18 @@ def prove(old: Run, new: Run, former: str, look: int) -> Artifact:
         }
 
     return new.do("move", inputs, make, "proof of the move")
+
+
+def inputs_of(old: Run, new: Run, former: str, look: int) -> dict[str, Any]:
+    """What the proof depends on: what is measured of both sides, each of which is stored by itself."""
+    measured = [*_measured(old), *_measured(new), measures.capability(new, BASE), measures.capability(new, PERSONALITY)]
+    new.release()
+    return {
+        "former": former,
+        "look": look,
+        "measured": [artifact.fingerprint for artifact in measured],
+        "gate": identity(new.config.gate, exclude={"noise_runs", "task_margin", "anchor_margin"}),
+    }
 
 
 def judge(evidence: MoveEvidence, recognition: Recognition, look: int) -> gate.GateVerdict:
