@@ -18,8 +18,8 @@ DATA = ("pairs", "router", "task", "task-score", "drift")
 USED_BY: dict[str, tuple[str, ...]] = {
     "run.folder": (),
     "run.seed": (
-        "carried", "pairs", "personality", "introspection-samples", "replay", "router", "gates", "task", "capability", "pressure",
-        "profile", "drift", "task-score", "retrain",
+        "carried", "pairs", "personality", "introspection-samples", "replay", "router", "gates", "task", "capability",
+        "pressure", "profile", "drift", "task-score", "retrain",
     ),
     "model": ("pairs", "knowledge-base", "knowledge-job"),
     "model.shape": (),

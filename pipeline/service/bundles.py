@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 
 from moltlm.data.io import fingerprint
 
@@ -91,7 +91,7 @@ def candidate(history: History) -> Bundle | None:
 def anchor(history: History) -> str:
     """The id of the personality that retrainings may not drift from: of the last rebaseline on the base in use, or else
     the first that was in use on it; empty if none was."""
-    here = _on_base(history, current(history).base_digest)
+    here = _on_base(history, _digest(history))
     set_by_hand = [change.anchor for change in here if change.anchor]
     in_use = [change.after.get("personality") for change in here if change.after.get("personality")]
     return next(iter([*set_by_hand[-1:], *in_use]), "")
@@ -99,9 +99,8 @@ def anchor(history: History) -> str:
 
 def anchors(history: History) -> list[str]:
     """The anchor of each base that was in use."""
-    digests = dict.fromkeys(change.after.base_digest for change in history)
-    last = {digest: _on_base(history, digest)[-1] for digest in digests}
-    return [anchor([*history, change]) for change in last.values()]
+    last = {change.after.base_digest: change for change in history if change.after.adapters}
+    return [anchor([*history, replace(change, anchor="")]) for change in last.values()]
 
 
 def look(history: History, digest: str = "") -> int:
@@ -110,13 +109,18 @@ def look(history: History, digest: str = "") -> int:
     Args:
         digest: of another base that the candidate is moved to; empty: of the base in use.
     """
-    digest = digest or current(history).base_digest
+    digest = digest or _digest(history)
     set_by_hand = [
         place for place, change in enumerate(history) if change.anchor and change.after.base_digest == digest
     ]
     begun = max(set_by_hand, default=-1)
     candidates = [change.candidate for change in history[begun + 1 :] if change.candidate]
     return 1 + sum(candidate.base_digest == digest for candidate in candidates)
+
+
+def _digest(history: History) -> str:
+    """The digest of the base in use, or of the last that was."""
+    return next((change.after.base_digest for change in reversed(history) if change.after.adapters), "")
 
 
 def _on_base(history: History, digest: str) -> History:
