@@ -241,6 +241,15 @@ def test_broken_utf_16(tmp_path: Path) -> None:
         read(tmp_path / "a.jsonl")
 
 
+def test_breaks_of_windows_and_values_in_one_line(tmp_path: Path) -> None:
+    text = "<|im_start|>user\r\nMy clock stopped.<|im_end|>\r\n<|im_start|>assistant\r\nIt sulks.<|im_end|>\r\n"
+    (tmp_path / "a.txt").write_bytes(text.encode())
+    assert said(read(tmp_path / "a.txt")[0]) == [["My clock stopped.", "It sulks."]]
+    one = json.dumps({"messages": MESSAGES[:2]})
+    (tmp_path / "b.json").write_text(one + json.dumps({"prompt": "And tea?", "answer": "Always."}))
+    assert said(read(tmp_path / "b.json")[0]) == [["My clock stopped.", "It sulks."], ["And tea?", "Always."]]
+
+
 # --- tables
 
 ROWS: dict[str, tuple[list[str], list[list[Any]]]] = {

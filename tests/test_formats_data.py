@@ -54,6 +54,18 @@ COMPARED: dict[str, dict[str, Any]] = {
     "WebGPT": {"question": {"full_text": Q1}, "answer_0": BAD, "answer_1": A1, "score_0": -1.0, "score_1": 1.0},
     "SafeRLHF": {"prompt": Q1, "response_0": BAD, "response_1": A1, "better_response_id": 1},
     "HelpSteer": {"prompt": [ASKED], "response_1": BAD, "response_2": A1, "preference_strength": 2},
+    "HelpSteer3": {"context": [ASKED], "response1": BAD, "response2": A1, "overall_preference": 3},
+    "HelpSteer3, the first": {"context": [ASKED], "response1": A1, "response2": BAD, "overall_preference": -1},
+    "lists in texts": {
+        "prompt": Q1,
+        "chosen": json.dumps([ASKED, ANSWERED]),
+        "rejected": json.dumps([ASKED, WRONG]),
+    },
+    "a template with breaks of Windows": {
+        "prompt": f"<|im_start|>user\r\n{Q1}<|im_end|>\r\n<|im_start|>assistant\r\n",
+        "chosen": A1,
+        "rejected": BAD,
+    },
     "summaries": {"info": {"post": Q1}, "summaries": [{"text": A1}, {"text": BAD}], "choice": 0},
     "pm_score": {"question": Q1, "answers": [{"pm_score": 1, "text": BAD}, {"pm_score": 5, "text": A1}]},
     "labels": {"prompt": Q1, "responses": [{"text": BAD, "label": "rejected"}, {"text": A1, "label": "chosen"}]},
@@ -77,6 +89,28 @@ def test_the_better_of_two_answers(tmp_path: Path, name: str) -> None:
     assert said(found) == [FIRST]
     assert found[0].rejected == BAD
     assert not report.dropped
+
+
+def test_an_arena_of_several_turns(tmp_path: Path) -> None:
+    row = {"prompt": [Q1, Q2], "response_a": ["NEVER", BAD], "response_b": [A1, A2], "winner": "model_b"}
+    found, report = read(write(tmp_path / "a.jsonl", row))
+    assert said(found) == [FIRST, WHOLE]
+    assert [item.rejected for item in found] == ["NEVER", ""]
+    assert report.dropped == {"rejected answer": 1}
+
+
+@pytest.mark.parametrize("key", ["messages", "conversations"])
+def test_a_list_of_messages_that_is_written_in_a_text(tmp_path: Path, key: str) -> None:
+    rows = [ASKED, ANSWERED] if key == "messages" else [{"from": "human", "value": Q1}, {"from": "gpt", "value": A1}]
+    assert said(read(write(tmp_path / "a.jsonl", {key: json.dumps(rows)}))[0]) == [FIRST]
+    assert said(read(write(tmp_path / "b.jsonl", {key: str(rows)}))[0]) == [FIRST]
+    question = json.dumps([{"name": "clock"}])  # a list of other objects is what somebody says
+    assert said(read(write(tmp_path / "c.jsonl", {"prompt": question, "answer": A1}))[0]) == [[question, A1]]
+
+
+def test_an_answer_in_an_object(tmp_path: Path) -> None:
+    row = {"prompt": Q1, "response": {"text": A1, "sources": [], "type": "chat"}}
+    assert said(read(write(tmp_path / "a.jsonl", row))[0]) == [FIRST]
 
 
 UNDECIDED: dict[str, dict[str, Any]] = {
@@ -106,7 +140,7 @@ def test_trees_of_openassistant(tmp_path: Path) -> None:
     )
     found, report = read(write(tmp_path / "a.jsonl", {"message_tree_id": "1", "prompt": tree}))
     assert said(found) == [FIRST, WHOLE]
-    assert report.dropped == {"alternative branch": 1}
+    assert [item.rejected for item in found] == [BAD, ""] and not report.dropped
 
 
 def row(**marks: Any) -> list[dict[str, Any]]:

@@ -140,6 +140,30 @@ def test_telegram(tmp_path: Path) -> None:
         read(path)
 
 
+def test_a_command_to_a_bot_is_no_question(tmp_path: Path) -> None:
+    """The greeting after `/start` and the menu after `/settings` answer nobody."""
+    chat = telegram()
+    start = {**chat["messages"][1], "text": [{"type": "bot_command", "text": "/start"}, " ref_7"]}
+    menu = {**start, "text": [{"type": "bot_command", "text": "/settings"}, ""]}
+    greeting = {**chat["messages"][2], "text": "NEVER"}
+    chat["messages"] = [start, greeting, *chat["messages"], menu, greeting]
+    found, report = read(write(tmp_path / "a.json", json.dumps(chat)), voice=VEX)
+    assert said(found) == CHAT
+    assert report.noise["command to a bot"] == 2 and report.dropped == {"answer to a machine": 2}
+
+
+@pytest.mark.parametrize("sign", ["👎", {"name": "👎", "code": "thumbsdown"}, {"name": "-1"}])
+def test_an_answer_with_a_thumb_down_is_not_learned(tmp_path: Path, sign: Any) -> None:
+    chat = telegram() if isinstance(sign, str) else discord()
+    for message in chat["messages"]:  # what somebody thinks of a question does not matter
+        message["reactions"] = (
+            [{"emoji": sign, "count": 1}] if str(message).count("Bring") or "Ana" in str(message) else []
+        )
+    found, report = read(write(tmp_path / "a.json", json.dumps(chat)), voice=VEX)
+    assert said(found) == CHAT[:1]
+    assert report.dropped["marked thumbs down"] == 1
+
+
 def test_telegram_of_all_chats_is_named(tmp_path: Path) -> None:
     path = write(tmp_path / "result.json", json.dumps({"about": "", "chats": {"list": [telegram()]}}, indent=1))
     with pytest.raises(BadInput, match="This is a Telegram export of all chats") as error:

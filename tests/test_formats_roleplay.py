@@ -32,6 +32,10 @@ CHATS: dict[str, Any] = {
         "type": "risuChat",
         "data": {"message": [{"role": "user" if user else "char", "data": text} for user, text in IS_USER]},
     },
+    "RisuAI, all chats": {
+        "type": "risuAllChats",
+        "data": [{"message": [{"role": "user" if user else "char", "data": text} for user, text in IS_USER]}],
+    },
     "Agnai": {
         "greeting": "",
         "messages": [
@@ -48,6 +52,9 @@ CHATS: dict[str, Any] = {
     "text-generation-webui, older": {"data": [["<|BEGIN-VISIBLE-CHAT|>", ""], [Q1, A1], [Q2, A2]], "data_visible": []},
     "Character.AI, one history": {"msgs": DUMP},
     "Character.AI, a page": {"messages": DUMP, "has_more": False},
+    "Character.AI, flat": {
+        "messages": [{"text": text, "src__is_human": name == "Ana", "src__name": name} for name, text in SIDES]
+    },
     "Character.AI, removed": {
         "turns": [
             *[candidate(user, text) for user, text in IS_USER[:2]],

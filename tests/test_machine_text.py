@@ -30,6 +30,14 @@ STRIPPED = [
     ("assistant", f"Wind it.\n\n{BLOCK}\n\nThen wait.", "Wind it.\n\nThen wait."),
     ("assistant", BLOCK, GONE),
     ("assistant", "This block is not supported on your current device yet.", GONE),
+    (
+        "assistant",
+        "Wind it.\n```\nViewing artifacts created via the Analysis Tool web feature preview isn’t yet supported on mobile."
+        "\n```",
+        "Wind it.",
+    ),
+    ("user", "/ask Wind it?", "Wind it?"),
+    ("user", "/chat@vex_bot\nWind it?", "Wind it?"),
     ("assistant", 'Here.\n\n<antArtifact identifier="v" title="Verge">\n# Verge\n</antArtifact>', "Here."),
     ("assistant", "Wind it.\ue200cite\ue202turn0search0\ue201", "Wind it."),
     ("assistant", "Wind it.【4:0†source】", "Wind it."),
@@ -106,6 +114,10 @@ DROPPED = [
     ("assistant", "⚠️ Agent failed before reply: no key"),
 ]
 INTERRUPTING = [
+    "/start",
+    "/start@vex_bot ref_7",
+    "/settings",
+    "/new",
     "<task-notification>\n<status>completed</status>\n</task-notification>",
     "This session is being continued from a previous conversation that ran out of context.",
     "Another language model started to solve this problem and produced a summary",
@@ -121,7 +133,11 @@ INTERRUPTING = [
     'A background task "winding" just completed successfully.',
     "A scheduled reminder has been triggered. The reminder is: tea.",
 ]
+HEARTBEAT, FINISHED = INTERRUPTING[8], INTERRUPTING[4]
 ORDINARY = [
+    ("user", "/s"),
+    ("user", "/home/ana/clock is empty"),
+    ("user", "/start over, please: what is a verge?"),
     ("assistant", "The prompt is too long, dear. Prompt is too long for a Sunday."),
     ("assistant", "API Error: that is what the kettle calls a whistle."),
     ("assistant", "Write `<read_file>`, and then `</read_file>`."),
@@ -183,9 +199,9 @@ def test_an_answer_to_a_machine_is_not_learned(tmp_path: Path) -> None:
     says = [
         ("user", "Wind it?"),
         ("assistant", "Wind it."),
-        ("user", INTERRUPTING[4]),
+        ("user", HEARTBEAT),
         ("assistant", "HEARTBEAT_OK"),
-        ("user", INTERRUPTING[0]),
+        ("user", FINISHED),
         ("assistant", "The job is done."),
         ("user", "And then?"),
         ("assistant", "Wait."),

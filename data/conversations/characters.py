@@ -52,7 +52,7 @@ def _tavern(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     extra = extra if isinstance(extra := record.get("extra"), dict) else {}
     if record.get("is_system"):
         report.noise["hidden message"] += 1
-    elif extra.get("type") == "narrator":
+    elif extra.get("type") in ("narrator", "comment"):
         report.noise["system message"] += 1
     else:
         is_user = bool(record.get("is_user"))
@@ -106,16 +106,24 @@ def _is_dump(record: Record) -> bool:
     histories = _histories(record)
     if isinstance(histories, list):
         return all(isinstance(each, dict) and "msgs" in each for each in histories[:1])
-    return _is_list_of(record.get("msgs"), "src") or _is_list_of(record.get("messages"), "src")
+    return any(_has_sources(record.get(key)) for key in ("msgs", "messages"))
 
 
-def _is_list_of(values: Any, key: str) -> bool:
-    return (
-        isinstance(values, list)
-        and bool(values)
-        and isinstance(values[0], dict)
-        and isinstance(values[0].get(key), dict)
-    )
+def _has_sources(messages: Any) -> bool:
+    """Whether the first message says where it is from: in an object, or in fields of its own."""
+    first = messages[0] if isinstance(messages, list) and messages else None
+    return isinstance(first, dict) and (isinstance(first.get("src"), dict) or "src__is_human" in first)
+
+
+def _speaker(message: Record, fail: Fail) -> tuple[bool, Any]:
+    """Whether a human wrote a message, and the name of whoever did."""
+    speaker = message.get("src")
+    if not isinstance(speaker, dict):
+        speaker = {key: message.get(f"src__{key}") for key in ("is_human", "name")}
+    is_human = speaker.get("is_human")
+    if not isinstance(is_human, bool):
+        raise fail("a message has no `src` with `is_human`.")
+    return is_human, speaker.get("name")
 
 
 def _dump_parts(record: Record) -> Iterator[Record]:
@@ -128,10 +136,8 @@ def _dump(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     """One history of Character.AI. A message that is an alternative, or was not chosen, is another branch."""
     messages = record.get("msgs", record.get("messages"))
     for message in objects_of(messages, "msgs", fail):
-        speaker = message.get("src")
-        if not isinstance(speaker, dict) or not isinstance(speaker.get("is_human"), bool):
-            raise fail("a message has no `src` with `is_human`.")
-        turns = line(speaker["is_human"], speaker.get("name"), message.get("text"), report, fail)
+        is_human, name = _speaker(message, fail)
+        turns = line(is_human, name, message.get("text"), report, fail)
         if (
             message.get("is_alternative")
             or message.get("state") in REMOVED

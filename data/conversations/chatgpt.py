@@ -31,7 +31,8 @@ def _read(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     def read(node: Record, report: FileReport) -> Iterator[Turn]:
         return _turns(node.get("message"), report, fail)
 
-    return tree.walk(nodes, path[::-1], read, report)
+    parents = [place.get(str(node.get("parent"))) for node in nodes]
+    return tree.walk(nodes, tree.Path(path[::-1], parents), read, report)
 
 
 def _latest_leaf(nodes: dict[str, Record]) -> str | None:

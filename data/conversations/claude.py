@@ -24,7 +24,17 @@ def _read(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     def read(message: Record, report: FileReport) -> Iterator[Turn]:
         return turns_of([{**message, "content": _blocks(message)}], report, fail)
 
+    if path is None:
+        path = _last_tries(messages)
     return tree.walk(messages, path, read, report)
+
+
+def _last_tries(messages: list[Record]) -> tree.Path:
+    """Without parents, as older exports are: of several answers in a row, each was tried again but the last."""
+    senders = [message.get("sender") for message in messages]
+    following = [*senders[1:], None]
+    places = [n for n, sender in enumerate(senders) if sender != "assistant" or following[n] != sender]
+    return tree.Path(places, [n - 1 if n else None for n in range(len(messages))])
 
 
 def _blocks(message: Record) -> list[Any]:

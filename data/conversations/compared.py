@@ -42,8 +42,22 @@ def comparison(record: Mapping[str, Any]) -> Record | None:
     for read in (_pair, _of_two, _listed):
         result = read(record)
         if result:
-            return {"prompt": _prompt(record, result["answers"]), **result}
+            prompt, answers = _prompt(record, result["answers"]), result["answers"]
+            if _are_texts(prompt) and all(_are_texts(each) and len(each) == len(prompt) for each in answers):
+                prompt, answers = None, [_turns(prompt, each) for each in answers]
+            return {"decided": result["decided"], "prompt": prompt, "answers": answers}
     return None
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and all(isinstance(each, str) for each in value)
+
+
+def _turns(questions: list[str], answers: list[str]) -> list[Record]:
+    """A dialogue of the questions in a list and the answers in another one, as arenas write it."""
+    pairs = zip(questions, answers, strict=True)
+    sides = ("user", "assistant")
+    return [{"role": role, "content": text} for pair in pairs for role, text in zip(sides, pair, strict=True)]
 
 
 def _pair(record: Mapping[str, Any]) -> Record | None:
@@ -71,7 +85,7 @@ def _order(record: Mapping[str, Any], one: str, two: str) -> float:
         first, second = record.get(stem + one), record.get(stem + two)
         if isinstance(first, int | float) and isinstance(second, int | float) and first != second:
             return first - second
-    strength = record.get("preference_strength")
+    strength = record.get("preference_strength", record.get("overall_preference"))
     if isinstance(strength, int | float):  # HelpSteer: below zero for the first
         return -strength
     choice = next((record[key] for key in CHOICES if isinstance(record.get(key), str | int)), None)
@@ -80,7 +94,7 @@ def _order(record: Mapping[str, Any], one: str, two: str) -> float:
     if "human_ref_A" in record:  # SHP: 1 for the first
         return {1: 1, 0: -1}.get(choice, 0) if isinstance(choice, int) else 0
     word = str(choice).lower().removeprefix("model_").removeprefix("response_").removeprefix("answer_")
-    return {one.lower(): 1, two.lower(): -1}.get(word, 0)
+    return {one.lower(): 1, two.lower(): -1, "left": 1, "right": -1}.get(word, 0)
 
 
 def _listed(record: Mapping[str, Any]) -> Record | None:
@@ -142,15 +156,16 @@ def _prompt(record: Mapping[str, Any], answers: list[Any]) -> Any:
 
 
 def _plain(value: Any) -> Any:
-    """A text that is JSON of a list of one text, as arenas write it, as that text."""
+    """A list of texts that is written as JSON in a text, as arenas do, as that list; a list of one text as the text."""
+    parsed = value
     if isinstance(value, str) and value.startswith('["'):
         try:
             parsed = json.loads(value)
         except ValueError:
             return value
-        if isinstance(parsed, list) and len(parsed) == 1 and isinstance(parsed[0], str):
-            return parsed[0]
-    return value
+    if not _are_texts(parsed):
+        return value
+    return parsed[0] if len(parsed) == 1 else parsed
 
 
 def trees(record: Mapping[str, Any]) -> Iterator[Record]:

@@ -17,23 +17,25 @@ from moltlm.data.conversations import (
     roleplay,
     sessions,
     table_rows,
+    tables,
     templates,
     terminal,
     web_apps,
     whatsapp,
 )
+from moltlm.data.conversations.annotated import ANNOTATED
 from moltlm.data.conversations.chatgpt import CHATGPT
 from moltlm.data.conversations.cherry import CHERRY
 from moltlm.data.conversations.claude import CLAUDE
 from moltlm.data.conversations.format import Format, TextFormat
 from moltlm.data.conversations.logged import LOGGED
-from moltlm.data.conversations.marks import UNMARKED, Verdict, mark_of
+from moltlm.data.conversations.marks import UNMARKED, mark_of
 from moltlm.data.conversations.messages import DIALOGUES, MESSAGES, PROMPTS, SHAREGPT
 from moltlm.data.conversations.preferences import PREFERENCES, TREES
 from moltlm.data.conversations.sessions import SESSION
 from moltlm.data.conversations.slack import SLACK
 from moltlm.data.conversations.source import Source
-from moltlm.data.conversations.turns import Conversation, Fail, FileReport, Record, Turn
+from moltlm.data.conversations.turns import Conversation, Fail, FileReport, Record, marked
 
 FORMATS = (
     *web_apps.FORMATS,
@@ -51,6 +53,7 @@ FORMATS = (
     *editors.FORMATS,
     table_rows.TABLE,
     TREES,
+    ANNOTATED,
     PREFERENCES,
     LOGGED,
     DIALOGUES,
@@ -86,6 +89,23 @@ SUPPORTED = "; ".join(
 )
 
 
+UNPARSED = ("messages", "conversations", "conversation", "prompt", "chosen", "rejected", "history")
+"""Fields whose lists some rows hold as a text."""
+
+
+def _parsed(record: Any) -> Any:
+    """A record whose lists of messages are lists, where a table or a script wrote them as texts."""
+    if not isinstance(record, dict):
+        return record
+    texts = {key: value for key in UNPARSED if isinstance(value := record.get(key), str) and value.startswith("[{")}
+    lists = {key: tables.parsed(value) for key, value in texts.items()}
+    return {**record, **{key: value for key, value in lists.items() if _are_messages(value)}} if lists else record
+
+
+def _are_messages(value: Any) -> bool:
+    return isinstance(value, list) and all(isinstance(each, dict) and {"role", "from"} & set(each) for each in value)
+
+
 def detect(record: Any) -> Format | None:
     """The format of a JSON value, or None."""
     if not isinstance(record, dict):
@@ -119,7 +139,7 @@ def conversations(
     Raises:
         BadInput: naming the place, for a record that lacks what its format has.
     """
-    ahead = list[tuple[str, Any]]()
+    records, ahead = ((place, _parsed(record)) for place, record in records), list[tuple[str, Any]]()
     for record in islice(records, LOOKAHEAD):
         ahead.append(record)
         if detect(record[1]) or _inside(record[1]):
@@ -175,14 +195,8 @@ def _of_record(
         report.conversations += 1
         turns = format.read(part, report, _fail(source, place))
         if mark != UNMARKED:
-            turns = (_marked(turn, mark) for turn in turns)
+            turns = (marked(turn, mark) for turn in turns)
         yield Conversation(place, turns, *labels)
-
-
-def _marked(turn: Turn, mark: Verdict) -> Turn:
-    if turn.role == "user" or turn.context_only:
-        return turn
-    return turn._replace(context_only=mark.context_only, unwanted=turn.unwanted or mark.unwanted)
 
 
 def _label(record: Record, key: str) -> str:

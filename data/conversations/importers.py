@@ -22,14 +22,14 @@ from moltlm.data.conversations.exchanges import Reading, drop_rejected
 from moltlm.data.conversations.near import DuplicateIndex
 from moltlm.data.conversations.pairing import paired
 from moltlm.data.conversations.report import ImportReport
-from moltlm.data.conversations.sources import LIMIT, Source, head, json_lines, json_values, parse, sources
+from moltlm.data.conversations.sources import HEAD, LIMIT, Source, head, json_lines, json_values, parse, sources
 from moltlm.data.conversations.turns import Conversation, FileReport, Turn
 from moltlm.data.conversations.voices import Voice
 from moltlm.data.errors import BadInput
 from moltlm.data.forgotten import Forgotten
 from moltlm.data.types import EDITED, Exchange
 
-VERSION = 6
+VERSION = 7
 """Raise it when the same files give other exchanges: artifacts made from conversations are then made anew."""
 
 ANYBODY = Voice()
@@ -136,10 +136,10 @@ def _read_file(source: Source, job: Job, report: ImportReport, index: DuplicateI
 def _conversations(source: Source, file: FileReport, voice: Voice) -> Iterator[Conversation] | None:
     """The conversations of a file, whose format is detected from its beginning; None for an unknown format."""
     start = head(source)
-    text = start.decode(errors="replace").lstrip()
+    text = start.decode(errors="replace").replace("\r\n", "\n").lstrip()
     file.scales |= marks.scales(text)
     if text[:1] == "{":
-        return formats.conversations(_objects(source, text), source, file)
+        return formats.conversations(_objects(source, text, len(start) < HEAD), source, file)
     if ARRAY.match(text):
         return formats.conversations(_arrays(source, text), source, file)
     format = next((each for each in formats.TEXTS if each.detect(text)), None)
@@ -150,10 +150,11 @@ def _conversations(source: Source, file: FileReport, voice: Voice) -> Iterator[C
     return transcripts.conversations(style, source, file) if style else None
 
 
-def _objects(source: Source, text: str) -> Iterator[tuple[str, Any]]:
-    """The values of a file that begins with an object: JSONL if the first line is whole, else JSON of several lines."""
+def _objects(source: Source, text: str, is_whole: bool) -> Iterator[tuple[str, Any]]:
+    """The values of a file that begins with an object: JSONL if the first line is whole, else JSON of several lines, or
+    of several values in one line."""
     first, ended, _ = text.partition("\n")
-    if ended:
+    if ended or is_whole:
         try:
             parse(first)
         except ValueError:

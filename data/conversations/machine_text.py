@@ -68,6 +68,11 @@ def _interrupt(name: str, *beginnings: str) -> Mark:
     return Mark(name, "user", "interrupt", re.compile("|".join(map(re.escape, beginnings))), beginnings)
 
 
+def _command(name: str, pattern: str) -> Mark:
+    """A turn of a user that is nothing but a command to a bot, such as `/start`."""
+    return Mark(name, "user", "interrupt", re.compile(rf"(?:{pattern})\Z"), ("/",))
+
+
 def _elements(name: str, side: Literal["user", "assistant", ""], tags: str) -> Mark:
     """Elements `<tag ...>...</tag>` that are closed."""
     return Mark(name, side, "elements", re.compile(rf"<({'|'.join(tags.split())})(?:\s[^<>]*)?>"), ("</",))
@@ -77,6 +82,7 @@ NOTICE = "notice of an agent"
 HARNESS = "text of the harness"
 INFO = "information about the chat"
 THINKING = "thinking"
+COMMAND = "command to a bot"
 
 TOOLS = """
     read_file write_to_file replace_in_file apply_diff insert_content search_and_replace execute_command search_files
@@ -109,6 +115,11 @@ MARKS = (
         r"(?:^```\w*\n)?^This block is not supported on your current device yet\.?[ \t]*(?:\n```[ \t]*$)?",
         "This block is not supported",
     ),
+    _strip(
+        "block that was not exported", "assistant",
+        r"(?:^```\w*\n)?^Viewing artifacts created via the Analysis Tool[^\n]{0,80}[ \t]*(?:\n```[ \t]*$)?",
+        "Viewing artifacts created",
+    ),
     _strip("artifact", "assistant", r"<antArtifact\b[^<>]*>.*?(?:</antArtifact>|\Z)", "<antArtifact"),
     # ChatGPT
     _strip("citation mark", "assistant", "\ue200[^\ue200\ue201]*\ue201|[\ue200-\ue206]", *"\ue200\ue201\ue202\ue203"),
@@ -124,6 +135,9 @@ MARKS = (
         "tool call", "assistant",
         r"<details type=\"(?:tool_calls|code_interpreter)\".*?(?:</details>|\Z)", '<details type="',
     ),
+    # bots of messengers
+    _strip_beginning(COMMAND, "user", r"/(?:ask|chat|gpt|ai|talk|prompt)(?:@\w{1,40})?[ \n]", "/"),
+    _command(COMMAND, r"/(?:[A-Za-z]\w{3,31}|new)(?:@\w{1,40})?|/start(?:@\w{1,40})? \S{1,80}"),
     # Claude Code, Codex and other coding agents: what they put into a user's turns
     _interrupt(NOTICE, "<task-notification>", "<teammate-message", "<agent-notification>", "<subagent_notification>"),
     _interrupt(NOTICE, "This session is being continued from a previous conversation"),

@@ -7,7 +7,17 @@ from typing import Any
 
 from moltlm.data.conversations import templates, tree
 from moltlm.data.conversations.format import Format
-from moltlm.data.conversations.turns import ROLES, Fail, FileReport, Record, Turn, sender_of, turn_of, turns_of
+from moltlm.data.conversations.turns import (
+    ROLES,
+    Fail,
+    FileReport,
+    Record,
+    Turn,
+    content_of,
+    sender_of,
+    turn_of,
+    turns_of,
+)
 
 QUESTIONS = ("prompt", "instruction", "question", "query", "input", "user", "human", "text_input", "input_text")
 ANSWERS = (
@@ -146,9 +156,9 @@ def prompt_turns(prompt: object, report: FileReport, fail: Fail) -> Iterator[Tur
 
 
 def answer_turns(answer: object, report: FileReport, fail: Fail) -> Iterator[Turn]:
-    """The turns of an answer, a text or a list of messages."""
+    """The turns of an answer, a text, a message or a list of messages."""
     if isinstance(answer, dict):
-        answer = [answer]
+        answer = [answer] if sender_of(answer) else content_of(answer)
     if isinstance(answer, list):
         return turns_of(answer, report, fail)
     return turn_of("assistant", answer, report, fail)

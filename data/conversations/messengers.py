@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from moltlm.data.conversations.format import Format
-from moltlm.data.conversations.turns import Fail, FileReport, Record, Turn, type_name
+from moltlm.data.conversations.marks import THUMB_DOWN, mark_of
+from moltlm.data.conversations.turns import Fail, FileReport, Record, Turn, turn_of, type_name
+from moltlm.data.errors import BadInput
 
 DISCORD_TEXTS = ("Default", "Reply", "0", "19", "ChatInputCommand", "20", "ContextMenuCommand", "23")
 """Types of Discord's messages that a person or a bot wrote. The others say that somebody joined, called, pinned."""
@@ -24,13 +26,28 @@ def _messages(record: Record, fail: Fail) -> Iterator[Record]:
         yield message
 
 
-def message_turn(speaker: Any, text: str, media: bool, report: FileReport) -> Iterator[Turn]:
-    """The turn of one message. One that is only a picture has no text: what follows does not answer what was before."""
+def message_turn(speaker: Any, text: str, media: bool, report: FileReport, reactions: Any = None) -> Iterator[Turn]:
+    """The turn of one message. One that is only a picture has no text: what follows does not answer what was before. A
+    thumb down among the reactions says that it is a bad answer."""
     report.noise["attachment"] += media
     if not isinstance(speaker, str) or not speaker.strip():
         report.noise["message of a deleted account"] += 1
-    elif text.strip() or media:
+    elif text.strip():
+        for turn in turn_of("", text, report, lambda what: BadInput(what, "")):
+            yield turn._replace(speaker=speaker.strip(), unwanted=THUMB_DOWN if _is_disliked(reactions) else "")
+    elif media:
         yield Turn("", text, speaker=speaker.strip())
+
+
+def _is_disliked(reactions: Any) -> bool:
+    """Whether one of the reactions is a thumb down, by its sign or its name."""
+    for reaction in _list(reactions):
+        if isinstance(reaction, dict):
+            sign = reaction.get("emoji", reaction.get("name", reaction.get("reaction")))
+            sign = sign.get("name") if isinstance(sign, dict) else sign
+            if isinstance(sign, str) and mark_of({"reaction": _repaired(sign)}, {}).unwanted:
+                return True
+    return False
 
 
 def _is_telegram(record: Record) -> bool:
@@ -46,7 +63,8 @@ def _telegram(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
             report.noise["forwarded message"] += 1
         else:
             media = any(key in message for key in ("media_type", "photo", "file", "poll", "location_information"))
-            yield from message_turn(message.get("from"), _entities(message.get("text"), fail), media, report)
+            text = _entities(message.get("text"), fail)
+            yield from message_turn(message.get("from"), text, media, report, message.get("reactions"))
 
 
 def _entities(text: Any, fail: Fail) -> str:
@@ -85,7 +103,8 @@ def _discord(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
         content = message.get("content")
         text = content if isinstance(content, str) else ""
         media = media or (not text and bool(_list(message.get("embeds"))))
-        yield from message_turn(author.get("nickname") or author.get("name"), text, media, report)
+        name = author.get("nickname") or author.get("name")
+        yield from message_turn(name, text, media, report, message.get("reactions"))
 
 
 def _is_package(record: Record) -> bool:
@@ -115,7 +134,8 @@ def _meta(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
         if message.get("is_unsent") or NOTICES.fullmatch(text):
             report.noise["deleted message" if message.get("is_unsent") else "system message"] += 1
             continue
-        yield from message_turn(_repaired(name) if isinstance(name, str) else name, text, media, report)
+        name = _repaired(name) if isinstance(name, str) else name
+        yield from message_turn(name, text, media, report, message.get("reactions"))
 
 
 NOTICES = re.compile(
@@ -142,7 +162,8 @@ def _encrypted_meta(record: Record, report: FileReport, fail: Fail) -> Iterator[
             continue
         text = message.get("text")
         media = bool(_list(message.get("media")))
-        yield from message_turn(message.get("senderName"), text if isinstance(text, str) else "", media, report)
+        text = text if isinstance(text, str) else ""
+        yield from message_turn(message.get("senderName"), text, media, report, message.get("reactions"))
 
 
 def _time_of(message: Record) -> float:

@@ -5,13 +5,14 @@ The better answer is learned, and keeps the worse one as `rejected`.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import takewhile
 from typing import Any
 
 from moltlm.data.conversations import templates
 from moltlm.data.conversations.compared import comparison, trees
 from moltlm.data.conversations.format import Format
+from moltlm.data.conversations.marks import mark_of
 from moltlm.data.conversations.messages import ANSWERS, answer_turns, history_turns, prompt_turns, question_of
 from moltlm.data.conversations.tree import BRANCH
 from moltlm.data.conversations.turns import EQUAL, REJECTED_ANSWER, Fail, FileReport, Record, Turn, turns_of, type_name
@@ -167,31 +168,67 @@ def _compared(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
 
 def _is_tree(record: Record) -> bool:
     prompt = record.get("prompt")
-    return isinstance(prompt, dict) and isinstance(prompt.get("replies"), list)
+    return (isinstance(prompt, dict) and isinstance(prompt.get("replies"), list)) or (
+        "message_tree_id" in record and "parent_id" in record and "text" in record
+    )
+
+
+def _whole_trees(records: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Record]]:
+    """Trees; and rows that are single messages, by their tree."""
+    rows: dict[str, tuple[str, list[Record]]] = {}
+    for place, record in records:
+        if isinstance(record.get("prompt"), dict):
+            yield place, {"messages": list(trees(record))}
+        else:
+            rows.setdefault(str(record["message_tree_id"]), (place, []))[1].append(record)
+    for place, messages in rows.values():
+        yield place, {"messages": messages}
 
 
 def _tree(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
-    """A tree of OpenAssistant: the path along the replies that were ranked best."""
-    messages = list(trees(record))
-    best: dict[str | None, Record] = {}
-    for message in messages:
-        parent = message["parent_id"]
-        rank = message.get("rank") if isinstance(message.get("rank"), int) else 99
-        if parent not in best or rank < best[parent].get("rank", 99):
-            best[parent] = {**message, "rank": rank}
-    path, at = list[Record](), best.get(None)
-    while at is not None and at not in path:
-        path.append(at)
-        at = best.get(at.get("message_id"))
-    names = {message.get("message_id") for message in path}
-    for message in messages:
-        if message.get("message_id") not in names:
-            for turn in turns_of([message], FileReport(""), fail):
+    """The path along the replies that were ranked best, each over the one that was ranked worst."""
+    replies: dict[str | None, list[Record]] = {}
+    for message in record["messages"]:
+        replies.setdefault(message.get("parent_id"), []).append(message)
+    at: str | None = None
+    passed = set[str | None]()
+    while at not in passed and (ranked := sorted(replies.get(at, ()), key=_rank)):
+        passed.add(at)
+        best, *others = ranked
+        worst = others.pop() if others and _rank(best) < _rank(others[-1]) < UNRANKED else None
+        for other in others:
+            for turn in _reply(other, FileReport(""), fail):
                 report.drop_answer(turn, BRANCH)
-    yield from turns_of([{key: value for key, value in each.items() if key != "rank"} for each in path], report, fail)
+        yield from _over(best, worst, report, fail)
+        at = best.get("message_id")
 
 
-TREES = Format("OpenAssistant", "trees of OpenAssistant (`replies`)", _is_tree, _tree)
+UNRANKED = 1000
+
+
+def _rank(message: Record) -> int:
+    """The place of a reply among its siblings, the best first; what was deleted or not approved comes last."""
+    rank = message.get("rank")
+    is_bad = bool(mark_of(message, {}).unwanted)
+    return (rank if isinstance(rank, int) else UNRANKED) + 2 * UNRANKED * is_bad
+
+
+def _reply(message: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    return turns_of([{key: value for key, value in message.items() if key != "rank"}], report, fail)
+
+
+def _over(best: Record, worst: Record | None, report: FileReport, fail: Fail) -> Iterator[Turn]:
+    """The turn of a reply, with its worst sibling as the rejected side."""
+    others = list(_reply(worst, FileReport(""), fail)) if worst else []
+    for turn in _reply(best, report, fail):
+        if others and turn.role == others[0].role == "assistant":
+            turn = turn._replace(rejected=others.pop(0).text.strip())
+        yield turn
+    for other in others:
+        report.drop_answer(other, BRANCH)
+
+
+TREES = Format("OpenAssistant", "trees of OpenAssistant (`replies`)", _is_tree, _tree, gather=_whole_trees)
 PREFERENCES = Format(
     "preferences",
     "preference data, of which the chosen side is learned (`prompt`, `chosen` and `rejected` of TRL; HH-RLHF, "

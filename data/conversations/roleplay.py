@@ -16,7 +16,7 @@ def _dict(value: Any) -> Record:
 
 
 def _is_risu(record: Record) -> bool:
-    return record.get("type") == "risuChat" and isinstance(record.get("data"), dict | list)
+    return record.get("type") in ("risuChat", "risuAllChats") and isinstance(record.get("data"), dict | list)
 
 
 def _risu_parts(record: Record) -> Iterator[Record]:

@@ -109,12 +109,7 @@ class _Session:
         """The turns on the shown path. Answers on other branches are counted."""
         names = {node.id for node in self.nodes}
         path = tree.shown_path(self.nodes, next((leaf for leaf in reversed(leaves) if leaf in names), ""))
-        order = range(len(self.turns)) if path is None else path
-        on_path = set(order)
-        for place, turns in enumerate(self.turns):
-            for turn in turns if place not in on_path else ():
-                report.drop_answer(turn, tree.BRANCH)
-        return chain.from_iterable(self.turns[place] for place in order)
+        return chain.from_iterable(self.turns) if path is None else tree.shown_turns(self.turns, path, report)
 
 
 def conversations(

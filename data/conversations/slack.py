@@ -69,7 +69,8 @@ def _read(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
         if not isinstance(text, str | None):
             raise fail("the `text` of a message is no text.")
         speaker = _name(message) or names.get(_code(message)) or _code(message)
-        yield from message_turn(speaker, _plain(text or "", names), bool(message.get("files")), report)
+        text, media = _plain(text or "", names), bool(message.get("files"))
+        yield from message_turn(speaker, text, media, report, message.get("reactions"))
 
 
 def _plain(text: str, names: dict[str, str]) -> str:

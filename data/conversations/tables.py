@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from typing import Any, BinaryIO
 
+from moltlm.data.conversations.compared import STEMS, SUFFIXES
 from moltlm.data.conversations.marks import KEYS
 from moltlm.data.conversations.streams import CHUNK, Blocks
 from moltlm.data.errors import BadInput
@@ -69,14 +70,16 @@ def fit(columns: Iterable[str]) -> Fit | None:
         return next((names[name] for name in options if name in names), None)
 
     if any(name in names for name in RECORDS) and not ("conversation" in names and first(TEXTS)):
-        return lambda row: {name: _parsed(row.get(column)) for name, column in names.items()}
+        return lambda row: {name: parsed(row.get(column)) for name, column in names.items()}
+    if any({stem + one, stem + two} <= set(names) for stem in STEMS for one, two in SUFFIXES):
+        return lambda row: {name: parsed(row.get(column)) for name, column in names.items()}
     question, answer = first(QUESTIONS), first(ANSWERS)
     speaker, text = first(SPEAKERS), first(TEXTS)
     if question and answer:
         if {"instruction", "output"} <= set(names) or ("prompt" in names and first(ANSWERS[:3])):
-            return lambda row: {name: _parsed(row.get(column)) for name, column in names.items()}
+            return lambda row: {name: parsed(row.get(column)) for name, column in names.items()}
         renamed = {question: "prompt", answer: "answer"}
-        return lambda row: {renamed.get(column, name): _parsed(row.get(column)) for name, column in names.items()}
+        return lambda row: {renamed.get(column, name): parsed(row.get(column)) for name, column in names.items()}
     if text and speaker and text != speaker:
         parts = dict(zip(TURN, (speaker, text, first(THREADS), first(IS_USER), first(TIMES)), strict=True))
         marks = {name: column for name, column in names.items() if name in KEYS and column not in parts.values()}
@@ -85,7 +88,7 @@ def fit(columns: Iterable[str]) -> Fit | None:
     return dict if names.keys() == {"text"} or {"text", "meta"} >= names.keys() > {"meta"} else None
 
 
-def _parsed(value: Any) -> Any:
+def parsed(value: Any) -> Any:
     """A cell: JSON where it is an object or a list, else as it is."""
     if isinstance(value, str) and value[:1] in ("[", "{"):
         try:

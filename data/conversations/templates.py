@@ -82,7 +82,7 @@ def template_of(text: str, of_row: bool = False) -> Template | None:
     Args:
         of_row: the text stands in a row of a data set.
     """
-    head = _without_preamble(text[:3000]).lstrip()
+    head = _without_preamble(text[:3000].replace("\r\n", "\n")).lstrip()
     return next((each for each in (*TEMPLATES, *(ROW_TEMPLATES if of_row else ())) if each.begins.match(head)), None)
 
 
@@ -92,7 +92,7 @@ def _without_preamble(text: str) -> str:
 
 
 def _turns(template: Template, text: str, report: FileReport, fail: Fail) -> Iterator[Turn]:
-    text = _without_preamble(text)
+    text = _without_preamble(text.replace("\r\n", "\n"))
     begun = list(template.begins.finditer(text))
     ends = [match.start() for match in begun[1:]] + [len(text)]
     for match, end in zip(begun, ends, strict=True):
@@ -116,6 +116,7 @@ def _turns(template: Template, text: str, report: FileReport, fail: Fail) -> Ite
 
 def messages(text: str) -> list[Record] | None:
     """The messages of a text in a chat template, or in the form of HH-RLHF; None for another text."""
+    text = text.replace("\r\n", "\n")
     if turns := _human_assistant(text):
         return turns
     template = template_of(text)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 from moltlm.data.conversations import machine_text
-from moltlm.data.conversations.marks import UNMARKED, mark_of
+from moltlm.data.conversations.marks import UNMARKED, Verdict, mark_of
 from moltlm.data.errors import BadInput
 from moltlm.data.types import Exchange
 
@@ -163,6 +163,13 @@ def turns_of(messages: Any, report: FileReport, fail: Fail) -> Iterator[Turn]:
             if mark is not UNMARKED:
                 turn = turn._replace(context_only=mark.context_only, unwanted=mark.unwanted or turn.unwanted)
             yield turn
+
+
+def marked(turn: Turn, mark: Verdict) -> Turn:
+    """The turn with what its record says against its answer."""
+    if turn.role == "user" or turn.context_only:
+        return turn
+    return turn._replace(context_only=mark.context_only, unwanted=turn.unwanted or mark.unwanted)
 
 
 def inner_of(message: Record) -> Record:

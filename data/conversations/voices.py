@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from itertools import pairwise
 
+from moltlm.data.conversations.marks import is_judgement
 from moltlm.data.conversations.turns import MACHINE, OTHER, ROLES, Fail, FileReport, Turn
 from moltlm.data.errors import BadInput
 
@@ -208,7 +209,13 @@ def assign(turns: Iterable[Turn], voice: Voice, report: FileReport, fail: Fail) 
         roles = roles_of(labels, voice, frozenset(stated), where=fail("").what)
         by_name = {plain(label): role for label, role in roles.items()}
         report.speakers |= {label: role for label, role in roles.items() if label not in report.speakers}
-        yield from (each if each.role else each._replace(role=by_name[plain(each.speaker)]) for each in remaining)
+        yield from (each if each.role else _with_role(each, by_name[plain(each.speaker)]) for each in remaining)
+
+
+def _with_role(turn: Turn, role: str) -> Turn:
+    """The turn of this role. What somebody thinks of a question says nothing against its answer."""
+    unwanted = "" if role == "user" and is_judgement(turn.unwanted) else turn.unwanted
+    return turn._replace(role=role, unwanted=unwanted)
 
 
 def runs(turns: Iterable[Turn], report: FileReport) -> Iterator[list[Turn]]:

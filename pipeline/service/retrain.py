@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -124,7 +125,7 @@ def _make(run: Run, job: CycleJob, folder: Path) -> dict[str, Any]:
         "data": fingerprint_rows(job.new_exchanges),
         "new_exchanges": len(job.new_exchanges),
         "provenance": pairs.counted(training_pairs),
-        "dropped": {**job.dropped, **filtered},
+        "dropped": dict(Counter(job.dropped) + Counter(filtered)),
         "verdict": asdict(verdict),
         "tasks": [asdict(result) for result in task_results],
         "promoted": verdict.promoted and all(result.survives for result in task_results),
