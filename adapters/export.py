@@ -161,6 +161,12 @@ def is_local(config: ModelConfig) -> bool:
     return Path(config.id).expanduser().is_dir()
 
 
+def needs_folder(config: ModelConfig) -> bool:
+    """Whether the weights that adapters are trained on are on no hub: those of a folder, those that are quantised as
+    they are loaded, and the embedded ones."""
+    return is_local(config) or config.precision == "nf4" or assets.model_path(config.id) is not None
+
+
 def _make_portable(out: Path, config: ModelConfig, manifest: card.Manifest, template: str) -> None:
     """Leave out what other programs do not understand or what is of this machine: its paths, and a fraction as alpha,
     which the readers of Ollama and MLX refuse. Add the chat template."""

@@ -8,6 +8,7 @@ from functools import cache
 from typing import Any
 
 from moltlm.adapters import chat_template
+from moltlm.data import turns
 from moltlm.data.types import RAW, Message
 
 
@@ -45,16 +46,8 @@ def encode_answers(
 
 
 def fitted(tokenizer: Any, prompt: list[Message], room: int) -> list[Message]:
-    """A prompt with its oldest turns left out until it has at most `room` tokens. A system message and the last user
-    turn stay, so the result can still be too long."""
-    system = [turn for turn in prompt[:1] if turn["role"] == "system"]
-    turns = prompt[len(system) :]
-    while len(turns) > 1 and len(encode_prompt(tokenizer, [*system, *turns])) > room:
-        following = [place for place, turn in enumerate(turns) if place and turn["role"] == "user"]
-        if not following:
-            break
-        turns = turns[following[0] :]
-    return [*system, *turns]
+    """A prompt without its oldest turns, where it has more than `room` tokens. See `turns.fitted`."""
+    return turns.fitted(prompt, lambda shorter: len(encode_prompt(tokenizer, shorter)), room)
 
 
 def _prompt_text(tokenizer: Any, prompt: list[Message]) -> str:

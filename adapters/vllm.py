@@ -14,13 +14,16 @@ RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 GREEDY = {"temperature": 0, "top_k": 0, "top_p": 1, "repetition_penalty": 1}
 """How the model is measured, in place of what the base's generation_config.json says."""
 
+BASE_FOLDER = "molt export CONFIG --to merged --state base --out FOLDER"
+"""Writes the base as the adapter was trained on it: of a 4-bit base, the dequantised weights."""
 
-def write(folder: Path, base: str, is_local: bool, name: str, rank: int) -> None:
+
+def write(folder: Path, base: str, needs_folder: bool, name: str, rank: int) -> None:
     """Write serve.sh beside the adapter and its chat template in `folder`.
 
     Args:
         base: the name of the base.
-        is_local: whether the base is a folder, whose place the script is told.
+        needs_folder: whether the base as it was trained on is on no hub, so the script is told a folder.
         name: of the served model. vLLM keeps what it has loaded by name, so each adapter needs one of its own.
 
     Raises:
@@ -29,7 +32,8 @@ def write(folder: Path, base: str, is_local: bool, name: str, rank: int) -> None
     allowed = next((limit for limit in RANKS if limit >= rank), None)
     if allowed is None:
         raise BadInput(f"vLLM serves adapters up to rank {RANKS[-1]}, and this has {rank}.", "Use --to merged.")
-    start = f"base=${{1:?usage: sh serve.sh FOLDER of {base}}}" if is_local else f"base=${{1:-{shlex.quote(base)}}}"
+    usage = f"usage: sh serve.sh FOLDER, with {base} as it was trained on, by: {BASE_FOLDER}"
+    start = f"base=${{1:?{usage}}}" if needs_folder else f"base=${{1:-{shlex.quote(base)}}}"
     options = [
         "--enable-lora",
         f"--max-lora-rank {allowed}",

@@ -13,7 +13,7 @@ from typing import Any, Self
 import numpy as np
 from safetensors.numpy import load_file, save_file
 
-from moltlm.data import selectors, topk
+from moltlm.data import selectors, topk, turns
 from moltlm.data.config import ReplayConfig
 from moltlm.data.errors import BadInput
 from moltlm.data.io import fingerprint, read_json, sha256_file, write_json
@@ -138,25 +138,14 @@ def only(buffer: Buffer, exchanges: list[Exchange]) -> Buffer:
 
 
 def trim(exchange: Exchange, count: Any, limit: int) -> Exchange | None:
-    """Drop as few of the earliest turns as make the exchange fit `limit` tokens.
-
-    The last user turn is never dropped, and a prompt starts with a user turn.
+    """An exchange without its oldest turns, where it has more than `limit` tokens; None if it has more all the same.
 
     Args:
         count: returns the number of tokens of an exchange.
-
-    Returns:
-        None if the exchange is too long with its last user turn alone.
     """
-    prompt = exchange.prompt
-    while True:
-        shorter = replace(exchange, prompt=prompt)
-        if count(shorter) <= limit:
-            return shorter
-        later = [place for place, turn in enumerate(prompt) if place and turn["role"] == "user"]
-        if not later:
-            return None
-        prompt = prompt[later[0] :]
+    prompt = turns.fitted(exchange.prompt, lambda shorter: count(replace(exchange, prompt=shorter)), limit)
+    shorter = replace(exchange, prompt=prompt)
+    return shorter if count(shorter) <= limit else None
 
 
 def with_distributions(buffer: Buffer, rows: dict[str, TopK]) -> Buffer:

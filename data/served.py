@@ -10,9 +10,6 @@ from moltlm.data.config import ServerConfig
 from moltlm.data.errors import BadInput, MoltError
 from moltlm.data.types import Message
 
-AT_ONCE = 16
-"""Texts in a request for log-probabilities."""
-
 
 @dataclass(frozen=True)
 class TokenLogprob:
@@ -50,33 +47,36 @@ class Server:
         reply = self._post("/tokenize", body)
         return reply["tokens"] if reply and reply.get("tokens") else None
 
-    def logprobs(self, texts: list[list[int]]) -> list[list[TokenLogprob]] | None:
-        """For each text, given as tokens, all of them but the first; None where the server does not say (vLLM does).
+    def gives_logprobs(self, text: list[int]) -> bool:
+        """Whether it says the log-probabilities of a text (vLLM does)."""
+        try:
+            self.logprobs([text])
+        except MoltError:
+            return False
+        return True
+
+    def logprobs(self, texts: list[list[int]]) -> list[list[TokenLogprob]]:
+        """For each text, given as tokens, all of them but the first. Each is a request of its own: vLLM 0.32 on a CPU
+        ends at a request of several for an adapter.
 
         Raises:
-            MoltError: it said so for some of them only.
+            MoltError: the server does not say.
         """
-        rows: list[list[TokenLogprob]] = []
-        for start in range(0, len(texts), AT_ONCE):
-            group = self._echoed(texts[start : start + AT_ONCE])
-            if group is None and not rows:
-                return None
-            if group is None:
-                raise MoltError(f"{self.url} stopped answering with log-probabilities.", "Look at the server.")
-            rows += group
-        return rows
+        return [self._echoed(text) for text in texts]
 
-    def _echoed(self, texts: list[list[int]]) -> list[list[TokenLogprob]] | None:
+    def _echoed(self, text: list[int]) -> list[TokenLogprob]:
         import openai
 
         try:
             reply = self._client.completions.create(
-                model=self.model, prompt=texts, max_tokens=1, echo=True, logprobs=1, temperature=0
+                model=self.model, prompt=[text], max_tokens=1, echo=True, logprobs=1, temperature=0
             )
-            choices = sorted(reply.choices, key=lambda choice: choice.index)
-            return [_tokens(choice.logprobs, len(text)) for choice, text in zip(choices, texts, strict=True)]
-        except (openai.APIError, AttributeError, KeyError, TypeError, ValueError):
-            return None
+            return _tokens(reply.choices[0].logprobs, len(text))
+        except (openai.APIError, AttributeError, IndexError, KeyError, TypeError, ValueError) as error:
+            reason = str(error) if isinstance(error, openai.APIError) else "it answered in another form"
+            raise MoltError(
+                f"{self.url} does not answer with log-probabilities: {reason}", "Look at the server, and repeat."
+            ) from error
 
     def _only_model(self) -> str:
         import openai

@@ -11,7 +11,7 @@ from moltlm.data.types import ChatModel, Progress, silent
 from moltlm.evals import capability
 from moltlm.evals.records import ItemRecord
 
-Logprobs = Callable[[list[list[int]]], Sequence[Sequence[TokenLogprob]] | None]
+Logprobs = Callable[[list[list[int]]], Sequence[Sequence[TokenLogprob]]]
 """Returns, for each text as tokens, all of them but the first."""
 
 
@@ -26,7 +26,7 @@ class ServedLM(capability.SharedContextLM):
         scores: list[tuple[float, bool]] = []
         for group in batches(requests, int(self.batch_size)):
             rows = [(context[-(self.max_length + 1 - len(end)) :], end) for _, context, end in group]
-            for (_, end), row in zip(rows, self.logprobs([start + end for start, end in rows]) or (), strict=True):
+            for (_, end), row in zip(rows, self.logprobs([start + end for start, end in rows]), strict=True):
                 last = row[-len(end) :]
                 scores.append((sum(token.logprob for token in last), all(token.is_top for token in last)))
             self.progress(len(scores), len(requests), "")

@@ -88,7 +88,7 @@ def test_files_for_vllm(tmp_path: Path) -> None:
     assert arguments[:2] == ["serve", "meta/llama 8b"] and json.loads(arguments[-1])["temperature"] == 0
     vllm.write(tmp_path, "mine", True, "bo-1234", 20)
     refused = subprocess.run(["sh", tmp_path / "serve.sh"], capture_output=True, text=True)
-    assert refused.returncode and "usage: sh serve.sh FOLDER of mine" in refused.stderr
+    assert refused.returncode and "usage: sh serve.sh FOLDER, with mine as it was trained on" in refused.stderr
     with pytest.raises(BadInput, match="up to rank 512"):
         vllm.write(tmp_path, "x", False, "bo", 513)
 

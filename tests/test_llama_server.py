@@ -3,15 +3,8 @@ LLAMA_SERVER=its path: python -m pytest -m slow tests/test_llama_server.py"""
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import socket
-import subprocess
-import time
-import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,56 +14,19 @@ import torch
 from moltlm.adapters import export
 from moltlm.adapters.config import ModelConfig
 from moltlm.adapters.rendering import encode_prompt
-from moltlm.data.persona import user
 from moltlm.data.served import Server
-from moltlm.data.types import Message
 from moltlm.evals.config import ServedConfig
+from tests.servers import LENGTH, MODEL, PROMPTS, posted, serving
 from tests.test_compose import trained
 
 LLAMA_SERVER = os.environ.get("LLAMA_SERVER") or shutil.which("llama-server") or ""
 pytestmark = [pytest.mark.slow, pytest.mark.skipif(not LLAMA_SERVER, reason="there is no llama-server on the PATH")]
-MODEL = Path("smollm2-135m-instruct")
-LENGTH = 24
-PROMPTS: list[list[Message]] = [
-    user("I missed my train."),
-    user("What is 1234 + 5678?  Say it in  words, s'il vous plaît — 请.\n\n\tThanks"),
-    [
-        {"role": "system", "content": "You are a cat."},
-        *user("hello"),
-        {"role": "assistant", "content": "Meow."},
-        *user("And?"),
-    ],
-]
-
-
-@contextmanager
-def serving(*options: str | Path) -> Iterator[str]:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [LLAMA_SERVER, *map(str, options), "--host", "127.0.0.1", "--port", str(port), "-c", "1024"]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    try:
-        for _ in range(600):
-            assert process.poll() is None, "llama-server ended"
-            try:
-                urllib.request.urlopen(f"http://127.0.0.1:{port}/health")
-                break
-            except OSError:
-                time.sleep(0.2)
-        yield f"http://127.0.0.1:{port}"
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def completed(root: str, tokens: list[int]) -> dict[str, Any]:
     """Greedy continuation of tokens, with the log-probability of each."""
     body = {"prompt": tokens, "n_predict": LENGTH, "temperature": 0, "n_probs": 1, "return_tokens": True}
-    request = urllib.request.Request(
-        f"{root}/completion", json.dumps(body).encode(), {"Content-Type": "application/json"}
-    )
-    return json.load(urllib.request.urlopen(request))
+    return posted(f"{root}/completion", body)
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +51,7 @@ def test_llama_server_answers_as_trained(tmp_path: Path, stack: list[Path], to: 
     ours = export._stacked(export.dequantised(config), stack)
     ours.model.float()
     apart, same = 0.0, 0
-    with serving(*options) as root:
+    with serving([LLAMA_SERVER, *options, "-c", "1024"]) as root:
         server = Server(ServedConfig(url=f"{root}/v1"))
         for prompt in PROMPTS:
             tokens = encode_prompt(ours.tokenizer, prompt)

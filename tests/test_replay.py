@@ -310,24 +310,26 @@ def test_a_stored_buffer_comes_back_and_tampering_is_seen(tmp_path: Path, kind: 
 
 
 @settings(max_examples=50, deadline=None)
-@given(st.lists(st.integers(1, 20), min_size=1, max_size=8), st.integers(5, 120))
-def test_trimming_drops_whole_turns_from_the_front(lengths: list[int], limit: int) -> None:
+@given(st.lists(st.integers(1, 20), min_size=1, max_size=8), st.integers(5, 120), st.booleans())
+def test_trimming_drops_whole_turns_from_the_front(lengths: list[int], limit: int, has_system: bool) -> None:
+    system = [{"role": "system", "content": "sss"}] if has_system else []
     prompt = [
         turn for n in lengths for turn in ({"role": "user", "content": "u" * n}, {"role": "assistant", "content": "a"})
     ]
-    whole = Exchange(prompt[:-1], "end")  # type: ignore[arg-type]
+    whole = Exchange(system + prompt[:-1], "end")  # type: ignore[arg-type]
 
     def count(item: Exchange) -> int:
         return sum(len(turn["content"]) for turn in item.prompt) + len(item.answer)
 
-    found = replay.trim(whole, count, limit)
-    if found is None:
-        assert lengths[-1] + 3 > limit
+    shorter = replay.trim(whole, count, limit)
+    if shorter is None:
+        assert lengths[-1] + 3 + 3 * has_system > limit
         return
-    assert count(found) <= limit
-    assert found.prompt == whole.prompt[len(whole.prompt) - len(found.prompt) :] and found.prompt[0]["role"] == "user"
-    if len(found.prompt) < len(whole.prompt):
-        longer = Exchange(whole.prompt[len(whole.prompt) - len(found.prompt) - 2 :], "end")
+    assert count(shorter) <= limit and shorter.prompt[: len(system)] == system
+    turns = shorter.prompt[len(system) :]
+    assert turns == whole.prompt[-len(turns) :] and turns[0]["role"] == "user"
+    if len(shorter.prompt) < len(whole.prompt):
+        longer = Exchange([*shorter.prompt[: len(system)], *whole.prompt[-len(turns) - 2 :]], "end")
         assert count(longer) > limit
 
 

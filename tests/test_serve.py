@@ -102,6 +102,19 @@ def expected(trained_project: str, state: State, prompt: Any, tokens: int, *over
 # --- answers
 
 
+def test_a_server_behind_this_one_that_does_not_answer_is_said_at_start(
+    trained_project: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sock = listening.bind("127.0.0.1", 0)
+    url = listening.url_of(sock)
+    sock.close()
+    with server(trained_project, engine=url) as running:
+        assert f"No server answers at {url}/v1" in " ".join(capsys.readouterr().err.split())
+        assert running.fetch("/v1/models")[0] == 502
+    with server(trained_project) as behind, server(trained_project, engine=behind.url):
+        assert "No server answers" not in capsys.readouterr().err
+
+
 def test_every_state_answers_as_it_was_measured(plain: Served, trained_project: str) -> None:
     client = plain.client()
     names = [model.id for model in client.models.list().data]

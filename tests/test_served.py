@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ import pytest
 import torch
 
 from moltlm.adapters.rendering import encode_prompt
-from moltlm.data.errors import BadInput, MoltError
+from moltlm.data.errors import BadInput
 from moltlm.data.served import Server
 from moltlm.data.state import BASE, PERSONALITY, State
 from moltlm.evals.config import ServedConfig
@@ -79,6 +80,17 @@ class Handler(BaseHTTPRequestHandler):
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
+
+
+class FewEchoes:
+    """Log-probabilities of three texts, and of none after that."""
+
+    def __init__(self, echo: Any) -> None:
+        self.echo, self.left = echo, 3
+
+    def __get__(self, handler: Handler, owner: type[Handler]) -> Any:
+        self.left -= 1
+        return functools.partial(self.echo, handler) if self.left >= 0 else lambda index, row: {"index": index}
 
 
 @contextmanager
@@ -171,12 +183,12 @@ def test_a_key_is_not_sent_to_a_stranger(monkeypatch: pytest.MonkeyPatch) -> Non
         Server(ServedConfig(url="https://stranger.example/v1", model="m"))
 
 
-def test_log_probabilities_that_end_half_way_are_an_error(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_log_probabilities_that_end_half_way_are_an_error(
+    run: Run, tiny_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     with serving(run.base, PERSONALITY) as url:
         server = Server(ServedConfig(url=url, retries=0))
-        texts = [[5, 6, 7]] * 20
-        assert [len(row) for row in server.logprobs(texts) or []] == [2] * 20
-        echoed, calls = server._echoed, iter([True, False])
-        monkeypatch.setattr(server, "_echoed", lambda group: echoed(group) if next(calls) else None)
-        with pytest.raises(MoltError, match="stopped answering"):
-            server.logprobs(texts)
+        assert [len(row) for row in server.logprobs([[5, 6, 7]] * 20)] == [2] * 20
+        monkeypatch.setattr(Handler, "_echo", FewEchoes(Handler._echo))
+        code, _, said = gate(run, tiny_project, capsys, "--served", url, "served.retries=0")
+    assert code == 1 and "does not answer with log-probabilities" in said and "Traceback" not in said

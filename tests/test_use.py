@@ -12,9 +12,11 @@ from commands import molt
 from safetensors.torch import load_file, save_file
 from test_teacher import serving
 
-from moltlm.adapters import base, card, serve
+from moltlm.adapters import base, card, serve, streaming
 from moltlm.adapters.config import ModelConfig
+from moltlm.adapters.rendering import encode_prompt
 from moltlm.data import state as states
+from moltlm.data.errors import BadInput
 from moltlm.data.io import sha256_file
 from moltlm.data.state import BASE, PERSONALITY, PERSONALITY_ADAPTER, Adapter
 from moltlm.pipeline.config import load
@@ -60,6 +62,23 @@ def test_chat_answers_in_every_state_once(trained_project: str, capsys: pytest.C
     found = json.loads(capsys.readouterr().out)
     assert list(found) == ["base", "personality", "personality+reminders", "personality+shell"]
     assert len(set(found.values())) > 1
+
+
+def test_a_long_talk_loses_its_oldest_turns_and_chat_says_so(trained_project: str) -> None:
+    run = Run(load(trained_project), Console())
+    run.only_read = True
+    chat = chats.Chat(serve_state(run, PERSONALITY), [BASE, PERSONALITY], 4, system="Be brief.")
+    room = streaming.context(chat.model) - chat.max_new_tokens
+    said: list[str] = []
+    chats.talk(chat, iter([f"{i} " + "word " * (room // 12) for i in range(12)]), said.append)
+    history = chat.histories[BASE]
+    assert history[0]["role"] == "user" and history[-2]["content"].startswith("11 word") and len(history) < 24
+    assert len(encode_prompt(chat.model.tokenizer, [*chat._system(), *history[:-1]])) <= room
+    assert any("of the oldest messages no longer fit" in line for line in said)
+    before = dict(chat.histories)
+    with pytest.raises(BadInput, match=f"there is room for {room}"):
+        chat.answers("word " * room)
+    assert chat.histories == before
 
 
 def test_chat_reads_a_pipe_and_survives_mistakes(

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+from moltlm.adapters import rendering, streaming
 from moltlm.data.errors import BadInput
 from moltlm.data.state import State
 from moltlm.data.types import Message
@@ -31,6 +32,7 @@ class Chat:
         max_new_tokens: length of an answer.
         system: the system prompt; empty for none.
         histories: messages by state.
+        left_out: how many of the oldest messages the last answers left out, since the model has no room for them.
     """
 
     model: Any
@@ -38,19 +40,35 @@ class Chat:
     max_new_tokens: int
     system: str = ""
     histories: dict[State, list[Message]] = field(default_factory=dict)
+    left_out: int = 0
 
     def answers(self, text: str) -> dict[State, str]:
-        """Each state's answer to `text`; both become part of its history."""
-        answers = {}
+        """Each state's answer to `text`; both become part of its history, which loses its oldest turns where the model
+        has no room for them. Raises BadInput if there is no room for `text` alone."""
+        answers: dict[State, str] = {}
+        self.left_out = 0
         for state in self.states:
-            history = self.histories.setdefault(state, [])
-            history.append({"role": "user", "content": text})
-            system: list[Message] = [{"role": "system", "content": self.system}] if self.system else []
+            history = self._fitted([*self.histories.get(state, []), {"role": "user", "content": text}])
             with self.model.state(state):
-                (answer,) = self.model.generate([[*system, *history]], self.max_new_tokens, 1)
-            history.append({"role": "assistant", "content": answer})
+                (answer,) = self.model.generate([[*self._system(), *history]], self.max_new_tokens, 1)
+            self.histories[state] = [*history, {"role": "assistant", "content": answer}]
             answers[state] = answer
         return answers
+
+    def _fitted(self, history: list[Message]) -> list[Message]:
+        tokenizer, room = self.model.tokenizer, streaming.context(self.model) - self.max_new_tokens
+        prompt = rendering.fitted(tokenizer, [*self._system(), *history], room)
+        if (length := len(rendering.encode_prompt(tokenizer, prompt))) > room:
+            raise BadInput(
+                f"The message has {length} tokens with the system prompt, and there is room for {max(0, room)}.",
+                f"Shorten it, or shorten the answers ({self.max_new_tokens} tokens): --max-new-tokens N",
+            )
+        shorter = prompt[len(self._system()) :]
+        self.left_out = max(self.left_out, len(history) - len(shorter))
+        return shorter
+
+    def _system(self) -> list[Message]:
+        return [{"role": "system", "content": self.system}] if self.system else []
 
     def use(self, states: list[State]) -> None:
         """Let these states answer. Raises BadInput for a state whose adapters are not loaded."""
@@ -97,5 +115,7 @@ def talk(chat: Chat, lines: Iterator[str], say: Reply) -> None:
                 continue
             for state, answer in chat.answers(text).items():
                 say(f"{state}: {answer}" if len(chat.states) > 1 else answer)
+            if chat.left_out:
+                say(f"({chat.left_out} of the oldest messages no longer fit into the model, and are forgotten)")
         except BadInput as error:
             say(f"{error.what} {error.fix}")

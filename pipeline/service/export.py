@@ -68,12 +68,14 @@ class Exported:
         check: the comparison with the trained adapters.
         composition: how several adapters became one; None for whole weights.
         files: names in the folder.
+        needs_folder: whether serve.sh is told the folder of the base.
     """
 
     request: Request
     check: exports.Check
     composition: compose.Composition | None
     files: list[str]
+    needs_folder: bool
 
     def sentences(self, out: Path) -> list[str]:
         """Lines for a reader: how exact the export is, and the next command."""
@@ -82,7 +84,7 @@ class Exported:
             lines.append(f"the single adapter differs from the exact stack by {self.composition.error:.0%}")
         if self.check.shift is not None and not self.request.is_whole:
             lines.append(f"on the original 16-bit weights it would be {self.check.shift:.4f} nats a token away")
-        following = _following(self.request, out)
+        following = _following(self.request, out, self.needs_folder)
         return [*lines, *_notes(self.request), *([f"next: {following}"] if following else [])]
 
 
@@ -109,7 +111,8 @@ def export(run: Run, out: Path, request: Request) -> Exported:
     prompts = [pair.prompt for pair in heldout]
     checked = exports.check(model, folders, partial, prompts, answers, exports.AGREES if near else math.inf)
     partial.rename(out)
-    return Exported(request, checked, composition, sorted(file.name for file in out.iterdir()))
+    files = sorted(file.name for file in out.iterdir())
+    return Exported(request, checked, composition, files, exports.needs_folder(model))
 
 
 def check(run: Run, request: Request) -> None:
@@ -149,7 +152,7 @@ def _write(run: Run, request: Request, folders: list[Path], out: Path, name: str
         ollama.write(out, exports.modelfile(model, source, adapter))
     if request.to == "vllm" and composition:
         served = f"{name}-{card.weights_hash(out)[:8]}"
-        vllm.write(out, exports.base_name(model), exports.is_local(model), served, composition.rank)
+        vllm.write(out, exports.base_name(model), exports.needs_folder(model), served, composition.rank)
     return composition
 
 
@@ -163,7 +166,7 @@ def _notes(request: Request) -> list[str]:
     ]
 
 
-def _following(request: Request, out: Path) -> str:
+def _following(request: Request, out: Path, needs_folder: bool) -> str:
     """The command that uses the export; empty where there is none."""
     folder = shlex.quote(str(out))
     commands = {
@@ -172,7 +175,7 @@ def _following(request: Request, out: Path) -> str:
         "gguf-adapter": f"llama-server -m BASE.gguf --lora {folder}/{exports.ADAPTER_FILE} "
         f"--chat-template-file {folder}/{exports.TEMPLATE_FILE} (BASE.gguf: molt export CONFIG --to gguf --state base)",
         "ollama": f"cd {folder} && ollama create NAME -f Modelfile",
-        "vllm": f"sh {folder}/serve.sh",
+        "vllm": f"sh {folder}/serve.sh" + (f" FOLDER (FOLDER: {vllm.BASE_FOLDER})" if needs_folder else ""),
         "hub": f"look at {folder}/README.md, then: molt export CONFIG --to hub --push NAME",
     }
     return commands.get(request.to, "")

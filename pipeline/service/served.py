@@ -188,7 +188,7 @@ def answer(run: Run, server: Server, heldout: list[Pair]) -> list[AnswerRecord]:
 
 def ability(run: Run, server: Server) -> list[ItemRecord]:
     """The benchmarks' items by the server's log-probabilities; none where it gives none."""
-    if server.logprobs([encode_prompt(run.base.tokenizer, [{"role": "user", "content": "hello"}])]) is None:
+    if not server.gives_logprobs(encode_prompt(run.base.tokenizer, [{"role": "user", "content": "hello"}])):
         return []
     config = run.config.capability
     with run.console.progress("capability of what is served") as progress, run.base.state(BASE):

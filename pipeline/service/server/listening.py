@@ -66,9 +66,13 @@ class Settings:
 
 
 def engine_of(config: Config, settings: Settings, console: Console) -> Engine:
-    """What answers; for LOCAL the model is loaded. Raises BadInput for a URL that is none."""
+    """What answers; for LOCAL the model is loaded. A server that does not answer yet is said. Raises BadInput for a URL
+    that is none."""
     if settings.engine != LOCAL:
-        return upstream.Upstream(upstream.check_url(settings.engine))
+        url = upstream.check_url(settings.engine)
+        if trouble := upstream.unreachable(url):
+            console.error(trouble, "")
+        return upstream.Upstream(url)
     from moltlm.pipeline.service.server.local import Local
 
     return Local(config, console, settings.own, settings.max_new_tokens)

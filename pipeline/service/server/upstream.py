@@ -10,6 +10,8 @@ from moltlm.data.state import BASE, PERSONALITY
 from moltlm.pipeline.service.server.engine import Event, Finished, Offer, Started
 from moltlm.pipeline.service.server.requests import ApiError, ChatRequest, unknown_model
 
+PATIENCE_S = 5.0
+
 
 class Upstream:
     """Implements `engine.Engine` by passing requests on, under the names that the other server has.
@@ -72,6 +74,19 @@ class Upstream:
         if len(models) == 1:
             return {str(PERSONALITY): models[0]}
         return {str(BASE) if "/" in name else name: name for name in models}
+
+
+def unreachable(url: str) -> str:
+    """Why requests to a server fail; empty if it answers."""
+    import openai
+
+    try:
+        openai.OpenAI(base_url=url, api_key="none", max_retries=0, timeout=PATIENCE_S).models.list()
+    except openai.APIConnectionError:
+        return f"No server answers at {url}: start one there; until then every request fails."
+    except openai.APIError as error:
+        return f"{url} does not list its models, so requests fail: {error.message}"
+    return ""
 
 
 def _body(request: ChatRequest, model: str) -> dict[str, Any]:
