@@ -6,6 +6,22 @@ from typing import Any
 
 import torch
 
+from moltlm.data import packing
+
+
+@torch.no_grad()
+def score_packed(model: Any, starts: list[list[int]], continuations: list[list[list[int]]]) -> list[list[float]]:
+    """As `score`, for a model for which `packing.possible`: of starts that are not padded, and of as many continuations
+    of each as there are. What continuations begin with alike is read once too."""
+    rows = [(start, row) for start, each in zip(starts, continuations, strict=True) for row in each]
+    states = packing.completion_states(model, rows)
+    head, sums = model.get_output_embeddings(), []
+    for hidden, (_, row) in zip(states, rows, strict=True):
+        predictions = head(hidden).float().log_softmax(-1)
+        sums.append(float(predictions.gather(1, torch.tensor(row)[:, None]).sum()))
+    values = iter(sums)
+    return [[next(values) for _ in each] for each in continuations]
+
 
 @torch.no_grad()
 def score(

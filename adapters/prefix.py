@@ -10,6 +10,7 @@ import torch
 from moltlm.adapters import cpu
 from moltlm.adapters.rendering import encode_prompt
 from moltlm.adapters.serve import TextModel, sampling, seeded
+from moltlm.data import packing
 from moltlm.data.io import batches
 from moltlm.data.types import Message
 
@@ -18,7 +19,9 @@ from moltlm.data.types import Message
 def generate(
     text: TextModel, prompts: list[list[Message]], max_new_tokens: int, batch_size: int, temperature: float, seed: int
 ) -> list[str]:
-    """As `TextModel.generate`, which computes the common beginning of the prompts for each of them."""
+    """As `TextModel.generate`, which elsewhere than on a CPU computes the common beginning of the prompts for each."""
+    if packing.possible(text.model):
+        return text.generate(prompts, max_new_tokens, batch_size, temperature=temperature, seed=seed)
     ids = [encode_prompt(text.tokenizer, prompt) for prompt in prompts]
     shared = _shared(ids)
     answers: dict[int, str] = {}

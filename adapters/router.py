@@ -19,7 +19,7 @@ from moltlm.adapters.serve import Served
 from moltlm.data.errors import BadInput
 from moltlm.data.io import read_json, sha256_file, write_json
 from moltlm.data.state import Adapter, State
-from moltlm.data.types import Message, Progress, TokenScore, silent
+from moltlm.data.types import Divergence, Message, Progress, TokenScore, silent
 
 Embed = Callable[[list[str]], np.ndarray]
 NO_TASK = ""
@@ -219,17 +219,17 @@ class Routed:
         """By the adapters that every prompt has: plain texts are not routed."""
         return self._served.score_continuations(starts, continuations, batch_size, progress)
 
-    def kl_from(
+    def score_against(
         self,
         reference: State,
         prompts: list[list[Message]],
         completions: list[str],
         batch_size: int,
         progress: Progress = silent,
-    ) -> list[float]:
+    ) -> list[Divergence]:
         return self._spread(
             prompts,
-            lambda rows: self._served.kl_from(
+            lambda rows: self._served.score_against(
                 reference, [prompts[i] for i in rows], [completions[i] for i in rows], batch_size, progress
             ),
         )

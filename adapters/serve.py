@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +14,7 @@ import torch
 from peft import PeftModel
 from peft.tuners.lora import LoraLayer
 
-from moltlm.adapters import card, chat_template, cpu, mixture
+from moltlm.adapters import card, chat_template, cpu, decoding, fused, mixture
 from moltlm.adapters import continuations as continuation_scores
 from moltlm.adapters.base import Base
 from moltlm.adapters.embed import StaticEmbedding
@@ -25,7 +25,7 @@ from moltlm.data.io import batches
 from moltlm.data.prompted import prompted
 from moltlm.data.state import BASE, State
 from moltlm.data.topk import TopK
-from moltlm.data.types import Exchange, Message, Progress, TokenScore, silent
+from moltlm.data.types import Divergence, Exchange, Message, Progress, TokenScore, silent
 
 
 @contextmanager
@@ -42,6 +42,12 @@ def sampling(temperature: float, top_p: float = 1.0) -> dict[str, Any]:
     if not temperature:
         return {"do_sample": False}
     return {"do_sample": True, "temperature": temperature, "top_k": 0, "top_p": top_p}
+
+
+def _score(logprobs: torch.Tensor, target: list[int]) -> TokenScore:
+    """From (t, vocabulary)."""
+    tokens = torch.tensor(target, device=logprobs.device)
+    return TokenScore(float(logprobs.gather(1, tokens[:, None]).sum()), len(target))
 
 
 class TextModel:
@@ -72,21 +78,29 @@ class TextModel:
         ids = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
         answers: dict[int, str] = {}
         for group in batches(sorted(range(len(ids)), key=lambda i: len(ids[i])), batch_size):
-            tokens, mask = self.left_padded([ids[i] for i in group])
-            with cpu.answering(self.model):
-                out = self.model.generate(
-                    input_ids=tokens,
-                    attention_mask=mask,
-                    max_new_tokens=max_new_tokens,
-                    **sampling(temperature),
-                    pad_token_id=self.tokenizer.pad_token_id,
-                )
-            answers.update(zip(group, self.decoded(out[:, tokens.shape[1] :]), strict=True))
+            written = self._continued([ids[i] for i in group], max_new_tokens, temperature)
+            answers.update(zip(group, self.decoded(written), strict=True))
             progress(len(answers), len(prompts), "answers")
         return [answers[i] for i in range(len(prompts))]
 
-    def decoded(self, tokens: torch.Tensor) -> list[str]:
-        """The answers in generated tokens, (rows, tokens), without thoughts."""
+    def _continued(self, rows: list[list[int]], max_new_tokens: int, temperature: float) -> Any:
+        """The tokens after each row of a batch."""
+        if packing.possible(self.model):
+            stops = self.model.generation_config.eos_token_id
+            return decoding.generate(self.model, rows, max_new_tokens, stops, temperature)
+        tokens, mask = self.left_padded(rows)
+        with cpu.answering(self.model):
+            out = self.model.generate(
+                input_ids=tokens,
+                attention_mask=mask,
+                max_new_tokens=max_new_tokens,
+                **sampling(temperature),
+                pad_token_id=self.tokenizer.pad_token_id,
+            )
+        return out[:, tokens.shape[1] :]
+
+    def decoded(self, tokens: Any) -> list[str]:
+        """The answers in the tokens of several rows, without thoughts."""
         return list(map(chat_template.without_thought, self.tokenizer.batch_decode(tokens, skip_special_tokens=True)))
 
     @torch.no_grad()
@@ -96,11 +110,9 @@ class TextModel:
         """The log-probability of each completion."""
         rows = self.encode(prompts, completions)
         scores: dict[int, TokenScore] = {}
-        for group in _by_length(rows, batch_size):
+        for group in self._batches(rows, batch_size):
             for i, logits in zip(group, self.completion_logits([rows[i] for i in group]), strict=True):
-                target = torch.tensor(rows[i][1], device=logits.device)
-                picked = torch.log_softmax(logits.float(), -1).gather(1, target[:, None])
-                scores[i] = TokenScore(float(picked.sum()), len(target))
+                scores[i] = _score(torch.log_softmax(logits.float(), -1), rows[i][1])
             progress(len(scores), len(rows), "scores")
         return [scores[i] for i in range(len(rows))]
 
@@ -115,13 +127,25 @@ class TextModel:
         ]
         scores: dict[int, list[float]] = {}
         for group in batches(sorted(range(len(rows)), key=lambda i: len(begun[i])), batch_size):
-            count = max(len(rows[i]) for i in group)
-            even = [rows[i] + rows[i][:1] * (count - len(rows[i])) for i in group]
-            tokens, mask = self.left_padded([begun[i] for i in group])
-            values = continuation_scores.score(self.model, tokens, mask, even)
-            scores.update((i, row[: len(rows[i])]) for i, row in zip(group, values, strict=True))
+            values = self._continuations([begun[i] for i in group], [rows[i] for i in group])
+            scores.update(zip(group, values, strict=True))
             progress(len(scores), len(rows), "relevance")
         return [scores[i] for i in range(len(rows))]
+
+    def _continuations(self, starts: list[list[int]], rows: list[list[list[int]]]) -> list[list[float]]:
+        if packing.possible(self.model):
+            return continuation_scores.score_packed(self.model, starts, rows)
+        count = max(map(len, rows))
+        even = [each + each[:1] * (count - len(each)) for each in rows]
+        values = continuation_scores.score(self.model, *self.left_padded(starts), even)
+        return [row[: len(each)] for row, each in zip(values, rows, strict=True)]
+
+    def _batches(self, rows: list[tuple[list[int], list[int]]], size: int) -> Iterator[list[int]]:
+        """Indices of rows, in batches: of like prompts where a prompt is computed once, else of like length, which need
+        little padding."""
+        if packing.possible(self.model):
+            return batches(sorted(range(len(rows)), key=lambda i: (len(rows[i][0]), rows[i][0])), size)
+        return batches(sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1])), size)
 
     def encode(self, prompts: list[list[Message]], completions: list[str]) -> list[tuple[list[int], list[int]]]:
         """Prompt and completion tokens; an empty completion counts as one end-of-turn token."""
@@ -176,6 +200,8 @@ class Served(TextModel):
         self.digest, self.layers, self.template = base.digest, base.layers, base.template
         self.current = BASE
         self.manifests: dict[str, card.Manifest] = {}
+        self._base_states: dict[tuple[tuple[int, ...], tuple[int, ...]], torch.Tensor] = {}
+        self._base_continuations: dict[tuple[str, str], float] = {}
 
     @property
     def adapters(self) -> list[str]:
@@ -191,6 +217,7 @@ class Served(TextModel):
         else:
             self.model = PeftModel.from_pretrained(self.model, str(folder), adapter_name=name)
         mixture.restore(self.model, name, folder)
+        fused.fuse(self.model)
         self.manifests[name] = manifest
         self.activate(self.current)
 
@@ -239,6 +266,23 @@ class Served(TextModel):
             self.model.requires_grad_(False).eval()  # set_adapter makes what it activates trainable
         self.current = state
 
+    def score_continuations(
+        self, starts: list[str], continuations: list[list[str]], batch_size: int, progress: Progress = silent
+    ) -> list[list[float]]:
+        """As `TextModel.score_continuations`. Those of the base are computed once, since it never changes."""
+        known: dict[tuple[str, str], float] = self._base_continuations if self.current == BASE else {}
+        missing = [
+            place
+            for place, (start, texts) in enumerate(zip(starts, continuations, strict=True))
+            if any((start, text) not in known for text in texts)
+        ]
+        values = super().score_continuations(
+            [starts[i] for i in missing], [continuations[i] for i in missing], batch_size, progress
+        )
+        for i, row in zip(missing, values, strict=True):
+            known.update(((starts[i], text), value) for text, value in zip(continuations[i], row, strict=True))
+        return [[known[start, text] for text in texts] for start, texts in zip(starts, continuations, strict=True)]
+
     @cached_property
     def _embedding(self) -> StaticEmbedding:
         return StaticEmbedding(self.model, self.tokenizer)
@@ -251,13 +295,12 @@ class Served(TextModel):
         """The current state's distribution over each answer: its `k` likeliest tokens, and the mass of the rest."""
         rows = self.encode([item.prompt for item in exchanges], [item.answer for item in exchanges])
         distributions: dict[int, TopRow] = {}
-        for group in _by_length(rows, batch_size):
+        for group in self._batches(rows, batch_size):
             for i, logits in zip(group, self.completion_logits([rows[i] for i in group]), strict=True):
                 distributions[i] = _top_row(torch.log_softmax(logits.float(), -1), k)
             progress(len(distributions), len(rows), "distributions")
         return [distributions[i] for i in range(len(rows))]
 
-    @torch.no_grad()
     def kl_from(
         self,
         reference: State,
@@ -266,20 +309,43 @@ class Served(TextModel):
         batch_size: int,
         progress: Progress = silent,
     ) -> list[float]:
+        """For each completion, the mean KL(reference || current state) over its tokens, in nats."""
+        return [row.kl for row in self.score_against(reference, prompts, completions, batch_size, progress)]
+
+    @torch.no_grad()
+    def score_against(
+        self,
+        reference: State,
+        prompts: list[list[Message]],
+        completions: list[str],
+        batch_size: int,
+        progress: Progress = silent,
+    ) -> list[Divergence]:
         rows = self.encode(prompts, completions)
-        current = self.current
-        kl: dict[int, float] = {}
-        for group in _by_length(rows, batch_size):
+        results: dict[int, Divergence] = {}
+        for group in self._batches(rows, batch_size):
             chunk = [rows[i] for i in group]
-            with self.state(reference):
-                reference_logits = self.completion_logits(chunk)
-            with self.state(current):
-                logits = self.completion_logits(chunk)
-            for i, p, q in zip(group, reference_logits, logits, strict=True):
+            reference_logits = self._reference_logits(reference, chunk)
+            for i, p, q in zip(group, reference_logits, self.completion_logits(chunk), strict=True):
                 log_p, log_q = torch.log_softmax(p.float(), -1), torch.log_softmax(q.float(), -1)
-                kl[i] = float((log_p.exp() * (log_p - log_q)).sum(-1).mean())
-            progress(len(kl), len(rows), "KL")
-        return [kl[i] for i in range(len(rows))]
+                kl = float((log_p.exp() * (log_p - log_q)).sum(-1).mean())
+                results[i] = Divergence(_score(log_q, rows[i][1]), kl)
+            progress(len(results), len(rows), "KL")
+        return [results[i] for i in range(len(rows))]
+
+    def _reference_logits(self, reference: State, rows: list[tuple[list[int], list[int]]]) -> Iterable[torch.Tensor]:
+        """`completion_logits` in another state. Packed, the hidden states of the base are kept: they never change, and
+        every state is compared with them."""
+        if reference != BASE or not packing.possible(self.model):
+            with self.state(reference):
+                return self.completion_logits(rows)
+        keys = [(tuple(prompt), tuple(answer)) for prompt, answer in rows]
+        if new := [row for key, row in zip(keys, rows, strict=True) if key not in self._base_states]:
+            with self.state(BASE):
+                states = packing.completion_states(self.model, new)
+            self._base_states |= {(tuple(row[0]), tuple(row[1])): each for row, each in zip(new, states, strict=True)}
+        head = self.model.get_output_embeddings()
+        return (head(self._base_states[key]) for key in keys)
 
 
 def _top_row(logprobs: torch.Tensor, k: int) -> TopRow:
@@ -289,8 +355,3 @@ def _top_row(logprobs: torch.Tensor, k: int) -> TopRow:
     tail_plogp = torch.special.entr(rest.exp()).sum(-1).neg()
     row = TopK(*(part.cpu().numpy() for part in (top.indices, top.values, rest.logsumexp(-1).clamp(min=-60))))
     return TopRow(row, tail_plogp.cpu().numpy())
-
-
-def _by_length(rows: list[tuple[list[int], list[int]]], size: int) -> Iterator[list[int]]:
-    """Indices in batches of similar length, which need little padding."""
-    return batches(sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1])), size)

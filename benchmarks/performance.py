@@ -27,6 +27,7 @@ STEPS, PAIRS, EXAMPLES = 3, 6, 8
 LEARNING_RATE, MAX_LENGTH = 4e-4, 512
 ITEMS = {"arc_easy": 16, "piqa": 16, "hellaswag": 8, "lambada": 16}
 BATCH = 16
+EVIDENCE_TOKENS = 32
 BUSY = "while True: pass"
 CHAIN_SECONDS = 4.0
 
@@ -279,6 +280,57 @@ def _measure(model: Any, engine: Any, began: float) -> dict[str, Any]:
     return {**result, "whole_s": time.process_time() - began}
 
 
+def evidence(folder: str) -> dict[str, Any]:
+    """Persona, drift and an attack over several turns, in a state with an adapter. With PERFORMANCE_PADDED nothing is
+    packed: every row is padded, and computed until the last one ends, as transformers does it."""
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    from moltlm.adapters import base, serve
+    from moltlm.adapters.config import ModelConfig
+    from moltlm.data import packing
+    from moltlm.data.state import PERSONALITY
+    from moltlm.data.types import Exchange, Pair
+    from moltlm.evals import drift, persona, pressure
+    from moltlm.evals.relevance import Questions
+
+    if os.environ.get("PERFORMANCE_PADDED"):
+        packing.possible = lambda model: False
+    model = serve.Served(base.load(ModelConfig(precision="fp32")))
+    torch.manual_seed(0)
+    lora = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+    model.model = get_peft_model(model.model, lora, adapter_name="personality")
+    for name, weight in model.model.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=1e-3)
+    if hasattr(serve, "fused"):
+        serve.fused.fuse(model.model)
+    model.model.requires_grad_(False).eval()
+    rows = [Pair(str(k), _ask(ask), yes, no, topic=str(k)) for k, (ask, yes, no) in enumerate(pairs())]  # type: ignore[arg-type]
+    questions = Questions([row.question for row in rows], [row.topic for row in rows])
+    measure = persona.PersonaMeasure(_NoClassifier(), 9.0, EVIDENCE_TOKENS, BATCH, questions)
+    texts = {"answers": [Exchange(row.prompt, row.chosen) for row in rows]}
+    attacks = pressure.attacks(rows, [], "Claudio", 2, 0)
+    result: dict[str, Any] = {"seconds": {}}
+    parts: dict[str, Callable[[], Any]] = {
+        "persona": lambda: persona.evaluate(model, PERSONALITY, rows, measure),
+        "drift": lambda: drift.evaluate(model, PERSONALITY, texts, BATCH),
+        "drift of another state": lambda: drift.evaluate(model, PERSONALITY, texts, BATCH),
+        "pressure": lambda: pressure.evaluate(model, PERSONALITY, attacks, {}, measure)[0],
+    }
+    for name, work in parts.items():
+        start = time.process_time()
+        records = work()
+        result["seconds"][name] = time.process_time() - start
+        result[name] = [getattr(record, "answer", None) or record.kl for record in records]
+    return result
+
+
+class _NoClassifier:
+    def probability(self, texts: list[str]) -> list[float]:
+        return [1.0] * len(texts)
+
+
 def chain(folder: str) -> dict[str, Any]:
     """Milliseconds on the clock for a feed-forward block and a norm with two threads."""
     if os.environ.get("PERFORMANCE_MOLT"):
@@ -303,6 +355,7 @@ SIDES: dict[str, Callable[[str], dict[str, Any]]] = {
     "sft-stock": sft_stock,
     "capability": capability,
     "capability-stock": capability_stock,
+    "evidence": evidence,
     "chain": chain,
 }
 
@@ -348,6 +401,19 @@ def capabilities() -> dict[str, Any]:
     }
 
 
+def evidences() -> dict[str, Any]:
+    padded, packed = run("evidence", PERFORMANCE_PADDED="1"), run("evidence")
+    answers = [(a, b) for part in ("persona", "pressure") for a, b in zip(padded[part], packed[part], strict=True)]
+    return {
+        "padded": padded["seconds"],
+        "packed": packed["seconds"],
+        "ratios": {name: seconds / packed["seconds"][name] for name, seconds in padded["seconds"].items()},
+        "answers": len(answers),
+        "answers_that_differ": sum(a != b for a, b in answers),
+        "largest_difference_of_kl": max(abs(a - b) for a, b in zip(padded["drift"], packed["drift"], strict=True)),
+    }
+
+
 def contention() -> dict[str, Any]:
     """The chain as it is, and beside two busy processes, with the threads of moltlm and of plain torch."""
     cleared = {"OMP_WAIT_POLICY": "ACTIVE", "GOMP_SPINCOUNT": "300000", "OMP_NUM_THREADS": "2"}  # as libgomp's default
@@ -380,6 +446,7 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "dpo": lambda: training("dpo"),
     "sft": lambda: training("sft"),
     "capability": capabilities,
+    "evidence": evidences,
     "contention": contention,
     "command_line": command_line,
 }

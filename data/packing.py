@@ -170,7 +170,7 @@ def possible(model: Any) -> bool:
     So it is with full causal attention on a CPU, if nothing is random and no adapter is routed by the prompt. Gradient
     checkpointing would recompute layers with the attention of padded rows.
     """
-    model = _inner(model)
+    model = inner(model)
     config = model.config.get_text_config()
     return (
         config.model_type in ARCHITECTURES
@@ -183,7 +183,7 @@ def possible(model: Any) -> bool:
     )
 
 
-def _inner(model: Any) -> Any:
+def inner(model: Any) -> Any:
     """The causal model itself, whose layers hold the adapters, if there are any."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model
 
@@ -193,32 +193,47 @@ def _random(model: Any, config: Any) -> bool:
     return dropout or getattr(config, "attention_dropout", 0.0) > 0
 
 
-def hidden_states(model: Any, packing: Packing) -> torch.Tensor:
-    """The last hidden states (t, width) of a causal model's backbone."""
-    model = _inner(model)
-    with _attention_of(model.config.get_text_config()):
+def hidden_states(model: Any, packing: Packing, cache: Any = None) -> torch.Tensor:
+    """The last hidden states (t, width) of a causal model's backbone.
+
+    Args:
+        cache: of transformers; it gets the keys and values of the packed tokens.
+    """
+    model = inner(model)
+    with attention_of(model.config.get_text_config(), NAME):
         out = model.base_model(
-            input_ids=packing.tokens[None], position_ids=packing.positions[None], use_cache=False, packing=packing
+            input_ids=packing.tokens[None],
+            position_ids=packing.positions[None],
+            use_cache=cache is not None,
+            past_key_values=cache,
+            packing=packing,
         )
     return out.last_hidden_state[0]
 
 
 @contextmanager
-def _attention_of(config: Any) -> Iterator[None]:
+def attention_of(config: Any, name: str) -> Iterator[None]:
+    """Use this implementation of attention inside the `with`."""
     before = config._attn_implementation
-    config._attn_implementation = NAME
+    config._attn_implementation = name
     try:
         yield
     finally:
         config._attn_implementation = before
 
 
-def completion_logits(model: Any, rows: list[tuple[list[int], list[int]]]) -> list[torch.Tensor]:
-    """For each prompt and completion the logits (completion tokens, vocabulary) that predict the completion."""
+def completion_states(model: Any, rows: list[tuple[list[int], list[int]]]) -> list[torch.Tensor]:
+    """For each prompt and completion the hidden states (completion tokens, width) that predict the completion."""
     packed = pack([prompt + completion[:-1] for prompt, completion in rows])
     places = [
         place[len(prompt) - 1 : len(prompt) + len(completion) - 1]
         for place, (prompt, completion) in zip(packed.places, rows, strict=True)
     ]
     hidden = hidden_states(model, packed).index_select(0, torch.cat(places))
-    return list(model.get_output_embeddings()(hidden).split([len(completion) for _, completion in rows]))
+    return list(hidden.split([len(completion) for _, completion in rows]))
+
+
+def completion_logits(model: Any, rows: list[tuple[list[int], list[int]]]) -> list[torch.Tensor]:
+    """For each prompt and completion the logits (completion tokens, vocabulary) that predict the completion."""
+    states = completion_states(model, rows)
+    return list(model.get_output_embeddings()(torch.cat(states)).split([len(each) for each in states]))

@@ -111,6 +111,15 @@ class TokenScore:
         return self.logprob / max(self.tokens, 1)
 
 
+@dataclass(frozen=True)
+class Divergence:
+    """One completion in a state: its log-probability, and the mean KL(reference state || state) over its tokens, in
+    nats."""
+
+    score: TokenScore
+    kl: float
+
+
 class ChatModel(Protocol):
     """A base model with adapters, as `pipeline` hands it to `evals`."""
 
@@ -152,13 +161,13 @@ class ChatModel(Protocol):
         """The log-probability of each of the continuations of a plain text, in the current state."""
         ...
 
-    def kl_from(
+    def score_against(
         self,
         reference: State,
         prompts: list[list[Message]],
         completions: list[str],
         batch_size: int,
         progress: Progress = silent,
-    ) -> list[float]:
-        """For each completion, the mean KL(reference state || current state) over its tokens, in nats."""
+    ) -> list[Divergence]:
+        """Each completion in the current state, and how far that is from the reference state."""
         ...

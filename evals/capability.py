@@ -5,7 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -215,8 +215,8 @@ def evaluate(
     Raises:
         BadInput: if a benchmark cannot be loaded.
     """
-    with tempfile.TemporaryDirectory() as folder, assets.quiet():
-        samples = [_sample(name, count, seed, skip, Path(folder)) for name, count in items.items()]
+    with assets.quiet():
+        samples = [_sample(name, count, seed, skip) for name, count in items.items()]
         lm = engine(pretrained=model.model, tokenizer=model.tokenizer, batch_size=batch_size)
         total, records = sum(sample.size for sample in samples), []
         for sample in samples:
@@ -233,8 +233,8 @@ def texts(name: str) -> list[str]:
     Raises:
         BadInput: if the benchmark cannot be loaded.
     """
-    with tempfile.TemporaryDirectory() as folder, assets.quiet():
-        docs = [doc for task in _tasks(name, Path(folder)).values() for doc in task.eval_docs]
+    with assets.quiet():
+        docs = [doc for task in _tasks(name).values() for doc in task.eval_docs]
         return [" ".join(value for value in doc.values() if isinstance(value, str) and " " in value) for doc in docs]
 
 
@@ -288,8 +288,8 @@ class _Sample:
         return sum(map(len, self.items.values()))
 
 
-def _sample(name: str, count: int, seed: int, skip: int, folder: Path) -> _Sample:
-    tasks = _tasks(name, folder)
+def _sample(name: str, count: int, seed: int, skip: int) -> _Sample:
+    tasks = _tasks(name)
     every = [(task, i) for task, loaded in tasks.items() for i in range(len(loaded.eval_docs))]
     order = np.random.default_rng(seed).permutation(len(every))[skip : skip + count if count else None]
     if not len(order):
@@ -301,20 +301,31 @@ def _sample(name: str, count: int, seed: int, skip: int, folder: Path) -> _Sampl
     return _Sample(label(name), {task: tasks[task] for task in items}, items)
 
 
-def _tasks(name: str, folder: Path) -> dict[str, Any]:
-    """The harness's tasks by name. `folder` takes the Arrow copy of an embedded file, which would otherwise stay in the
-    cache of `datasets` for ever."""
+def _tasks(name: str) -> dict[str, Any]:
+    """The harness's tasks by name, read once for all states; again if their files change."""
+    source = [[str(assets.benchmark_path(name))]] if name in embedded() else files(name)
+    return _read_tasks(name, tuple(map(tuple, source)))
+
+
+@lru_cache(maxsize=16)
+def _read_tasks(name: str, contents: tuple[tuple[str, ...], ...]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        return _load_tasks(name, Path(folder))
+
+
+def _load_tasks(name: str, folder: Path) -> dict[str, Any]:
+    """`folder` takes the Arrow copy of a file, which would otherwise stay in the cache of `datasets` for ever; it is
+    read into memory."""
     if name in embedded():
         task = yaml.safe_load((BENCHMARKS / f"{name}.yaml").read_text(encoding="utf-8"))
         data = {"test": str(assets.benchmark_path(name))}
-        task["dataset_kwargs"] = {"data_files": data, "cache_dir": str(folder)}
+        task["dataset_kwargs"] = {"data_files": data, "cache_dir": str(folder), "keep_in_memory": True}
         return dict(TaskManager(include_defaults=False).load([task])["tasks"])
     others = f"Embedded are: {', '.join(embedded())}. Any other is a task of lm-evaluation-harness and needs a hub."
     task_or_name: str | dict[str, Any] = name
     if _is_file(name):
-        files(name)  # raises for a file that does not exist
         task_or_name, others = _read(name), f"Compare it with {EXAMPLE}"
-        task_or_name["dataset_kwargs"]["cache_dir"] = str(folder)
+        task_or_name["dataset_kwargs"] |= {"cache_dir": str(folder), "keep_in_memory": True}
     try:
         manager = TaskManager(include_defaults=False) if _is_file(name) else _harness()
         tasks: dict[str, Any] = dict(manager.load([task_or_name])["tasks"])

@@ -19,12 +19,10 @@ def evaluate(
     for text_set, exchanges in texts.items():
         prompts, answers = [item.prompt for item in exchanges], [item.answer for item in exchanges]
         with model.state(state):
-            scores = model.score(prompts, answers, batch_size, progress)
-            divergences = model.kl_from(BASE, prompts, answers, batch_size, progress)
-        for place, (exchange, score, kl) in enumerate(zip(exchanges, scores, divergences, strict=True)):
+            rows = model.score_against(BASE, prompts, answers, batch_size, progress)
+        for place, (exchange, row) in enumerate(zip(exchanges, rows, strict=True)):
+            entropy = -row.score.per_token
             records.append(
-                DriftRecord(
-                    text_set=text_set, item=place, question=exchange.question, cross_entropy=-score.per_token, kl=kl
-                )
+                DriftRecord(text_set=text_set, item=place, question=exchange.question, cross_entropy=entropy, kl=row.kl)
             )
     return records

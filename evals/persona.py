@@ -59,8 +59,9 @@ def evaluate(
     prompts, size = [pair.prompt for pair in pairs], measure.batch_size
     with model.state(state):
         answers = model.generate(prompts, measure.max_new_tokens, size, progress)
-        chosen = model.score(prompts, [pair.chosen for pair in pairs], size, progress)
-        rejected = model.score(prompts, [pair.base_answer for pair in pairs], size, progress)
+        given = [*(pair.chosen for pair in pairs), *(pair.base_answer for pair in pairs)]
+        likelihoods = model.score([*prompts, *prompts], given, size, progress)  # at once: each prompt is read once
+    chosen, rejected = likelihoods[: len(pairs)], likelihoods[len(pairs) :]
     scored = measure_answers(model, [pair.question for pair in pairs], answers, measure, progress, prompts)
     return [
         PersonaRecord(

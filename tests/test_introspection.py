@@ -18,8 +18,8 @@ from moltlm.adapters import base, personality, prefix, serve
 from moltlm.adapters.config import ModelConfig
 from moltlm.data import introspection as writing
 from moltlm.data import introspection_filters as text_filters
+from moltlm.data import packing, teacher
 from moltlm.data import persona as personas
-from moltlm.data import teacher
 from moltlm.data.coherence import ngrams, words
 from moltlm.data.config import IntrospectionConfig, PersonaConfig
 from moltlm.data.conversations.near import jaccard, pairs_of
@@ -246,7 +246,11 @@ def test_a_text_cut_off_by_the_limit_ends_with_its_last_whole_sentence(tiny: Pat
 
 
 @pytest.mark.parametrize("tokens", [1, 12])
-def test_a_common_beginning_computed_once_changes_no_answer(tiny: Path, tokens: int) -> None:
+@pytest.mark.parametrize("packed", [True, False])
+def test_a_common_beginning_computed_once_changes_no_answer(
+    tiny: Path, tokens: int, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packing, "possible", lambda model: packed)
     model = serve.Served(base.load(ModelConfig(id=str(tiny), precision="fp32")))
     system: Message = {"role": "system", "content": "please remind me what i should do today " * 3}
     prompts = [[system, *personas.user(question)] for question in ("hello", "what should i do", "list files", "tea")]

@@ -10,7 +10,7 @@ import torch
 
 from moltlm.adapters import base, serve
 from moltlm.adapters.config import ModelConfig
-from moltlm.data import coherence, persona, tasks
+from moltlm.data import coherence, packing, persona, tasks
 from moltlm.data.config import PersonaConfig, TaskConfig
 from moltlm.evals import distinctness, identity, relevance
 from moltlm.evals.persona import PersonaMeasure, measure_answers, parts
@@ -42,8 +42,13 @@ def classifier() -> identity.IdentityClassifier:
     return identity.train(own, others, CLAUDIO.spec.catchphrases, 0)
 
 
-def test_continuations_are_scored_as_after_their_whole_text(served: serve.Served) -> None:
+@pytest.mark.parametrize("packed", [True, False])
+def test_continuations_are_scored_as_after_their_whole_text(
+    tiny: Path, packed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The text is read once for all of them, whatever the padding."""
+    served = serve.Served(base.load(ModelConfig(id=str(tiny), precision="fp32")))
+    monkeypatch.setattr(packing, "possible", lambda model: packed)
     starts = ["Answer: Morning.\nQuestion:", "Answer: A much longer one, with a few more words in it.\nQuestion:", "Go"]
     several = [["hi", "how do bees make honey"], ["tell me a joke about bees", "hi"], ["on", "away"]]
     scores = served.score_continuations(starts, several, 2)
