@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub import try_to_load_from_cache
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForImageTextToText
 
 from moltlm.adapters import targets
@@ -158,6 +159,14 @@ def locate(config: ModelConfig) -> tuple[str, dict[str, Any]]:
     if config.id.startswith((".", "/", "~")):
         raise BadInput(f"No model folder {config.id}.", "Correct model.id, or use model.id=smollm2-135m-instruct")
     return config.id, {"revision": config.revision} if config.revision else {}
+
+
+def is_here(config: ModelConfig) -> bool:
+    """Whether a base is on this machine, so that nothing is fetched to load it."""
+    source, _ = locate(config)
+    return Path(source).is_dir() or isinstance(
+        try_to_load_from_cache(source, "config.json", revision=config.revision), str
+    )
 
 
 def not_loadable(name: str, error: Exception) -> BadInput:

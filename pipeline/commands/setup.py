@@ -5,12 +5,17 @@ from __future__ import annotations
 import shlex
 from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from moltlm.pipeline.commands.common import ConfigArg, Json, Overrides, arguments, group, loaded
+from moltlm.pipeline.commands.common import ConfigArg, Json, Overrides, arguments, group, loaded, running
 from moltlm.pipeline.console import Console
+
+if TYPE_CHECKING:
+    from moltlm.pipeline.config import Config
+    from moltlm.pipeline.setup.estimate import Memory
+    from moltlm.pipeline.setup.fitting import Machine
 
 app = typer.Typer()
 config_app = group(app, "config", "Show, check and explain settings.")
@@ -84,9 +89,9 @@ def config_check(
     ] = False,
     json_output: Json = False,
 ) -> None:
-    """Validate a configuration, naming everything that is wrong, and estimate the memory of training."""
+    """Validate a configuration, naming everything that is wrong, and estimate its memory."""
     from moltlm.pipeline.config import check_hypotheses
-    from moltlm.pipeline.setup import estimate
+    from moltlm.pipeline.setup import estimate, fitting
 
     resolved = loaded(config, overrides)
     check_hypotheses(resolved)
@@ -102,17 +107,89 @@ def config_check(
         if facts.shape:
             resolved = resolved.model_copy(update={"model": resolved.model.model_copy(update={"shape": facts.shape})})
             source = "the model's own files"
-    memory = estimate.training_memory(resolved)
-    count = estimate.parameters(resolved.model.shape)
-    parts = ", ".join(f"{name} {value:.2f}" for name, value in asdict(memory).items())
-    value |= {"parameters": count, "memory_gib": {**asdict(memory), "total": memory.total}}
+    machine = fitting.this_machine()
+    stages, count = estimate.stages(resolved, machine.device), estimate.parameters(resolved.model.shape)
+    value |= {"parameters": count, "memory_gib": {name: _memory_json(each) for name, each in stages.items()}}
     lines = [
         f"{config} is valid: {resolved.model.id}, {count / 1e6:.0f} M parameters, {resolved.model.precision} base",
-        f"training takes about {memory.total:.1f} GiB ({parts}), by {source}",
+        *_memory_lines(stages, source, machine),
         *of_model,
     ]
+    if large := fitting.too_large(resolved, machine):
+        lines.append(f"does not fit here: {', '.join(large)}. See: molt estimate {arguments(config, overrides)}")
     lines.append(f"next: molt run {arguments(config, overrides)}")
     Console(json_output).result(value, "\n".join(lines))
+
+
+def _memory_json(memory: Memory) -> dict[str, float]:
+    return {**asdict(memory), "total": memory.total}
+
+
+def _memory_lines(stages: dict[str, Memory], source: str, machine: Machine) -> list[str]:
+    rows = [
+        f"  {name:11}  {memory.total:5.1f} GiB  "
+        + ", ".join(f"{part} {gib:.2f}" for part, gib in asdict(memory).items() if gib)
+        for name, memory in stages.items()
+    ]
+    return [f"memory on {machine}, by {source}:", *rows]
+
+
+@app.command("estimate")
+def estimate_command(
+    config: ConfigArg,
+    overrides: Overrides = None,
+    gib: Annotated[
+        float | None, typer.Option(help="memory of the machine that is meant, in GiB; left out: of this one", min=0.1)
+    ] = None,
+    gpu: Annotated[bool, typer.Option("--gpu", help="with --gib: it is the memory of a GPU")] = False,
+    time: Annotated[bool, typer.Option(help="measure how fast the model is here, and say how long a job takes")] = True,
+    json_output: Json = False,
+) -> None:
+    """Say what a job takes: memory of each stage, and time on this machine. Refuse what cannot fit, with the settings
+    that would make it fit."""
+    from moltlm.data.errors import BadInput
+    from moltlm.pipeline.setup import estimate, fitting
+
+    if gpu and gib is None:
+        raise BadInput("--gpu says nothing without the memory of that GPU.", "Add it: --gpu --gib 24")
+    resolved = loaded(config, overrides)
+    here = fitting.this_machine()
+    machine = here if gib is None else fitting.Machine("cuda" if gpu else "cpu", gib)
+    stages = estimate.stages(resolved, machine.device)
+    lines = _memory_lines(stages, "model.shape: keep it that of model.id", machine)
+    if large := fitting.too_large(resolved, machine):
+        settings = fitting.remedies(resolved, machine, lambda more: loaded(config, [*(overrides or []), *more]))
+        raise BadInput(
+            f"{config} does not fit on {machine}: "
+            + ", ".join(f"{name} takes about {memory.total:.1f} GiB" for name, memory in large.items())
+            + ".",
+            f"With these settings it does: molt estimate {arguments(config, [*(overrides or []), *settings])}"
+            + (f" --gib {gib:g}{' --gpu' if gpu else ''}" if gib is not None else "")
+            if settings
+            else "No settings make it fit. Name a smaller model, model.id with its model.shape, or a larger machine.",
+        )
+    value: dict[str, Any] = {"memory_gib": {name: _memory_json(each) for name, each in stages.items()}}
+    console = Console(json_output)
+    if time and gib is None:
+        seconds, of_time = _time(resolved, console, arguments(config, overrides))
+        value |= {"seconds": seconds}
+        lines += of_time
+    lines.append(f"next: molt run {arguments(config, overrides)}")
+    console.result(value, "\n".join(lines))
+
+
+def _time(config: Config, console: Console, named: str) -> tuple[dict[str, float] | None, list[str]]:
+    """Seconds of each part, and lines about them; None where the model is not on this machine."""
+    from moltlm.adapters import architecture
+    from moltlm.pipeline.setup import forecast
+
+    if not architecture.is_here(config.model):
+        return None, [f"time: not measured, since {config.model.id} is not on this machine yet"]
+    with running(config, console) as run:
+        speed = forecast.measure(run)  # first, since it times how long the model takes to load
+        parts = forecast.parts(run)
+    seconds = {part.name: round(part.seconds(speed), 1) for part in parts}
+    return seconds, forecast.lines(parts, speed, named)
 
 
 @assets_app.command("pull")

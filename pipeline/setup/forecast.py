@@ -177,11 +177,11 @@ def _states(run: Run, persona: Persona, lengths: _Lengths) -> Part:
     )
     heldout, reply = len(persona.heldout), config.persona_eval.max_new_tokens
     persona_read = heldout * (3 * lengths.prompt + lengths.answer + 2 * reply) + _relevance(heldout, lengths, reply)
-    drift = 3 * config.persona_eval.neutral * lengths.text * (1 + len(config.tasks))
+    drift = config.persona_eval.neutral * lengths.text * (1 + len(config.tasks))
     return Part(
         "evidence",
         f"voice, sense and general ability of {states} states, item by item",
-        read=states * (items + persona_read + drift),
+        read=states * (items + persona_read + drift) + drift,  # the base's side of drift once
         written=states * heldout * reply,
         loads=1,
     )
