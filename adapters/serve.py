@@ -270,18 +270,18 @@ class Served(TextModel):
         self, starts: list[str], continuations: list[list[str]], batch_size: int, progress: Progress = silent
     ) -> list[list[float]]:
         """As `TextModel.score_continuations`. Those of the base are computed once, since it never changes."""
-        known: dict[tuple[str, str], float] = self._base_continuations if self.current == BASE else {}
+        values: dict[tuple[str, str], float] = self._base_continuations if self.current == BASE else {}
         missing = [
             place
             for place, (start, texts) in enumerate(zip(starts, continuations, strict=True))
-            if any((start, text) not in known for text in texts)
+            if any((start, text) not in values for text in texts)
         ]
-        values = super().score_continuations(
+        scores = super().score_continuations(
             [starts[i] for i in missing], [continuations[i] for i in missing], batch_size, progress
         )
-        for i, row in zip(missing, values, strict=True):
-            known.update(((starts[i], text), value) for text, value in zip(continuations[i], row, strict=True))
-        return [[known[start, text] for text in texts] for start, texts in zip(starts, continuations, strict=True)]
+        for i, row in zip(missing, scores, strict=True):
+            values.update(((starts[i], text), value) for text, value in zip(continuations[i], row, strict=True))
+        return [[values[start, text] for text in texts] for start, texts in zip(starts, continuations, strict=True)]
 
     @cached_property
     def _embedding(self) -> StaticEmbedding:

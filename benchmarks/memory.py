@@ -18,6 +18,7 @@ import typer
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig
 
 from moltlm.adapters import base
+from moltlm.adapters.config import ShapeConfig
 from moltlm.adapters.personality import PersonalityJob, train_personality
 from moltlm.adapters.task import TaskJob, train_task
 from moltlm.adapters.training import TrainingResult
@@ -40,7 +41,7 @@ def main(
     short = [f"personality.steps={STEPS}", f"tasks.*.steps={STEPS}", "train.warmup_steps=0"]
     settings = configs.load(config, [*(overrides or []), *short, f"model.id={folder / 'model'}"])
     if not (folder / "model" / "config.json").is_file():
-        _make(settings, folder / "model")
+        make(settings.model.shape, folder / "model")
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else "cpu"
     result: dict[str, Any] = {"device": device, "estimate_gib": round(estimate.training_memory(settings).total, 2)}
     for name, stage in {"personality": _personality, "task": _task}.items():
@@ -55,8 +56,8 @@ def main(
     print(json.dumps(result, indent=1))
 
 
-def _make(settings: Config, folder: Path) -> None:
-    shape = settings.model.shape
+def make(shape: ShapeConfig, folder: Path) -> None:
+    """Write a model of random weights in bf16, with the embedded model's tokenizer."""
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
         model = AutoModelForCausalLM.from_config(
             LlamaConfig(
@@ -70,6 +71,7 @@ def _make(settings: Config, folder: Path) -> None:
                 bos_token_id=1,
                 eos_token_id=2,
                 pad_token_id=2,
+                max_position_embeddings=16384,
             ),
             dtype=torch.bfloat16,
         )
@@ -80,9 +82,9 @@ def _make(settings: Config, folder: Path) -> None:
 def _personality(settings: Config, folder: Path) -> TrainingResult:
     length = settings.pairs.max_new_tokens
     pairs = [
-        Pair(str(k), _ask(k), _text(length, k), _text(length, k + 1)) for k in range(settings.personality.batch_size)
+        Pair(str(k), _ask(k), text(length, k), text(length, k + 1)) for k in range(settings.personality.batch_size)
     ]
-    neutral = [Exchange(_ask(k), _text(length, k + 2)) for k in range(8)]
+    neutral = [Exchange(_ask(k), text(length, k + 2)) for k in range(8)]
     loaded = base.load(settings.model)
     return train_personality(
         PersonalityJob(
@@ -98,7 +100,7 @@ def _personality(settings: Config, folder: Path) -> TrainingResult:
 
 def _task(settings: Config, folder: Path) -> TrainingResult:
     name, task = next(iter(settings.tasks.items()))
-    mix = [Exchange(_ask(k), _text(SMALL_ANSWER, k)) for k in range(STEPS * task.batch_size)]
+    mix = [Exchange(_ask(k), text(SMALL_ANSWER, k)) for k in range(STEPS * task.batch_size)]
     return train_task(
         TaskJob(
             config=settings.adapters(),
@@ -114,10 +116,10 @@ def _task(settings: Config, folder: Path) -> TrainingResult:
 
 
 def _ask(k: int) -> list[Message]:
-    return user(_text(PROMPT, k))
+    return user(text(PROMPT, k))
 
 
-def _text(n: int, k: int) -> str:
+def text(n: int, k: int) -> str:
     """Of n tokens or a few more."""
     return " ".join(WORDS[(7 * i + i * i + 13 * k) % len(WORDS)] for i in range(n))
 

@@ -59,8 +59,8 @@ def evaluate(
     prompts, size = [pair.prompt for pair in pairs], measure.batch_size
     with model.state(state):
         answers = model.generate(prompts, measure.max_new_tokens, size, progress)
-        given = [*(pair.chosen for pair in pairs), *(pair.base_answer for pair in pairs)]
-        likelihoods = model.score([*prompts, *prompts], given, size, progress)  # at once: each prompt is read once
+        completions = [*(pair.chosen for pair in pairs), *(pair.base_answer for pair in pairs)]
+        likelihoods = model.score([*prompts, *prompts], completions, size, progress)  # a prompt once
     chosen, rejected = likelihoods[: len(pairs)], likelihoods[len(pairs) :]
     scored = measure_answers(model, [pair.question for pair in pairs], answers, measure, progress, prompts)
     return [

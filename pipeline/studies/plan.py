@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from moltlm.data.io import read_json
 from moltlm.evals.config import HypothesisConfig
 from moltlm.pipeline.run import Run
-from moltlm.pipeline.setup import estimate
+from moltlm.pipeline.setup import estimate, fitting
 from moltlm.pipeline.studies.arms import ANY_RATE, arm_config, arm_names, candidates, check, in_order
 
 
@@ -55,11 +55,11 @@ def plan_of(run: Run, hypothesis: HypothesisConfig) -> Plan:
     options = {name: candidates(hypothesis.arms[name], dict.fromkeys(names, ANY_RATE)) for name in names}
     seeds = len(hypothesis.tuning_seeds)
     several = [name for name in names if isinstance(hypothesis.arms[name].learning_rate, list)]
-    memory = []
+    memory, device = [], fitting.this_machine().device
     for arm in names:
         settings = arm_config(run.config, hypothesis, options[arm][0])
         changes = {"model": settings.model, "personality": settings.personality}
-        memory.append(estimate.training_memory(run.config.model_copy(update=changes)).total)
+        memory.append(estimate.training_memory(run.config.model_copy(update=changes), device).total)
     seconds = [read_json(folder / "artifact.json")["seconds"] for folder in run.stored("job")]
     return Plan(
         id=hypothesis.id,
