@@ -40,11 +40,16 @@ def measure(
 
 
 def gradient_alignment(model: Served, exchanges: list[Exchange], progress: Progress = silent) -> np.ndarray:
-    """(n,) cosines, each with the mean of the others: an exchange that pulls where the personality's loss pulls (the
-    mean negative log-likelihood of the answers) protects more than itself.
+    """(n,) cosines of gradients, each with the mean of the others: an exchange that pulls where the personality's loss
+    pulls (the mean negative log-likelihood of the answers) protects more than itself."""
+    return leave_one_out_cosine(gradient_sketches(model, exchanges, progress))
 
-    Gradients are those of the adapter's weights in the last quarter of the layers, kept as count sketches of 8,192
-    numbers, which preserve inner products in expectation (Charikar et al. 2002).
+
+def gradient_sketches(model: Served, exchanges: list[Exchange], progress: Progress = silent) -> np.ndarray:
+    """(n, SKETCH) float32: for each exchange the gradient of its answer's negative log-likelihood a token, by the
+    weights of the adapter `personality` in the last quarter of the layers.
+
+    They are count sketches, which preserve inner products in expectation (Charikar et al. 2002).
     """
     with model.state(PERSONALITY):
         weights = _top_weights(model.model)
@@ -66,7 +71,7 @@ def gradient_alignment(model: Served, exchanges: list[Exchange], progress: Progr
         finally:
             for weight in weights:
                 weight.requires_grad_(False)
-    return leave_one_out_cosine(sketches)
+    return sketches
 
 
 def leave_one_out_cosine(rows: np.ndarray) -> np.ndarray:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from peft import PeftModel, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import set_seed
 from trl import DPOConfig, SFTConfig
 from trl.experimental.orpo import ORPOConfig
@@ -31,6 +34,7 @@ from moltlm.data.errors import BadInput
 from moltlm.data.topk import TopK
 from moltlm.data.types import Exchange, Message, Pair
 
+WEIGHTS = "adapter_model.safetensors"
 Reward = Callable[[list[list[Message]], list[str]], list[float]]
 """How good each answer to each prompt is."""
 
@@ -46,6 +50,7 @@ class PersonalityJob(TrainingJob):
     distilled: the personality's own answers on another base with the same vocabulary, and its distributions over them,
         for `dpo.distill_weight`.
     references: folder of stored reference values for dpo (`adapters.references`); None: computed anew.
+    replay: exchanges on which the model is distilled from itself as the training begins, with `distill_weight`.
     """
 
     pairs: list[Pair]
@@ -57,6 +62,8 @@ class PersonalityJob(TrainingJob):
     reward: Reward | None = None
     references: Path | None = None
     distilled: tuple[list[Exchange], list[TopK]] = ([], [])
+    replay: list[Exchange] = field(default_factory=list)
+    distill_weight: float = 0.0
 
 
 def train_personality(job: PersonalityJob) -> TrainingResult:
@@ -100,6 +107,18 @@ def train_personality(job: PersonalityJob) -> TrainingResult:
     return result
 
 
+def weaken(start: Path, trained: Path, folder: Path, share: float) -> None:
+    """Write a personality between the one in `start` (0) and the one that was trained further from it (1): weights are
+    interpolated (WiSE-FT, Wortsman et al. 2022, arXiv:2109.01903, eq. 1)."""
+    manifest = card.read(trained)
+    card.read(start)
+    shutil.copytree(trained, folder)
+    before, after = (load_file(each / WEIGHTS) for each in (start, trained))
+    weights = {name: torch.lerp(before[name].to(value), value, share) for name, value in after.items()}
+    save_file(weights, folder / WEIGHTS, {"format": "pt"})
+    card.write(folder, replace(manifest, training={**manifest.training, "strength": share}))
+
+
 def _model(job: PersonalityJob) -> Any:
     base = job.base
     if job.config.personality.parameters == "full":
@@ -112,17 +131,25 @@ def _model(job: PersonalityJob) -> Any:
 
 def _context(job: PersonalityJob, model: Any) -> Context:
     settings, (distilled, stored) = job.config.personality_protection, job.distilled
+    if job.distill_weight:
+        settings = settings.model_copy(update={"distill_weight": job.distill_weight, "distill": "live"})
+    elif not stored:  # the first training on a base distils; a later one goes on from what that gave
+        settings = settings.model_copy(update={"distill_weight": 0.0})
     return Context(
         text=TextModel(model, job.base.tokenizer),
         config=job.config,
-        # the first training on a base distils; a later one goes on from what that gave
-        settings=settings if stored else settings.model_copy(update={"distill_weight": 0.0}),
+        settings=settings,
         stage="personality",
         adapter="default",
         start=job.start,
         seed=job.seed,
-        # What the base does is all that a personality has to retain.
-        material=Material(neutral=job.neutral, replay=job.neutral, stored=stored, distilled=distilled),
+        # Without replay, what the base does is all that a personality has to retain.
+        material=Material(
+            neutral=job.neutral,
+            replay=job.replay if job.distill_weight else job.neutral,
+            stored=stored,
+            distilled=distilled,
+        ),
         progress=job.progress,
     )
 

@@ -19,6 +19,7 @@ from moltlm.pipeline.commands import (
     move,
     operation,
     registry,
+    screen,
     serve,
     setup,
     stages,
@@ -37,7 +38,7 @@ app = typer.Typer(
     help="Teach a local model new tasks without losing who it is, and prove it. Start with: molt demo",
     epilog="Exit codes: 0 done, 1 internal error, 2 bad input or usage, 3 judged and not promoted.",
 )
-for part in (setup, stages, measures, studies, use, serve, upkeep, move, operation, registry, forget, correct):
+for part in (setup, stages, measures, studies, use, serve, upkeep, move, screen, operation, registry, forget, correct):
     app.add_typer(part.app)
 
 

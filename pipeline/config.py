@@ -64,10 +64,75 @@ class RetrainConfig(Section):
     conversations: Path = Field(
         default=Path("conversations"), description="a JSONL file of `messages`, or a folder of such files"
     )
+    sources: list[Path] = Field(
+        default_factory=list,
+        description="further files and folders that a cycle reads where they lie, such as the sessions of agents: "
+        "~/.claude/projects, ~/.codex/sessions, ~/.openclaw/agents",
+    )
     min_new: int = Field(default=8, ge=1, description="a cycle does nothing with fewer new exchanges than this")
     steps: int = Field(default=30, ge=2, description="optimizer steps of the retraining")
     learning_rate: float = Field(default=2e-4, gt=0, description="learning rate of the retraining")
     replay_ratio: float = Field(default=0.5, ge=0, lt=1, description="share of the training examples that is replay")
+    distill_weight: float = Field(
+        default=0.0,
+        ge=0,
+        description="weight of the KL to the personality in use on replayed answers (learning without forgetting); 0: "
+        "off",
+    )
+    remedies: list[Literal["replay", "kl", "strength", "distillation"]] = Field(
+        default_factory=list,
+        description="what is tried, in this order, when a candidate does not pass the gate. replay: half of what is "
+        "not replay becomes replay; kl: four times dpo.kl_weight, 0.5 at least; strength: half of the trained change; "
+        "distillation: retrain.distill_weight, 1 at least. Each is one more look at the gate",
+    )
+
+    @field_validator("remedies")
+    @classmethod
+    def once(cls, remedies: list[str]) -> list[str]:
+        if len(set(remedies)) < len(remedies):
+            raise ValueError("name each remedy once")
+        return remedies
+
+
+class ScreenConfig(Section):
+    """What a retraining does not take from new conversations. It is set aside, each with its reasons, in
+    `set_aside.jsonl` of the run folder: `molt screen list` shows it, and `molt screen allow` overrules it."""
+
+    pull: bool = Field(
+        default=True,
+        description="set aside answers that pull hard away from the personality: below `quantile` both in their margin "
+        "(log-likelihood a token under the personality in use, less that under the base) and on the persona direction; "
+        "and answers below it by the classifier that tells the persona's answers from others'",
+    )
+    quantile: float = Field(
+        default=0.02,
+        ge=0,
+        le=0.5,
+        description="share of the spec's own held-out answers that lie below the limit of each measure",
+    )
+    injections: bool = Field(
+        default=True,
+        description="set aside conversations with orders to the model: to ignore its instructions, to be somebody "
+        "else, role tags in a turn, hidden or invisible text",
+    )
+    own_output: bool = Field(
+        default=True,
+        description="set aside what the model said itself, word for word or nearly as it was served, unless it got a "
+        "thumb up or is a correction",
+    )
+    own_share: float = Field(
+        default=0.95,
+        gt=0,
+        le=1,
+        description="own_output: share of an answer's tokens that the personality in use would say itself from which "
+        "the answer is its own",
+    )
+    near: float = Field(
+        default=0.85,
+        gt=0,
+        le=1,
+        description="own_output: similarity to an answer that was served from which an answer is a copy of it",
+    )
 
 
 class ScheduleConfig(Section):
@@ -156,6 +221,7 @@ class Config(Section):
     registry: RegistryConfig = RegistryConfig()
     retrain: RetrainConfig = RetrainConfig()
     move: MoveConfig = MoveConfig()
+    screen: ScreenConfig = ScreenConfig()
     schedule: ScheduleConfig = ScheduleConfig()
 
     @model_validator(mode="after")

@@ -105,6 +105,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "retrain": ("retrain",),
     "move": ("carried",),
     "move.distill_weight": (),
+    "screen": (),
     "schedule": (),
     "served": (),
 }  # fmt: skip
@@ -121,6 +122,7 @@ COMMANDS = {
     "sequence": "molt compare-methods",
     "hypotheses": "molt run",
     "registry": "molt gate, molt retrain, molt registry",
+    "screen": "molt retrain, molt blame",
     "schedule": "molt schedule install",
     "move.distill_weight": "molt move",
 }

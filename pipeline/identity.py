@@ -44,10 +44,12 @@ STAGES = {
     "knowledge-job": 1,
     "knowledge": 2,
     "sequence": 1,
-    "retrain": 6,
     "carried": 1,
     "self-facts": 1,
     "move": 1,
+    "direction": 1,
+    "screen": 1,
+    "retrain": 7,
 }
 """Raise a stage's number when it would make something else from the same inputs, or when the default of a setting that
 it reads changes. Its artifacts, and those made from them, are then made anew."""

@@ -88,6 +88,7 @@ def tiny_project(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     raw["persona_eval"]["max_new_tokens"] = 8
     raw["tasks"] = {"reminders": {"kind": "reminders", **small}, "shell": {"kind": "shell", **small}}
     raw["capability"] = {"items": {"arc_easy": 4}}
+    raw["screen"] = {"pull": False}  # of three steps' personality little can be measured
     methods = {
         "plain": {"protect.layout": "shared"},
         "stacked": {"protect.layout": "stacked", "tasks.*.replay_ratio": 0.25},

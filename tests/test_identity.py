@@ -25,11 +25,11 @@ from moltlm.pipeline import explain, fields, identity
 from moltlm.pipeline.config import Config, vary
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Artifact, Make, Run
-from moltlm.pipeline.service import retrain
+from moltlm.pipeline.service import retrain, screening
 from moltlm.pipeline.service.bundles import Bundle
 from moltlm.pipeline.service.moving import carry, proof
 from moltlm.pipeline.service.registry import Registry
-from moltlm.pipeline.stages import first_answers, measures, replay, routing, tasks
+from moltlm.pipeline.stages import direction, first_answers, measures, replay, routing, tasks
 from moltlm.pipeline.studies import explore, grid, knowledge, sequence
 
 HYPOTHESIS: dict[str, Any] = {
@@ -145,6 +145,8 @@ def record(config: Config) -> Recorded:
         carried = carry.inputs_of(run, "personality-1", carry.Source([], [], []), distils=True)
         run.do("carried", carried, lambda folder: {})
         run.do("move", proof.inputs_of(run, run, "personality-1", 1), lambda folder: {})
+        run.do("screen", screening.inputs_of(run, "personality-1", new), lambda folder: {})
+        direction.direction(run)
     finally:
         run.close()
     return run.recorded
@@ -284,6 +286,8 @@ VALUES: dict[str, Callable[[Path], Any]] = {
     "teacher.kind": lambda folder: "base",
     "registry.folder": lambda folder: str(folder / "registry"),
     "retrain.conversations": lambda folder: str(folder / "instructions.jsonl"),
+    "retrain.sources": lambda folder: [str(folder)],
+    "retrain.remedies": lambda folder: ["kl"],
     "schedule.metrics_file": lambda folder: str(folder / "molt.prom"),
     "schedule.notify_on": lambda folder: ["failed"],
     "train.report_to": lambda folder: ["tensorboard"],

@@ -30,7 +30,7 @@ from moltlm.pipeline.config import load
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.reporting import show
 from moltlm.pipeline.run import Run
-from moltlm.pipeline.service import new_conversations, retrain
+from moltlm.pipeline.service import attempts, new_conversations, retrain
 from moltlm.pipeline.stages import material, pairs, replay
 
 WORDS = [
@@ -296,7 +296,7 @@ def test_retraining_learns_a_correction_once_and_replays_nothing_that_it_refutes
     run = project(f"conversations.paths=[{path}]")
     chats = [Exchange(user(f"{word} on the {word}?"), better(word)) for word in WORDS[:4]]
     correction = replace(chats[0], answer="Mended.", rejected=chats[0].answer, provenance=EDITED)
-    training, dropped = retrain._training_pairs(run, chats, [correction])
+    training, dropped = attempts.training_pairs_of(run, chats, [correction])
     assert [pair.provenance for pair in training].count(EDITED) == 1
     assert chats[0].answer not in {pair.chosen for pair in training} and sum(dropped.values()) >= 0
     finished = run.folder / "retrain" / "a"

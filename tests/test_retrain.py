@@ -22,8 +22,8 @@ from moltlm.pipeline import cli
 from moltlm.pipeline.config import load
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Run
+from moltlm.pipeline.service import attempts, retrain
 from moltlm.pipeline.service import gate as service
-from moltlm.pipeline.service import retrain
 from moltlm.pipeline.service.registry import Registry
 from moltlm.pipeline.stages import pairs, tasks
 
@@ -81,9 +81,8 @@ def write(path: Path, questions: list[str]) -> None:
     )
 
 
-@pytest.fixture
-def arguments(tiny_project: Path, tmp_path: Path) -> list[str]:
-    """A run that learns from the folder that retraining reads, too."""
+def project(tiny_project: Path, tmp_path: Path) -> list[str]:
+    """The arguments of a run that learns from the folder that retraining reads, too."""
     write(
         tmp_path / "conversations" / "first.jsonl", [f"What do I do about drawer {n} by the window?" for n in range(6)]
     )
@@ -92,6 +91,11 @@ def arguments(tiny_project: Path, tmp_path: Path) -> list[str]:
     settings += [f"conversations.paths=[{tmp_path / 'conversations'}]", f"registry.folder={tmp_path / 'registry'}"]
     settings += [f"retrain.conversations={tmp_path / 'conversations'}", f"run.folder={tmp_path / 'run'}"]
     return [str(tiny_project / "project.yaml"), *settings]
+
+
+@pytest.fixture
+def arguments(tiny_project: Path, tmp_path: Path) -> list[str]:
+    return project(tiny_project, tmp_path)
 
 
 @contextmanager
@@ -145,8 +149,8 @@ def test_a_cycle_that_was_stopped_after_its_verdict_is_concluded_once(
     """Killed before the promotion, and killed after it: either way one promotion, and nothing is learned twice."""
     current = in_use(arguments)
     write(tmp_path / "conversations" / "second.jsonl", ["Is there rain in the garden tonight?"])
-    passes = retrain.gates.gate.GateVerdict
-    monkeypatch.setattr(retrain.gates.gate, "judge", lambda criteria, confidence: passes(True, []))
+    passes = attempts.gates.gate.GateVerdict
+    monkeypatch.setattr(attempts.gates.gate, "judge", lambda criteria, confidence: passes(True, []))
     with monkeypatch.context() as patched:
         patched.setattr(retrain, "_conclude", lambda *arguments: (_ for _ in ()).throw(KeyboardInterrupt))
         with opened(arguments) as run, pytest.raises(KeyboardInterrupt):

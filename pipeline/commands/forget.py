@@ -64,6 +64,8 @@ def forget(
     from moltlm.pipeline.service.forgetting import plan as plans
 
     target = _target(what, person, regex, settings)
+    if what and not regex and Path(what).suffix and "/" in what and not Path(what).exists():
+        console.say(f"There is no file {what}, so this is searched as a text.")
     plan = plans.make(settings, target, also or [])
     command = shlex.join(["molt", "forget", *words, *(["--person", person] if person else []), *["--regex"] * regex])
     lines, value = _listed(plan), _value(plan)

@@ -198,7 +198,9 @@ def registry_gc(
     unused = registry.unused()
     removed = registry.collect(unused) if yes else []
     following = f"next: molt registry gc {arguments(config, overrides)} --yes"
-    lines = [f"removed {each}" for each in removed] if yes else [*unused, *([following] if unused else [])]
+    damaged = registry.entries()[1]
+    listed = [f"{each}{'  damaged' if each in damaged else ''}" for each in unused]
+    lines = [f"removed {each}" for each in removed] if yes else [*listed, *([following] if unused else [])]
     value = {"unused": unused, "removed": removed}
     Console(json_output).result(value, "\n".join(lines) or "Nothing to remove. What was added within a day is kept.")
 

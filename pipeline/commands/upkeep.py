@@ -89,11 +89,15 @@ def retrain(config: ConfigArg, overrides: Overrides = None, json_output: Json = 
     with cycles.recorded(settings.run.folder, then) as record, running(settings, console) as current:
         from moltlm.pipeline.service import retrain as module
 
-        artifact = module.cycle(current, record.passed_over)
+        artifact = module.cycle(current, record)
         lines = [f"passed over: {file}: {reason}" for file, reason in record.passed_over.items()]
+        lines += [f"set aside: {count} {reason}" for reason, count in record.set_aside.items()]
+        if record.set_aside:
+            lines.append(f"what is set aside: molt screen list {arguments(config, overrides)}")
         if artifact is None:
             record.outcome = cycles.NOTHING_NEW
             value = {"promoted": None, "reason": record.outcome, "passed_over": record.passed_over}
+            value |= {"set_aside": record.set_aside}
             console.result(value, "\n".join([*lines, "nothing to do"]))
             return
         promoted, results = artifact.facts["promoted"], module.task_results(artifact.facts)
@@ -102,7 +106,7 @@ def retrain(config: ConfigArg, overrides: Overrides = None, json_output: Json = 
         reports.note(record, artifact)
         checks = [check["sentence"] for check in artifact.facts["verdict"]["checks"]]
         lines = [*checks, *(result.sentence() for result in results), *lines]
-        value = {**artifact_json(artifact), "passed_over": record.passed_over}
+        value = {**artifact_json(artifact), "passed_over": record.passed_over, "set_aside": record.set_aside}
         console.result(value, "\n".join([*lines, f"next: molt registry list {arguments(config, overrides)}"]))
     if not promoted:
         same = arguments(config, overrides)
@@ -111,3 +115,29 @@ def retrain(config: ConfigArg, overrides: Overrides = None, json_output: Json = 
             f"The candidate is not promoted{f', since {lost} would be lost' if lost else ''}; what was in use stays.",
             f"It is kept: molt registry list {same}   Use it all the same: molt registry promote ID {same}",
         )
+
+
+@app.command()
+def blame(
+    cycle: Annotated[str, typer.Argument(help="a cycle by its name or the beginning of it, or `last`")],
+    config: ConfigArg,
+    overrides: Overrides = None,
+    confirm: Annotated[
+        bool, typer.Option("--confirm", help="also train on halves of the conversations, to see who did it")
+    ] = False,
+    trainings: Annotated[int, typer.Option(min=1, help="--confirm: at most so many trainings")] = 4,
+    json_output: Json = False,
+) -> None:
+    """Which conversations of a cycle did harm to the personality, and the command that leaves them out."""
+    from moltlm.data.io import read_json
+    from moltlm.pipeline.service import blame as module
+
+    console, settings = Console(json_output), loaded(config, overrides)
+    folder = module.find(settings, cycle)
+    with running(settings, console) as current:
+        result = module.blame(current, folder.name, trainings if confirm else 0)
+    in_use = read_json(folder / module.FINISHED)["candidate"] in module.lineage(settings)
+    text = module.lines(result, arguments(config, overrides), in_use)
+    if confirm and result.change >= 0:
+        text.insert(1, "nothing to confirm: the cycle did not lower the persona score")
+    console.result(module.as_json(result), "\n".join(text))

@@ -42,8 +42,13 @@ class Cycle:
         passed_over: files of conversations that could not be read, and why.
         tasks: what became of each task that was in use: kept as it is, trained again or lost.
         new_exchanges: how many it learned.
+        set_aside: how many conversations were not taken, by reason.
         checks: figures of the gate's criteria, by name.
         persona: mean persona score of what is in use afterwards, 0 to 1; None where it was not measured.
+        first: that of the first personality, on the same prompts.
+        remedy: of the candidate that was judged last, where the first one did not pass.
+        name: of the cycle's folder, as `molt blame` takes it; empty where nothing was trained.
+        sources: files that the new exchanges come from.
     """
 
     began: str
@@ -53,15 +58,22 @@ class Cycle:
     passed_over: dict[str, str] = field(default_factory=dict)
     tasks: dict[str, str] = field(default_factory=dict)
     new_exchanges: int = 0
+    set_aside: dict[str, int] = field(default_factory=dict)
     checks: dict[str, CheckFigures] = field(default_factory=dict)
     persona: float | None = None
+    first: float | None = None
+    remedy: str = ""
+    name: str = ""
+    sources: dict[str, int] = field(default_factory=dict)
 
     def sentence(self) -> str:
         """How it ended, for a reader."""
         reason = f": {self.reason}" if self.reason else ""
         files = f"; {len(self.passed_over)} files passed over" if self.passed_over else ""
+        aside = f"; {sum(self.set_aside.values())} set aside" if self.set_aside else ""
+        remedy = f" by {self.remedy}" if self.remedy and self.outcome == PROMOTED else ""
         tasks = "".join(f"; {name} {outcome}" for name, outcome in self.tasks.items())
-        return f"{self.ended[:16].replace('T', ' ')} UTC, {self.outcome}{reason}{tasks}{files}"
+        return f"{self.ended[:16].replace('T', ' ')} UTC, {self.outcome}{remedy}{reason}{tasks}{aside}{files}"
 
 
 @contextmanager

@@ -31,6 +31,7 @@ def samples(config: Config) -> list[Sample]:
         rows += [("molt_last_cycle_outcome", {"outcome": each}, each == last.outcome) for each in OUTCOMES]
         rows += [("molt_last_cycle_end_seconds", {}, ended), ("molt_last_cycle_duration_seconds", {}, ended - began)]
         rows += [("molt_last_cycle_new_exchanges", {}, last.new_exchanges)]
+        rows += [("molt_last_cycle_set_aside_exchanges", {}, sum(last.set_aside.values()))]
         rows += [("molt_last_cycle_passed_over_files", {}, len(last.passed_over))]
     judged = next((cycle for cycle in reversed(records) if cycle.checks), None)
     for name, figures in judged.checks.items() if judged else ():

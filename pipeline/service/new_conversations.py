@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from moltlm.data import pairs as pair_data
 from moltlm.data.conversations import importers
 from moltlm.data.conversations.report import ImportReport, lines
-from moltlm.data.io import fingerprint, read_json
+from moltlm.data.errors import BadInput
+from moltlm.data.io import read_json
 from moltlm.data.rows import read_rows
 from moltlm.data.types import Exchange
 from moltlm.pipeline.run import Run
+from moltlm.pipeline.service import set_aside
 from moltlm.pipeline.service.cycles import FINISHED, OUTDATED
+from moltlm.pipeline.service.set_aside import id_of
 from moltlm.pipeline.stages import material, pairs
 
 README = "README.md"  # `molt init` puts one beside the conversations
@@ -23,30 +26,40 @@ REFUTED = "worse answer than another to the same prompt"
 def unseen_exchanges(
     run: Run, dropped: dict[str, int], passed_over: dict[str, str], say: Callable[[str], None] | None = None
 ) -> list[Exchange]:
-    """A sample of the exchanges that no earlier cycle was trained on. Counts what the importer dropped, and names the
-    files that it could not read. An empty folder holds none.
+    """A sample of the exchanges that no earlier cycle was trained on and that are not set aside. Counts what the
+    importer dropped, and names the files that it could not read. An empty folder holds none.
 
     Args:
         say: shows what was read; by default the run's console.
     """
     config, report = run.config, ImportReport()
-    finished = {_key(item) for item in _finished(run)}
+    finished = {id_of(item) for item in _finished(run)}
+    finished |= {row.id for row in set_aside.read(config).values() if not row.allow}
     if "pairs" in run.fixed:  # what `molt run` has learned from the same files
         learned = pairs.load_pairs(run.fixed["pairs"], "train")
-        finished |= {_key(pair_data.exchange_of(pair)) for pair in learned}
-    read = importers.read(
-        [config.retrain.conversations], config.conversations, report, material.voice(pairs.load_persona(run))
-    )
-    folder = config.retrain.conversations
-    if folder.is_dir() and not any(file.is_file() and file.name != README for file in folder.rglob("*")):
-        return []
-    unseen = (item for item in read if _key(item) not in finished)
+        finished |= {id_of(pair_data.exchange_of(pair)) for pair in learned}
+    read = _read(run, report, passed_over)
+    unseen = (item for item in read if id_of(item) not in finished)
     sampled = material.sample(unseen, config.conversations.limit, config.run.seed)
     for line in lines(report.facts()):
         (say or run.console.say)(f"  {line}")
     dropped.update(report.dropped)
     passed_over.update({name: why for name, why in report.skipped.items() if Path(name).name != README})
     return sampled
+
+
+def _read(run: Run, report: ImportReport, passed_over: dict[str, str]) -> Iterator[Exchange]:
+    """Everything in `retrain.conversations` and `retrain.sources`. A source without conversations is passed over."""
+    config, voice = run.config, material.voice(pairs.load_persona(run))
+    folder, sources = config.retrain.conversations, [path.expanduser() for path in config.retrain.sources]
+    is_empty = folder.is_dir() and not any(file.is_file() and file.name != README for file in folder.rglob("*"))
+    if not is_empty and (folder.exists() or not sources):
+        yield from importers.read([folder], config.conversations, report, voice)
+    for source in sources:
+        try:
+            yield from importers.read([source], config.conversations, report, voice)
+        except BadInput as error:  # a night without sessions is none to fail
+            passed_over[str(source)] = error.what
 
 
 def usable(run: Run, exchanges: list[Exchange], dropped: dict[str, int]) -> list[Exchange]:
@@ -71,8 +84,3 @@ def _finished(run: Run) -> list[Exchange]:
     finished = sorted(run.folder.glob(f"retrain/*/{FINISHED}"), key=lambda file: file.stat().st_mtime_ns)
     learned = (file for file in finished if read_json(file).get("outcome") != OUTDATED)
     return [item for file in learned for item in read_rows(file.with_name("new.jsonl"), Exchange)]
-
-
-def _key(item: Exchange) -> str:
-    """What is learned of an exchange, whatever earlier turns were left out of its prompt to fit."""
-    return fingerprint([item.question, item.answer, item.rejected])

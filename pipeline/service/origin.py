@@ -39,10 +39,10 @@ def origin(run: Run, current: str) -> dict[str, Artifact]:
 
 def _cycles_to(run: Run, current: str) -> list[Artifact]:
     """The retrainings that led to a personality, oldest first."""
-    cycles = {
-        read_json(finished)["candidate"]: read_artifact(finished.parent)
-        for finished in run.folder.glob(f"retrain/*/{FINISHED}")
-    }
+    cycles: dict[str, Artifact] = {}
+    for finished in run.folder.glob(f"retrain/*/{FINISHED}"):
+        names = read_json(finished)
+        cycles |= dict.fromkeys([names["candidate"], *names.get("before_it", [])], read_artifact(finished.parent))
     path: list[Artifact] = []
     while current in cycles:
         path.insert(0, cycles.pop(current))

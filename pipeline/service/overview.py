@@ -8,7 +8,7 @@ from pathlib import Path
 
 from moltlm.data.errors import BadInput
 from moltlm.pipeline.run import Run, nearest
-from moltlm.pipeline.service import bundles, cycles, new_conversations, origin
+from moltlm.pipeline.service import bundles, cycles, new_conversations, origin, set_aside
 from moltlm.pipeline.service.forgetting import lineage
 from moltlm.pipeline.service.registry import Registry
 
@@ -63,8 +63,12 @@ def overview(run: Run, same: str, next_cycle: str) -> Overview:
     try:
         _registry(view, registry, same)
         view.waiting = _waiting(run, registry, view)
+        if count := sum(not row.allow for row in set_aside.read(config).values()):
+            view.needs.append(f"set aside, and not learned: {count} exchanges: molt screen list {same}")
     except BadInput as error:
         view.needs.insert(0, f"{error.what} {error.fix}")
+        view.in_use = view.in_use or ["in use: not known, see below"]
+        view.waiting = view.waiting or "not known, see below"
     learned = lineage.marked(config.run.folder, registry.folder)[1]
     if in_use := sorted(learned & set(_current(registry))):
         command = f"molt forget TEXT {same} --yes --retrain"
@@ -104,7 +108,7 @@ def _registry(view: Overview, registry: Registry, same: str) -> None:
 def _waiting(run: Run, registry: Registry, view: Overview) -> str:
     """How many exchanges no cycle has learned, before those are left out that are near to what is measured."""
     settings = run.config.retrain
-    if not settings.conversations.exists():
+    if not settings.conversations.exists() and not settings.sources:
         return f"{settings.conversations} does not exist"
     if current := registry.current().get("personality"):
         run.fixed = origin.origin(run, current)

@@ -2,33 +2,27 @@
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from moltlm.adapters import base, card
-from moltlm.adapters import personality as trainer
-from moltlm.data import filters, replay
-from moltlm.data import pairs as pair_data
-from moltlm.data import state as states
+from moltlm.adapters import card
+from moltlm.data import replay
 from moltlm.data.errors import BadInput
-from moltlm.data.io import sha256_file, write_json
+from moltlm.data.io import sha256_file, utc_now, write_json
 from moltlm.data.rows import fingerprint_rows, write_rows
-from moltlm.data.types import Exchange, Pair
-from moltlm.evals.gate import GateVerdict
+from moltlm.data.types import Exchange
 from moltlm.pipeline.identity import identity, prose_of
 from moltlm.pipeline.run import Artifact, Run, read_artifact
-from moltlm.pipeline.service import gate as gates
-from moltlm.pipeline.service import new_conversations, origin, rebase
+from moltlm.pipeline.service import attempts, new_conversations, origin, rebase, screening
+from moltlm.pipeline.service.attempts import CANDIDATE, Start
 from moltlm.pipeline.service.bundles import Bundle
-from moltlm.pipeline.service.cycles import FINISHED, NOT_PROMOTED, OUTDATED, PROMOTED
-from moltlm.pipeline.service.evidence import CycleEvidence, served
+from moltlm.pipeline.service.cycles import FINISHED, NOT_PROMOTED, OUTDATED, PROMOTED, Cycle
 from moltlm.pipeline.service.rebase import TaskResult
-from moltlm.pipeline.service.registry import Outdated, Registry
-from moltlm.pipeline.stages import material, measures, pairs
+from moltlm.pipeline.service.registry import Entry, Outdated, Registry
+from moltlm.pipeline.stages import measures, pairs
 from moltlm.pipeline.typed_json import from_plain
 
 
@@ -61,12 +55,12 @@ class CycleJob:
         return self.bundle.adapters
 
 
-def cycle(run: Run, passed_over: dict[str, str] | None = None) -> Artifact | None:
+def cycle(run: Run, record: Cycle | None = None) -> Artifact | None:
     """Train a candidate from the active personality on new conversations and replay, judge it and the active tasks
     above it, and promote all of them only if they pass the gate. `molt retrain CONFIG`
 
     Args:
-        passed_over: is filled with the files of conversations that could not be read, and why.
+        record: is filled with the files of conversations that could not be read, and with what is set aside.
 
     Returns:
         None when there are too few new exchanges. The same conversations are never trained on twice.
@@ -85,10 +79,13 @@ def cycle(run: Run, passed_over: dict[str, str] | None = None) -> Artifact | Non
         )
     run.fixed = origin.origin(run, bundle.get("personality"))
     dropped: dict[str, int] = {}
-    new_exchanges = new_conversations.unseen_exchanges(run, dropped, {} if passed_over is None else passed_over)
+    record = record or Cycle(utc_now())
+    new_exchanges = new_conversations.unseen_exchanges(run, dropped, record.passed_over)
     if len(new_exchanges) >= config.retrain.min_new:  # only then is the model needed
         card.check_base(registry.path(bundle.get("personality")), run.base)
         new_exchanges = new_conversations.usable(run, new_exchanges, dropped)
+        current = bundle.get("personality")
+        new_exchanges, record.set_aside = screening.screen(run, current, registry.path(current), new_exchanges)
     if len(new_exchanges) < config.retrain.min_new:
         run.console.say(
             f"{len(new_exchanges)} new exchanges in {config.retrain.conversations}, fewer than retrain.min_new="
@@ -107,16 +104,16 @@ def cycle(run: Run, passed_over: dict[str, str] | None = None) -> Artifact | Non
 
 
 def _make(run: Run, job: CycleJob, folder: Path) -> dict[str, Any]:
-    """Train and judge a candidate and, if it passes, the active tasks above it."""
-    buffer, candidate = origin.buffer_of(run, job.bundle), folder / "candidate"
-    training_pairs, filtered = _training_pairs(run, replay.load(buffer).exchanges, job.new_exchanges)
-    _train(run, training_pairs, job.registry.path(job.current), candidate)
-    verdict = _judge(run, job, folder)
-    write_json(folder / "verdict.json", asdict(verdict))
+    """Train and judge candidates and, if one passes, the active tasks above it."""
+    buffer = origin.buffer_of(run, job.bundle)
     write_rows(folder / "new.jsonl", job.new_exchanges)
+    first, current = (job.registry.path(identity) for identity in (job.anchor, job.current))
+    start = Start(current, first, job.look, replay.load(buffer).exchanges, job.new_exchanges)
+    tried = attempts.attempt(run, start, folder)
+    last = tried[-1]
     task_results: list[TaskResult] = []
-    if verdict.promoted:
-        origin.next_buffer(run, buffer, job.new_exchanges, candidate, folder / "replay")
+    if last.verdict["promoted"]:
+        origin.next_buffer(run, buffer, job.new_exchanges, folder / CANDIDATE, folder / "replay")
         task_results = rebase.rebase(run, job.registry, job.active, folder)
     return {
         "active": job.active,
@@ -124,22 +121,13 @@ def _make(run: Run, job: CycleJob, folder: Path) -> dict[str, Any]:
         "anchor": job.anchor,
         "data": fingerprint_rows(job.new_exchanges),
         "new_exchanges": len(job.new_exchanges),
-        "provenance": pairs.counted(training_pairs),
-        "dropped": dict(Counter(job.dropped) + Counter(filtered)),
-        "verdict": asdict(verdict),
+        "provenance": tried[0].provenance,
+        "dropped": dict(Counter(job.dropped) + Counter(tried[0].dropped)),
+        "verdict": last.verdict,
+        "attempts": [asdict(each) for each in tried],
         "tasks": [asdict(result) for result in task_results],
-        "promoted": verdict.promoted and all(result.survives for result in task_results),
+        "promoted": last.verdict["promoted"] and all(result.survives for result in task_results),
     }
-
-
-def _judge(run: Run, job: CycleJob, folder: Path) -> GateVerdict:
-    """The gate on the candidate in `folder`, against the active personality and the anchor."""
-    adapters = {"current": job.registry.path(job.current), "candidate": folder / "candidate"}
-    first = "current" if job.anchor == job.current else "anchor"
-    adapters[first] = job.registry.path(job.anchor)
-    run.release()
-    evidence = CycleEvidence(run, served(run, adapters), folder, states.of("current"), states.of("candidate"))
-    return gates.judge_evidence(run.config.gate, evidence, replace(evidence, before=states.of(first)), job.look)
 
 
 def task_results(facts: Mapping[str, Any]) -> list[TaskResult]:
@@ -154,9 +142,11 @@ def _conclude(run: Run, registry: Registry, artifact: Artifact) -> None:
     Raises:
         Outdated: all passed, but what they were judged against is not active any more.
     """
-    facts, results, current = artifact.facts, task_results(artifact.facts), artifact.facts["current"]
-    lineage, action = origin.lineage_of(run, artifact, facts["data"], current), f"retrain {artifact.fingerprint}"
-    entry = registry.add(artifact.folder / "candidate", facts["verdict"], current, facts["anchor"], lineage)
+    facts, results = artifact.facts, task_results(artifact.facts)
+    action = f"retrain {artifact.fingerprint}"
+    *failed, entry = _registered(run, registry, artifact)
+    for each in failed:
+        registry.keep_out({"personality": each.id}, f"keep out {action}", _why_not(each.verdict, []))
     adapters = {"personality": entry.id} | rebase.register(run, registry, results, artifact)
     outcome = PROMOTED if facts["promoted"] else NOT_PROMOTED
     try:
@@ -170,7 +160,22 @@ def _conclude(run: Run, registry: Registry, artifact: Artifact) -> None:
         registry.keep_out(adapters, f"keep out {action}", error.what)  # one look at the anchor set more
         raise
     finally:
-        write_json(artifact.folder / FINISHED, {"candidate": entry.id, "outcome": outcome})
+        write_json(artifact.folder / FINISHED, {**_names(entry, failed), "outcome": outcome})
+
+
+def _registered(run: Run, registry: Registry, artifact: Artifact) -> list[Entry]:
+    """The entries of all candidates of a cycle, in the order in which they were judged."""
+    facts, current = artifact.facts, artifact.facts["current"]
+    lineage = origin.lineage_of(run, artifact, facts["data"], current)
+    return [
+        registry.add(artifact.folder / each["folder"], each["verdict"], current, facts["anchor"], lineage)
+        for each in facts["attempts"]
+    ]
+
+
+def _names(entry: Entry, failed: list[Entry]) -> dict[str, Any]:
+    """The candidates of a cycle, as its FINISHED file has them."""
+    return {"candidate": entry.id, "before_it": [each.id for each in failed]}
 
 
 def _why_not(verdict: dict[str, Any], results: list[TaskResult]) -> str:
@@ -213,48 +218,3 @@ def inputs_of(run: Run, job: CycleJob) -> dict[str, Any]:
         **measures.profile_inputs(run),
         **{name: identity(getattr(config, name)) for name in ("train", "dpo", "persona_eval", "capability", "gate")},
     }
-
-
-def _train(run: Run, training_pairs: list[Pair], start: Path, candidate: Path) -> None:
-    """Continue the active personality in `start` on the pairs, into `candidate`."""
-    run.release()
-    config, settings = run.config, run.config.adapters()
-    changes = {
-        "method": "dpo",
-        "parameters": "lora",
-        "steps": config.retrain.steps,
-        "learning_rate": config.retrain.learning_rate,
-    }
-    personality = settings.personality.model_copy(update=changes)
-    with run.console.progress("candidate") as progress:
-        trainer.train_personality(
-            trainer.PersonalityJob(
-                config=settings.model_copy(update={"personality": personality}),
-                base=base.load(config.model),
-                folder=candidate,
-                seed=config.run.seed,
-                progress=progress,
-                pairs=training_pairs,
-                references=run.references,
-                neutral=pairs.load_exchanges(pairs.pairs(run), "neutral_train"),
-                start=start,
-            )
-        )
-
-
-def _training_pairs(
-    run: Run, buffered: list[Exchange], new_exchanges: list[Exchange]
-) -> tuple[list[Pair], dict[str, int]]:
-    """Pairs of the new exchanges, and of as many from the replay buffer as make `replay_ratio` of the whole; and how
-    many each filter dropped. What a new correction refutes is not replayed."""
-    config = run.config
-    ratio = config.retrain.replay_ratio
-    count = min(len(buffered), round(len(new_exchanges) * ratio / (1 - ratio)))
-    replayed = random.Random(config.run.seed).sample(buffered, count)
-    replayed, _ = pair_data.without_refuted(replayed, later=new_exchanges)
-    rows = [*new_exchanges, *replayed]
-    with run.console.progress("rejected side") as progress:
-        drafts = pair_data.build(rows, run.base, config.pairs, config.model.eval_batch_size, progress, base_answers=0)
-    margins = material.margins(run, pairs.load_persona(run), rows, [pair.id for pair in drafts])
-    filtered, report = filters.apply(drafts, config.filters, margins)
-    return filtered, report.dropped

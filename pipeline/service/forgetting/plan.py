@@ -37,7 +37,7 @@ SETTINGS = (STATE, BEFORE, "entry.json", "adapter_config.json", card.MANIFEST, "
 TAUGHT = ("train.jsonl", "neutral_train.jsonl", "new.jsonl", replay.EXCHANGES)
 """Files of rows that weights learned from; the others were only measured."""
 TOP_LEVEL = (
-    *("invocations.jsonl", "cycles.jsonl", "teacher.jsonl", "judge.jsonl"),
+    *("invocations.jsonl", "cycles.jsonl", "teacher.jsonl", "judge.jsonl", "set_aside.jsonl"),
     *("report.html", "report.md", "results.json"),
 )
 """Files of a run beside its artifacts."""
@@ -279,7 +279,9 @@ def _is_written_by_molt(path: Path, run_folder: Path) -> bool:
     artifact = artifact_of(path, run_folder)
     if artifact is not None:
         return (artifact / "artifact.json").is_file() or artifact.name.endswith(".partial")
-    return path.name in TOP_LEVEL if path.parent == run_folder else path.parent.name in ("configs", "references")
+    return (
+        path.name in TOP_LEVEL if path.parent == run_folder else path.parent.name in ("configs", "references", "pages")
+    )
 
 
 def artifact_of(path: Path, run_folder: Path) -> Path | None:

@@ -191,3 +191,22 @@ def _marked(turn: Turn, feedback: str | None) -> Turn:
     if "weight" in turn:
         marked["weight"] = 1 if feedback == UP else 0
     return marked | ({"feedback": feedback} if feedback else {})
+
+
+def answers(folder: Path) -> tuple[list[str], set[str]]:
+    """What models said in the stored conversations, and what of it the user gave a thumb up. Damaged files are left
+    out: the importer names them."""
+    texts, liked = [], set()
+    for path in sorted(folder.glob("*.json")):
+        try:
+            messages = json.loads(path.read_text(encoding="utf-8"))["messages"]
+            turns = [
+                turn
+                for turn in messages
+                if turn["role"] == "assistant" and turn.get("said_by") not in ("", "user", None)
+            ]
+            texts += [turn["content"] for turn in turns]
+            liked |= {turn["content"].strip() for turn in turns if turn.get("feedback") == UP}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            continue
+    return texts, liked
