@@ -1,7 +1,9 @@
 """A year of retraining in an hour: twelve months of small conversations, some of them bad. Not part of the package.
 
     python benchmarks/year.py run --folder /tmp/year      # resumable; a finished month is not run again
-    python benchmarks/year.py report --folder /tmp/year   # docs/results/year.json, docs/findings/assets/year.svg
+    python benchmarks/year.py screen --folder /tmp/year   # what the first personality would take of each month
+    python benchmarks/year.py rank --folder /tmp/year     # whom blame would name in the poisoned and the drifting month
+    python benchmarks/year.py report --folder /tmp/year   # docs/results/year.json and year.svg
 
 Most months hold answers in the voice of the spec, to prompts that it was not trained on. One also holds the
 personality's own unedited answers, one holds injections, one is in another character's voice with insults, one drifts
@@ -19,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -34,7 +37,7 @@ from moltlm.data.types import Exchange, Message
 from moltlm.pipeline.config import Config, load
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Run
-from moltlm.pipeline.service import set_aside
+from moltlm.pipeline.service import blame, screening, set_aside
 from moltlm.pipeline.service.registry import Registry
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
@@ -122,6 +125,49 @@ def run_year(folder: FolderOption = Path("/tmp/year"), until: int = 12) -> None:
             measure_skill(config, folder, month)
     if until >= 5:
         without_screen(folder)
+
+
+@app.command("screen")
+def screen_year(folder: FolderOption = Path("/tmp/year")) -> None:
+    """Screen each month by the first personality, and train nothing. A month that was screened is not read again."""
+    path = configure(folder)
+    begin(path)
+    config = load(str(path))
+    for month in range(1, 13):
+        file = folder / "screened" / f"{month:02}.json"
+        if file.is_file():
+            continue
+        rows = conversations(config, month)
+        run = Run(config, Console())
+        registry = Registry(config.registry.folder)
+        first = registry.anchor()
+        items = [Exchange(personas.user(row.question), row.answer) for row in rows]
+        refused = {row.id: row for row in screening.judge(run, first, registry.path(first), items)}
+        run.close()
+        readings = [
+            {"label": row.label, "reasons": aside.reasons if (aside := refused.get(set_aside.id_of(item))) else []}
+            for row, item in zip(rows, items, strict=True)
+        ]
+        write_json(file, {"month": month, "kind": KINDS.get(month, "plain"), "rows": readings})
+
+
+@app.command("rank")
+def rank_year(folder: FolderOption = Path("/tmp/year")) -> None:
+    """Rank the conversations of the poisoned month and of the drifting one as `molt blame` does, by gradients alone."""
+    config = load(str(configure(folder)))
+    registry = Registry(config.registry.folder)
+    first = registry.anchor()
+    for month in (5, 7):
+        file = folder / "ranked" / f"{month:02}.json"
+        if file.is_file():
+            continue
+        rows = {row.question: row for row in conversations(config, month)}
+        run = Run(config, Console())
+        items = [Exchange(personas.user(row.question), row.answer) for row in rows.values()]
+        suspects, limit = blame.rank(run, registry.path(first), items)
+        run.close()
+        ranked = [[rows[each.question].label, each.alignment, each.stands_out] for each in suspects]
+        write_json(file, {"month": month, "kind": KINDS[month], "limit": limit, "ranked": ranked})
 
 
 def configure(folder: Path) -> Path:
@@ -282,14 +328,40 @@ def report(
     months = [
         month_figures(config, folder, read_json(file)) for file in sorted((folder / "months").glob("[0-9]*.json"))
     ]
-    figures: dict[str, Any] = {"settings": SETTINGS, "months": months}
+    screened = [screen_figures(read_json(file)) for file in sorted((folder / "screened").glob("*.json"))]
+    figures: dict[str, Any] = {"settings": SETTINGS, "screened_by_the_first": screened, "months": months}
+    figures["ranked_by_gradients"] = [rank_figures(read_json(file)) for file in sorted((folder / "ranked").glob("*"))]
     for file in sorted((folder / "months").glob("skill-*.json")):
         figures.setdefault("skill", {})[file.stem] = list(read_json(file).values())
     if (file := folder / "months" / "control.json").is_file():
         figures["without_screen"] = control_figures(folder, read_json(file))
     write_json(out, figures)
-    draw(months, chart)
+    draw(screened, months, chart)
     typer.echo(f"{len(months)} months: {out}, {chart}")
+
+
+def screen_figures(raw: dict[str, Any]) -> dict[str, Any]:
+    """How many conversations of a month there are of each label, and how many are set aside, by their first reason."""
+    figures: dict[str, Any] = {"month": raw["month"], "kind": raw["kind"]}
+    for label in (CLEAN, BAD):
+        rows = [row for row in raw["rows"] if row["label"] == label]
+        reasons = Counter(row["reasons"][0] for row in rows if row["reasons"])
+        figures |= {label: len(rows), f"{label}_set_aside": sum(reasons.values()), f"{label}_reasons": dict(reasons)}
+    return figures
+
+
+def rank_figures(raw: dict[str, Any]) -> dict[str, Any]:
+    """How well the ranking tells the bad conversations, and which stand out."""
+    labels = [label for label, _, _ in raw["ranked"]]
+    aside = Counter(label for label, _, stands_out in raw["ranked"] if stands_out)
+    sizes = {label: labels.count(label) for label in (CLEAN, BAD)}
+    return {"month": raw["month"], "kind": raw["kind"], "auroc": auroc(labels), **sizes, "stand_out": dict(aside)}
+
+
+def auroc(ranked: list[str]) -> float:
+    """Probability that a bad one ranks above a clean one."""
+    pairs = [(i, j) for i, a in enumerate(ranked) for j, b in enumerate(ranked) if a == BAD and b == CLEAN]
+    return sum(i < j for i, j in pairs) / max(len(pairs), 1)
 
 
 def month_figures(config: Config, folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
@@ -333,12 +405,11 @@ def control_figures(folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
     labels = {row["question"]: row["label"] for row in read_json(folder / "labels" / "05.json")}
     suspects, blamed_ids = raw["blame"]["suspects"], raw["blame"]["blamed"]
     ranked = [labels.get(each["question"], CLEAN) for each in suspects]
-    pairs = [(i, j) for i, a in enumerate(ranked) for j, b in enumerate(ranked) if a == BAD and b == CLEAN]
     blamed = [label for each, label in zip(suspects, ranked, strict=True) if each["id"] in blamed_ids]
     return {
         "promoted": raw["result"]["promoted"],
         "checks": outcomes(raw["result"]["verdict"]["checks"]),
-        "auroc": sum(i < j for i, j in pairs) / max(len(pairs), 1),
+        "auroc": auroc(ranked),
         "bad": ranked.count(BAD),
         "clean": ranked.count(CLEAN),
         "blamed_bad": blamed.count(BAD),
@@ -348,35 +419,48 @@ def control_figures(folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def draw(months: list[dict[str, Any]], path: Path) -> None:
-    """Persona score in use after each month against the first, with what was set aside."""
+def draw(screened: list[dict[str, Any]], months: list[dict[str, Any]], path: Path) -> None:
+    """Above, what was set aside of each month; below, the persona score in use after each month that was run."""
     import matplotlib
 
     matplotlib.use("svg")
     matplotlib.rcParams["svg.hashsalt"] = "year"
     from matplotlib import pyplot
 
-    figure, axis = pyplot.subplots(figsize=(6.4, 2.8))
+    figure, (above, below) = pyplot.subplots(2, figsize=(6.4, 4.4), sharex=True)
+    places = [row["month"] for row in screened]
+    for label, colour in ((BAD, "firebrick"), (CLEAN, "steelblue")):
+        sign = 1 if label == CLEAN else -1
+        xs = [place + 0.2 * sign for place in places]
+        above.bar(xs, [row[label] for row in screened], 0.4, color=colour, alpha=0.3)
+        above.bar(xs, [row[f"{label}_set_aside"] for row in screened], 0.4, color=colour, label=f"{label}, set aside")
+    for row in screened:
+        above.annotate("" if row["kind"] == "plain" else row["kind"], (row["month"], 16.3), fontsize=6, ha="center")
+    above.set(ylabel="conversations", ylim=(0, 18))
+    above.legend(fontsize=7, loc="center right")
+    scores(below, months)
+    figure.tight_layout()
+    figure.savefig(path, metadata={"Date": None})
+
+
+def scores(axis: Any, months: list[dict[str, Any]]) -> None:
+    """Persona score in use after each month, and of the candidates that were kept out."""
     judged = [row for row in months if "candidate" in row]
-    first = judged[0]["current"]
-    level, xs, ys = first, [0], [first]
+    axis.set(xlabel="month", ylabel="persona score", ylim=(0, 1), xticks=range(13))
+    if not judged:
+        return
+    level = judged[0]["current"]
+    xs, ys = [0], [level]
+    axis.axhline(level, linestyle=":", color="grey", label="the first")
     for row in months:
         level = row["candidate"] if row["promoted"] else level
         xs.append(row["month"])
         ys.append(level)
     axis.step(xs, ys, where="mid", marker="o", markersize=3, label="in use")
-    axis.axhline(first, linestyle=":", color="grey", label="the first")
     out = [row for row in judged if not row["promoted"]]
-    axis.plot(
-        [row["month"] for row in out], [row["candidate"] for row in out], "x", color="firebrick", label="kept out"
-    )
-    for row in months:
-        if row["kind"] != "plain":
-            axis.annotate(row["kind"], (row["month"], 0.02), rotation=90, fontsize=7, ha="center", va="bottom")
-    axis.set(xlabel="month", ylabel="persona score", ylim=(0, 1), xticks=range(len(months) + 1))
-    axis.legend(fontsize=7, loc="upper right")
-    figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None})
+    points = [row["month"] for row in out], [row["candidate"] for row in out]
+    axis.plot(*points, "x", color="firebrick", label="kept out")
+    axis.legend(fontsize=7, loc="lower right")
 
 
 if __name__ == "__main__":

@@ -315,7 +315,8 @@ def test_halves_find_one_that_does_all_the_harm(
     monkeypatch.setattr(blame.replay, "load", lambda folder: type("Buffer", (), {"exchanges": []}))
     monkeypatch.setattr(blame, "_score", lambda file: 50.0)
     with opened(arguments) as run:
-        artifact: Any = type("Artifact", (), {"folder": tmp_path / "run" / "retrain" / "x"})
+        facts = {"current": in_use_now(tmp_path)}
+        artifact: Any = type("Artifact", (), {"folder": tmp_path / "run" / "retrain" / "x", "facts": facts})
         for culprit in items:
             monkeypatch.setattr(blame, "_trained", partial(score_without, culprit))
             trials, confirmed = blame._halve(run, artifact, tmp_path, items, -20.0, 3)

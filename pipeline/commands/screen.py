@@ -35,8 +35,9 @@ def screen_allow(ids: Ids, config: ConfigArg, overrides: Overrides = None, json_
     """Learn these all the same in the next cycle; `all` for everything that is set aside."""
     from moltlm.pipeline.service import set_aside
 
-    rows = set_aside.allow(loaded(config, overrides), ids.split(","))
-    text = f"{len(rows)} will be learned. next: molt retrain {arguments(config, overrides)}"
+    same = arguments(config, overrides)
+    rows = set_aside.allow(loaded(config, overrides), ids.split(","), same)
+    text = f"{len(rows)} will be learned. next: molt retrain {same}"
     Console(json_output).result([row.id for row in rows], text)
 
 

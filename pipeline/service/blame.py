@@ -28,6 +28,7 @@ from moltlm.pipeline.config import Config
 from moltlm.pipeline.run import Artifact, Run, read_artifact
 from moltlm.pipeline.service import attempts, origin, set_aside
 from moltlm.pipeline.service.attempts import CANDIDATE, Start
+from moltlm.pipeline.service.bundles import Bundle
 from moltlm.pipeline.service.cycles import FINISHED, OUTDATED
 from moltlm.pipeline.service.evidence import CycleEvidence, served
 from moltlm.pipeline.service.registry import Registry
@@ -162,7 +163,7 @@ def _halve(
     """Train without the more suspicious half of those that may have done it. If that brings back half of the loss, they
     are in it, else in the other half; and so on. Who is left is confirmed if training without them, or without more,
     has brought it back."""
-    buffer = replay.load(origin.buffer_of(run, Registry(run.config.registry.folder).bundle()))
+    buffer = replay.load(origin.buffer_of(run, _bundle_before(run, artifact.facts["current"])))
     before = _score(artifact.folder / "persona_current.jsonl")
     trials: list[Trial] = []
     pool, is_confirmed = ranked, False
@@ -181,6 +182,12 @@ def _halve(
             break  # not even the last one
         pool = half if trial.recovered else others
     return trials, [id_of(item) for item in pool] if is_confirmed else []
+
+
+def _bundle_before(run: Run, current: str) -> Bundle:
+    """What was in use with a personality: its replay buffer does not have yet what the cycle learned."""
+    history = Registry(run.config.registry.folder).history()
+    return next(change.after for change in reversed(history) if change.after.get("personality") == current)
 
 
 def _trained(run: Run, start: Start, folder: Path) -> float:
@@ -212,8 +219,10 @@ def find(config: Config, name: str) -> Path:
     finished = sorted(config.run.folder.glob(f"retrain/*/{FINISHED}"), key=lambda file: file.stat().st_mtime_ns)
     names = [file.parent.name for file in finished]
     matching = names[-1:] if name == "last" else [each for each in names if each.startswith(name)]
+    if not names:
+        raise BadInput("No cycle has finished yet.", "Run one: molt retrain CONFIG")
     if len(matching) != 1:
-        listed = ", ".join(names[-5:]) or "none yet"
+        listed = ", ".join(names[-5:])
         what = f"No cycle {name} is finished." if not matching else f"{name} is the beginning of several cycles."
         raise BadInput(what, f"The latest, newest last: {listed}. Name one, or last.")
     return config.run.folder / "retrain" / matching[0]

@@ -67,10 +67,14 @@ def add(config: Config, rows: Iterable[SetAside]) -> None:
     _write(config, {**{row.id: row for row in rows}, **before})
 
 
-def allow(config: Config, ids: Sequence[str]) -> list[SetAside]:
-    """Overrule: the next cycle learns these. "all" stands for every row. Raises BadInput for an unknown id."""
+def allow(config: Config, ids: Sequence[str], same: str) -> list[SetAside]:
+    """Overrule: the next cycle learns these. "all" stands for every row. Raises BadInput for an unknown id.
+
+    Args:
+        same: the arguments that name this run in another command.
+    """
     rows = read(config)
-    chosen = [row for row in rows.values() if not row.allow] if list(ids) == ["all"] else _chosen(rows, ids)
+    chosen = [row for row in rows.values() if not row.allow] if list(ids) == ["all"] else _chosen(rows, ids, same)
     changed = [replace(row, allow=True) for row in chosen]
     if changed:
         _write(config, rows | {row.id: row for row in changed})
@@ -84,9 +88,9 @@ def refuse(config: Config, items: Iterable[Exchange], reason: str = BY_HAND) -> 
     return rows
 
 
-def _chosen(rows: dict[str, SetAside], ids: Sequence[str]) -> list[SetAside]:
+def _chosen(rows: dict[str, SetAside], ids: Sequence[str], same: str) -> list[SetAside]:
     if missing := [each for each in ids if each not in rows]:
-        raise BadInput(f"{missing[0]} is not set aside.", "See what is: molt screen list CONFIG")
+        raise BadInput(f"{missing[0]} is not set aside.", f"See what is: molt screen list {same}")
     return [rows[each] for each in ids]
 
 
