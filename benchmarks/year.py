@@ -424,7 +424,7 @@ def draw(screened: list[dict[str, Any]], months: list[dict[str, Any]], path: Pat
     import matplotlib
 
     matplotlib.use("svg")
-    matplotlib.rcParams["svg.hashsalt"] = "year"
+    matplotlib.rcParams |= {"svg.hashsalt": "year", "svg.fonttype": "none"}
     from matplotlib import pyplot
 
     figure, (above, below) = pyplot.subplots(2, figsize=(6.4, 4.4), sharex=True)
