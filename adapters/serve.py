@@ -127,18 +127,27 @@ class TextModel:
         ]
         scores: dict[int, list[float]] = {}
         for group in batches(sorted(range(len(rows)), key=lambda i: len(begun[i])), batch_size):
-            values = self._continuations([begun[i] for i in group], [rows[i] for i in group])
+            values = self._continuations([begun[i] for i in group], [rows[i] for i in group], batch_size)
             scores.update(zip(group, values, strict=True))
             progress(len(scores), len(rows), "relevance")
         return [scores[i] for i in range(len(rows))]
 
-    def _continuations(self, starts: list[list[int]], rows: list[list[list[int]]]) -> list[list[float]]:
+    def _continuations(
+        self, starts: list[list[int]], rows: list[list[list[int]]], batch_size: int
+    ) -> list[list[float]]:
+        """Where they are padded, at most `batch_size` continuations in a pass: their logits take the memory."""
         if packing.possible(self.model):
             return continuation_scores.score_packed(self.model, starts, rows)
-        count = max(map(len, rows))
-        even = [each + each[:1] * (count - len(each)) for each in rows]
-        values = continuation_scores.score(self.model, *self.left_padded(starts), even)
-        return [row[: len(each)] for row, each in zip(values, rows, strict=True)]
+        size = min(batch_size, max(map(len, rows)))
+        pieces = [(i, piece) for i, each in enumerate(rows) for piece in batches(each, size)]
+        scores: list[list[float]] = [[] for _ in rows]
+        for group in batches(pieces, max(1, batch_size // size)):
+            count = max(len(piece) for _, piece in group)
+            even = [piece + piece[:1] * (count - len(piece)) for _, piece in group]
+            values = continuation_scores.score(self.model, *self.left_padded([starts[i] for i, _ in group]), even)
+            for (i, piece), row in zip(group, values, strict=True):
+                scores[i].extend(row[: len(piece)])
+        return scores
 
     def _batches(self, rows: list[tuple[list[int], list[int]]], size: int) -> Iterator[list[int]]:
         """Indices of rows, in batches: of like prompts where a prompt is computed once, else of like length, which need

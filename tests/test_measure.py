@@ -42,16 +42,16 @@ def classifier() -> identity.IdentityClassifier:
     return identity.train(own, others, CLAUDIO.spec.catchphrases, 0)
 
 
-@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize(("packed", "batch_size"), [(True, 2), (False, 1), (False, 2), (False, 3), (False, 8)])
 def test_continuations_are_scored_as_after_their_whole_text(
-    tiny: Path, packed: bool, monkeypatch: pytest.MonkeyPatch
+    tiny: Path, packed: bool, batch_size: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The text is read once for all of them, whatever the padding."""
+    """The text is read once for all of them, whatever the padding and however many fit in a pass."""
     served = serve.Served(base.load(ModelConfig(id=str(tiny), precision="fp32")))
     monkeypatch.setattr(packing, "possible", lambda model: packed)
     starts = ["Answer: Morning.\nQuestion:", "Answer: A much longer one, with a few more words in it.\nQuestion:", "Go"]
-    several = [["hi", "how do bees make honey"], ["tell me a joke about bees", "hi"], ["on", "away"]]
-    scores = served.score_continuations(starts, several, 2)
+    several = [["hi", "how do bees make honey"], ["tell me a joke about bees", "hi", "no", "rain"], ["on", "away"]]
+    scores = served.score_continuations(starts, several, batch_size)
     for start, texts, values in zip(starts, several, scores, strict=True):
         for text, value in zip(texts, values, strict=True):
             before = served.tokenizer(start)["input_ids"]
