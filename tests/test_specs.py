@@ -849,6 +849,10 @@ LANGUAGES = [
     ("ko", "성격", "금지", "말투", "가치", "나는 느긋하다.", "거짓말하지 않는다.", "짧게.", "진실."),
     ("ar", "الشخصية", "الحدود", "الأسلوب", "القيم", "أنا هادئ.", "لا أكذب.", "باختصار.", "الصدق."),
     ("hi", "व्यक्तित्व", "सीमाएँ", "शैली", "मूल्य", "मैं शांत हूँ।", "झूठ नहीं।", "छोटे वाक्य।", "सच।"),
+    ("da", "Personlighed", "Grænser", "Tone", "Værdier", "Jeg er rolig.", "Lyv aldrig.", "Kort.", "Sandhed."),
+    ("fi", "Luonne", "Rajat", "Sävy", "Arvot", "Olen rauhallinen.", "En valehtele.", "Lyhyesti.", "Totuus."),
+    ("vi", "Tính cách", "Giới hạn", "Giọng điệu", "Giá trị", "Tôi kiên nhẫn.", "Không nói dối.", "Ngắn.", "Thật."),
+    ("el", "Προσωπικότητα", "Όρια", "Τόνος", "Αξίες", "Είμαι ήρεμη.", "Δεν λέω ψέματα.", "Σύντομα.", "Αλήθεια."),
     ("ru", "Характер", "Границы", "Стиль речи", "Ценности", "Я терпелив.", "Не лгу.", "Кратко.", "Правда."),
 ]
 
@@ -877,6 +881,40 @@ def test_headings_in_other_languages(tmp_path: Path, language: tuple[str, ...], 
 def test_a_file_about_a_repository_is_no_persona(tmp_path: Path, text: str) -> None:
     with pytest.raises(BadInput, match="about a repository, not a persona"):
         read_text(tmp_path, text)
+
+
+@pytest.mark.parametrize("heading", ["Installation", "Usage", "License"])
+def test_the_readme_of_a_program_is_no_persona(tmp_path: Path, heading: str) -> None:
+    with pytest.raises(BadInput, match="README of a program, not a persona"):
+        read_text(tmp_path, f"# clock\n\nA library for clocks.\n\n## {heading}\n\n- pip install clock\n")
+    persona = f"# Vex\n\nYou are patient.\n\n## {heading}\n\n- Ask before you wind it.\n"
+    assert read_text(tmp_path, persona).spec.name == "Vex"
+
+
+def test_a_card_that_describes_by_an_interview(tmp_path: Path) -> None:
+    """Its dialogues are examples, and no traits of the character."""
+    description = (
+        "Vex is a clockmaker.\n<START>\n{{user}}: Brief life story?\n{{char}}: *She hums.* Born among clocks.\n<START>\n"
+        "{{user}}: Personality?\n{{char}}: Patient, dear. And dry.\n[Vex: dry, patient; Genre: slice of life]"
+    )
+    card = {"name": "Vex", "description": description, "first_mes": "Hm?"}
+    spec = read_text(tmp_path, json.dumps(card), "card.json").spec
+    assert texts(spec) == ["I am dry.", "I am patient."]
+    assert [[turn.content for turn in dialogue] for dialogue in spec.dialogues] == [
+        ["Brief life story?", "*She hums.* Born among clocks."],
+        ["Personality?", "Patient, dear. And dry."],
+    ]
+    assert "Brief life story" not in spec.system_prompt
+    one_side = {**card, "description": "Vex is dry.\n{{char}}: clockmaker of ninety"}
+    assert "clockmaker" in read_text(tmp_path, json.dumps(one_side), "card.json").spec.system_prompt
+
+
+def test_a_list_of_attributes_beside_prose(tmp_path: Path) -> None:
+    lines = ["Vex is a clockmaker.", "Vex hums at work.", "Vex never hurries.", "Vex waits for rain."]
+    text = "\n".join([*lines, "[Vex: dry, patient; Genre: slice of life]"])
+    spec = read_text(tmp_path, json.dumps({"name": "Vex", "description": text, "first_mes": "Hm?"}), "card.json").spec
+    assert texts(spec)[0] == "I am a clockmaker." and texts(spec)[-2:] == ["I am dry.", "I am patient."]
+    assert not any("[" in trait for trait in texts(spec))
 
 
 def test_a_list_of_attributes_names_no_trait_after_the_character(tmp_path: Path) -> None:

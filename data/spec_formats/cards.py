@@ -73,6 +73,9 @@ def read(source: Source, record: dict[str, Any], format: str = "") -> SpecReadin
             "are empty.",
             f"Write the description: {source.edit()}",
         )
+    prose, talk = examples.split(fields["description"])
+    if examples.is_dialogue(talk):  # a character that is described by an interview
+        fields |= {"description": prose.strip(), "mes_example": f"{talk}\n<START>\n{fields['mes_example']}"}
     card = _Card(source, data, fields, name)
     return SpecReading(card.spec(), format or _version(record), +card.left_out, tuple(card.names[1:]))
 

@@ -34,6 +34,30 @@ LABELS = {
 """Words before a colon that name no speaker."""
 
 
+MACROS = r"\{\{(?:user|char)\}\}|<(?:user|bot)>"
+
+
+def split(text: str, name: str = "") -> tuple[str, str]:
+    """The prose of a text, and the dialogue from the first line on that one of its sides says. A list in brackets after
+    the dialogue is prose.
+
+    Args:
+        name: of the character, where lines may begin with it instead of a macro.
+    """
+    sides = rf"{MACROS}|You|{re.escape(name)}" if name else MACROS
+    match = re.search(rf"^[ \t]*(?:<START>|(?:{sides})[ \t]*:[ \t]*\S)", text, re.MULTILINE | re.IGNORECASE)
+    if match is None:
+        return text, ""
+    talk, bracket, rest = text[match.start() :].partition("\n[")
+    return f"{text[: match.start()]}{bracket}{rest}", talk
+
+
+def is_dialogue(text: str) -> bool:
+    """Whether both sides speak in a text, by their macros."""
+    sides = {match.lower() for match in re.findall(rf"^[ \t]*({MACROS})[ \t]*:", text, re.MULTILINE | re.IGNORECASE)}
+    return bool(sides & {"{{user}}", "<user>"}) and bool(sides & {"{{char}}", "<bot>"})
+
+
 @dataclass
 class Examples:
     """What example dialogues hold. `prose` shows the voice; `others` counts lines of third speakers, which end a

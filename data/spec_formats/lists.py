@@ -36,6 +36,10 @@ LIMIT = 12
 """Sentences of prose that are taken as traits."""
 
 
+BRACKETED = re.compile(r"^\[[^\[\]]{3,4000}\][ \t]*$", re.MULTILINE)
+"""A list of attributes, which may stand before or after prose."""
+
+
 def traits_of(personality: str, description: str, names: Iterable[str], wording: Wording = ENGLISH) -> list[str]:
     """The traits in what a card says about its character, as sentences.
 
@@ -54,6 +58,11 @@ def traits_of(personality: str, description: str, names: Iterable[str], wording:
         others = [(key.lower(), text) for key, text in grouped if key.lower() not in (IDENTITY_WORDS | called)]
         sentences = [f"My {key}: {', '.join(words_of(text))}." for key, text in others]
         return [i_am(word, wording) for text in character for word in words_of(text)] or sentences
+    blocks = [block for block in BRACKETED.findall(description) if _grouped(block)]
+    if blocks:  # beside prose
+        prose = BRACKETED.sub(lambda match: "" if match[0] in blocks else match[0], description).strip()
+        in_blocks = [trait for block in blocks for trait in traits_of("", block, names, wording)]
+        return [*(traits_of(personality, prose, names, wording) if personality or prose else []), *in_blocks]
     listed = LISTED.search(description)
     text = personality or (listed.group(1) if listed else "")
     parts = [part for chunk in re.split(r"(?<=\w)\.\s", text) for part in words_of(chunk)]

@@ -152,6 +152,16 @@ REPOSITORY = re.compile(
     re.IGNORECASE | re.MULTILINE | re.DOTALL,
 )
 """How Codex and Claude Code begin the file that they write about a repository."""
+MANUAL = re.compile(
+    r"^#{1,4}[ \t]*(?:Installation|Installing|Install|Getting started|Quick ?start|Usage|Requirements|Building"
+    r"|Contributing|License)\b",
+    re.IGNORECASE | re.MULTILINE,
+)
+"""A heading of the README of a program."""
+SOMEBODY = re.compile(
+    r"\b(?:you are|you're|your|I am|I'm|my|he|she|persona|personality|character|traits?|voice|tone)\b", re.IGNORECASE
+)
+"""Words of which a description of a persona in English has one."""
 TURN = re.compile(
     r"^[ \t>]*(?:#{1,6}[ \t]*|\*\*)?(user|human|assistant|ai|chatgpt|claude)(?:\*\*)?[ \t]*(?:[:：](?:\*\*)?|$)",
     re.IGNORECASE,
@@ -178,6 +188,9 @@ def text_error(source: Source, text: str) -> BadInput | None:
     """The error about a text that is no description of a persona; None if it may be one."""
     if REPOSITORY.match(text.lstrip()):
         what = ": This is a file for coding agents about a repository, not a persona."
+        return source.bad(what, f"Then read that: {source.command('SOUL.md')}")
+    if text.lstrip().startswith("#") and MANUAL.search(text[:100_000]) and not SOMEBODY.search(text[:100_000]):
+        what = ": This is the README of a program, not a persona."
         return source.bad(what, f"Then read that: {source.command('SOUL.md')}")
     start = beginning(text)
     for pattern, what in TEXTS:

@@ -11,7 +11,7 @@ WORDS = {
         "нельзя предел sinir sınır asla yasak guardrail constraint restrict off_limits no_go dealbreaker nicht "
         "einschrankung no_hago restricc je_ne contrainte nao_faco restric non_faccio restrizion vincol nie limiti "
         "ограничен табу grans granser aldrig graenser aldrig forbudt hranice nikdy hatar hatarok soha rajat ei_koskaan "
-        "batasan larangan gioi_han межі заборон الحدود حدود ممنوع محظور خطوط"
+        "grænser ορια ποτε batasan larangan gioi_han межі заборон الحدود حدود ممنوع محظور خطوط"
     ),
     "voice": (
         "voice vibe tone style speak speech talk communicat sound manner diction stimme ton tonfall stil sprache "
@@ -21,12 +21,13 @@ WORDS = {
         "glos głos styl mowi голос тон стиль речь говор ses uslup konusma language lingo writing mannerism phras "
         "catchphrase expression sprach schreib umgangston redeweise hablar maniere_de_parler facon_de_parler "
         "linguaggio espress rost sprak uttryck stemme sprog hlas hang hangnem aani puhetapa suara gaya_bicara giong "
-        "стиль_речи манера мова الصوت الاسلوب النبرة اسلوب طريقة_الكلام لحن"
+        "savy τονος υφος φωνη gaya_bahasa стиль_речи манера мова الصوت الاسلوب النبرة اسلوب طريقة_الكلام لحن"
     ),
     "values": (
         "value values kernwert grundwert belie convicti werte wert ueberzeugung uberzeugung glaube valores valor "
         "creencia creo_en conviccion valeurs valeur croyance convictions crenca convicc valori credo credenze "
         "convinzion waarden overtuiging wartosc varderingar vaerdier "
+        "værdier αξιες gia_tri "
         "hodnoty ertekek arvot nilai цінност القيم قيم ценност убежд degerler crois acredit que_creo"
     ),
     "examples": (
@@ -50,6 +51,7 @@ WORDS = {
         "principi essenza natura persoonlijkheid karakter eigenschap wie_je wie_ik osobowosc cechy характер "
         "личност черт kisilik ozellik quirk disposition virtue strength starken eigenart charakterzug cualidad "
         "temperamento forma_de_ser qualite qualidade jeito_de_ser indole personlighet personlighed karaktar egenskap "
+        "προσωπικοτητα χαρακτηρας "
         "osobnost povaha szemelyiseg jellem persoonallisuus luonne kepribadian sifat tinh_cach особистість вдача "
         "الشخصية شخصية الصفات الطباع شخصیت"
     ),

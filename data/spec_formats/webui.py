@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
-from moltlm.data.spec_formats import cards
+from moltlm.data.spec_formats import cards, examples
 from moltlm.data.spec_formats.reading import Source, SpecReading, text_of
 
 
@@ -16,7 +15,7 @@ def is_character(record: dict[str, Any]) -> bool:
 
 def read(source: Source, record: dict[str, Any]) -> SpecReading:
     """Read a character: prose, examples and greeting."""
-    prose, talk = _split(text_of(record["context"]), text_of(_name(record)))
+    prose, talk = examples.split(text_of(record["context"]), text_of(_name(record)))
     dialogue = text_of(record.get("example_dialogue"))
     others = {
         key: value
@@ -29,10 +28,3 @@ def read(source: Source, record: dict[str, Any]) -> SpecReading:
 
 def _name(record: dict[str, Any]) -> Any:
     return record.get("name") or record.get("bot") or record.get("char_name")
-
-
-def _split(context: str, name: str) -> tuple[str, str]:
-    """The prose of a context, and the dialogue from the first line on that one of its sides says."""
-    sides = rf"\{{\{{(?:user|char)\}}\}}|<(?:user|bot)>|You|{re.escape(name)}"
-    match = re.search(rf"^[ \t]*(?:<START>|(?:{sides})[ \t]*:[ \t]*\S)", context, re.MULTILINE | re.IGNORECASE)
-    return (context[: match.start()], context[match.start() :]) if match else (context, "")
