@@ -191,7 +191,11 @@ def transcript(form: str, user: str, persona: str, *between: tuple[str, str]) ->
 
 
 @pytest.mark.parametrize(
-    "form", ["{}: {}\n", "**{}:** {}\n\n", "## {}\n\n{}\n\n", "<{}> {}\n", "[2026-01-01 10:00] {}: {}\n"]
+    "form",
+    [
+        *("{}: {}\n", "**{}:** {}\n\n", "## {}\n\n{}\n\n", "<{}> {}\n", "[2026-01-01 10:00] {}: {}\n"),
+        *("[{}] {}\n", "[{}]: {}\n\n", "[{}]\n{}\n\n"),
+    ],
 )
 @pytest.mark.parametrize(
     "names", [("Ana", "Vex"), ("Human", "Vex"), ("उपयोगकर्ता", "सहायक"), ("ผู้ใช้", "ผู้ช่วย"), ("👤", "🤖")]

@@ -97,9 +97,11 @@ def _parsed(record: Any) -> Any:
     """A record whose lists of messages are lists, where a table or a script wrote them as texts."""
     if not isinstance(record, dict):
         return record
-    texts = {key: value for key in UNPARSED if isinstance(value := record.get(key), str) and value.startswith("[{")}
-    lists = {key: tables.parsed(value) for key, value in texts.items()}
-    return {**record, **{key: value for key, value in lists.items() if _are_messages(value)}} if lists else record
+    for key in UNPARSED:
+        text = record.get(key)
+        if type(text) is str and text[:2] == "[{" and _are_messages(value := tables.parsed(text)):
+            record = {**record, key: value}
+    return record
 
 
 def _are_messages(value: Any) -> bool:

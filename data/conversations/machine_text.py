@@ -118,7 +118,7 @@ MARKS = (
     _strip(
         "block that was not exported", "assistant",
         r"(?:^```\w*\n)?^Viewing artifacts created via the Analysis Tool[^\n]{0,80}[ \t]*(?:\n```[ \t]*$)?",
-        "Viewing artifacts created",
+        "Analysis Tool",
     ),
     _strip("artifact", "assistant", r"<antArtifact\b[^<>]*>.*?(?:</antArtifact>|\Z)", "<antArtifact"),
     # ChatGPT

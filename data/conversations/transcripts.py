@@ -37,9 +37,10 @@ STYLES = {
     ),
     "plain": re.compile(rf"(?:[-*+>] )?{LABEL}{SAID}(?:\s?：\s*|\s?:(?:\s+|$))(?P<text>.*)$"),
     "angle": re.compile(rf"{TIME}<[@+ ]?{NAME}>\s+(?P<text>.*)$"),
+    "bracket": re.compile(rf"{TIME}\[(?:{SIGN}{{1,8}} ?)?{NAME}\](?:\s?[:：]\s*|\s+|$)(?P<text>.*)$"),
 }
-"""How a line that begins a turn looks: `## User`, `**User:** text`, `User: text` and `<User> text`, each with emoji or
-a time beside the name."""
+"""How a line that begins a turn looks: `## User`, `**User:** text`, `User: text`, `<User> text` and `[User] text`, each
+with emoji or a time beside the name."""
 
 NOT_NAMES = voices.plain_words(
     """
