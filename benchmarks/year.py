@@ -370,9 +370,7 @@ def month_figures(config: Config, folder: Path, raw: dict[str, Any]) -> dict[str
     aside = {row.question: row for row in set_aside.read(config).values()}
     caught = {label: [row for row in labels if row.label == label] for label in (CLEAN, BAD)}
     result = raw["result"]
-    checks = {
-        each["name"]: [each["difference"], each["outcome"]] for each in result.get("verdict", {}).get("checks", [])
-    }
+    checks = result.get("verdict", {}).get("checks", [])
     return {
         **{"month": raw["month"], "kind": raw["kind"], "seconds": raw["seconds"]},
         **{f"{label}": len(rows) for label, rows in caught.items()},
