@@ -433,8 +433,13 @@ def draw(screened: list[dict[str, Any]], months: list[dict[str, Any]], path: Pat
         above.bar(xs, [row[label] for row in screened], 0.4, color=colour, alpha=0.3)
         above.bar(xs, [row[f"{label}_set_aside"] for row in screened], 0.4, color=colour, label=f"{label}, set aside")
     for row in screened:
-        above.annotate("" if row["kind"] == "plain" else row["kind"], (row["month"], 16.3), fontsize=6, ha="center")
-    above.set(ylabel="conversations", ylim=(0, 18))
+        above.annotate(
+            "" if row["kind"] == "plain" else row["kind"],
+            (row["month"], 16.3 + 1.2 * (row["month"] % 2)),
+            fontsize=6,
+            ha="center",
+        )
+    above.set(ylabel="conversations", ylim=(0, 19.5))
     above.legend(fontsize=7, loc="center right")
     scores(below, months)
     figure.tight_layout()
