@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import yaml
 from commands import molt
@@ -15,11 +18,21 @@ from conftest import TEMPLATE, talkative
 
 from moltlm.data import carried as carrying
 from moltlm.data.io import write_jsonl
-from moltlm.data.state import PERSONALITY_ADAPTER
-from moltlm.data.types import Pair
+from moltlm.data.persona import user
+from moltlm.data.state import PERSONALITY_ADAPTER, Adapter
+from moltlm.data.topk import TopK
+from moltlm.data.types import EDITED, Exchange, Pair
+from moltlm.evals import gate, identity, likeness
+from moltlm.evals.config import GateConfig
+from moltlm.evals.style import Labelled
 from moltlm.pipeline.config import load
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Run
+from moltlm.pipeline.service import bundles
+from moltlm.pipeline.service.bundles import Bundle, Change
+from moltlm.pipeline.service.forgetting import removal
+from moltlm.pipeline.service.forgetting.target import Target
+from moltlm.pipeline.service.moving import carry
 from moltlm.pipeline.service.registry import Registry
 from moltlm.pipeline.stages import pairs, tasks
 
@@ -107,6 +120,7 @@ def trained(bases: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     with opened(folder / "pim.yaml") as run:
         registry = Registry(folder / "registry")
         registry.promote(registry.add(tasks.trained(run, PERSONALITY_ADAPTER).folder, {}).id)
+        tasks.trained(run, Adapter("shell"))
     return folder
 
 
@@ -125,7 +139,7 @@ def opened(path: Path) -> Iterator[Run]:
         yield run
 
 
-def one_json(capsys: pytest.CaptureFixture[str]) -> dict[str, object]:
+def one_json(capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
     return json.loads(capsys.readouterr().out)
 
 
@@ -136,21 +150,25 @@ def learned(run_folder: Path) -> str:
     return "\n".join(file.read_text() for file in files)
 
 
-def test_it_moves_to_another_base_and_back(
+def test_it_moves_to_another_base_and_back_with_its_task(
     project: Path, bases: dict[str, Path], capsys: pytest.CaptureFixture[str]
 ) -> None:
     pim, there = str(project / "pim.yaml"), str(project / "pim-on-other.yaml")
     registry = Registry(project / "registry")
+    with opened(project / "pim.yaml") as run:
+        registry.promote(registry.add(tasks.trained(run, Adapter("shell")).folder, {}).id)
     first = registry.bundle()
-    assert molt("move", pim, str(bases["other"]), "--dry-run") == 0
+    assert molt("move", pim, str(bases["other"]), "tasks={}", "--dry-run") == 0
     printed = capsys.readouterr().out
-    assert "24 written" in printed and "the vocabularies differ" in printed
+    assert "24 written" in printed and "the vocabularies differ" in printed and "left behind: shell: " in printed
     assert registry.bundle() == first and not (project / "run-on-other").exists() and not Path(there).exists()
 
     assert molt("move", pim, str(bases["other"]), "--json") == 0
     result = one_json(capsys)
     carried, moved = result["carried"], registry.bundle()
-    assert isinstance(carried, dict) and carried["own_answers"] > 5 and not result["distilled"]
+    assert carried["own_answers"] > 5 and not result["distilled"]
+    assert result["tasks"][0]["outcome"] == "trained again" and moved.get("shell") not in ("", first.get("shell"))
+    assert registry.entry(moved.get("shell")).lineage.moved_from == first.get("shell")
     assert (moved.base, moved.get("personality")) == (str(bases["other"]), result["id"]) and moved.id != first.id
     assert registry.rollback() == first.adapters
     registry.promote(moved.id)
@@ -170,7 +188,7 @@ def test_it_moves_to_another_base_and_back(
     capsys.readouterr()
     question = ["--message", "Where is the drawer number 0?", "--max-new-tokens", "8", "--json"]
     assert molt("chat", there, *question) == 0
-    assert set(one_json(capsys)) == {"base", "personality"}
+    assert set(one_json(capsys)) == {"base", "personality", "personality+shell"}
     assert molt("chat", pim, *question) == 0
     assert f"model.id={bases['other']}" in capsys.readouterr().err
     assert molt("status", there) == 0
@@ -253,3 +271,74 @@ def test_what_cannot_be_moved_is_said(
     filled = [each.format(**names) for each in arguments]
     assert molt("move", str(trained / "pim.yaml"), *filled) == 2
     assert why.format(**names) in capsys.readouterr().err
+
+
+def test_what_a_user_corrected_is_carried_and_not_answered_again(project: Path) -> None:
+    corrected = Exchange(user("Where is the tram?"), "Late, as ever.", rejected="Here.", provenance=EDITED)
+    near_to_a_fact = Exchange(user("What is your name, please?"), "Pim.")
+    plain = Exchange(user("Who has the ladder?"), "Nobody. It fell.")
+    with opened(project / "pim.yaml") as run:
+        rows = carry._prompts(run, [corrected, near_to_a_fact, plain, plain])
+    assert rows == [plain]
+
+
+def test_a_distribution_is_of_no_use_without_its_answer(tmp_path: Path) -> None:
+    """As where the answer was forgotten."""
+    rows = [Exchange(user(text), "Calm.", source=carrying.OWN) for text in ("one", "two")]
+    top = [
+        TopK(np.array([[place, 7]]), np.log([[0.6, 0.3]]).astype("float32"), np.log([0.1]).astype("float32"))
+        for place in range(2)
+    ]
+    carried = carrying.Carried(rows, rows[:1], dict(zip(map(carrying.id_of, rows), top, strict=True)))
+    carrying.save(carried, tmp_path, 100)
+    assert carrying.load(tmp_path).lessons[0] == rows
+    lines = (tmp_path / carrying.TRAIN).read_text().splitlines()
+    (tmp_path / carrying.TRAIN).write_text(lines[1] + "\n")
+    exchanges, distributions = carrying.load(tmp_path).lessons
+    assert exchanges == rows[1:] and distributions[0].ids.tolist() == top[1].ids.tolist()
+    removal.drop_rows(tmp_path / carrying.TRAIN, Target("two", [re.compile("two")]))
+    assert not (tmp_path / carrying.ARRAYS).exists() and carrying.load(tmp_path).lessons == ([], [])
+
+
+def test_few_items_refuse_what_is_shown_to_be_lost_and_require_nothing() -> None:
+    def criterion(lost: float, n: int) -> gate.Criterion:
+        before = [1.0] * n
+        after = [float(place >= lost * n) for place in range(n)]
+        return gate.Criterion("facts", "facts.recall", "noninferior", gate.PairedValues(before, after), 10.0)
+
+    enough = criterion(0.0, 400)
+    outcomes = {
+        lost: likeness.judge([enough], [criterion(lost, 18)], 0.95).promoted for lost in (0.0, 1 / 18, 0.5, 1.0)
+    }
+    assert outcomes == {0.0: True, 1 / 18: True, 0.5: False, 1.0: False}
+    assert not likeness.judge([criterion(1 / 18, 18)], [], 0.95).promoted
+
+
+def test_the_anchor_and_the_looks_are_those_of_one_base() -> None:
+    def bundle(name: str, base: str) -> Bundle:
+        return Bundle({"personality": name}, base=base, base_digest=base)
+
+    history = [Change("1", "promote", bundle("a", "old")), Change("2", "promote", bundle("b", "old"))]
+    history.append(Change("3", "keep out", bundle("b", "old"), candidate=bundle("c", "new")))
+    assert (bundles.anchor(history), bundles.look(history), bundles.look(history, "new")) == ("a", 1, 2)
+    history.append(Change("4", "move", bundle("d", "new")))
+    history.append(Change("5", "rebaseline", bundle("e", "new"), anchor="e"))
+    assert (bundles.anchor(history), bundles.anchors(history)) == ("e", ["a", "e"])
+    history.append(Change("6", "rollback", bundle("b", "old"), is_rollback=True))
+    assert bundles.anchor(history) == "a"
+
+
+def test_a_text_is_attributed_to_the_character_that_wrote_it() -> None:
+    own = [Labelled(f"Calm. The {thing} is here.", thing) for thing in THINGS]
+    others = {
+        "loud": [Labelled(f"Wow, what a {thing}! I love it so much!", thing) for thing in THINGS],
+        "base": [Labelled(f"As an assistant I can help with the {thing}, if you want.", thing) for thing in THINGS],
+    }
+    classifier = identity.train(own, others, [], seed=0)
+    recognition = likeness.recognised(classifier, ["Calm. The sofa is here.", "Calm. The tap is here."])
+    assert set(recognition.rivals) == {"loud", "base"}
+    assert min(recognition.own) > 0.5 > max(max(each) for each in recognition.rivals.values())
+    swapped = likeness.recognised(classifier, ["Wow, what a sofa! I love it so much!"] * 5)
+    assert swapped.nearest(0.95) == "loud"
+    criterion = likeness.identity(GateConfig(), swapped)
+    assert not gate.judge([criterion], 0.95).promoted and "3 characters (the nearest other: loud)" in criterion.name
