@@ -1,4 +1,4 @@
-"""What a personality takes along to another base: what it was taught, its own best answers, and what measures it.
+"""What a personality takes along to another base: what it learned, its own best answers, and what measures it.
 
 It is stored in a folder that `persona.carried` names.
 """
@@ -21,8 +21,8 @@ from moltlm.data.types import Exchange
 TRAIN, HELDOUT, ARRAYS, IDS = "train.jsonl", "heldout.jsonl", "distributions.safetensors", "distributions.json"
 OWN = "own answer"
 """Source of an exchange whose answer the personality gave on its former base."""
-TAUGHT = "taught"
-"""Source of an exchange that the personality was taught on its former base, and that is not a written one."""
+LEARNED = "learned before"
+"""Source of an exchange that the personality learned on its former base, and that is not a written one."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Carried:
     """What is carried.
 
     Attributes:
-        train: exchanges to learn besides the persona's written ones; `source` is TAUGHT or OWN.
+        train: exchanges to learn besides the persona's written ones; `source` is LEARNED or OWN.
         heldout: the exchanges that the personality was measured with, none of which is learned.
         distributions: those of the personality over its own answers, by `id_of`, where the bases share a vocabulary.
     """

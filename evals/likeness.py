@@ -20,16 +20,16 @@ class Recognition:
     """Whose answers the classifier takes these for, on average.
 
     Attributes:
-        own: probability of the persona, of each answer.
+        persona: probability of the persona, of each answer.
         rivals: the same of every other character, by name.
     """
 
-    own: list[float]
+    persona: list[float]
     rivals: dict[str, list[float]]
 
     def nearest(self, confidence: float) -> str:
         """The rival that is least surely told from the persona."""
-        return min(self.rivals, key=lambda name: _low(self.own, self.rivals[name], confidence))
+        return min(self.rivals, key=lambda name: _low(self.persona, self.rivals[name], confidence))
 
 
 def measured(
@@ -57,7 +57,7 @@ def recognised(classifier: IdentityClassifier, answers: list[str]) -> Recognitio
 def identity(settings: GateConfig, recognition: Recognition) -> gate.Criterion:
     """The answers are more the persona's than those of the nearest of the other characters."""
     rival = recognition.nearest(settings.confidence)
-    values = gate.PairedValues(recognition.rivals[rival], recognition.own)
+    values = gate.PairedValues(recognition.rivals[rival], recognition.persona)
     name = f"identity among {len(recognition.rivals) + 1} characters (the nearest other: {rival})"
     return gate.Criterion(name, "identity.probability", "improved", values)
 
@@ -87,12 +87,12 @@ def judge(
 ) -> gate.GateVerdict:
     """Every required criterion has to be met; of those that are only reported, none may be shown to fail, since they
     have too few items to be met."""
-    verdict, beside = gate.judge(required, confidence), gate.judge(reported, confidence)
-    lost = any(check.outcome == "fail" for check in beside.checks)
-    return gate.GateVerdict(verdict.promoted and not lost, [*verdict.checks, *beside.checks])
+    verdict, further = gate.judge(required, confidence), gate.judge(reported, confidence)
+    lost = any(check.outcome == "fail" for check in further.checks)
+    return gate.GateVerdict(verdict.promoted and not lost, [*verdict.checks, *further.checks])
 
 
-def _low(own: Sequence[float], rival: Sequence[float], confidence: float) -> float:
+def _low(persona: Sequence[float], rival: Sequence[float], confidence: float) -> float:
     """The lower one-sided bound of the difference."""
-    comparison = gate.compare(gate.PairedValues(rival, own), 2 * confidence - 1)
+    comparison = gate.compare(gate.PairedValues(rival, persona), 2 * confidence - 1)
     return comparison.difference - comparison.bound(confidence)

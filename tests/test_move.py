@@ -176,9 +176,9 @@ def test_it_moves_to_another_base_and_back_with_its_task(
     measured = (project / "persona" / "heldout.jsonl").read_text().splitlines()
     questions = [json.loads(line)["prompt"] for line in measured]
     assert not [question for question in questions if question in learned(project / "run-on-other")]
-    own = carrying.load(next((project / "run-on-other").glob("carried/*"))).train
-    assert {item.source for item in own} == {carrying.OWN}
-    assert {item.answer for item in own} & {pair.chosen for pair in training_pairs(there)}  # but for filtered ones
+    answers = carrying.load(next((project / "run-on-other").glob("carried/*"))).train
+    assert {item.source for item in answers} == {carrying.OWN}
+    assert {item.answer for item in answers} & {pair.chosen for pair in training_pairs(there)}  # but for filtered ones
 
     assert molt("registry", "show", "current", there) == 0
     page = capsys.readouterr().out
@@ -337,7 +337,7 @@ def test_a_text_is_attributed_to_the_character_that_wrote_it() -> None:
     classifier = identity.train(own, others, [], seed=0)
     recognition = likeness.recognised(classifier, ["Calm. The sofa is here.", "Calm. The tap is here."])
     assert set(recognition.rivals) == {"loud", "base"}
-    assert min(recognition.own) > 0.5 > max(max(each) for each in recognition.rivals.values())
+    assert min(recognition.persona) > 0.5 > max(max(each) for each in recognition.rivals.values())
     swapped = likeness.recognised(classifier, ["Wow, what a sofa! I love it so much!"] * 5)
     assert swapped.nearest(0.95) == "loud"
     criterion = likeness.identity(GateConfig(), swapped)

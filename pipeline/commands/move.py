@@ -14,7 +14,7 @@ from moltlm.pipeline.commands.common import ConfigArg, Json, Overrides, argument
 from moltlm.pipeline.console import Console
 
 if TYPE_CHECKING:
-    from moltlm.pipeline.service.moving.move import Move, Outcome
+    from moltlm.pipeline.service.moving.move import Outcome
 
 app = typer.Typer()
 
@@ -54,7 +54,9 @@ def move(
             console.result(asdict(ahead), "\n".join([*ahead.lines(), f"its configuration would be {path}"]))
             return
         retry = ["molt", "move", config, new_base, *(overrides or []), *(f"--set={each}" for each in settings)]
-        outcome = _moved(job, path, shlex.join(retry))
+        outcome = module.move(
+            job, lambda target: moved.write(path, moved.text_of(target, str(path)), shlex.join(retry))
+        )
         console.result(_value(outcome, path), "\n".join([*outcome.lines(), *_following(outcome, path)]))
     if not outcome.promoted:
         same = arguments(config, overrides)
@@ -62,16 +64,6 @@ def move(
             "What was moved is not promoted; what was in use stays.",
             f"Talk to it: molt chat {path} --own   Use it all the same: molt registry promote {outcome.id} {same}",
         )
-
-
-def _moved(job: Move, path: Path, retry: str) -> Outcome:
-    """Move, and write the configuration: refused before anything is trained, where the file has other settings."""
-    from moltlm.pipeline.service.moving import move as module
-    from moltlm.pipeline.service.moving import moved
-
-    outcome = module.move(job, lambda config: moved.check_file(path, moved.text_of(config, str(path)), retry))
-    moved.write(path, moved.text_of(outcome.config, str(path)))
-    return outcome
 
 
 def _value(outcome: Outcome, path: Path) -> dict[str, Any]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass
 
-from moltlm.data.carried import TAUGHT
+from moltlm.data.carried import LEARNED
+from moltlm.pipeline import layout
 from moltlm.pipeline.service.moving import carry
 from moltlm.pipeline.service.moving import tasks as moved_tasks
 from moltlm.pipeline.service.moving.carry import Source
@@ -61,18 +62,18 @@ def look_ahead(job: Move) -> Forecast:
         old.release()
         speed = forecast.measure(new)
         growth = 2 * len(source.prompts) / max(1, len(pairs.load_persona(new).train))
-        names = {"pairs": growth, "personality": 1.0, "evidence": 2 / 3}
+        names = {"pairs": growth, "personality": 1.0, "evidence": 2 / len(layout.states(new))}
         parts = [part for part in forecast.parts(new) if part.name in names]
         seconds |= {part.name: names[part.name] * part.seconds(speed) for part in parts}
         memory = estimate.training_memory(new.config).total
-    again = [slot for slot in job.bundle.adapters if slot != "personality" and slot not in left]
+    tasks = [slot for slot in job.bundle.adapters if slot != "personality" and slot not in left]
     return Forecast(
         job.target.model.id,
         job.former,
         _by_source(source),
         len(source.heldout),
         distils,
-        again,
+        tasks,
         left,
         memory,
         seconds,
@@ -88,5 +89,5 @@ def _answering(job: Move, prompts: int) -> float:
 
 def _by_source(source: Source) -> dict[str, int]:
     """Numbers of the prompts that are answered: the written ones, and those of conversations and retrainings."""
-    taught = {item.question for item in source.taught}
-    return dict(Counter(TAUGHT if item.question in taught else "written" for item in source.prompts))
+    learned = {item.question for item in source.exchanges}
+    return dict(Counter(LEARNED if item.question in learned else "written" for item in source.prompts))

@@ -85,14 +85,14 @@ def gather(run: Run, persona: Persona) -> Material:
 
 def load_carried(run: Run) -> Carried:
     """What was carried here from another base; nothing where nothing was. Of its own answers no more are taken than
-    `persona.train_limit`, of what it was taught all."""
+    `persona.train_limit`, of the rest all."""
     folder, limit = run.config.persona.carried, run.config.persona.train_limit
     if folder is None:
         return Carried()
     carried = carrying.load(folder)
-    own = [item for item in carried.train if item.source == carrying.OWN]
-    taught = [item for item in carried.train if item.source != carrying.OWN]
-    return replace(carried, train=[*taught, *personas.spread(own, limit)])
+    answers = [item for item in carried.train if item.source == carrying.OWN]
+    others = [item for item in carried.train if item.source != carrying.OWN]
+    return replace(carried, train=[*others, *personas.spread(answers, limit)])
 
 
 def outside(exchanges: list[Exchange], heldout: list[Exchange]) -> list[Exchange]:
@@ -160,7 +160,7 @@ def sample(stream: Iterator[Exchange], limit: int, seed: int) -> list[Exchange]:
 
 
 def _source(item: Exchange) -> str:
-    named = {"": "written", TEACHER: TEACHER, carrying.OWN: "own answers", carrying.TAUGHT: carrying.TAUGHT}
+    named = {"": "written", TEACHER: TEACHER, carrying.OWN: "own answers", carrying.LEARNED: carrying.LEARNED}
     return named.get(item.source, "conversations")
 
 

@@ -1,4 +1,4 @@
-"""What a personality takes along: everything that it was taught, and its own best answers to the same prompts."""
+"""What a personality takes along: everything that it learned, and its own best answers to the same prompts."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ class Source:
     """What is carried of a bundle, before it has answered anything.
 
     Attributes:
-        taught: what it learned besides the persona's written answers: conversations, corrections, retrainings.
+        exchanges: what it learned besides the persona's written answers: conversations, corrections, retrainings.
         prompts: the exchanges whose prompts it answers itself; not those of corrections.
         heldout: the exchanges that it is measured with.
     """
 
-    taught: list[Exchange]
+    exchanges: list[Exchange]
     prompts: list[Exchange]
     heldout: list[Exchange]
 
@@ -45,15 +45,15 @@ class Source:
 def source(run: Run, bundle: Bundle) -> Source:
     """What is there to be carried, read from a run whose personality the bundle has."""
     data = pairs.pairs(run)
-    known = forgotten.load(run.config.conversations.forgotten)
+    removed = forgotten.load(run.config.conversations.forgotten)
     first = [pair_data.exchange_of(pair) for pair in pairs.load_pairs(data, "train")]
     later = _later(run, bundle, first)
     every, _ = pair_data.without_refuted([*first, *later])
-    every = [item for item in every if not known.covers(item.question, _turns(item))]
+    every = [item for item in every if not removed.covers(item.question, _turns(item))]
     written = {carrying.id_of(item) for item in pairs.load_persona(run).train}
-    taught = [_named(item, carrying.TAUGHT) for item in every if carrying.id_of(item) not in written]
+    learned = [_named(item, carrying.LEARNED) for item in every if carrying.id_of(item) not in written]
     heldout = [pair_data.exchange_of(pair) for pair in pairs.load_pairs(data, "heldout")]
-    return Source(taught, _prompts(run, every), heldout)
+    return Source(learned, _prompts(run, every), heldout)
 
 
 def _later(run: Run, bundle: Bundle, first: list[Exchange]) -> list[Exchange]:
@@ -66,8 +66,8 @@ def _later(run: Run, bundle: Bundle, first: list[Exchange]) -> list[Exchange]:
         buffered = []
     finally:
         run.only_read = before
-    known = {fingerprint(item.prompt) for item in [*first, *since]}
-    return [*since, *(item for item in buffered if fingerprint(item.prompt) not in known)]
+    prompts = {fingerprint(item.prompt) for item in [*first, *since]}
+    return [*since, *(item for item in buffered if fingerprint(item.prompt) not in prompts)]
 
 
 def _prompts(run: Run, exchanges: list[Exchange]) -> list[Exchange]:
@@ -76,27 +76,27 @@ def _prompts(run: Run, exchanges: list[Exchange]) -> list[Exchange]:
     corrected = {fingerprint(item.prompt) for item in exchanges if item.is_correction}
     distinct = {fingerprint(item.prompt): item for item in reversed(exchanges)}
     rows = [item for name, item in reversed(distinct.items()) if name not in corrected]
-    asked = [question for *_, question in self_facts.questions(pairs.load_persona(run).spec.facts)]
-    near = leakage.leaks([item.question for item in rows], asked, run.base.embed, run.config.filters.near)
+    questions = [question for *_, question in self_facts.questions(pairs.load_persona(run).spec.facts)]
+    near = leakage.leaks([item.question for item in rows], questions, run.base.embed, run.config.filters.near)
     leaked = {leak.first for leak in near}
     return [item for place, item in enumerate(rows) if place not in leaked]
 
 
 def carry(old: Run, new: Run, bundle: Bundle) -> Artifact:
-    """Let the personality answer the prompts that it was trained on, and store the best answers with all that it was
-    taught, in the new run."""
+    """Let the personality answer the prompts that it was trained on, and store the best answers with all that it
+    learned, in the new run."""
     material = source(old, bundle)
     inputs = inputs_of(old, bundle.get("personality"), material, shares_vocabulary(old, new))
 
     def make(folder: Path) -> dict[str, Any]:
-        own, scores = _best(old, material.prompts)
-        distributions = _distributions(old, own) if "distributions" in inputs else {}
+        answers, scores = _best(old, material.prompts)
+        distributions = _distributions(old, answers) if "distributions" in inputs else {}
         vocabulary = old.base.model.config.get_text_config().vocab_size
-        carrying.save(Carried([*material.taught, *own], material.heldout, distributions), folder, vocabulary)
+        carrying.save(Carried([*material.exchanges, *answers], material.heldout, distributions), folder, vocabulary)
         return {
-            "taught": len(material.taught),
+            "learned": len(material.exchanges),
             "prompts": len(material.prompts),
-            "own_answers": len(own),
+            "own_answers": len(answers),
             "mean_score": round(sum(scores) / len(scores), 3) if scores else None,
             "heldout": len(material.heldout),
             "distributions": len(distributions),
@@ -116,7 +116,7 @@ def inputs_of(run: Run, former: str, material: Source, distils: bool) -> dict[st
     inputs = {
         "personality": former,
         "state": serving.lineage(run, PERSONALITY),
-        "taught": fingerprint_rows(material.taught),
+        "learned": fingerprint_rows(material.exchanges),
         "prompts": fingerprint_rows(material.prompts),
         "heldout": fingerprint_rows(material.heldout),
         "move": identity(config.move, include={"samples", "temperature", "min_score"}),
@@ -147,10 +147,8 @@ def _best(run: Run, prompts: list[Exchange]) -> tuple[list[Exchange], list[float
             if passes and (place not in best or answer.score > best[place].score):
                 best[place] = answer
     chosen = sorted(best.items())
-    own = [
-        Exchange(prompts[i].prompt, row.answer, prompts[i].topic, prompts[i].trait, carrying.OWN) for i, row in chosen
-    ]
-    return own, [row.score for _, row in chosen]
+    exchanges = [_answered(prompts[place], row.answer) for place, row in chosen]
+    return exchanges, [row.score for _, row in chosen]
 
 
 def _answers(run: Run, prompts: list[Exchange], number: int) -> list[str]:
@@ -187,14 +185,19 @@ def _ends(run: Run, answer: str, length: int) -> bool:
     return len(run.base.tokenizer(answer, add_special_tokens=False)["input_ids"]) < length - 1
 
 
-def _distributions(run: Run, own: list[Exchange]) -> dict[str, TopK]:
+def _answered(item: Exchange, answer: str) -> Exchange:
+    """The personality's own answer to the prompt of an exchange."""
+    return Exchange(item.prompt, answer, item.topic, item.trait, carrying.OWN)
+
+
+def _distributions(run: Run, answers: list[Exchange]) -> dict[str, TopK]:
     """The personality's distributions over its own answers."""
-    if not own:
+    if not answers:
         return {}
     config, model = run.config, serving.serve(run, PERSONALITY)
     with run.console.progress("distributions") as progress, model.state(PERSONALITY):
-        rows = model.top_k(own, config.replay.top_k, config.model.eval_batch_size, progress)
-    return {carrying.id_of(item): row.top for item, row in zip(own, rows, strict=True)}
+        rows = model.top_k(answers, config.replay.top_k, config.model.eval_batch_size, progress)
+    return {carrying.id_of(item): row.top for item, row in zip(answers, rows, strict=True)}
 
 
 def _turns(item: Exchange) -> list[str]:

@@ -9,14 +9,13 @@ from typing import Any
 
 from moltlm.adapters import card
 from moltlm.data.errors import BadInput
-from moltlm.data.io import fingerprint, write_json
+from moltlm.data.io import fingerprint
 from moltlm.data.state import Adapter
 from moltlm.pipeline.config import Config, vary
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Artifact, Run
 from moltlm.pipeline.service import bundles, in_use, origin
 from moltlm.pipeline.service.bundles import Bundle
-from moltlm.pipeline.service.cycles import FINISHED, NOT_PROMOTED, OUTDATED, PROMOTED
 from moltlm.pipeline.service.moving import carry, proof
 from moltlm.pipeline.service.moving import tasks as moved_tasks
 from moltlm.pipeline.service.rebase import TaskResult
@@ -70,7 +69,7 @@ class Outcome:
         facts, figures = self.carried, self.proof["figures"]
         teacher = "answers and distributions" if self.distilled else "answers"
         lines = [
-            f"carried: {facts['own_answers']} own answers to {facts['prompts']} prompts, {facts['taught']} taught ones",
+            f"carried: {facts['own_answers']} own answers to {facts['prompts']} prompts, {facts['learned']} others",
             f"the teacher was the former one, by its {teacher}",
             f"measured on {self.proof['prompts']} held-out prompts, both sides by {self.proof['ruler']}",
             *(f"  {name}: {_listed(figures[name])}" for name in ("former", "moved", "new base")),
@@ -121,7 +120,7 @@ def move(job: Move, before_training: Callable[[Config], None] = lambda config: N
     """Carry, train, prove, and put into use what passes. A move that was stopped goes on where it was.
 
     Args:
-        before_training: is called with the configuration on the new base, and may refuse it.
+        before_training: is called with the configuration on the new base; it may refuse it.
 
     Raises:
         Outdated: all passed, but what was moved is not in use any more.
@@ -166,8 +165,8 @@ def _carried(job: Move) -> tuple[Artifact, Config]:
         carried = carry.carry(job.old, store, job.bundle)
     job.old.release()
     changes: dict[str, Any] = {"persona.carried": str(carried.folder)}
-    if carried.facts["distributions"] and not job.target.dpo.distill_weight:
-        changes["dpo.distill_weight"] = job.old.config.move.distill_weight
+    if carried.facts["distributions"]:
+        changes["dpo.distill_weight"] = job.target.move.distill_weight
     return carried, vary(job.target, changes, "molt move")
 
 
@@ -177,7 +176,7 @@ def _conclude(job: Move, new: Run, artifact: Artifact, evidence: Artifact, outco
     lineage = origin.lineage_of(new, artifact, pairs.pairs(new).fingerprint, moved_from=job.former)
     entry = registry.add(artifact.folder, evidence.facts["verdict"], job.former, lineage=lineage)
     adapters = {"personality": entry.id} | _registered(job, new, outcome.tasks)
-    outcome.id, ending = entry.id, PROMOTED if outcome.promoted else NOT_PROMOTED
+    outcome.id = entry.id
     try:
         if outcome.promoted and not registry.was_in_use(entry.id):
             fix = f"Put it into use all the same: molt registry promote {entry.id} CONFIG"
@@ -185,11 +184,8 @@ def _conclude(job: Move, new: Run, artifact: Artifact, evidence: Artifact, outco
         elif not outcome.promoted:
             registry.keep_out(adapters, f"keep out {action}", _why_not(outcome))
     except Outdated as error:
-        ending = OUTDATED
         registry.keep_out(adapters, f"keep out {action}", error.what)
         raise
-    finally:
-        write_json(evidence.folder / FINISHED, {"candidate": entry.id, "outcome": ending})
 
 
 def _registered(job: Move, new: Run, results: list[TaskResult]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 
 import yaml
@@ -53,8 +54,7 @@ def moved(config: Config, base: str, settings: list[str]) -> Config:
             f"Name another folder: --set run.folder={changes['run.folder']}",
         )
     shape = architecture.facts(result.model, result.lora).shape
-    known = {"model.shape": shape.model_dump()} if shape else {}
-    return vary(result, known, "molt move")
+    return vary(result, {"model.shape": shape.model_dump()} if shape else {}, "molt move")
 
 
 def file_of(name: str, base: str) -> Path:
@@ -71,14 +71,17 @@ def text_of(config: Config, name: str) -> str:
     return header + yaml.safe_dump(values, sort_keys=False, allow_unicode=True)
 
 
-def check_file(path: Path, text: str, retry: str) -> None:
-    """Raises BadInput if there is another file already. `retry` is the command with the name of a file left out."""
-    if path.is_file() and path.read_text(encoding="utf-8") != text:
-        other = path.with_name(f"{path.stem}-2{path.suffix}")
-        raise BadInput(f"{path} exists, and has other settings.", f"Write another file: {retry} --out {other}")
+def write(path: Path, text: str, retry: str) -> None:
+    """Write the file; the same text again changes nothing.
 
+    Args:
+        retry: the command with the name of a file left out.
 
-def write(path: Path, text: str) -> None:
-    """Write the file; the same text again changes nothing."""
+    Raises:
+        BadInput: if there is another file already.
+    """
     if not path.is_file():
         write_text(path, text)
+    elif path.read_text(encoding="utf-8") != text:
+        other = shlex.quote(str(path.with_name(f"{path.stem}-2{path.suffix}")))
+        raise BadInput(f"{path} exists, and has other settings.", f"Write another file: {retry} --out {other}")

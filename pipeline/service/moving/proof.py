@@ -137,13 +137,13 @@ def judge(evidence: MoveEvidence, recognition: Recognition, look: int) -> gate.G
 
 def _measured(run: Run) -> list[Artifact]:
     """What the personality says and prefers on one base."""
-    made = [
+    artifacts = [
         measures.persona_of(run, PERSONALITY),
         measures.profile(run, PERSONALITY),
         facts.facts_about_itself(run, PERSONALITY),
     ]
     run.release()
-    return made
+    return artifacts
 
 
 def _ruler(old: Run, new: Run) -> PersonaMeasure:
@@ -196,7 +196,7 @@ def _figures(evidence: MoveEvidence) -> dict[str, Any]:
 
 def _means(recognition: Recognition) -> dict[str, float | None]:
     """The mean probability of each character for the moved side's answers."""
-    return {"persona": _mean(recognition.own), **{name: _mean(each) for name, each in recognition.rivals.items()}}
+    return {"persona": _mean(recognition.persona), **{name: _mean(each) for name, each in recognition.rivals.items()}}
 
 
 def _notes(verdict: gate.GateVerdict) -> list[str]:
