@@ -64,11 +64,19 @@ def other_base(folder: Path) -> Path:
     )
     tokenizer.save_pretrained(folder)
     torch.manual_seed(3)
-    shape = {"hidden_size": 48, "intermediate_size": 96, "num_hidden_layers": 3, "num_attention_heads": 4}
     config = Qwen2Config(
-        vocab_size=len(tokenizer), **shape, num_key_value_heads=2, max_position_embeddings=512, eos_token_id=0,
-        pad_token_id=1, bos_token_id=None, tie_word_embeddings=False,
-    )  # fmt: skip
+        vocab_size=len(tokenizer),
+        hidden_size=48,
+        intermediate_size=96,
+        num_hidden_layers=3,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=512,
+        eos_token_id=0,
+        pad_token_id=1,
+        bos_token_id=None,
+        tie_word_embeddings=False,
+    )
     model = Qwen2ForCausalLM(config)
     torch.nn.init.normal_(model.lm_head.weight, std=1.0)
     model.save_pretrained(folder)
