@@ -8,19 +8,25 @@ import torch
 
 from moltlm.data import packing
 
+AT_ONCE = 512
+"""Tokens that are projected onto the vocabulary at a time."""
+
 
 @torch.no_grad()
 def score_packed(model: Any, starts: list[list[int]], continuations: list[list[list[int]]]) -> list[list[float]]:
     """As `score`, for a model for which `packing.possible`: of starts that are not padded, and of as many continuations
     of each as there are. What continuations begin with alike is read once too."""
     rows = [(start, row) for start, each in zip(starts, continuations, strict=True) for row in each]
-    states = packing.completion_states(model, rows)
-    head, sums = model.get_output_embeddings(), []
-    for hidden, (_, row) in zip(states, rows, strict=True):
-        predictions = head(hidden).float().log_softmax(-1)
-        sums.append(float(predictions.gather(1, torch.tensor(row)[:, None]).sum()))
-    values = iter(sums)
-    return [[next(values) for _ in each] for each in continuations]
+    states = torch.cat(packing.completion_states(model, rows))
+    targets = torch.tensor([token for _, row in rows for token in row])
+    picked = torch.cat(
+        [
+            model.get_output_embeddings()(hidden).float().log_softmax(-1).gather(1, target[:, None])[:, 0]
+            for hidden, target in zip(states.split(AT_ONCE), targets.split(AT_ONCE), strict=True)
+        ]
+    )
+    values = iter(picked.split([len(row) for _, row in rows]))
+    return [[float(next(values).sum()) for _ in each] for each in continuations]
 
 
 @torch.no_grad()

@@ -353,8 +353,8 @@ class Served(TextModel):
             with self.state(BASE):
                 states = packing.completion_states(self.model, new)
             self._base_states |= {(tuple(row[0]), tuple(row[1])): each for row, each in zip(new, states, strict=True)}
-        head = self.model.get_output_embeddings()
-        return (head(self._base_states[key]) for key in keys)
+        kept = [self._base_states[key] for key in keys]
+        return self.model.get_output_embeddings()(torch.cat(kept)).split([len(each) for each in kept])
 
 
 def _top_row(logprobs: torch.Tensor, k: int) -> TopRow:

@@ -39,7 +39,7 @@ SHAPES = {
 SIDES, METHODS = ("moltlm", "trl"), ("dpo", "sft")
 STEPS, RANK = 3, 64
 """Steps of each length; the first of them is not counted."""
-TEMPLATE = 44
+TEMPLATE = 32
 """Tokens of the chat template around a prompt and an answer, about."""
 PEAK_TFLOPS = {
     "H200": 989,

@@ -27,7 +27,7 @@ STEPS, PAIRS, EXAMPLES = 3, 6, 8
 LEARNING_RATE, MAX_LENGTH = 4e-4, 512
 ITEMS = {"arc_easy": 16, "piqa": 16, "hellaswag": 8, "lambada": 16}
 BATCH = 16
-EVIDENCE_TOKENS = 32
+EVIDENCE_PAIRS, EVIDENCE_TOKENS = 8, 24
 BUSY = "while True: pass"
 CHAIN_SECONDS = 4.0
 
@@ -306,11 +306,11 @@ def evidence(folder: str) -> dict[str, Any]:
     if hasattr(serve, "fused"):
         serve.fused.fuse(model.model)
     model.model.requires_grad_(False).eval()
-    rows = [Pair(str(k), _ask(ask), yes, no, topic=str(k)) for k, (ask, yes, no) in enumerate(pairs())]  # type: ignore[arg-type]
+    rows = [Pair(str(k), _ask(ask), yes, no, topic=str(k)) for k, (ask, yes, no) in enumerate(pairs()[:EVIDENCE_PAIRS])]  # type: ignore[arg-type]
     questions = Questions([row.question for row in rows], [row.topic for row in rows])
     measure = persona.PersonaMeasure(_NoClassifier(), 9.0, EVIDENCE_TOKENS, BATCH, questions)
     texts = {"answers": [Exchange(row.prompt, row.chosen) for row in rows]}
-    attacks = pressure.attacks(rows, [], "Claudio", 2, 0)
+    attacks = pressure.attacks(rows, [], "Claudio", 1, 0)
     result: dict[str, Any] = {"seconds": {}}
     parts: dict[str, Callable[[], Any]] = {
         "persona": lambda: persona.evaluate(model, PERSONALITY, rows, measure),

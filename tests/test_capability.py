@@ -163,6 +163,13 @@ def test_a_seed_draws_the_same_items_and_another_seed_others(tiny: Path, small: 
         sampled(chat, 8, seed=0, skip=20)
 
 
+def test_the_tasks_are_read_once_for_all_states(tiny: Path, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    chat = model(tiny)
+    first = capability.evaluate(chat, {"arc_easy": 6}, 4, 0)
+    monkeypatch.setattr(capability, "_load_tasks", None)
+    assert capability.evaluate(chat, {"arc_easy": 6}, 4, 0) == first
+
+
 def test_records_and_their_summary(tiny: Path, small: None) -> None:
     seen: list[tuple[int, int, str]] = []
     records = capability.evaluate(
