@@ -50,6 +50,7 @@ SETTINGS = [
         "persona_eval.max_new_tokens=8",
     ),
     *("train.gradient_accumulation=1", "pairs.temperature=1.0", "filters.min_length_ratio=0.01"),
+    "screen.pull=false",
 ]
 CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink")
 """Audit events that change files; `open` does so by its mode."""

@@ -27,6 +27,7 @@ def overrides(folder: Path) -> list[str]:
         f"registry.folder={folder / 'registry'}",
         f"retrain.conversations={folder / 'chats.jsonl'}",
         f"hypotheses=[{HYPOTHESIS}]",
+        "screen.pull=false",  # of three steps' personality little can be measured
     ]
 
 
