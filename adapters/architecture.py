@@ -27,6 +27,7 @@ UNUSABLE = {
 """Model types that cannot be trained or served here, and why."""
 UNSAFE = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 """Weights in files that can run code when they are read."""
+WHOLE_COPY = "Fetch its files again, or name another model: model.id=MODEL"
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,7 @@ def facts(config: ModelConfig, lora: LoraSettings) -> Facts:
     """
     architecture = load(config)
     with torch.device("meta"):
-        model = kind(architecture).from_config(architecture)
+        model = kind(architecture).from_config(architecture, dtype=torch.bfloat16)
     chosen = targets.targets(model, lora.target_modules)
     linear = sum(module.weight.numel() for module in targets.quantisable(model))
     total = sum(parameter.numel() for parameter in model.parameters())
@@ -95,23 +96,38 @@ def load(config: ModelConfig) -> Any:
         BadInput: the model does not exist, or cannot be used.
     """
     source, kwargs = locate(config)
-    _check_files(Path(source))
     try:
         architecture = AutoConfig.from_pretrained(source, **kwargs, **NO_CODE)
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # what a model's files say can be wrong in any way
         raise not_loadable(config.id, error) from error
-    if why := UNUSABLE.get(architecture.model_type):
+    if why := _why_unusable(architecture):
         raise BadInput(
             f"{config.id} is a {architecture.model_type} model, which {why}.",
-            "Use a model with attention: model.id=MODEL",
+            "Use another model: model.id=MODEL",
         )
     _check_quantisation(config, architecture)
     return architecture
 
 
+def _why_unusable(architecture: Any) -> str:
+    """Why a model cannot be trained or served here; empty if it can be."""
+    is_encoder = not getattr(architecture, "is_decoder", True) and not architecture.model_type.startswith("gpt_neox")
+    if architecture.is_encoder_decoder or is_encoder or not any(type(architecture) in each for each in _loaded()):
+        return "does not write on from a prompt, as a language model with a decoder alone does"
+    return UNUSABLE.get(architecture.model_type, "")
+
+
+def _loaded() -> list[Any]:
+    """The configurations of the models that `kind` loads."""
+    return [each._model_mapping.keys() for each in (AutoModelForCausalLM, AutoModelForImageTextToText)]
+
+
 def _check_files(folder: Path) -> None:
-    """Raises BadInput for a folder without safetensors."""
-    if not folder.is_dir() or list(folder.glob("*.safetensors")):
+    """Raises BadInput for a folder that is no model in safetensors."""
+    has_config = (folder / "config.json").is_file()
+    if (folder / "adapter_config.json").is_file() and not has_config:
+        raise BadInput(f"{folder} is an adapter, not a model.", "Name the model that it was trained on: model.id=MODEL")
+    if has_config and list(folder.glob("*.safetensors")):
         return
     if list(folder.glob("*.gguf")):
         raise BadInput(
@@ -123,8 +139,8 @@ def _check_files(folder: Path) -> None:
             f"{folder} has its weights in {unsafe[0]}, which can run code when it is read.",
             "Name a model with safetensors: model.id=MODEL",
         )
-    if (folder / "config.json").is_file():
-        raise BadInput(f"{folder} has no weights: no *.safetensors.", "Name a model with its weights: model.id=MODEL")
+    missing = "weights: no *.safetensors" if has_config else "model: no config.json"
+    raise BadInput(f"{folder} has no {missing}.", "Name the folder of a model, or one on a hub: model.id=MODEL")
 
 
 def _check_quantisation(config: ModelConfig, architecture: Any) -> None:
@@ -149,12 +165,13 @@ def _check_quantisation(config: ModelConfig, architecture: Any) -> None:
 
 def locate(config: ModelConfig) -> tuple[str, dict[str, Any]]:
     """The folder or hub id of a base, and the arguments with which transformers finds it. Raises BadInput for a folder
-    that is not there."""
+    that is not there, or is no model in safetensors."""
     embedded = assets.model_path(config.id)
     if embedded is not None:
         return str(embedded), {}
     folder = Path(config.id).expanduser()
     if folder.is_dir():
+        _check_files(folder)
         return str(folder), {}
     if config.id.startswith((".", "/", "~")):
         raise BadInput(f"No model folder {config.id}.", "Correct model.id, or use model.id=smollm2-135m-instruct")

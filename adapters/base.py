@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 from bitsandbytes.nn import Linear4bit
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from transformers import (
     AutoTokenizer,
     BitsAndBytesConfig,
@@ -26,7 +26,7 @@ from transformers.utils import logging as transformers_logging
 from moltlm.adapters import architecture, chat_template, cpu
 from moltlm.adapters.config import ModelConfig
 from moltlm.data.errors import BadInput
-from moltlm.data.io import read_text
+from moltlm.data.io import read_json, read_text
 
 TEMPLATE_S = 20.0
 TEMPORARY = "moltlm-data-"
@@ -87,11 +87,13 @@ def load(config: ModelConfig, precision: str | None = None) -> Base:
         settings["dtype"] = getattr(torch, config.compute_dtype)
     if torch.cuda.is_available():
         settings["device_map"] = {"": 0}
+    settings["config"] = architecture.load(config)
     text = load_text(config)
-    try:
-        model = architecture.kind(architecture.load(config)).from_pretrained(source, **settings)
-    except (OSError, ValueError, ImportError) as error:
-        raise architecture.not_loadable(config.id, error) from error
+    # nothing of the model's own file counts: greedy is greedy, without its penalties and forced tokens
+    answers = GenerationConfig(eos_token_id=text.stops, pad_token_id=text.tokenizer.pad_token_id)
+    settings["generation_config"] = answers
+    model = _read(architecture.kind(settings["config"]), source, settings, config.id)
+    _check_vocabulary(text.tokenizer, model, config.id)
     if precision == "nf4" and not any(isinstance(module, Linear4bit) for module in model.modules()):
         raise BadInput(
             f"bitsandbytes quantises no layer of {type(model).__name__}.", "Load it in 16 bits: model.precision=bf16"
@@ -103,10 +105,41 @@ def load(config: ModelConfig, precision: str | None = None) -> Base:
         cpu.keep_dequantised(model)
     head: Any = model.get_output_embeddings()
     head.register_forward_pre_hook(_contiguous)
-    # nothing else of the model's file counts: greedy is greedy, without its penalties and forced tokens
-    model.generation_config = GenerationConfig(eos_token_id=text.stops, pad_token_id=text.tokenizer.pad_token_id)
+    model.generation_config = answers
     layers = layers_digest(weight_files(source, config.revision))
     return Base(model, text.tokenizer, digest(model), text.facts, layers)
+
+
+def _read(kind: Any, source: str, settings: dict[str, Any], name: str) -> Any:
+    """The model in a folder or on a hub, of which every weight is there. Raises BadInput."""
+    try:
+        model, info = kind.from_pretrained(source, output_loading_info=True, **settings)
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
+        raise architecture.not_loadable(name, error) from error
+    except RuntimeError as error:
+        if "size mismatch" not in str(error) and "ignore_mismatched_sizes" not in str(error):
+            raise
+        raise BadInput(
+            f"The weights of {name} do not have the shapes that its config.json says.", architecture.WHOLE_COPY
+        ) from error
+    if missing := sorted(info["missing_keys"]):
+        raise BadInput(
+            f"{name} lacks {len(missing)} of its weights, such as {missing[0]}, which would be random.",
+            architecture.WHOLE_COPY,
+        )
+    return model
+
+
+def _check_vocabulary(tokenizer: Any, model: Any, name: str) -> None:
+    """Raises BadInput if the model has no embedding for tokens that text is made of. Added tokens may have none, as
+    those of images in the text models of Gemma 3."""
+    rows = model.get_input_embeddings().weight.shape[0]
+    added = tokenizer.get_added_vocab()
+    if beyond := sum(number >= rows for token, number in tokenizer.get_vocab().items() if token not in added):
+        raise BadInput(
+            f"The tokenizer of {name} has {beyond} tokens that the model, with {rows}, does not have.",
+            architecture.WHOLE_COPY,
+        )
 
 
 def load_text(config: ModelConfig) -> Text:
@@ -123,13 +156,8 @@ def load_text(config: ModelConfig) -> Text:
         raise architecture.not_loadable(config.id, error) from error
     if config.chat_template:
         tokenizer.chat_template = read_text(Path(config.chat_template).expanduser(), "chat template")
-    if isinstance(tokenizer.chat_template, dict):
-        tokenizer.chat_template = tokenizer.chat_template.get("default")
-    if not tokenizer.chat_template:
-        raise BadInput(
-            f"{config.id} has no chat template, so it cannot hold a conversation.",
-            "Name an instruct model, or a template: model.chat_template=FILE.jinja",
-        )
+    else:
+        tokenizer.chat_template = _own_template(tokenizer, source, kwargs, config.id)
     _check_ends(tokenizer, config.id)
     if tokenizer.pad_token is None:
         tokenizer.pad_token = tokenizer.eos_token
@@ -138,14 +166,31 @@ def load_text(config: ModelConfig) -> Text:
     return Text(tokenizer, facts, sorted({*stops, *tokenizer.convert_tokens_to_ids([facts.end])}))
 
 
+def _own_template(tokenizer: Any, source: str, kwargs: dict[str, Any], name: str) -> str:
+    """The chat template of a tokenizer, or of the processor beside it. Raises BadInput if there is none."""
+    template = tokenizer.chat_template
+    if not template:
+        file = cached_file(source, "chat_template.json", _raise_exceptions_for_missing_entries=False, **kwargs)
+        template = read_json(Path(file)).get("chat_template") if file else None
+    named = f", but those named {', '.join(template)}" if isinstance(template, dict) else ""
+    template = template.get("default") if isinstance(template, dict) else template
+    if isinstance(template, str) and template:
+        return template
+    raise BadInput(
+        f"{name} has no chat template{named}, so it cannot hold a conversation.",
+        "Name an instruct model, or a template: model.chat_template=FILE.jinja",
+    )
+
+
 def _stops(source: str, kwargs: dict[str, Any], tokenizer: Any) -> list[int]:
     """The tokens that end generation by the model's own files."""
     try:
         stops = GenerationConfig.from_pretrained(source, **kwargs).eos_token_id
     except (OSError, ValueError):  # there is none, or it contradicts itself
         stops = None
-    every = stops if isinstance(stops, list) else [stops]
-    return [token for token in dict.fromkeys([*every, tokenizer.eos_token_id]) if token is not None]
+    every = [*(stops if isinstance(stops, list) else [stops]), tokenizer.eos_token_id]
+    tokens = [tokenizer.convert_tokens_to_ids(stop) if isinstance(stop, str) else stop for stop in every]
+    return [token for token in dict.fromkeys(tokens) if isinstance(token, int)]
 
 
 def _check_ends(tokenizer: Any, name: str) -> None:

@@ -16,8 +16,9 @@ from moltlm.data.errors import BadInput
 from moltlm.data.types import Message
 
 Thinking = Literal["off", "on", "template"]
-ANSWER, SYSTEM = "MARKOFTHEANSWER", "MARKOFTHESYSTEM"
-QUESTION: Message = {"role": "user", "content": "MARKOFTHEQUESTION"}
+ANSWER, SYSTEM = "MarkOfTheAnswer", "MarkOfTheSystem"
+QUESTION: Message = {"role": "user", "content": "MarkOfTheQuestion"}
+LATER: Message = {"role": "user", "content": "MarkOfWhatFollows"}
 THINKING_SWITCHES = ("enable_thinking", "thinking")
 DATE = "26 Jul 2024"
 """What templates that ask for today's date are told, so that a prompt is the same on every day. Llama 3.1's own."""
@@ -135,6 +136,7 @@ def settle(tokenizer: Any, thinking: Thinking, stops: Sequence[int], name: str) 
             f"The chat template of {name} cannot render a question and its answer: {_reason(tokenizer, template)}.",
             "Name another one: model.chat_template=FILE.jinja",
         )
+    _check_memory(tokenizer, before + template, name)
     prefix = _prefix(prompt, full)
     if thinking == "off" and _opens_thought(prompt + prefix):
         prefix += "\n</think>\n\n"
@@ -150,6 +152,17 @@ def settle(tokenizer: Any, thinking: Thinking, stops: Sequence[int], name: str) 
         default_system=_default_system(tokenizer, before + template) if has_system else "",
         dated=dated,
     )
+
+
+def _check_memory(tokenizer: Any, template: str, name: str) -> None:
+    """Raises BadInput if a template leaves out turns, or renders a conversation differently each time."""
+    conversation = [_system(), QUESTION, _answer(), LATER]
+    first, again = (_render(tokenizer, template, conversation, True) or "" for _ in range(2))
+    lost = [turn["role"] for turn in conversation if turn["content"] not in first]
+    if not lost and first == again:
+        return
+    why = "renders a conversation differently each time" if not lost else f"leaves out {' and '.join(lost)} turns"
+    raise BadInput(f"The chat template of {name} {why}.", "Name another one: model.chat_template=FILE.jinja")
 
 
 def _switches(tokenizer: Any, template: str) -> list[str]:

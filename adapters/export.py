@@ -53,7 +53,8 @@ def dequantised(config: ModelConfig) -> bases.Base:
     base = bases.load(config)
     if config.precision == "nf4":
         base.model.dequantize()
-        base.model.to(torch.bfloat16)
+        for parameter in base.model.parameters():  # not the buffers: rotary frequencies of 16 bits are other positions
+            parameter.data = parameter.data.to(torch.bfloat16)
     return base
 
 
@@ -223,7 +224,7 @@ def _read(config: ModelConfig, out: Path) -> TextModel:
     precision = "fp32" if config.precision == "fp32" else "bf16"
     try:
         plain = bases.load(config.model_copy(update={"id": str(out.absolute()), "revision": None}), precision)
-    except RuntimeError as error:
+    except (BadInput, RuntimeError) as error:
         raise MoltError(
             f"{config.id} cannot be merged under {config.precision}: its export cannot be loaded. Export an adapter."
         ) from error

@@ -93,6 +93,7 @@ VISION: dict[str, Any] = {
     "intermediate_size": 64,
     "num_hidden_layers": 2,
     "num_attention_heads": 2,
+    "head_dim": 16,
     "image_size": 28,
     "patch_size": 14,
     "depth": 2,
@@ -144,6 +145,9 @@ HYBRIDS = [
 ]
 WRAPPERS = [
     *(Family(kind, HEAD, True) for kind in ("gemma3",)),
+    Family("gemma4", {**HEAD, **LAYERS}, True),
+    Family("llama4", {**EXPERTS, **HEAD}, True),
+    Family("qwen3_5", {**HEAD, **LINEAR}, True),
     *(Family(kind, SECTIONS, True) for kind in ("qwen2_vl", "qwen2_5_vl")),
     *(Family(kind, {**SECTIONS, **HEAD}, True) for kind in ("qwen3_vl",)),
     *(Family(kind, {}, True) for kind in ("llava", "idefics3", "smolvlm", "mistral3", "internvl")),
@@ -166,8 +170,9 @@ def build(family: Family, folder: Path) -> None:
     settings = {**SHAPE, "vocab_size": len(tokenizer), **ends, **family.settings}
     if family.is_wrapper:
         default = kind()
+        towers = type(default.vision_config) if default.vision_config else kind.sub_configs["vision_config"]
         text = type(default.get_text_config())(**settings)
-        config = kind(text_config=text, vision_config=type(default.vision_config)(**VISION))
+        config = kind(text_config=text, vision_config=towers(**VISION))
         for name, value in ends.items():
             setattr(config, name, value)
         model = transformers.AutoModelForImageTextToText.from_config(config)

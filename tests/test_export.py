@@ -79,6 +79,13 @@ def test_an_export_that_is_something_else_is_refused(tiny: Path, tmp_path: Path,
         export.check(config, [folders[0], loud], tmp_path / "adapter", PROMPTS, ANSWERS)
 
 
+def test_a_dequantised_base_has_the_positions_that_it_was_trained_with(tiny: Path) -> None:
+    config = model(tiny, "nf4")
+    trained_on, whole = base.load(config).model.model.rotary_emb, export.dequantised(config).model.model
+    assert whole.layers[0].mlp.up_proj.weight.dtype == torch.bfloat16
+    assert torch.equal(whole.rotary_emb.inv_freq, trained_on.inv_freq) and trained_on.inv_freq.dtype == torch.float32
+
+
 def test_files_for_vllm(tmp_path: Path) -> None:
     vllm.write(tmp_path, "meta/llama 8b", False, "bo-1234", 20)
     text = (tmp_path / "serve.sh").read_text()

@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import runpy
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from moltlm.adapters import architecture, base, serve, targets
 from moltlm.adapters.config import LoraSettings, ModelConfig
@@ -132,3 +134,79 @@ def test_weights_of_another_kind_are_refused(tiny: Path, tmp_path: Path, name: s
     (tmp_path / "model" / "model.safetensors").rename(tmp_path / "model" / name)
     with pytest.raises(BadInput, match=why):
         base.load(ModelConfig(id=str(tmp_path / "model"), precision="fp32"))
+
+
+def changed(folder: Path, name: str, **values: Any) -> None:
+    """Put values into a JSON file of a model."""
+    (folder / name).write_text(json.dumps({**json.loads((folder / name).read_text()), **values}))
+
+
+def without_a_weight(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    del weights["model.layers.0.mlp.down_proj.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+def with_fewer_tokens(folder: Path) -> None:
+    weights = load_file(folder / "model.safetensors")
+    cut = {key: value[:100].clone() if value.shape[0] > 256 else value for key, value in weights.items()}
+    save_file(cut, folder / "model.safetensors", {"format": "pt"})
+    changed(folder, "config.json", vocab_size=100)
+
+
+def an_adapter(folder: Path) -> None:
+    (folder / "config.json").rename(folder / "adapter_config.json")
+
+
+def gguf_alone(folder: Path) -> None:
+    for file in folder.iterdir():
+        file.unlink()
+    (folder / "model.gguf").write_bytes(b"GGUF")
+
+
+FOLDERS: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "a weight is missing": (without_a_weight, "lacks 1 of its weights"),
+    "fewer tokens": (with_fewer_tokens, "tokens that the model, with 100, does not have"),
+    "more layers": (lambda folder: changed(folder, "config.json", num_hidden_layers=4), "which would be random"),
+    "other shapes": (lambda folder: changed(folder, "config.json", intermediate_size=96), "do not have the shapes"),
+    "a pointer": (lambda folder: (folder / "model.safetensors").write_text("version 1"), "cannot be loaded"),
+    "an adapter": (an_adapter, "is an adapter"),
+    "GGUF alone": (gguf_alone, "GGUF"),
+    "nothing": (lambda folder: [file.unlink() for file in folder.iterdir()], "no config.json"),
+    "an encoder": (lambda folder: changed(folder, "config.json", model_type="bert"), "does not write on"),
+    "two parts": (lambda folder: changed(folder, "config.json", model_type="t5"), "does not write on"),
+    "code": (lambda folder: changed(folder, "config.json", model_type="x", auto_map={"AutoConfig": "x.Y"}), "code"),
+    "a type of numbers": (lambda folder: changed(folder, "config.json", dtype="float33"), "float33"),
+    "quantised somehow": (
+        lambda folder: changed(folder, "config.json", quantization_config="gptq"),
+        "cannot be loaded",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", FOLDERS)
+def test_folders_that_are_no_whole_model_are_refused(tiny: Path, tmp_path: Path, case: str) -> None:
+    change, why = FOLDERS[case]
+    shutil.copytree(tiny, tmp_path / "model")
+    change(tmp_path / "model")
+    with pytest.raises(BadInput, match=why):
+        base.load(ModelConfig(id=str(tmp_path / "model"), precision="fp32"))
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"eos_token_id": "<|im_end|>", "repetition_penalty": 5.0},
+        {"eos_token_id": [2], "do_sample": False, "temperature": 0.5, "no_repeat_ngram_size": 1},
+        {"eos_token_id": 2, "suppress_tokens": [1, 2], "forced_eos_token_id": 2},
+    ],
+)
+def test_what_a_model_says_of_decoding_changes_no_answer(tiny: Path, tmp_path: Path, settings: dict[str, Any]) -> None:
+    shutil.copytree(tiny, tmp_path / "model")
+    (tmp_path / "model" / "generation_config.json").write_text(json.dumps(settings))
+    answers = []
+    for folder in (tiny, tmp_path / "model"):
+        loaded = base.load(ModelConfig(id=str(folder), precision="fp32"))
+        text = serve.TextModel(loaded.model, loaded.tokenizer)
+        answers.append(text.generate([[{"role": "user", "content": "hello"}]], 8, 1))
+    assert answers[0] == answers[1]

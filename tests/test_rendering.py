@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,8 @@ import pytest
 import trl
 from transformers import AutoTokenizer
 
-from moltlm.adapters import chat_template
+from moltlm.adapters import base, chat_template
+from moltlm.adapters.config import ModelConfig
 from moltlm.adapters.rendering import encode_answers, encode_prompt, fitted
 from moltlm.adapters.training_data import completions, preferences
 from moltlm.data.errors import BadInput
@@ -124,12 +127,30 @@ def test_the_date_does_not_change_a_prompt(tiny: Path) -> None:
         "{{ raise_exception('never') }}",
         "{% for m in messages %}{{ m.role }}{% endfor %}",
         "{{ messages[ }}",
+        "<|im_start|>{{ messages[-1].content }}<|im_end|>",  # forgets what was said before
+        OWN["chatml"].replace("m.content", "m.content | lower"),
+        "{{ range(100000) | random }}" + OWN["chatml"],
     ],
 )
 def test_a_template_that_cannot_be_learned_is_refused(tiny: Path, template: str) -> None:
     with pytest.raises(BadInput, match="chat template") as caught:
         settled(tiny, template)
     assert "model.chat_template=" in caught.value.fix
+
+
+def test_a_template_is_read_from_where_models_have_it(tiny: Path, tmp_path: Path) -> None:
+    shutil.copytree(tiny, tmp_path / "model")
+    (tmp_path / "model" / "chat_template.jinja").unlink()
+    config = ModelConfig(id=str(tmp_path / "model"), precision="fp32")
+    with pytest.raises(BadInput, match="has no chat template, so"):
+        base.load_text(config)
+    file = tmp_path / "model" / "chat_template.json"
+    for value in (OWN["chatml"], {"default": OWN["chatml"], "tools": "x"}):
+        file.write_text(json.dumps({"chat_template": value}))
+        assert base.load_text(config).facts.end == "<|im_end|>"
+    file.write_text(json.dumps({"chat_template": {"tools": "x"}}))
+    with pytest.raises(BadInput, match="but those named tools"):
+        base.load_text(config)
 
 
 def test_the_oldest_turns_make_room(tiny: Path) -> None:

@@ -51,8 +51,9 @@ def test_vllm_answers_as_trained(tmp_path: Path, to: str, precision: str) -> Non
         composition = export.adapter(config, stack, out)
         vllm.write(out, export.base_name(config), export.needs_folder(config), "it", composition.rank)
         command, name = ["sh", out / "serve.sh", base], "it"
-    in_process = export._stacked(export.dequantised(config), stack)
-    in_process.model.float()
+    trained_on = export.dequantised(config)
+    trained_on.model.float()  # before the adapters are loaded, which would be rounded to its 16 bits
+    in_process = export._stacked(trained_on, stack)
     apart, same = 0.0, 0
     with serving([*command, *OPTIONS], environment()) as root:
         server = Server(ServedConfig(url=f"{root}/v1", model=name))
