@@ -22,7 +22,7 @@ STYLE = (
 
 
 def write(config: Config, same: str) -> Path | None:
-    """Write the page of the last recorded cycle, unless there was nothing in it.
+    """Write the page of the last recorded cycle, unless it has judged nothing and set nothing aside.
 
     Args:
         same: the arguments that name this run in a command.
@@ -31,7 +31,7 @@ def write(config: Config, same: str) -> Path | None:
         OSError: the page cannot be written.
     """
     records = cycles.read(config.run.folder)
-    if not records or (records[-1].outcome == cycles.NOTHING_NEW and not records[-1].set_aside):
+    if not records or not (records[-1].name or records[-1].set_aside):
         return None
     path = config.run.folder / FOLDER / f"{records[-1].began[:19].replace(':', '')}.html"
     write_text(path, page(records, same), private=True)
