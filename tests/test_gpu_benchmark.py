@@ -7,12 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import gpu
 import pytest
 
-BENCHMARKS = Path(__file__).parents[1] / "benchmarks"
-sys.path.insert(0, str(BENCHMARKS))
-
-import gpu  # noqa: E402
+SCRIPT = Path(gpu.__file__)
 
 
 def test_the_fastest_step_but_the_first_of_each_length_counts() -> None:
@@ -39,17 +37,8 @@ def test_operations_grow_with_tokens_and_attention_with_length() -> None:
 @pytest.mark.slow
 def test_it_runs_in_full_on_a_cpu(tmp_path: Path) -> None:
     out = tmp_path / "gpu.json"
-    command = [
-        sys.executable,
-        str(BENCHMARKS / "gpu.py"),
-        "--shape",
-        "tiny",
-        "--folder",
-        str(tmp_path),
-        "--out",
-        str(out),
-    ]
-    subprocess.run(command, check=True)
+    options = ["--shape", "tiny", "--folder", str(tmp_path), "--out", str(out)]
+    subprocess.run([sys.executable, str(SCRIPT), *options], check=True)
     results = json.loads(out.read_text())["results"]
     assert set(results) == {f"{method} {side}" for method in gpu.METHODS for side in gpu.SIDES}
     for each in results.values():
