@@ -254,8 +254,8 @@ def bad(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "chats.jsonl").write_text(json.dumps({"messages": turns}))
     # the tiny model says the last token again and again: here a word, and not the new line
     shutil.copytree(tiny, folder / "hello")
-    answer = "{% if messages | length > 1 %}{{ messages[1]['content'] }}<|im_end|>{% endif %}"
-    (folder / "hello" / "chat_template.jinja").write_text("{{ messages[0]['content'] }}" + answer)
+    turn = "{{ m.content }}{% if m.role == 'assistant' %}<|im_end|>{% endif %}"
+    (folder / "hello" / "chat_template.jinja").write_text(f"{{% for m in messages %}}{turn}{{% endfor %}}")
     loaded = base.load(ModelConfig(id=str(folder / "hello"), precision="fp32"))
     says = serve.TextModel(loaded.model, loaded.tokenizer).generate([persona.user("hi hello")], 8, 1)[0]
     assert says
