@@ -128,7 +128,12 @@ def _train(
 
 
 def _material(lesson: Lesson, trial: Trial | None) -> Material:
-    return Material(lesson.neutral, lesson.replayable, lesson.buffer.stored if lesson.buffer else [], trial)
+    return Material(
+        neutral=lesson.neutral,
+        replay=lesson.replayable,
+        stored=lesson.buffer.stored if lesson.buffer else [],
+        trial=trial,
+    )
 
 
 def practise(run: Run, lesson: Lesson, folder: Path) -> dict[str, Any]:
