@@ -157,9 +157,9 @@ def settle(tokenizer: Any, thinking: Thinking, stops: Sequence[int], name: str) 
 def _check_memory(tokenizer: Any, template: str, name: str) -> None:
     """Raises BadInput if a template leaves out turns, or renders a conversation differently each time."""
     conversation = [_system(), QUESTION, _answer(), LATER]
-    first, again = (_render(tokenizer, template, conversation, True) or "" for _ in range(2))
+    first, second = (_render(tokenizer, template, conversation, True) or "" for _ in range(2))
     lost = [turn["role"] for turn in conversation if turn["content"] not in first]
-    if not lost and first == again:
+    if not lost and first == second:
         return
     why = "renders a conversation differently each time" if not lost else f"leaves out {' and '.join(lost)} turns"
     raise BadInput(f"The chat template of {name} {why}.", "Name another one: model.chat_template=FILE.jinja")

@@ -40,8 +40,8 @@ class Rows:
         """Keep the rows at these places alone. Those at the end move to where others ended, so that few are copied."""
         count = len(places)
         ended = sorted(set(range(count)) - set(places))
-        moved = [place for place in places if place >= count]
-        for hole, place in zip(ended, moved, strict=True):
+        beyond = [place for place in places if place >= count]
+        for hole, place in zip(ended, beyond, strict=True):
             self.states[:, :, hole] = self.states[:, :, place]
             self.hidden[hole], self.lengths[hole] = self.hidden[place], self.lengths[place]
             self.order[hole] = self.order[place]

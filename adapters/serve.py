@@ -351,10 +351,10 @@ class Served(TextModel):
         keys = [(tuple(prompt), tuple(answer)) for prompt, answer in rows]
         if new := [row for key, row in zip(keys, rows, strict=True) if key not in self._base_states]:
             with self.state(BASE):
-                states = packing.completion_states(self.model, new)
-            self._base_states |= {(tuple(row[0]), tuple(row[1])): each for row, each in zip(new, states, strict=True)}
-        kept = [self._base_states[key] for key in keys]
-        return self.model.get_output_embeddings()(torch.cat(kept)).split([len(each) for each in kept])
+                computed = packing.completion_states(self.model, new)
+            self._base_states |= {(tuple(row[0]), tuple(row[1])): each for row, each in zip(new, computed, strict=True)}
+        states = [self._base_states[key] for key in keys]
+        return self.model.get_output_embeddings()(torch.cat(states)).split([len(each) for each in states])
 
 
 def _top_row(logprobs: torch.Tensor, k: int) -> TopRow:

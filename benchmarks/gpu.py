@@ -300,14 +300,14 @@ def main(
         return
     if shape == "llama-8b" and not torch.cuda.is_available():
         raise typer.BadParameter("llama-8b needs a GPU. On a CPU: --shape tiny --folder runs/gpu")
-    end, here = time.monotonic() + 60 * minutes, machine()
+    end, device = time.monotonic() + 60 * minutes, machine()
     if not (folder / f"model-{shape}" / "config.json").is_file():
         make(SHAPES[shape], folder / f"model-{shape}")
-    result: dict[str, Any] = {"machine": here, "shape": shape, "results": {}}
+    result: dict[str, Any] = {"machine": device, "shape": shape, "results": {}}
     for method in METHODS:
         for side in SIDES:
             outcome = in_a_process(side, method, shape, folder, end - time.monotonic())
-            rows = summary(outcome["steps"], shape, here["peak_tflops"])
+            rows = summary(outcome["steps"], shape, device["peak_tflops"])
             result["results"][f"{method} {side}"] = {**outcome, "lengths": rows}
             out.write_text(json.dumps(result, indent=1) + "\n")
             _show(f"{method} {side}", outcome, rows)

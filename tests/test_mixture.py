@@ -185,7 +185,9 @@ def test_a_mixture_is_trained_stored_and_trained_further(
     assert mixture.load(mixed) == Mixture("separable", [2, 2, 2, 2], 1) and mixture.load(beneath["personality"]) is None
     assert "only moltlm can load" in (mixed / "README.md").read_text()
     before = served(tiny, beneath, shell=mixed)
-    again = task(settings(tiny, kl_weight=0.5), tiny, beneath, tmp_path, start=mixed, material=Material(MIX[:2]))
+    again = task(
+        settings(tiny, kl_weight=0.5), tiny, beneath, tmp_path, start=mixed, material=Material(neutral=MIX[:2])
+    )
     assert again.changed_tensors == 42  # A, B and a gate of 14 layers
     after = served(tiny, beneath, shell=tmp_path)
     for old, new in zip(gates(before, "shell"), gates(after, "shell"), strict=True):

@@ -79,7 +79,12 @@ def stored(tiny: Path, beneath: dict[str, Path]) -> list[topk.TopK]:
 def task(
     config: AdaptersConfig, beneath: dict[str, Path], folder: Path, rows: list[topk.TopK] | None = None, **more: Any
 ) -> TrainingResult:
-    job: dict[str, Any] = {"name": "shell", "task": TASK, "material": Material(NEUTRAL, REPLAY, rows or []), **more}
+    job: dict[str, Any] = {
+        "name": "shell",
+        "task": TASK,
+        "material": Material(neutral=NEUTRAL, replay=REPLAY, stored=rows or []),
+        **more,
+    }
     return train_task(
         TaskJob(
             config=config,
@@ -182,7 +187,7 @@ class Bench:
                 adapter="shell",
                 adapters_below=["personality"],
                 seed=0,
-                material=material or Material(NEUTRAL, REPLAY),
+                material=material or Material(neutral=NEUTRAL, replay=REPLAY),
             )
         )
         return protection
@@ -225,7 +230,7 @@ def test_the_anchor_is_the_kl_at_a_temperature(tiny: Path, beneath: dict[str, Pa
         assert penalty(anchor, bench, call) == pytest.approx(expected, rel=1e-4)
     whole = bench.start(LiveDistillation(), distill_weight=1.0, anchor_batch=3)
     watch = StopOnDrift()
-    bench.start(watch, Material(REPLAY), stop_kl=1.0)
+    bench.start(watch, Material(neutral=REPLAY), stop_kl=1.0)
     bench.shake(3)
     drifted = penalty(whole, bench)
     assert drifted > 0 and watch.drift(bench.model) == pytest.approx(drifted, rel=1e-5)

@@ -126,7 +126,11 @@ def world(tiny: Path, tmp_path_factory: pytest.TempPathFactory) -> World:
     served.load("personality", folder / "p")
     with served.state(PERSONALITY):
         stored = [row.top for row in served.top_k(REPLAY, 8, 2)]
-    return World(empty.model, empty.below, Material(NEUTRAL, REPLAY, stored, trial=lambda text, progress: 1.0))
+    return World(
+        empty.model,
+        empty.below,
+        Material(neutral=NEUTRAL, replay=REPLAY, stored=stored, trial=lambda text, progress: 1.0),
+    )
 
 
 @pytest.fixture(scope="module")

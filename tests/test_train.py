@@ -252,7 +252,7 @@ def test_kl_penalty_is_zero_at_the_start_and_pins_the_model_when_large(tiny: Pat
             stage="personality",
             adapter="default",
             seed=0,
-            material=Material(NEUTRAL),
+            material=Material(neutral=NEUTRAL),
         )
     )
     assert float(anchor.penalty(loaded.model, 0)) == pytest.approx(0.0, abs=1e-4)

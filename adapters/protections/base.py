@@ -39,7 +39,7 @@ MISSING: dict[Need, tuple[str, str]] = {
 }
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Material:
     """What protections compare with.
 

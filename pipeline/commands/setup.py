@@ -153,8 +153,7 @@ def estimate_command(
     if gpu and gib is None:
         raise BadInput("--gpu says nothing without the memory of that GPU.", "Add it: --gpu --gib 24")
     resolved = loaded(config, overrides)
-    here = fitting.this_machine()
-    machine = here if gib is None else fitting.Machine("cuda" if gpu else "cpu", gib)
+    machine = fitting.this_machine() if gib is None else fitting.Machine("cuda" if gpu else "cpu", gib)
     stages = estimate.stages(resolved, machine.device)
     lines = _memory_lines(stages, "model.shape: keep it that of model.id", machine)
     if large := fitting.too_large(resolved, machine):

@@ -91,9 +91,9 @@ def candidate(history: History) -> Bundle | None:
 def anchor(history: History) -> str:
     """The id of the personality that retrainings may not drift from: of the last rebaseline on the base in use, or else
     the first that was in use on it; empty if none was."""
-    here = _on_base(history, _digest(history))
-    set_by_hand = [change.anchor for change in here if change.anchor]
-    in_use = [change.after.get("personality") for change in here if change.after.get("personality")]
+    changes = _on_base(history, _digest(history))
+    set_by_hand = [change.anchor for change in changes if change.anchor]
+    in_use = [change.after.get("personality") for change in changes if change.after.get("personality")]
     return next(iter([*set_by_hand[-1:], *in_use]), "")
 
 

@@ -135,8 +135,8 @@ def _activations(config: Config, device: Device, batch: Batch) -> float:
     shape, checkpoints = config.model.shape, config.train.gradient_checkpointing
     if device == "cpu":
         one = saved_floats(shape.model_copy(update={"layers": 1}), config.lora.r, batch)
-        kept = batch.tokens * (shape.layers + 1) * shape.hidden_size + one
-        return 4 * (kept if checkpoints else saved_floats(shape, config.lora.r, batch))
+        checkpointed = batch.tokens * (shape.layers + 1) * shape.hidden_size + one
+        return 4 * (checkpointed if checkpoints else saved_floats(shape, config.lora.r, batch))
     width = 34 * shape.hidden_size + 6 * shape.intermediate_size  # Korthikanti et al. 2022, eq. 1, without dropout
     token = shape.layers * shape.hidden_size * 2 + width if checkpoints else shape.layers * width
     return batch.tokens * token

@@ -35,8 +35,8 @@ def this_machine(limits: Path = Path("/sys/fs/cgroup/memory.max")) -> Machine:
     """What `nvidia-smi` says of the first GPU; without one, the memory that this process may use."""
     if shutil.which("nvidia-smi"):
         query = ["nvidia-smi", "--query-gpu=memory.total", "--format=csv,noheader,nounits"]
-        said = subprocess.run(query, capture_output=True, text=True)
-        numbers = [line for line in said.stdout.splitlines() if line.strip().isdigit()]
+        output = subprocess.run(query, capture_output=True, text=True).stdout
+        numbers = [line for line in output.splitlines() if line.strip().isdigit()]
         if numbers:
             return Machine("cuda", int(numbers[0]) / 1024)
     sizes = [os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")] if hasattr(os, "sysconf") else []

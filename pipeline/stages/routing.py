@@ -111,7 +111,11 @@ def _gate_material(run: Run, replay: Artifact | None) -> protections.Material:
     """What protections compare with while the gates are trained."""
     stored = buffers.load(replay.folder) if replay else None
     neutral = load_exchanges(pairs(run), "neutral_train")
-    return protections.Material(neutral, stored.exchanges if stored else [], stored.stored if stored else [])
+    return protections.Material(
+        neutral=neutral,
+        replay=stored.exchanges if stored else [],
+        stored=stored.stored if stored else [],
+    )
 
 
 def _gate_examples(run: Run, adapters: tuple[Adapter, ...]) -> list[Exchange]:
