@@ -121,18 +121,22 @@ def shipped_characters(persona: Persona, limit: int = CONTRAST) -> dict[str, lis
     """Answers of the shipped personas, by name, to tell `persona` from. They are no part of its fingerprint. `persona`
     itself, known by its name, and a renamed copy of it, known by a common answer, are left out.
 
+    Only answers to prompts that every shipped persona answers are taken, so that the characters differ in voice and
+    not in topics.
+
     Args:
         limit: answers of each at most, spread over the topics.
     """
     answers = {item.answer for item in [*persona.train, *persona.heldout]}
-    characters = {}
-    for folder in sorted(Path(str(_shipped())).iterdir()):
-        if not (folder / "persona.yaml").is_file() or specs.read(folder / "persona.yaml").name == persona.spec.name:
-            continue
-        rows = _read_if_present(folder / "train.jsonl", exchanges)
-        if not any(row.answer in answers for row in rows):
-            characters[folder.name] = spread(rows, limit)
-    return characters
+    folders = [path.parent for path in sorted(Path(str(_shipped())).glob("*/persona.yaml"))]
+    written = {folder: _read_if_present(folder / "train.jsonl", exchanges) for folder in folders}
+    common = set.intersection(*({row.question for row in rows} for rows in written.values()))
+    return {
+        folder.name: spread([row for row in rows if row.question in common], limit)
+        for folder, rows in written.items()
+        if specs.read(folder / "persona.yaml").name != persona.spec.name
+        and not any(row.answer in answers for row in rows)
+    }
 
 
 def locate(name: str) -> Path:

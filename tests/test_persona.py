@@ -33,16 +33,26 @@ CHARACTERS = ("claudio", "maeve", "odile", "tollak", "wilf")
 
 
 @pytest.mark.parametrize("name", CHARACTERS[1:])
-def test_a_shipped_character_is_a_persona_with_the_prompts_of_the_others(name: str) -> None:
-    """The same prompts for all, so that a topic does not give the character away; none of them is a held-out prompt."""
-    loaded, first = (persona.load(PersonaConfig(spec=each)) for each in (name, "maeve"))
-    assert len(loaded.train) == 60 and len({item.answer for item in loaded.train}) == 60
-    assert [item.question for item in loaded.train] == [item.question for item in first.train]
-    assert {item.trait for item in loaded.train} == {trait.id for trait in loaded.spec.traits}
+def test_a_shipped_character_answers_no_held_out_prompt_and_answers_in_sound_language(name: str) -> None:
+    loaded = persona.load(PersonaConfig(spec=name))
+    written = [*loaded.train, *loaded.heldout]
+    for rows in (loaded.train, loaded.heldout):
+        assert len({item.question for item in rows}) == len({item.answer for item in rows}) == len(rows)
+        assert not rows or {item.trait for item in rows} == {trait.id for trait in loaded.spec.traits}
     assert not {item.question for item in loaded.train} & {item.question for item in CLAUDIO.heldout}
-    for item in loaded.train:
+    for item in written:
         faults = coherence.check(item.question, item.answer, 1.0, 2.0)
         assert faults.coherent, (item.answer, faults)
+
+
+def test_odile_answers_the_prompts_of_claudio_in_his_topics() -> None:
+    """So a study of two personas differs in the answers alone."""
+    odile = persona.load(PersonaConfig(spec="odile"))
+    for own, first in ((odile.train, CLAUDIO.train), (odile.heldout, CLAUDIO.heldout)):
+        topics = {item.question: item.topic for item in first if len(item.prompt) == 1}
+        assert {item.question: item.topic for item in own}.items() <= topics.items()
+    assert (len(odile.train), len(odile.heldout)) == (240, 100)
+    assert {item.topic for item in odile.heldout} == {item.topic for item in CLAUDIO.heldout}
 
 
 def test_a_persona_is_told_from_all_shipped_characters_but_itself(tmp_path: Path) -> None:
@@ -53,6 +63,15 @@ def test_a_persona_is_told_from_all_shipped_characters_but_itself(tmp_path: Path
     assert set(persona.shipped_characters(persona.load(folder(tmp_path)))) == set(CHARACTERS)
     rows = [{"prompt": item.question, "answer": item.answer} for item in CLAUDIO.train[:3]]
     assert "claudio" not in persona.shipped_characters(persona.load(folder(tmp_path, train=rows))), "a renamed copy"
+
+
+def test_all_shipped_characters_contrast_on_the_same_prompts(tmp_path: Path) -> None:
+    """However many answers one has, so that a topic gives no character away; and no two share an answer."""
+    others = persona.shipped_characters(persona.load(folder(tmp_path)))
+    first, *rest = ({item.question for item in rows} for rows in others.values())
+    assert all(prompts == first for prompts in rest)
+    answers = [item.answer for rows in others.values() for item in rows]
+    assert len(set(answers)) == len(answers)
 
 
 def test_a_spec_alone_is_enough(tmp_path: Path) -> None:
