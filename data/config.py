@@ -55,7 +55,7 @@ class ImportConfig(Section):
     redact: bool = Field(
         default=True,
         description="replace secrets, e-mail and street addresses, numbers of phones, cards, accounts and documents, "
-        "IP addresses and positions by marks",
+        "addresses of machines and positions by marks",
     )
     near_duplicate: float = Field(
         default=0.85,

@@ -28,6 +28,8 @@ PRIVATE = {
         "415-555-2671",
         "+1-415-555-2671",
     ],
+    "IP": ["84.119.3.77", "2a02:8109:9c40:1f2a:1c9e:b3ff:fe12:3456", "2A01:4F8:C17:B8F::2", "2606:4700::1111"],
+    "MAC": ["3c:22:fb:9a:41:7e", "3C-22-FB-9A-41-7E"],
     "CARD": ["4111 1111 1111 1111", "5500-0000-0000-0004", "378282246310005"],
     "IBAN": ["DE89 3704 0044 0532 0130 00", "GB29NWBK60161331926819", "PT50 0002 0123 1234 5678 9015 4"],
     "SECRET": [
@@ -47,6 +49,8 @@ IN_CONTEXT = [
     ('{"password": "swordfish"}', '{"password": "[SECRET]"}'),
     ("postgres://admin:s3cr3tpw@db.example.com/x", "postgres://admin:[SECRET]@db.example.com/x"),
     ("Authorization: Bearer abcdef1234567890abcdef12", "Authorization: Bearer [SECRET]"),
+    ("Is 2a02::1 down? 2a02::1: no route", "Is [IP] down? [IP]: no route"),
+    ("ssh ana@[2a01:4f8:c17:b8f::2]:22 in 2a01:4f8::/32", "ssh ana@[[IP]]:22 in [IP]/32"),
     ("call me at 0151 23456789", "call me at [PHONE]"),
     ("Tel.: 030 901820", "Tel.: [PHONE]"),
     ("004915123456789", "[PHONE]"),
@@ -77,6 +81,9 @@ see https://example.com/how-to-make-a-good-cup-of-tea-in-2024?x=1, git@github.co
 1700000000000 ms; phone costs 1299; call me on 12-10-2024; lat 38.7223, -9.1393; "password": "Enter your password"
 order 0049123456789012, EAN 0049123456784, 0049123456784, part no. 0049 151 2345, رقم الطلب 0501234567, شماره سفارش 09123456789
 the wifi code is printed on the router, the wifi code is 10 characters long, the promo code is SAVE20, zip code is 10115
+at 12:30:45, 2023:10:11 12:30:45 and 01:02:03:04:05:06; std::vector<int> x; boost::asio::ip::tcp; a::b c::d; dead::beef
+fe80::1c9e:b3ff:fe12:3456%eth0, fd12:3456:789a::1, 2001:db8::1, ::1, ::, 192.168.1.7 and ff:ff:ff:ff:ff:ff are nobody's
+SHA1 Fingerprint=AA:BB:CC:DD:EE:FF:00:11:22:33:44:55:66:77:88:99:AA:BB:CC:DD, serial no AC-12-CD-34-EF-56, 2000:1-2::3
 4111 1111 1111 1112 and DE88 3704 0044 0532 0130 00 fail their check digits. [EMAIL] [SECRET]
 """
 

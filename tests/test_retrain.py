@@ -22,7 +22,7 @@ from moltlm.pipeline import cli
 from moltlm.pipeline.config import load
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Run
-from moltlm.pipeline.service import attempts, retrain
+from moltlm.pipeline.service import attempts, cycles, retrain
 from moltlm.pipeline.service import gate as service
 from moltlm.pipeline.service.registry import Registry
 from moltlm.pipeline.stages import pairs, tasks
@@ -182,6 +182,33 @@ def test_an_empty_folder_of_conversations_is_nothing_new(arguments: list[str], t
     (tmp_path / "empty" / "README.md").write_text("# Conversations\n\nPut chats here.\n")
     with opened([*arguments, f"retrain.conversations={tmp_path / 'empty'}"]) as run:
         assert retrain.cycle(run) is None
+
+
+def test_a_folder_of_bad_answers_alone_says_what_is_missing(
+    arguments: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    in_use(arguments)
+    bad = tmp_path / "bad"
+    bad.mkdir()
+    write_jsonl(
+        bad / "rows.jsonl",
+        [
+            {"prompt": "Is it raining?", "rejected": "No."},
+            {"prompt": "Is it late?", "completion": "Who knows.", "label": False},
+        ],
+    )
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["retrain", *arguments, f"retrain.conversations={bad}", "--json"])
+    captured = capsys.readouterr()
+    assert stopped.value.code in (0, None)
+    left_out = {"rejected answer": 1, "marked label: false": 1}
+    assert json.loads(captured.out)["left_out"] == left_out
+    assert "Left out: 1 rejected answer, 1 marked label: false. A bad answer is learned only beside a better one" in (
+        " ".join(captured.err.split())
+    )
+    last = cycles.last(load(arguments[0], arguments[1:]).run.folder)
+    assert last and last.left_out == left_out and "left out: 1 rejected answer" in last.sentence()
 
 
 def test_losses_that_pass_one_by_one_do_not_add_up() -> None:

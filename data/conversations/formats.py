@@ -8,6 +8,7 @@ from typing import Any
 
 from moltlm.data.conversations import (
     characters,
+    consoles,
     cursor,
     editors,
     gemini,
@@ -75,6 +76,8 @@ TEXTS: tuple[TextFormat, ...] = (
     whatsapp.WHATSAPP,
     templates.TEMPLATE,
     terminal.CLAUDE_CODE,
+    consoles.OLLAMA,
+    consoles.LLAMA_CPP,
     cursor.MARKDOWN,
     editors.AIDER,
 )

@@ -17,7 +17,7 @@ from typing import Any
 
 from moltlm.data import forgotten
 from moltlm.data.config import ImportConfig
-from moltlm.data.conversations import formats, marks, transcripts, voices
+from moltlm.data.conversations import doubtful, formats, marks, speakers, transcripts, voices
 from moltlm.data.conversations.exchanges import Reading, drop_rejected
 from moltlm.data.conversations.near import DuplicateIndex
 from moltlm.data.conversations.pairing import paired
@@ -29,7 +29,7 @@ from moltlm.data.errors import BadInput
 from moltlm.data.forgotten import Forgotten
 from moltlm.data.types import EDITED, Exchange
 
-VERSION = 7
+VERSION = 8
 """Raise it when the same files give other exchanges: artifacts made from conversations are then made anew."""
 
 ANYBODY = Voice()
@@ -146,8 +146,12 @@ def _conversations(source: Source, file: FileReport, voice: Voice) -> Iterator[C
     if format:
         file.format = format.name
         return format.read(source, file)
-    style = transcripts.style_of(text, voice, f"{source.name}: ")
-    return transcripts.conversations(style, source, file) if style else None
+    style = speakers.style_of(text, voice, f"{source.name}: ")
+    if style:
+        return transcripts.conversations(style, source, file)
+    if error := doubtful.error_for(source, text, voice):
+        raise error
+    return None
 
 
 def _objects(source: Source, text: str, is_whole: bool) -> Iterator[tuple[str, Any]]:

@@ -69,7 +69,7 @@ def data_import(
         bool,
         typer.Option(
             help="replace secrets and passwords, e-mail and street addresses, numbers of phones, cards, accounts "
-            "(IBAN) and documents, IP addresses and positions by marks such as [EMAIL]"
+            "(IBAN) and documents, addresses of machines and positions by marks such as [EMAIL]"
         ),
     ] = True,
     json_output: Json = False,

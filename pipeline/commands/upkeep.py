@@ -97,7 +97,8 @@ def retrain(config: ConfigArg, overrides: Overrides = None, json_output: Json = 
         if artifact is None:
             record.outcome = cycles.NOTHING_NEW
             value = {"promoted": None, "reason": record.outcome, "passed_over": record.passed_over}
-            value |= {"set_aside": record.set_aside}
+            value |= {"set_aside": record.set_aside, "left_out": record.left_out}
+            lines += [f"left out: {count} {reason}" for reason, count in record.left_out.items()]
             console.result(value, "\n".join([*lines, "nothing to do"]))
             return
         promoted, results = artifact.facts["promoted"], module.task_results(artifact.facts)

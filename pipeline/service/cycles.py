@@ -42,6 +42,7 @@ class Cycle:
         passed_over: files of conversations that could not be read, and why.
         tasks: what became of each task that was in use: kept as it is, trained again or lost.
         new_exchanges: how many it learned.
+        left_out: answers that were read and not learned, by reason, where too few were new.
         set_aside: how many conversations were not taken, by reason.
         checks: figures of the gate's criteria, by name.
         persona: mean persona score of what is in use afterwards, 0 to 1; None where it was not measured.
@@ -58,6 +59,7 @@ class Cycle:
     passed_over: dict[str, str] = field(default_factory=dict)
     tasks: dict[str, str] = field(default_factory=dict)
     new_exchanges: int = 0
+    left_out: dict[str, int] = field(default_factory=dict)
     set_aside: dict[str, int] = field(default_factory=dict)
     checks: dict[str, CheckFigures] = field(default_factory=dict)
     persona: float | None = None
@@ -70,10 +72,11 @@ class Cycle:
         """How it ended, for a reader."""
         reason = f": {self.reason}" if self.reason else ""
         files = f"; {len(self.passed_over)} files passed over" if self.passed_over else ""
+        left = f"; left out: {', '.join(f'{n} {why}' for why, n in self.left_out.items())}" if self.left_out else ""
         aside = f"; {sum(self.set_aside.values())} set aside" if self.set_aside else ""
         remedy = f" by {self.remedy}" if self.remedy and self.outcome == PROMOTED else ""
         tasks = "".join(f"; {name} {outcome}" for name, outcome in self.tasks.items())
-        return f"{self.ended[:16].replace('T', ' ')} UTC, {self.outcome}{remedy}{reason}{tasks}{aside}{files}"
+        return f"{self.ended[:16].replace('T', ' ')} UTC, {self.outcome}{remedy}{reason}{tasks}{left}{aside}{files}"
 
 
 @contextmanager

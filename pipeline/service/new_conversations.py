@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 from moltlm.data import pairs as pair_data
 from moltlm.data.conversations import importers
+from moltlm.data.conversations.marks import is_judgement
 from moltlm.data.conversations.report import ImportReport, lines
+from moltlm.data.conversations.turns import REJECTED_ANSWER
 from moltlm.data.errors import BadInput
 from moltlm.data.io import read_json
 from moltlm.data.rows import read_rows
@@ -20,6 +22,7 @@ from moltlm.pipeline.service.set_aside import id_of
 from moltlm.pipeline.stages import material, pairs
 
 README = "README.md"  # `molt init` puts one beside the conversations
+LEARNED = "learned before, or set aside"
 REFUTED = "worse answer than another to the same prompt"
 
 
@@ -27,7 +30,7 @@ def unseen_exchanges(
     run: Run, dropped: dict[str, int], passed_over: dict[str, str], say: Callable[[str], None] | None = None
 ) -> list[Exchange]:
     """A sample of the exchanges that no earlier cycle was trained on and that are not set aside. Counts what the
-    importer dropped, and names the files that it could not read. An empty folder holds none.
+    importer dropped and what is LEARNED, and names the files that it could not read. An empty folder holds none.
 
     Args:
         say: shows what was read; by default the run's console.
@@ -39,13 +42,32 @@ def unseen_exchanges(
         learned = pairs.load_pairs(run.fixed["pairs"], "train")
         finished |= {id_of(pair_data.exchange_of(pair)) for pair in learned}
     read = _read(run, report, passed_over)
-    unseen = (item for item in read if id_of(item) not in finished)
+    unseen = _without(read, finished, dropped)
     sampled = material.sample(unseen, config.conversations.limit, config.run.seed)
     for line in lines(report.facts()):
         (say or run.console.say)(f"  {line}")
     dropped.update(report.dropped)
     passed_over.update({name: why for name, why in report.skipped.items() if Path(name).name != README})
     return sampled
+
+
+def _without(exchanges: Iterator[Exchange], finished: set[str], dropped: dict[str, int]) -> Iterator[Exchange]:
+    for item in exchanges:
+        if id_of(item) in finished:
+            dropped[LEARNED] = dropped.get(LEARNED, 0) + 1
+        else:
+            yield item
+
+
+def why_nothing(left_out: Mapping[str, int]) -> str:
+    """Why answers that were read are not new: the count of each reason, and what is missing where all of them are bad;
+    "" if none was read."""
+    counts = ", ".join(f"{count} {reason}" for reason, count in left_out.items() if count)
+    if not counts:
+        return ""
+    bad = all(reason == REJECTED_ANSWER or is_judgement(reason) for reason, count in left_out.items() if count)
+    missing = " A bad answer is learned only beside a better one to the same question: chosen beside rejected."
+    return f" Left out: {counts}.{missing if bad else ''}"
 
 
 def _read(run: Run, report: ImportReport, passed_over: dict[str, str]) -> Iterator[Exchange]:

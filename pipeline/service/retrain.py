@@ -87,11 +87,13 @@ def cycle(run: Run, record: Cycle | None = None) -> Artifact | None:
         current = bundle.get("personality")
         new_exchanges, record.set_aside = screening.screen(run, current, registry.path(current), new_exchanges)
     if len(new_exchanges) < config.retrain.min_new:
+        record.left_out = {reason: count for reason, count in dropped.items() if count}
         run.console.say(
             f"{len(new_exchanges)} new exchanges in {config.retrain.conversations}, fewer than retrain.min_new="
-            f"{config.retrain.min_new}: nothing to do."
+            f"{config.retrain.min_new}: nothing to do.{new_conversations.why_nothing(record.left_out)}"
         )
         return interrupted
+    dropped.pop(new_conversations.LEARNED, None)
     measures.check(run)  # before anything is trained
     rebase.check(run, registry.active_entries())
     job = CycleJob(registry, bundle, registry.anchor(), registry.look(), new_exchanges, dropped)

@@ -3,7 +3,7 @@
 `suspects` tells from the bytes of many texts which of them may hold something private, since most do not. `triggers`
 decides what is looked for in one of those. `folding` gives a view in which digits, dashes and spaces of all scripts are
 ASCII. One module then finds each kind: `secrets` (with `vendors`), `passwords` (with `nouns`), `emails`, `phones`,
-`payment`, `identity` and `addresses`. `context` knows the words that make a number public, such as `order no.`.
+`payment`, `identity`, `machines` and `addresses`. `context` knows the words that make a number public: `order no.`.
 Everything is linear in the length of the text.
 """
 
@@ -23,7 +23,6 @@ from moltlm.data.conversations.redact.addresses import (
 from moltlm.data.conversations.redact.emails import emails, may_hold_email
 from moltlm.data.conversations.redact.folding import fold
 from moltlm.data.conversations.redact.identity import (
-    addresses_of_machines,
     coordinates,
     documents,
     may_hold_document,
@@ -31,6 +30,7 @@ from moltlm.data.conversations.redact.identity import (
     named_documents,
     plates,
 )
+from moltlm.data.conversations.redact.machines import ipv4, ipv6, macs, may_hold_address_of_machine
 from moltlm.data.conversations.redact.passwords import passwords
 from moltlm.data.conversations.redact.payment import cards, ibans
 from moltlm.data.conversations.redact.phones import phones
@@ -58,7 +58,7 @@ _LONG_NUMBERS: tuple[tuple[str, Detector], ...] = (
     ("CARD", cards),
     ("ID", documents),
     ("LOCATION", coordinates),
-    ("IP", addresses_of_machines),
+    ("IP", ipv4),
     ("PHONE", phones),
 )
 _BEFORE, _AFTER = 30, 34
@@ -114,6 +114,7 @@ def _numbers(text: str, present: Triggers) -> list[tuple[Span, str]]:
         or may_hold_east_asian_address(present)
         or may_hold_document(present)
         or may_hold_plate(present)
+        or may_hold_address_of_machine(present)
     ):
         return spans
     view = fold(text)
@@ -127,6 +128,9 @@ def _numbers(text: str, present: Triggers) -> list[tuple[Span, str]]:
 
 def _jobs(view: str, present: Triggers) -> Iterator[Job]:
     whole = [(0, len(view))]
+    if may_hold_address_of_machine(present):
+        yield "IP", ipv6, whole
+        yield "MAC", macs, whole
     if may_hold_address(present):
         yield "LOCATION", addresses, address_windows(view, present)
     if may_hold_east_asian_address(present):

@@ -1,8 +1,7 @@
-"""Numbers of documents, registration plates, IP addresses and coordinates, most of them after a word for them."""
+"""Numbers of documents, registration plates and coordinates, most of them after a word for them."""
 
 from __future__ import annotations
 
-import ipaddress
 import re
 from collections.abc import Iterator
 
@@ -76,17 +75,6 @@ PLATE = re.compile(
     r"((?=[^\n,;.]{0,9}\d)(?=[^\n,;.]{0,9}[A-ZÄÖÜА-Я\u4e00-\u9fff])[A-ZÄÖÜ0-9А-Я\u4e00-\u9fff]{1,8}(?:["
     r" ·-][A-ZÄÖÜ0-9А-Я]{1,5}){0,3})(?![\w-])"
 )
-IPV4 = re.compile(r"\d(?<![\w.-].)\d{0,2}(?:\.\d{1,3}){3}(?![\w-]|\.\d)")
-IPV6 = re.compile(r"[0-9a-fA-F](?<![\w:.].)[0-9a-fA-F]{0,3}(?::[0-9a-fA-F]{0,4}){3,7}(?![\w:])")
-_VERSION = re.compile(
-    r"(?:version|versión|versão|versione|ver\.?|release|build|firmware|driver|update|chrome|v|==|>=|<=|~=|=)\s?$", re.I
-)
-_RESERVED = tuple(
-    map(
-        ipaddress.ip_network,
-        ["0.0.0.0/8", "10.0.0.0/8", "127.0.0.0/8", "169.254.0.0/16", "172.16.0.0/12", "192.168.0.0/16", "224.0.0.0/3"],
-    )
-)
 # five places are a metre; maps of cities have three or four
 COORDINATES = re.compile(
     r"[-+\d](?<![\w.].)\d{0,2}\.\d{5,}°?\s?[NS]?\s?[,;/ ]\s?[-+]?\d{1,3}\.\d{5,}°?(?:\s?[EWO](?![A-Za-z]))?(?![\w"
@@ -135,30 +123,6 @@ def may_hold_plate(triggers: Triggers) -> bool:
 def plates(view: str, window: Span) -> Iterator[Span]:
     """Registration plates in capitals after a word for them."""
     yield from (match.span(1) for match in PLATE.finditer(view, *window))
-
-
-def addresses_of_machines(view: str, window: Span) -> Iterator[Span]:
-    """IP addresses of the internet: neither those of a local network nor version numbers, nor examples of IPv6."""
-    for match in IPV4.finditer(view, *window):
-        if _is_public_ipv4(match[0]) and not _VERSION.search(view, max(match.start() - 12, 0), match.start()):
-            yield match.span()
-    if view.find(":", *window) >= 0:
-        yield from (match.span() for match in IPV6.finditer(view, *window) if _is_public_ipv6(match[0]))
-
-
-def _is_public_ipv4(address: str) -> bool:
-    numbers = [int(part) for part in address.split(".")]
-    # version numbers are small, and almost no address has four small numbers
-    if not 32 <= max(numbers) <= 255 or any(len(part) > 1 and part[0] == "0" for part in address.split(".")):
-        return False
-    return not any(ipaddress.ip_address(address) in network for network in _RESERVED)
-
-
-def _is_public_ipv6(address: str) -> bool:
-    try:
-        return ipaddress.IPv6Address(address).is_global
-    except ValueError:
-        return False
 
 
 def coordinates(view: str, window: Span) -> Iterator[Span]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 Span = tuple[int, int]
 
-MARKS = ("SECRET", "IBAN", "CARD", "EMAIL", "PHONE", "ID", "IP", "LOCATION")
+MARKS = ("SECRET", "IBAN", "CARD", "EMAIL", "PHONE", "ID", "IP", "MAC", "LOCATION")
 MARK = re.compile(rf"\[(?:{'|'.join(MARKS)})\]")
 
 

@@ -30,6 +30,10 @@ _FULLWIDTH, _MATHEMATICAL = 0xEFBC, 0xF09D
 """How the digits of these kinds begin, and the fullwidth @."""
 _ASCII_PARTS = tuple(part for part in LATIN_PARTS if part.isascii())
 _OTHER_PARTS = (*(part for part in LATIN_PARTS if not part.isascii()), *SEED_PARTS)
+_HEXADECIMAL = np.zeros(256, bool)
+_HEXADECIMAL[list(b"0123456789abcdefABCDEF")] = True
+_GROUP = 5
+"""From one colon to the next in an address of a machine, at most."""
 _HASH_BITS = np.uint64(48)
 
 
@@ -43,6 +47,7 @@ def suspects(texts: Bytes) -> set[int]:
     result |= texts.texts_at(numbers[sizes >= 6])
     result |= texts.texts_at(np.flatnonzero(signs == ord("@")))
     result |= texts.texts_at(np.flatnonzero(_long_words(texts, signs)))
+    result |= texts.texts_at(_colons(signs))
     result |= texts.texts_at(np.array(list(_spelled_at(lower, signs)), np.int64))
     bigrams = _bigrams(lower)
     result |= _holding(texts, lower, bigrams, _ASCII_PARTS)
@@ -79,6 +84,21 @@ def _long_words(texts: Bytes, signs: np.ndarray) -> np.ndarray:
         word = word[:-size] & word[size:]
         size *= 2
     return word if size >= TOKEN else word[:0]
+
+
+def _colons(signs: np.ndarray) -> np.ndarray:
+    """Where the colons of an IPv6 or a MAC address may begin: two beside each other after a hexadecimal digit, or five
+    with such digits between them."""
+    colons = np.flatnonzero(signs == ord(":"))
+    if len(colons) < 2:
+        return colons[:0]
+    gaps = np.diff(colons)
+    near = gaps <= _GROUP
+    for step in range(1, _GROUP):
+        near &= (gaps <= step) | _HEXADECIMAL[signs[np.minimum(colons[:-1] + step, len(signs) - 1)]]
+    chains = near[:-3] & near[1:-2] & near[2:-1] & near[3:] if len(near) > 3 else near[:0]
+    double = near & (gaps == 1) & _HEXADECIMAL[signs[colons[:-1] - 1]]
+    return np.union1d(colons[:-1][double], colons[: len(chains)][chains])
 
 
 def _spelled_at(lower: bytes, signs: np.ndarray) -> Iterator[int]:

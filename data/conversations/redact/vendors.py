@@ -209,6 +209,7 @@ OTHERS = re.compile(
 # addresses and parameters that are a secret by themselves; the group is what goes
 LINKS = re.compile(
     r"hooks\.slack\.com/(?:services|workflows|triggers)/([\w/+-]{20,})"
+    r"|api\.telegram\.org/(?:file/)?bot(\d{8,10}:[\w-]{30,})"
     r"|discord(?:app)?\.com/api/webhooks/(\d{8,22}/[\w-]{20,})"
     r"|\.webhook\.office\.com/webhookb2/([\w@/-]{40,})|hooks\.zapier\.com/hooks/catch/([\w/]{8,})"
     r"|[?&;](?:sig|signature|x-amz-signature|x-goog-signature|x-amz-security-token)=([\w%+/=.-]{16,})"
@@ -240,7 +241,7 @@ PROVIDERS = re.compile(
 )
 # by what a text must hold, in lower case; the token is the last group
 HINTED: dict[tuple[bytes, ...], list[re.Pattern[str]]] = {
-    (b"hook", b"sig=", b"signature", b"token=", b"accountkey", b"sharedaccess", b":_auth"): [LINKS],
+    (b"hook", b"/bot", b"sig=", b"signature", b"token=", b"accountkey", b"sharedaccess", b":_auth"): [LINKS],
     (b"bearer", b"authorization"): [HEADERS],
     (b"-us",): _denylists(mailchimp.MailchimpDetector),
     (b"aws",): _denylists(aws.AWSKeyDetector),
