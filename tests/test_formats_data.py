@@ -69,6 +69,8 @@ COMPARED: dict[str, dict[str, Any]] = {
     "summaries": {"info": {"post": Q1}, "summaries": [{"text": A1}, {"text": BAD}], "choice": 0},
     "pm_score": {"question": Q1, "answers": [{"pm_score": 1, "text": BAD}, {"pm_score": 5, "text": A1}]},
     "labels": {"prompt": Q1, "responses": [{"text": BAD, "label": "rejected"}, {"text": A1, "label": "chosen"}]},
+    "places beside": {"prompt": Q1, "responses": [A1, BAD], "ranks": [1, 2]},
+    "the preferred one": {"prompt": Q1, "responses": [BAD, A1], "preferred": 1},
     "ratings beside": {"instruction": Q1, "generations": [BAD, A1], "ratings": [2, 9]},
     "Nectar": {
         "prompt": f"\n\nHuman: {Q1}\n\nAssistant: ",
@@ -154,6 +156,10 @@ def row(**marks: Any) -> list[dict[str, Any]]:
         ({"chat_feedback": {"type": "flag/bug"}}, "rated low"),
         ({"reward": -1.5}, "rated low"),
         ({"flagged": True}, "marked flagged"),
+        ({"is_safe": False}, "marked is_safe: false"),
+        ({"votes": {"up": 1, "down": 3}}, "marked down by more than up"),
+        ({"upvotes": 0, "downvotes": 2}, "marked down by more than up"),
+        ({"metadata": {"tokens": 3, "feedback": {"rating": "thumbs_down"}}}, "rated low"),
         ({"status": "stopped"}, "unfinished answer"),
         ({"finish_reason": "length"}, "unfinished answer"),
         ({"stopReason": "aborted"}, "unfinished answer"),
@@ -224,6 +230,8 @@ LOGGED: dict[str, dict[str, Any]] = {
         "choices": [{"index": 0, "message": ANSWERED, "finish_reason": "stop"}],
     },
     "bodies": {"request_body": {"messages": [ASKED]}, "response_body": {"choices": [{"message": ANSWERED}]}},
+    "an answer beside": {"messages": [ASKED], "response": A1},
+    "inputs and outputs": {"input": {"messages": [ASKED]}, "output": ANSWERED},
     "runs": {
         "inputs": {"messages": [{"type": "human", "data": {"content": Q1}}]},
         "outputs": {"output": {"type": "ai", "data": {"content": A1}}},
@@ -269,6 +277,44 @@ def test_feedback_in_other_fields(tmp_path: Path, mark: dict[str, Any]) -> None:
     assert (found, report.dropped) == ([], {"rated low": 1})
     kept = {"scores": [{"name": "latency", "value": 0}], "reaction": "Love", "verdict": "pass"}
     assert len(read(write(tmp_path / "b.jsonl", {"prompt": Q1, "completion": A1, **kept}))[0]) == 1
+
+
+def test_a_message_that_is_not_shown_is_no_answer(tmp_path: Path) -> None:
+    hidden = [ASKED, {**WRONG, "hidden": True}, ANSWERED]
+    found, report = read(write(tmp_path / "a.jsonl", {"messages": hidden, "hidden": True}))
+    assert said(found) == [FIRST] and report.dropped == {"hidden message": 1}
+
+
+SCRIPTED: dict[str, dict[str, Any]] = {
+    "a transcript": {"text": f"User: {Q1}\nAssistant: {A1}\nUser: {Q2}\nAssistant: {A2}"},
+    "a transcript in bold": {"conversation": f"**Human:** {Q1}\n**AI:** {A1}\n**Human:** {Q2}\n**AI:** {A2}"},
+    "exchanges": {"turns": [{"user": Q1, "assistant": A1}, {"user": Q2, "assistant": A2}]},
+    "utterances": {
+        "dialogue": [
+            {"speaker": speaker, "text": text} for speaker, text in zip(("Ana", "Vex") * 2, WHOLE, strict=True)
+        ]
+    },
+}
+
+
+@pytest.mark.parametrize("name", SCRIPTED)
+def test_rows_of_peoples_scripts(tmp_path: Path, name: str) -> None:
+    found, _ = read(write(tmp_path / "a.jsonl", SCRIPTED[name]), voice=Voice(("Vex",)))
+    assert said(found) == [FIRST, WHOLE]
+
+
+@pytest.mark.parametrize("names", [("Question", "Answer"), ("q", "a"), ("Prompt", "Response")])
+def test_names_of_fields_with_capitals(tmp_path: Path, names: tuple[str, str]) -> None:
+    rows = [dict(zip(names, pair, strict=True)) for pair in ((Q1, A1), (Q2, A2))]
+    assert said(read(write(tmp_path / "a.jsonl", *rows))[0]) == [[Q1, A1], [Q2, A2]]
+
+
+@pytest.mark.parametrize(
+    "text", ["Tea is a drink.", "Note: User: x", "User: alone", "Author: Ana\nYear: 1999", "User: a\nUser: b"]
+)
+def test_texts_that_are_no_transcripts(tmp_path: Path, text: str) -> None:
+    with pytest.raises(BadInput, match="no conversation of a known format"):
+        read(write(tmp_path / "a.jsonl", {"text": text}))
 
 
 def test_a_table_of_turns_has_marks_too(tmp_path: Path) -> None:

@@ -163,6 +163,23 @@ def test_roles_before_an_angle_may_have_answers_of_several_lines(written: Callab
     assert said(read(written(text))[0]) == BOTH
 
 
+@pytest.mark.parametrize("between", ["=====\n", "Conversation 2\n", "\n=== Chat 2 ===\n\n"])
+def test_what_stands_between_conversations_is_in_none(written: Callable[[str], Path], between: str) -> None:
+    one = "User: {}\nAssistant: {}\n"
+    exchanges, report = read(written(one.format(ASKED, ANSWERED) + between + one.format(MORE, "Cake.")))
+    assert said(exchanges) == [[ASKED, ANSWERED], [MORE, "Cake."]] and report.conversations == 2
+
+
+def test_remarks_of_an_assistant_are_no_speakers_in_plain_text(written: Callable[[str], Path]) -> None:
+    text = f"User: {ASKED}\nAssistant: Two things.\nWater: hot.\nLeaves: black.\nUser: {MORE}\nAssistant: Cake.\n"
+    assert said(read(written(text))[0])[0] == [ASKED, "Two things.\nWater: hot.\nLeaves: black."]
+
+
+def test_macros_are_speakers(written: Callable[[str], Path]) -> None:
+    rows = [("{{user}}", ASKED), ("{{char}}", ANSWERED), ("{{user}}", MORE), ("{{char}}", LAST)]
+    assert said(read(written(log("{}: {}\n", *rows)), voice=VEX)[0]) == BOTH
+
+
 NO_CHATS = {
     "a list": "Apples - 3\nPears - 4\nPlums - 2\n",
     "a glossary": "Ana - the witch.\nBo - the cat.\nTollak - the smith.\n",

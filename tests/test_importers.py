@@ -899,6 +899,11 @@ def test_the_command_that_names_the_persona_runs(tmp_path: Path) -> None:
     assert "persona: Vex O'Hara; user: Ana" in found.stdout
 
 
+def test_what_no_reader_sees_is_not_learned(tmp_path: Path) -> None:
+    chat = [turn("user", "\ufeffa\r\nb\rc"), turn("assistant", "\x1b[1;31mred\x1b[0m\x1b]0;title\x07 tea\0\r\n")]
+    assert said(read(write(tmp_path / "a.jsonl", {"messages": chat}))[0]) == [["a\nb\nc", "red tea"]]
+
+
 def test_nothing_learned_is_an_error_with_reasons(tmp_path: Path) -> None:
     path, out = write(tmp_path / "a.jsonl", {"prompt": "a", "completion": "BAD", "label": False}), tmp_path / "o.jsonl"
     found = run_import(path, "--out", out)

@@ -96,6 +96,9 @@ STRIPPED = [
     ("assistant", "Wind it.\nMEDIA:/w/a.png", "Wind it."),
     ("assistant", "<final>Wind it.</final>", "Wind it."),
     ("assistant", "Wind it.\n\nHEARTBEAT_OK", "Wind it."),
+    ("assistant", "![a clock](https://example.org/clock.png)\n\n![](b.png)", GONE),
+    ("user", "![a clock](data:image/png;base64,iVBORw0KGgo=)Wind it?", "Wind it?"),
+    ("assistant", '<img alt="a clock" src="data:image/png;base64,iVBORw0KGgo=">Wind it.', "Wind it."),
 ]
 DROPPED = [
     ("user", "Base directory for this skill: /w/.skills/xlsx\n\n# Spreadsheets"),
@@ -112,6 +115,16 @@ DROPPED = [
     ("assistant", "HEARTBEAT_OK"),
     ("assistant", "**NO_REPLY**"),
     ("assistant", "⚠️ Agent failed before reply: no key"),
+    ("assistant", "There was an error generating a response"),
+    ("assistant", "Network error"),
+    ("assistant", "Something went wrong. If this issue persists please contact us through our help center."),
+    ("assistant", "The server had an error while processing your request. Sorry about that!"),
+    ("assistant", "Hmm...something seems to have gone wrong."),
+    ("assistant", "You've reached our limit of messages per hour. Please try again later."),
+    ("assistant", "Error code: 429 - {'error': {'message': 'Rate limit reached'}}"),
+    ("assistant", "Error: model requires more system memory (5.6 GiB) than is available (3.1 GiB)"),
+    ("assistant", "Error: 429 Too Many Requests"),
+    ("assistant", "502 Bad Gateway"),
 ]
 INTERRUPTING = [
     "/start",
@@ -147,6 +160,12 @@ ORDINARY = [
     ("user", "[Telegram] is down, and so is <git>."),
     ("user", "What does HEARTBEAT_OK mean, and NO_REPLY?"),
     ("user", "Caveat: I never wind it."),
+    ("assistant", "Something went wrong with the spring, dear."),
+    ("assistant", "Error: that is what the kettle calls a whistle."),
+    ("assistant", "Overloaded, that mantelpiece."),
+    ("assistant", "404 is a number, not found in nature."),
+    ("assistant", "Look: ![a clock](https://example.org/clock.png)"),
+    ("user", "There was an error generating a response, it says."),
 ]
 
 

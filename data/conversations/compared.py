@@ -26,7 +26,9 @@ CHOICES = (
     *("preferred_answer", "overall_preference", "preferred_response", "selected"),
 )
 LISTS = ("generations", "responses", "completions", "summaries", "answers", "candidates", "outputs")
-SCORES = ("ratings", "scores", "rating", "rewards", "preferences", "ranks")
+SCORES = ("ratings", "scores", "rating", "rewards", "preferences")
+PLACES = ("ranks", "ranking", "rankings")
+"""Lists beside the answers: the highest score is the best, and the first place."""
 TEXT = ("text", "response", "answer", "completion", "content", "output", "generation")
 RANKS = {"overall_score": 1, "score": 1, "fine-grained_score": 1, "rating": 1, "pm_score": 1, "reward": 1, "rank": -1}
 """Fields of one answer among several that say how good it is, with the sign of the best."""
@@ -120,7 +122,10 @@ def _ranks(record: Mapping[str, Any], answers: list[Any]) -> list[float] | None:
     beside = next((record[key] for key in SCORES if isinstance(record.get(key), list)), None)
     if beside and len(beside) == len(answers) and all(isinstance(score, int | float) for score in beside):
         return [float(score) for score in beside]
-    choice = record.get("choice", record.get("best"))
+    places = next((record[key] for key in PLACES if isinstance(record.get(key), list)), [])
+    if len(places) == len(answers) and all(type(place) is int for place in places):
+        return [-float(place) for place in places]
+    choice = next((record[key] for key in ("choice", "best", "preferred") if key in record), None)
     if isinstance(choice, int) and not isinstance(choice, bool) and 0 <= choice < len(answers):
         return [float(place == choice) for place in range(len(answers))]
     return None

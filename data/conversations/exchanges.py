@@ -6,6 +6,7 @@ faster on many texts at once.
 
 from __future__ import annotations
 
+import re
 from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -27,6 +28,9 @@ from moltlm.data.types import EDITED, GIVEN, Exchange, Message
 
 AHEAD = 1 << 18
 """Letters that are read ahead."""
+
+TERMINAL = re.compile(r"\x1b(?:\[[0-?]{0,30}[ -/]{0,5}[@-~]|\][^\x07\x1b]{0,300}(?:\x07|\x1b\\)|[@-Z\\-_])?")
+"""Codes of a terminal, for colours, titles and the like (ECMA-48)."""
 
 Steps = Iterable[tuple[Conversation, Turn]]
 """The turns of a file, each with its conversation."""
@@ -94,7 +98,7 @@ class Reading:
     def _clean(self, batch: list[tuple[Conversation, Turn]]) -> list[Text]:
         """The texts of turns, each followed by its rejected answer if it has one."""
         texts = [text for _, turn in batch for text in (turn.text.strip(), turn.rejected)[: 1 + bool(turn.rejected)]]
-        texts = [text if text.isascii() else without_surrogates(text) for text in texts]
+        texts = [plain_text(text) for text in texts]
         in_bytes, redacted = Bytes.of(texts), texts
         if self.config.redact:
             redacted, counts = redact_all(texts, in_bytes)
@@ -221,6 +225,17 @@ def drop_rejected(turn: Turn, file: FileReport) -> None:
     """Count the rejected answer of a turn that is not learned."""
     if turn.rejected:
         file.drop(REJECTED_ANSWER)
+
+
+def plain_text(text: str) -> str:
+    """The text without what no reader sees: codes of a terminal, zeros, byte order marks; its lines end in `\\n`."""
+    if "\r" in text:
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if "\x1b" in text:
+        text = TERMINAL.sub("", text)
+    if "\0" in text:
+        text = text.replace("\0", "")
+    return text if text.isascii() else without_surrogates(text.replace("\ufeff", ""))
 
 
 def without_surrogates(text: str) -> str:

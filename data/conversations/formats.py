@@ -16,6 +16,7 @@ from moltlm.data.conversations import (
     messengers,
     nested,
     roleplay,
+    scripted,
     sessions,
     table_rows,
     tables,
@@ -62,11 +63,12 @@ FORMATS = (
     MESSAGES,
     PROMPTS,
     templates.ROWS,
+    *scripted.FORMATS,
     SESSION,
 )
 """A record has the first format whose `detect` is true. SESSION is last, since its keys are the least specific."""
 
-WEAK = (table_rows.TABLE, PROMPTS, templates.ROWS, SESSION)
+WEAK = (table_rows.TABLE, PROMPTS, templates.ROWS, *scripted.FORMATS, SESSION)
 """Formats that an object inside another one may have by chance."""
 
 LOOKAHEAD = 1000

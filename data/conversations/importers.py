@@ -34,6 +34,9 @@ VERSION = 8
 
 ANYBODY = Voice()
 
+MACRO = "{{"
+"""How a turn of a transcript begins whose speakers are `{{user}}` and `{{char}}`, and no JSON."""
+
 ARRAY = re.compile(r"\[\s*(?:\[?\s*\{|\Z)")
 """How an array of objects begins, or of lists of objects."""
 
@@ -138,7 +141,7 @@ def _conversations(source: Source, file: FileReport, voice: Voice) -> Iterator[C
     start = head(source)
     text = start.decode(errors="replace").replace("\r\n", "\n").lstrip()
     file.scales |= marks.scales(text)
-    if text[:1] == "{":
+    if text[:1] == "{" and not text.startswith(MACRO):
         return formats.conversations(_objects(source, text, len(start) < HEAD), source, file)
     if ARRAY.match(text):
         return formats.conversations(_arrays(source, text), source, file)

@@ -79,6 +79,7 @@ def _elements(name: str, side: Literal["user", "assistant", ""], tags: str) -> M
 
 
 NOTICE = "notice of an agent"
+ERROR = "error instead of an answer"
 HARNESS = "text of the harness"
 INFO = "information about the chat"
 THINKING = "thinking"
@@ -194,6 +195,40 @@ MARKS = (
     _drop(NOTICE, "assistant", "Credit balance is too low", "Invalid API key ·"),
     _drop(NOTICE, "assistant", "Claude AI usage limit reached", "You've hit your limit ·"),
     _whole(NOTICE, "assistant", r"\[Request interrupted by user[^\]\n]*\]", "[Request interrupted"),
+    # what services show in place of an answer
+    _whole(
+        ERROR, "assistant",
+        r"(?:There was an error generating a response|Error in message stream|Network error|Connection error"
+        r"|Internal [Ss]erver [Ee]rror|(?:TypeError: )?Failed to fetch|Overloaded|Unable to load conversation)[.!]?\s*",
+        "There was an error", "Error in message", "Network error", "Connection error", "Internal ", "Failed to fetch",
+        "TypeError: Failed", "Overloaded", "Unable to load",
+    ),
+    _whole(
+        ERROR, "assistant",
+        r"(?:Something went wrong[.,]? (?:[Ii]f this issue persists|[Pp]lease try|while generating the response)"
+        r"|The server had an error (?:while )?processing|Hmm\.\.\. ?something seems to have gone wrong"
+        r"|An error occurred\. (?:Either the engine|If this issue persists)|Request failed with status code \d"
+        r"|You['’]ve (?:reached|hit) (?:our limit of messages|your (?:usage )?limit|the current usage cap)"
+        r"|Rate limit (?:reached for|exceeded)|This model's maximum context length is \d"
+        r"|This content may violate our (?:usage|content) polic|Error code: \d{3}\b|Error: \{"
+        r"|Error: (?:model requires more|an error was encountered|llama runner|could not connect)|\[ERROR\])"
+        r"[^\n]{0,600}\s*",
+        "Something went wrong", "The server had an error", "Hmm...", "An error occurred. ", "Request failed with",
+        "You've reached", "You’ve reached", "You've hit", "You’ve hit", "Rate limit ", "This model's maximum",
+        "This content may violate", "Error code: ", "Error: ", "[ERROR]",
+    ),
+    _whole(
+        ERROR, "assistant",
+        r"(?:Error:? ?)?(?:HTTP )?[45]\d\d:? (?:Too Many Requests|Bad Gateway|Internal Server Error|Service Unavailable"
+        r"|Gateway Time-?out|Unauthorized|Forbidden|Bad Request|Not Found|Payload Too Large)[.!]?\s*",
+        "Error", "HTTP ", "4", "5",
+    ),
+    # pictures, which no text model shows
+    _strip("attachment", "assistant", r"\A\s*(?:!\[[^\]\n]{0,500}\]\([^)\s]{1,4000}\)\s*)+\Z", "!["),
+    _strip(
+        "attachment", "",
+        r"!?\[[^\]\n]{0,500}\]\(data:[a-z]+/[^)\s]*\)|<img [^<>]{0,500}?src=[\"']data:[^<>]*>", "(data:", "<img ",
+    ),
     # OpenClaw: what it puts into a user's turns
     Mark(
         NOTICE, "user", "interrupt",

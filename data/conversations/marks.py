@@ -21,7 +21,7 @@ UNTRAINED = _words("weight loss train trainable loss_mask learn training")
 GOOD = _words(
     """
     label kto_tag liked desirable is_desirable good is_good accepted is_accepted approved is_approved keep is_preferred
-    is_chosen review_result is_correct
+    is_chosen review_result is_correct is_safe
     """
 )
 """Fields that are false for a bad answer."""
@@ -39,6 +39,8 @@ BAD = _words(
 """Fields that are true for a bad answer."""
 
 DELETED = _words("deleted is_deleted isDeleted deleted_at deletedAt removed is_removed")
+HIDDEN = _words("hidden is_hidden isHidden superseded is_superseded")
+"""Fields that are true for a message that is not shown."""
 ERRORS = _words("error is_error isError isApiErrorMessage failed")
 FAILED = _words("error failed rejected cancelled canceled deleted discarded")
 """Values of `status`."""
@@ -49,7 +51,7 @@ UNFINISHED = _words(
     """
 )
 """Values of `status` and of the fields in ENDS for an answer that was broken off."""
-BROKEN = _words("unfinished isUnfinished is_unfinished interrupted isInterrupted truncated")
+BROKEN = _words("draft is_draft isDraft unfinished isUnfinished is_unfinished interrupted isInterrupted truncated")
 """Fields that are true for an answer that was broken off."""
 ENDS = _words("stop_reason stopReason finish_reason finishReason")
 TIES = _words("tie same equal")
@@ -71,6 +73,15 @@ NEGATIVE = _words(
     """
 )
 
+VOTES = (
+    *(("upvotes", "downvotes"), ("up", "down"), ("up_votes", "down_votes"), ("likes", "dislikes")),
+    ("thumbs_up", "thumbs_down"),
+)
+"""Numbers of votes for an answer and against it."""
+VOTED = _words("votes reactions")
+"""Objects that may hold them."""
+INSIDE = _words("metadata meta")
+"""Objects beside a message's content that may hold what a user thinks of it."""
 SCORES = "scores"
 """A list of objects with a name and a value, of which those named like this are a user's."""
 OF_USERS = re.compile(r"feedback|thumb|like", re.IGNORECASE)
@@ -124,6 +135,8 @@ def _unwanted(record: Mapping[str, Any], scales: Mapping[str, float]) -> str:
     """Why the answer of a record is unwanted, or ""."""
     if any(record.get(key) for key in DELETED):
         return "deleted"
+    if any(record.get(key) is True for key in HIDDEN) and not SENDERS.isdisjoint(record):
+        return "hidden message"
     if any(record.get(key) for key in ERRORS) or str(record.get("status", "")).lower() in FAILED:
         return "error instead of an answer"
     status = record.get("status")
@@ -138,12 +151,28 @@ def _unwanted(record: Mapping[str, Any], scales: Mapping[str, float]) -> str:
     marks += [key for key in sorted(BAD & record.keys()) if record.get(key) is True or record.get(key) == 1]
     if marks:
         return MARKED + marks[0]
+    if any(_is_voted_down(each) for each in (record, *(record.get(key) for key in VOTED))):
+        return MARKED + "down by more than up"
     reward = record.get("reward")
     if isinstance(reward, int | float) and reward < 0:
         return RATED_LOW
     is_low = any(_is_low(record.get(key), scales.get(key, 0.0)) for key in RATINGS)
     is_negative = any(_is_negative(record.get(key), scales) for key in FEEDBACK) or _is_scored_low(record.get(SCORES))
+    is_negative = is_negative or any(_is_negative_inside(record.get(key), scales) for key in INSIDE)
     return RATED_LOW if is_low or is_negative else ""
+
+
+def _is_voted_down(votes: Any) -> bool:
+    """Whether an answer has more votes against it than for it."""
+    if not isinstance(votes, Mapping):
+        return False
+    pairs = ((votes.get(up) or 0, votes.get(down)) for up, down in VOTES)
+    return any(type(up) is int and type(down) is int and down > up for up, down in pairs)
+
+
+def _is_negative_inside(value: Any, scales: Mapping[str, float]) -> bool:
+    """Whether an object of other facts holds negative feedback."""
+    return isinstance(value, Mapping) and any(_is_negative(value.get(key), scales) for key in FEEDBACK & value.keys())
 
 
 def _is_scored_low(scores: Any) -> bool:
@@ -197,6 +226,8 @@ def _value_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)[:20]
 
 
+SENDERS = _words("role sender from author speaker")
+"""Fields of a message, which a whole conversation does not have."""
 SAYING = ("type", "value", "name", "emoji", "comment_type")
 """Fields of a feedback object that may say it in a word."""
 
@@ -206,6 +237,10 @@ KEYS = {
     *CHOICES,
     *BAD,
     *DELETED,
+    *HIDDEN,
+    *VOTED,
+    *INSIDE,
+    *(down for _, down in VOTES),
     *ERRORS,
     *RATINGS,
     *FEEDBACK,

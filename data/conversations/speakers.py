@@ -19,7 +19,9 @@ JOINED = "\u0300-\u036f\u0591-\u05c7\u0610-\u065f\u0900-\u0dff\u0e00-\u0eff\u100
 """Vowel signs and other marks, which are no letters but belong to words of their scripts."""
 FACES = "👤👥🧑👩👨🙂🙋🤖🦾"
 """Signs that stand for a speaker by themselves."""
-NAME = rf"(?P<label>[^\W\d_][\w{JOINED}.'’ &-]{{0,38}}?|[{FACES}]\ufe0f?)(?:\s?{SIGN}{{1,8}})?"
+NAME = (
+    rf"(?P<label>[^\W\d_][\w{JOINED}.'’ &-]{{0,38}}?|[{FACES}]\ufe0f?|\{{\{{(?:user|char)\}}\}})(?:\s?{SIGN}{{1,8}})?"
+)
 NICK = r"[^\s<>\"=/!?\d-][^<>\"=/\t\n]{0,38}?"
 """The name of somebody in a log, which may be anything but markup."""
 DAY = r"(?:[^\W\d]{2,12}(?: [^\W\d]{1,3}){0,2} )?"
@@ -45,7 +47,7 @@ STYLES = {
     "stamp": re.compile(
         rf"(?P<label>\S[^\n]{{0,38}}?) ?[—–-] (?:[^\W\d]{{2,12}}(?: [^\W\d]{{1,3}}){{0,2}} )?{CLOCK}(?P<text>)$"
     ),
-    "prompt": re.compile(rf"{LABEL}\s?>(?:\s+|$)(?P<text>.*)$"),
+    "prompt": re.compile(rf"{LABEL}\s?[-=]?>(?:\s+|$)(?P<text>.*)$"),
     "dash": re.compile(rf"{LABEL} [-–—]{{1,2}} +(?P<text>\S.*)$"),
 }
 """How a line that begins a turn looks: `## User`, `**User:** text`, `User: text`, `<User> text` and `[User] text`, each
@@ -134,8 +136,8 @@ def style_of(head: str, voice: Voice, where: str = "") -> Style | None:
         if len(set(labels)) < 2:
             continue
         is_log = style in ("tab", "stamp") or (len(labels) >= 0.9 * len(lines) and style != "heading")
-        if style == "bold" and {"user", "assistant"} <= set(map(voices.role_word, labels)):
-            is_log = False  # Markdown of an assistant, whose remarks are bold too
+        if style in ("bold", "plain") and {"user", "assistant"} <= set(map(voices.role_word, labels)):
+            is_log = False  # a text of an assistant, whose remarks look like speakers
         if style == "dash":
             labels = _often(labels)
         if not _is_certain(style, labels, voice, is_log):
@@ -150,6 +152,22 @@ def style_of(head: str, voice: Voice, where: str = "") -> Style | None:
     if unknown:
         raise unknown
     return None
+
+
+def turns_of_roles(text: str) -> list[tuple[str, str]]:
+    """The turns of a text in which each begins with the name of its role, as in `User: Hi`; none of another text."""
+    turns: list[tuple[str, list[str]]] = []
+    for line in text.strip().splitlines():
+        match = STYLES["plain"].match(line) or STYLES["bold"].match(line)
+        role = voices.role_word(_label(match)) if match else ""
+        if match and role in ("user", "assistant", "system"):
+            turns.append((role, [match["text"]]))
+        elif turns:
+            turns[-1][1].append(line)
+        else:
+            return []
+    sides = {role for role, _ in turns}
+    return [(role, "\n".join(lines).strip()) for role, lines in turns] if {"user", "assistant"} <= sides else []
 
 
 def _style(name: str, roles: dict[str, str], matches: list[re.Match[str]], is_log: bool) -> Style:

@@ -16,9 +16,15 @@ TRANSCRIPT = "transcript"
 
 NOTICE = re.compile(rf"{TIME}(?:\t ?(?:\*|--|-->|<--|=!=)\t|\*{{1,3}} |-->|<--|-!-|--- |=-= )")
 """A line of a log of IRC that is no message: somebody joins, or waves."""
-RULE = re.compile(r"\s*(?:-{3,}|\*{3,}|_{3,}|\*(?: \*){2,}|-(?: -){2,}|⸻)\s*$")
+RULE = re.compile(r"\s*(?:-{3,}|\*{3,}|_{3,}|={3,}|\*(?: \*){2,}|-(?: -){2,}|⸻)\s*$")
 
-TITLE = re.compile(r" {0,3}# +\S[^\n]*$")
+TITLE = re.compile(
+    r" {0,3}# +\S[^\n]*$"
+    r"|[#*=\- ]{0,6}(?:Conversation|Chat|Dialog(?:ue)?|Session|Unterhaltung|Gespräch|Conversación|Conversa"
+    r"|Conversazione|对话|會話|会話)[ ]?(?:#|[Nn]o\.? |[Nn]r\.? )?\d{1,5}[:.]?[#*=\- ]{0,6}$"
+)
+DOUBLE_RULE = re.compile(r"\s*={3,}\s*$")
+"""What stands between conversations, rather than between turns."""
 STAMP = re.compile(
     r"<time\b[^<>]{0,200}>[^<>]{0,60}</time>"
     r"|[\[(_*]{0,2}\d{1,4}[./-]\d{1,2}[./-]\d{1,4}[,T ]{1,2}\d{1,2}:\d\d[\d:.]{0,10}"
@@ -76,13 +82,14 @@ def _turns(style: Style, source: Source, report: FileReport) -> Iterator[tuple[i
 
 
 def _ends_in_title(lines: list[str]) -> bool:
-    """Whether a turn ends in a title, which belongs to the next conversation; it is taken away."""
+    """Whether a turn ends in a title or a double rule, after which comes another conversation; both are taken away."""
+    is_divided = False
     while lines and (not lines[-1].strip() or RULE.match(lines[-1])):
-        lines.pop()
+        is_divided = is_divided or bool(DOUBLE_RULE.match(lines.pop()))
     if lines and TITLE.match(lines[-1]):
         lines.pop()
         return True
-    return False
+    return is_divided
 
 
 def _turn(role: str, lines: list[str], report: FileReport, echoes: bool) -> Iterator[Turn]:

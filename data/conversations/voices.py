@@ -34,6 +34,7 @@ assistant assistants asistente assistente assistentin assistenten ayudante asyst
 asszisztens avustaja βοηθός ассистент помощник асистент помічник עוזר مساعد المساعد सहायक asisten ผู้ช่วย 助手 助理
 アシスタント 어시스턴트 도우미 ai ia ki ии 人工智能 机器人 機器人 ボット 챗봇 봇 bot chatbot model modelo modell modèle
 modello модель chatgpt gpt claude gemini bard bing copilot llama mistral mixtral deepseek grok qwen kimi perplexity
+char
 answer a response reply respuesta resposta réponse antwort risposta antwoord ответ 回答 答 答复 回复 答え 답변 🤖 🦾
 """
 SYSTEM = "system developer sistema système systeem система 系统 系統 システム 시스템"
