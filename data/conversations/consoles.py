@@ -65,7 +65,7 @@ class Console:
     Attributes:
         kind: what the pending lines are: ANSWER, QUESTION, or else noise of this name.
         number: of the conversation. A command such as `/clear` begins another one.
-        held: the last answer, which `/regen` replaces.
+        answer: the last one, which `/regen` replaces.
         fence: the code fence that is open in an answer, and the line in which a prompt follows it.
     """
 
@@ -76,7 +76,7 @@ class Console:
     pending: list[str] = field(default_factory=list)
     size: int = 0
     number: int = 0
-    held: Turn | None = None
+    answer: Turn | None = None
     fence: str = ""
     swallowed: int = 0
 
@@ -117,9 +117,9 @@ class Console:
         yield from self._released()
 
     def _released(self) -> Iterator[tuple[int, Turn]]:
-        if self.held:
-            yield self.number, self.held
-        self.held = None
+        if self.answer:
+            yield self.number, self.answer
+        self.answer = None
 
     def _ended(self) -> Iterator[tuple[int, Turn]]:
         text = "\n".join(self.pending).strip()
@@ -132,13 +132,13 @@ class Console:
             self.report.noise[self.kind] += bool(text)
 
     def _hold(self, text: str) -> None:
-        if self.held:
+        if self.answer:
             self.report.drop(BRANCH)
         text, thoughts = self.thinking.subn("", text)
         text, statistics = VERBOSE.subn("", text)
         self.report.noise["thinking"] += thoughts
         self.report.noise["statistics"] += statistics
-        self.held = Turn("assistant", END_OF_TEXT.sub("", text).strip(), bool(thoughts or statistics))
+        self.answer = Turn("assistant", END_OF_TEXT.sub("", text).strip(), bool(thoughts or statistics))
 
 
 def is_ollama(text: str) -> bool:
@@ -151,9 +151,9 @@ def is_ollama(text: str) -> bool:
     if start:
         return all(OLLAMA_START.match(line) for line in first[:start])
     prompts = [line[len(PROMPT) :].strip() for line in first if line.startswith(PROMPT)]
-    shown = PLACEHOLDER in prompts or any(prompt.startswith(("/bye", "/set ")) for prompt in prompts)
+    is_ollamas = PLACEHOLDER in prompts or any(prompt.startswith(("/bye", "/set ")) for prompt in prompts)
     kinds = [kind_of(prompt) for prompt in prompts]
-    return shown or kinds.count("sentence") > kinds.count("code")
+    return is_ollamas or kinds.count("sentence") > kinds.count("code")
 
 
 def kind_of(prompt: str) -> str:

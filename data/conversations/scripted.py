@@ -67,7 +67,5 @@ def _is_capital(record: Record) -> bool:
 FORMATS = (
     Format("lists of exchanges", "rows with a list of `user` and `assistant`", lambda r: bool(_list_of(r)), _listed),
     Format("prompts", "", _is_capital, lambda record, *more: PROMPTS.read(_lowered(record), *more)),
-    Format(
-        "transcripts in rows", "rows with a transcript", lambda r: bool(turns_of_roles(_transcript_of(r))), _transcript
-    ),
+    Format("transcripts in rows", "rows with a transcript", lambda record: bool(_turns(record)), _transcript),
 )
