@@ -74,7 +74,7 @@ SPEED = "[ Prompt: 100.0 t/s | Generation: 50.0 t/s ]\n\n"
 
 
 def test_a_session_of_llama_cpp(written: Callable[[str], Path]) -> None:
-    exchanges, report = read(written(OLD_LLAMA))
+    exchanges, report = read(written(OLD_LLAMA.replace(ANSWERED, f"<think>NEVER</think>{ANSWERED}")))
     assert said(exchanges) == [BOTH[0], [*BOTH[0], "And \nif not?", LAST]]
     assert report.formats == {"llama.cpp": 2}
     quoting = "He said:\n\n> Tea first.\n\nSo be it."
@@ -188,6 +188,7 @@ NO_CHATS = {
     "a session of Python": ">>> import os\n>>> os.getcwd()\n'/tmp'\n>>> for i in range(2):\n...     print(i)\n0\n1\n",
     "a letter": ">>> are you there?\n>> Yes.\n> Where?\nHere.\n",
     "prompts of a shell": "mysql> select 1;\n1\nmysql> select 2;\n2\n",
+    "comparisons": "Ana > Bo in height\nTollak > Ana in weight\n",
     "what people said": "It was late.\nAna said\nnothing at all.\nVex said\nnothing either.\n",
 }
 
@@ -202,6 +203,7 @@ DOUBTFUL = {
     "questions or quotations": f"> {ASKED}\n{ANSWERED}\n\n> {MORE}\n{LAST}\n",
     "questions or Python": f">>> hello\n{ANSWERED}\n\n>>> tea\n{LAST}\n",
     "turns or a list": f"Ana - {ASKED}\nAssistant - {ANSWERED}\n",
+    "turns or comparisons": f"Ana > {ASKED}\nAssistant > {ANSWERED}\n",
 }
 
 

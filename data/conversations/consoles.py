@@ -15,7 +15,8 @@ from moltlm.data.conversations.source import Source
 from moltlm.data.conversations.sources import LIMIT, lines
 from moltlm.data.conversations.speakers import fence_after
 from moltlm.data.conversations.tree import BRANCH
-from moltlm.data.conversations.turns import Conversation, FileReport, Turn
+from moltlm.data.conversations.turns import Conversation, FileReport, Turn, turn_of
+from moltlm.data.errors import BadInput
 
 PROMPT = ">>>"
 PLACEHOLDER = "Send a message (/? for help)"
@@ -65,7 +66,7 @@ class Console:
     Attributes:
         kind: what the pending lines are: ANSWER, QUESTION, or else noise of this name.
         number: of the conversation. A command such as `/clear` begins another one.
-        answer: the last one, which `/regen` replaces.
+        answer: the last one with its role, and whether something was removed from it, which `/regen` replaces.
         fence: the code fence that is open in an answer, and the line in which a prompt follows it.
     """
 
@@ -76,7 +77,7 @@ class Console:
     pending: list[str] = field(default_factory=list)
     size: int = 0
     number: int = 0
-    answer: Turn | None = None
+    answer: tuple[str, str, bool] | None = None
     fence: str = ""
     swallowed: int = 0
 
@@ -91,7 +92,7 @@ class Console:
     def begin(self, kind: str, text: str, line: int) -> Iterator[tuple[int, Turn]]:
         """The turns that end where lines of another kind begin."""
         yield from self._ended()
-        self.kind, self.pending, self.size = kind, [], 0
+        self.kind, self.pending, self.size, self.swallowed = kind, [], 0, 0
         self.add(text, line)
 
     def question(self, text: str, line: int) -> Iterator[tuple[int, Turn]]:
@@ -118,14 +119,18 @@ class Console:
 
     def _released(self) -> Iterator[tuple[int, Turn]]:
         if self.answer:
-            yield self.number, self.answer
+            yield from self._turns(*self.answer)
         self.answer = None
+
+    def _turns(self, role: str, text: str, noisy: bool = False) -> Iterator[tuple[int, Turn]]:
+        for turn in turn_of(role, text, self.report, lambda what: BadInput(what, "")):
+            yield self.number, turn._replace(noisy=turn.noisy or noisy)
 
     def _ended(self) -> Iterator[tuple[int, Turn]]:
         text = "\n".join(self.pending).strip()
         if self.kind == QUESTION and text:
             yield from self._released()
-            yield self.number, Turn("user", text.replace("\\\n", "\n"))
+            yield from self._turns(QUESTION, text.replace("\\\n", "\n"))
         elif self.kind == ANSWER:
             self._hold(text)
         elif self.kind != QUESTION:
@@ -138,7 +143,7 @@ class Console:
         text, statistics = VERBOSE.subn("", text)
         self.report.noise["thinking"] += thoughts
         self.report.noise["statistics"] += statistics
-        self.answer = Turn("assistant", END_OF_TEXT.sub("", text).strip(), bool(thoughts or statistics))
+        self.answer = ANSWER, END_OF_TEXT.sub("", text).strip(), bool(thoughts or statistics)
 
 
 def is_ollama(text: str) -> bool:

@@ -18,11 +18,11 @@ def error_for(source: Source, text: str, voice: Voice) -> BadInput | None:
     """The error for a text that is no conversation for sure, and may be one."""
     lines = [line for line in text.splitlines() if line.strip()]
     if lines and _is_prompt(lines[0]) and not any(line.startswith(">> ") for line in lines):
-        kinds = [consoles.kind_of(line[len(consoles.PROMPT) :].strip()) for line in lines if _is_prompt(line)]
+        kinds = [consoles.kind_of(line[len(consoles.PROMPT) :].strip()) for line in lines[:500] if _is_prompt(line)]
         return None if "code" in kinds else _marked(source, consoles.PROMPT, "a session of Python")
     if lines and lines[0].startswith("> ") and _are_alone(lines):
         return _marked(source, ">", "quotations")
-    return _dashes(source, lines, voice)
+    return _named(source, lines, voice)
 
 
 def _is_prompt(line: str) -> bool:
@@ -43,15 +43,21 @@ def _marked(source: Source, mark: str, what: str) -> BadInput:
     )
 
 
-def _dashes(source: Source, lines: list[str], voice: Voice) -> BadInput | None:
-    """The error for a list or a chat whose lines begin with names and dashes, of which one is the persona or a role."""
-    matches = [match for line in lines if (match := speakers.STYLES["dash"].match(line))]
+def _named(source: Source, lines: list[str], voice: Voice) -> BadInput | None:
+    """The error for a list or a chat with lines that begin like `Ana -` or `Ana >`, of which one names the persona or a
+    role."""
+    styles = speakers.STYLES["dash"], speakers.STYLES["prompt"]
+    matches = [match for line in lines if (match := styles[0].match(line) or styles[1].match(line))]
     labels = list(dict.fromkeys(match["label"] for match in matches))
     if len(labels) < 2 or len(matches) < 2 or not (voice.among(labels) or any(map(voices.role_word, labels))):
         return None
     names = "|".join([label for label in labels if not SPECIAL.search(label)][:6])
-    program = f"sed -E 's/^({names}) (-|–|—)+ /\\1: /'"
+    program = f"sed -E 's/^({names}) ?(-|–|—|>)+ /\\1: /'"
     return source.bad(
-        f": lines that begin like `{labels[0]} - ` may be turns of a chat, or a list.",
+        f": lines that begin like `{_beginning(matches[0])}` may be turns of a chat, or a list.",
         f"If they are turns: {source.convert(program, '.txt')}",
     )
+
+
+def _beginning(match: re.Match[str]) -> str:
+    return match.string[match.start("label") : match.start("text")].strip()

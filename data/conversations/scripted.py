@@ -7,9 +7,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from moltlm.data.conversations.format import Format
-from moltlm.data.conversations.messages import PROMPTS
+from moltlm.data.conversations.messages import PROMPTS, message_turns
 from moltlm.data.conversations.speakers import turns_of_roles
-from moltlm.data.conversations.turns import Fail, FileReport, Record, Turn, content_of, sender_of, turn_of, turns_of
+from moltlm.data.conversations.turns import Fail, FileReport, Record, Turn, content_of, sender_of, turn_of
 
 TEXTS = ("text", "conversation", "dialogue", "dialog", "chat", "transcript")
 LISTS = ("dialogue", "dialog", "turns", "utterances", "chat", "exchanges", "lines", "transcript")
@@ -44,13 +44,14 @@ def _sides_of(exchange: Record) -> tuple[str, str] | None:
 
 
 def _listed(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
-    for each in _list_of(record):
-        if sides := _sides_of(each):
-            question, answer = sides
-            yield from turn_of("user", each[question], report, fail)
-            yield from turn_of("assistant", each[answer], report, fail)
-        else:
-            yield from turns_of([each], report, fail)
+    values = _list_of(record)
+    if not _sides_of(values[0]):
+        yield from message_turns(values, record, report, fail)
+        return
+    for each in values:
+        question, answer = _sides_of(each) or ("", "")
+        yield from turn_of("user", each[question], report, fail)
+        yield from turn_of("assistant", each[answer], report, fail)
 
 
 def _lowered(record: Record) -> Record:

@@ -195,13 +195,9 @@ def _is_certain(style: str, labels: list[str], voice: Voice, is_log: bool) -> bo
         return True
     counts, personas = Counter(labels), voice.among(labels)
     sides = {"assistant" if label in personas else voices.role_word(label) for label in counts}
-    if style == "dash":
-        return is_log and len(_repeated(counts)) > 1
-    return {"user", "assistant"} <= sides or (style == "prompt" and is_log)
-
-
-def _repeated(counts: Counter[str]) -> list[str]:
-    return [label for label, count in counts.items() if count > 1]
+    if style != "dash" and {"user", "assistant"} <= sides:
+        return True
+    return style != "said" and is_log and sum(count > 1 for count in counts.values()) > 1
 
 
 def _roles(labels: list[str], voice: Voice, where: str, is_log: bool, is_naming: bool) -> dict[str, str]:

@@ -40,7 +40,9 @@ answer a response reply respuesta resposta réponse antwort risposta antwoord о
 SYSTEM = "system developer sistema système systeem система 系统 系統 システム 시스템"
 NARRATORS = "narrator narrador narradora erzähler erzählerin narrateur narratore рассказчик 旁白 ナレーター storyteller"
 SECOND_PERSON = "you du tú você tu toi vous ты вы 你 您 あなた"
-PHRASES = {"ai assistant": "assistant", "virtual assistant": "assistant", "người dùng": "user", "trợ lý": "assistant"}
+PHRASES = dict.fromkeys(("o chatgpt", "o gemini", "o copilot", "o claude"), "assistant")
+"""Names with the article that Portuguese has before them."""
+PHRASES |= {"ai assistant": "assistant", "virtual assistant": "assistant", "người dùng": "user", "trợ lý": "assistant"}
 MODELS = re.compile(r"(chatgpt|gpt|claude|gemini|bard|copilot|llama|mistral|mixtral|deepseek|grok|qwen|kimi) ?\d.*")
 NUMBERED = re.compile(r"(.+?) ?\d{1,3}")
 TITLES = """
