@@ -16,10 +16,14 @@ from typing import Any
 import torch
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from moltlm.data.parallel import in_parts
+
 ARCHITECTURES = ("llama", "mistral", "olmo2", "qwen2", "qwen3", "smollm3")
 """Model types whose tokens meet in attention alone, and whose attention has no form of its own."""
 NAME = "packed"
 """Of the implementation of attention."""
+LEAST = 2
+"""Fewest rows that are scored on a thread of their own."""
 
 
 @dataclass(frozen=True)
@@ -224,6 +228,13 @@ def attention_of(config: Any, name: str) -> Iterator[None]:
 
 def completion_states(model: Any, rows: list[tuple[list[int], list[int]]]) -> list[torch.Tensor]:
     """For each prompt and completion the hidden states (completion tokens, width) that predict the completion."""
+    with attention_of(
+        inner(model).config.get_text_config(), NAME
+    ):  # around all threads, so that they only set it again
+        return in_parts(lambda part: _completion_states(model, part), rows, LEAST)
+
+
+def _completion_states(model: Any, rows: list[tuple[list[int], list[int]]]) -> list[torch.Tensor]:
     packed = pack([prompt + completion[:-1] for prompt, completion in rows])
     places = [
         place[len(prompt) - 1 : len(prompt) + len(completion) - 1]
