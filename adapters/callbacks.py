@@ -10,6 +10,7 @@ from typing import Any
 
 from transformers import TrainerCallback
 
+from moltlm.adapters import frozen, processes
 from moltlm.adapters.protections.base import ActiveProtections
 from moltlm.data.errors import MoltError
 from moltlm.data.types import Progress
@@ -28,7 +29,9 @@ class ProtectionMoments(TrainerCallback):
         report = self._protections.after_step(kwargs["model"], state.global_step)
         for name, value in report.metrics.items():
             self._trainer._metrics["train"][name].append(value)
-        control.should_training_stop |= report.stop
+        # what each process computes by itself may differ in the last digit
+        control.should_training_stop |= processes.from_first(lambda: report.stop)
+        processes.copy_from_first([value for _, value in frozen.trainable(kwargs["model"])])
 
 
 class StopOnDivergence(TrainerCallback):

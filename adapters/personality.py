@@ -6,7 +6,7 @@ import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from peft import PeftModel, get_peft_model
@@ -15,7 +15,7 @@ from transformers import set_seed
 from trl import DPOConfig, SFTConfig
 from trl.experimental.orpo import ORPOConfig
 
-from moltlm.adapters import card, training
+from moltlm.adapters import card, processes, training
 from moltlm.adapters.config import GROUP
 from moltlm.adapters.protections import active
 from moltlm.adapters.protections.base import Context, Material
@@ -65,7 +65,16 @@ class PersonalityJob(TrainingJob):
     replay: list[Exchange] = field(default_factory=list)
     distill_weight: float = 0.0
 
+    @property
+    def divisible(self) -> bool:
+        method, loss = self.config.personality.method, self.config.dpo.loss
+        return method == "sft" or (method == "dpo" and loss != "orpo")
 
+    def for_helpers(self) -> Self:
+        return replace(super().for_helpers(), measurements=None)
+
+
+@processes.together
 def train_personality(job: PersonalityJob) -> TrainingResult:
     """Train on the job's pairs and write the adapter, or the full weights, to its folder.
 

@@ -8,7 +8,7 @@ from typing import Any
 from transformers import set_seed
 from trl import SFTConfig
 
-from moltlm.adapters import mixture, stack, training
+from moltlm.adapters import mixture, processes, stack, training
 from moltlm.adapters.protections import active
 from moltlm.adapters.protections.base import ActiveProtections
 from moltlm.adapters.trainers import ChatTrainer
@@ -28,6 +28,7 @@ class TaskJob(AdapterJob):
     mix: list[Exchange]
 
 
+@processes.together
 def train_task(job: TaskJob) -> TrainingResult:
     """Train a task adapter on `job.mix` and write it to `job.folder`.
 

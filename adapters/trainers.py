@@ -5,7 +5,9 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +22,9 @@ from trl import DPOTrainer, GRPOConfig, GRPOTrainer, SFTTrainer
 from trl.experimental.orpo import ORPOTrainer
 from trl.trainer.utils import FusedCausalLMOutput, add_fused_lm_head
 
-from moltlm.adapters import frozen, fused, references
+from moltlm.adapters import frozen, fused, processes, references
 from moltlm.adapters.callbacks import ProtectionMoments
+from moltlm.adapters.divided import DividedTrainer
 from moltlm.adapters.protections.base import ActiveProtections
 from moltlm.adapters.self_distillation import SelfDistillation
 from moltlm.data import packing
@@ -102,7 +105,7 @@ PROTECTION = "protection:"
 """Prefix of what protections carry in a checkpoint."""
 
 
-class StageTrainer:
+class StageTrainer(DividedTrainer):
     """What all trainers of this project share. Protections act at their moments; what is trained stays fp32 whatever
     TRL does with it; checkpoints hold exactly that, and the protections' state. The Trainer's own way to load a
     checkpoint would activate and unfreeze the first adapter only."""
@@ -118,11 +121,6 @@ class StageTrainer:
         _leave_routers(trainer)
         if protections.members:
             trainer.add_callback(ProtectionMoments(trainer, protections))
-
-    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
-        trainer: Any = self
-        trainer.step_batches.append(inputs)
-        return super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         trainer: Any = self
@@ -182,12 +180,12 @@ class PersonalityTrainer(StageTrainer, DPOTrainer):
         keys, stored, file = references.pair_keys(dataset, self.args.max_length), {}, None
         if self._references is not None:
             file = self._references / f"{references.digest(self.model, self.accelerator.mixed_precision)}.json"
-            stored = references.load(file)
+            stored = processes.from_first(partial(references.load, file))
         missing = [i for i, key in enumerate(keys) if key not in stored]
         if missing:
             values = self._score_sides(dataset.select(missing), batch_size)
             stored |= dict(zip([keys[i] for i in missing], values, strict=True))
-            if file is not None:
+            if file is not None and processes.is_first():
                 references.save(file, stored)
         first, second = zip(*[stored[key] for key in keys], strict=True)
         if self._reference == "mean":
@@ -195,26 +193,50 @@ class PersonalityTrainer(StageTrainer, DPOTrainer):
         return dataset.add_column("ref_chosen_logps", list(first)).add_column("ref_rejected_logps", list(second))
 
     def _score_sides(self, dataset: Dataset, batch_size: int) -> list[references.Sides]:
-        """Log-probabilities of both sides of each pair under the model as it stands."""
-        sides: list[references.Sides] = []
+        """Log-probabilities of both sides of each pair under the model as it stands. The processes take the batches in
+        turn."""
+        own: dict[int, list[references.Sides]] = {}
+        self.model.eval()  # type: ignore[union-attr]
+        batches = DataLoader(dataset, batch_size=batch_size, collate_fn=self.data_collator)  # type: ignore[arg-type]
+        for place, batch in enumerate(batches):
+            if place % processes.count() == processes.number():
+                own[place] = self._score_batch(self._prepare_inputs(batch))
+        every = {place: sides for each in processes.gathered(own) for place, sides in each.items()}
+        return [sides for place in sorted(every) for sides in every[place]]
+
+    def _score_batch(self, batch: dict[str, Any]) -> list[references.Sides]:
         model: Any = self.model
-        model.eval()
-        for batch in DataLoader(dataset, batch_size=batch_size, collate_fn=self.data_collator):  # type: ignore[arg-type]
-            batch = self._prepare_inputs(batch)
-            labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
-            with torch.no_grad(), self.accelerator.autocast():
-                out = model(
-                    input_ids=batch["input_ids"],
-                    attention_mask=batch["attention_mask"],
-                    labels=labels,
-                    fused_lm_head=True,
-                )
-            chosen, rejected = out.log_probs.sum(1).float().cpu().chunk(2)
-            sides += zip(chosen.tolist(), rejected.tolist(), strict=True)
-        return sides
+        labels = batch["input_ids"].masked_fill(batch["completion_mask"] == 0, -100)
+        with torch.no_grad(), self.accelerator.autocast():
+            out = model(
+                input_ids=batch["input_ids"],
+                attention_mask=batch["attention_mask"],
+                labels=labels,
+                fused_lm_head=True,
+            )
+        chosen, rejected = out.log_probs.sum(1).float().cpu().chunk(2)
+        return list(zip(chosen.tolist(), rejected.tolist(), strict=True))
+
+    def labels_of(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return batch["completion_mask"][: len(batch["ref_chosen_logps"]), 1:] == 1
 
     def _compute_loss(self, model: Any, inputs: Any, return_outputs: bool) -> Any:
-        return _penalised(self, super()._compute_loss(model, inputs, return_outputs), model, return_outputs)
+        with self._weighted():
+            result = super()._compute_loss(model, inputs, return_outputs)
+        return _penalised(self, result, model, return_outputs)
+
+    @contextmanager
+    def _weighted(self) -> Iterator[None]:
+        """Weigh the losses by this process's part of a micro-batch: the preference loss is a mean over its pairs, the
+        NLL one over the tokens of the chosen sides."""
+        kinds, weights = self.loss_types, self.loss_weights
+        shares = zip(kinds, weights, (self.part.rows, self.part.tokens), strict=True)
+        parts = [(kind, weight * share) for kind, weight, share in shares if share]
+        self.loss_types, self.loss_weights = [kind for kind, _ in parts], [weight for _, weight in parts]
+        try:
+            yield
+        finally:
+            self.loss_types, self.loss_weights = kinds, weights
 
 
 class OddsTrainer(StageTrainer, ORPOTrainer):
@@ -262,6 +284,9 @@ class RewardTrainer(StageTrainer, GRPOTrainer):
 
 class ChatTrainer(StageTrainer, SFTTrainer):
     """SFT on completions, with protections."""
+
+    def labels_of(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        return batch["labels"][:, 1:] != -100
 
     def compute_loss(
         self, model: Any, inputs: Any, return_outputs: bool = False, num_items_in_batch: Any = None
@@ -347,10 +372,9 @@ def _unfreeze(model: Any, trainable: set[str]) -> None:
 
 def _penalised(trainer: Any, result: Any, model: Any, return_outputs: bool, share: float = 1.0) -> Any:
     """The loss with the penalties of the protections, times `share`."""
-    if not trainer.model.training:
+    if not (trainer.model.training and trainer.part.leads):
         return result
     penalty = trainer.protections.penalty(model, trainer._calls)
-    trainer._calls += 1
     if penalty is None:
         return result
     extra = penalty * share

@@ -14,9 +14,9 @@ import time
 import zipfile
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from bitsandbytes.optim import GlobalOptimManager
@@ -24,7 +24,7 @@ from peft import LoraConfig, PeftModel
 from safetensors import SafetensorError, safe_open
 from transformers import PrinterCallback
 
-from moltlm.adapters import frozen, targets
+from moltlm.adapters import frozen, processes, targets
 from moltlm.adapters.base import Base
 from moltlm.adapters.callbacks import MetricsLog, StopOnDivergence
 from moltlm.adapters.config import CHECKPOINTS, AdaptersConfig, LoraSettings
@@ -53,6 +53,16 @@ class TrainingJob:
     seed: int
     progress: Progress = silent
 
+    @property
+    def divisible(self) -> bool:
+        """Whether several processes can share its steps."""
+        return True
+
+    def for_helpers(self) -> Self:
+        """The job as the processes other than the first get it: without its base, which each loads, and without what
+        the first alone does."""
+        return replace(self, base=None, progress=silent)
+
 
 @dataclass(frozen=True, kw_only=True)
 class AdapterJob(TrainingJob):
@@ -70,6 +80,10 @@ class AdapterJob(TrainingJob):
     start: Path | None = None
     material: Material = field(default_factory=Material)
 
+    def for_helpers(self) -> Self:
+        trial = _not_tried if self.material.trial else None
+        return replace(super().for_helpers(), material=replace(self.material, trial=trial))
+
     def context(
         self, model: Any, stage: Stage, reference: Callable[[], AbstractContextManager[Any]] = nullcontext
     ) -> Context:
@@ -86,6 +100,10 @@ class AdapterJob(TrainingJob):
             progress=self.progress,
             reference=reference,
         )
+
+
+def _not_tried(model: TextModel, progress: Progress) -> float:
+    raise AssertionError("only the first process finishes a training")
 
 
 @dataclass(frozen=True)
@@ -139,17 +157,19 @@ def run_training(
     """
     model, folder = trainer.model, job.folder
     names = {name for name, parameter in model.named_parameters() if parameter.requires_grad}
-    frozen_before, trained_before = frozen.hash_frozen(model, names), frozen.hash_trained(model, names)
     checkpoints = folder / CHECKPOINTS
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(_metrics_log(job, checkpoints, measurements))
     advice = _lower_rate(label, trainer.args.learning_rate)
     trainer.add_callback(StopOnDivergence(trainer, advice, lambda batches: _examples(batches, job.base.tokenizer)))
+    if not processes.is_first():
+        _take_steps(trainer, checkpoints, names)
+        raise processes.PartDone
+    frozen_before, trained_before = frozen.hash_frozen(model, names), frozen.hash_trained(model, names)
+    trainer.add_callback(_metrics_log(job, checkpoints, measurements))
     _reset_peak()
     began = time.monotonic()
-    trainer.train(resume_from_checkpoint=newest(checkpoints))
+    _take_steps(trainer, checkpoints, names)
     seconds, peak = time.monotonic() - began, _peak_gib()
-    _release_embeddings()
     frozen.check_finite(model, names, label, advice)
     moved_too_far = {"fix": advice} if trainer.args.learning_rate > SATURATES else {}
     changed = frozen.check_changed(trained_before, frozen.hash_trained(model, names), label, **moved_too_far)
@@ -159,6 +179,25 @@ def run_training(
     shutil.copyfile(checkpoints / "metrics.jsonl", folder / "metrics.jsonl")
     shutil.rmtree(checkpoints.rename(folder / f"{CHECKPOINTS}.old"))  # renamed, so that no half of them is ever found
     return TrainingResult(folder, seconds, count, unchanged, changed, trainer.state.global_step, peak, records)
+
+
+def _take_steps(trainer: Any, checkpoints: Path, names: set[str]) -> None:
+    """Train from the newest checkpoint, or from the start, as all processes do that share the training.
+
+    Raises:
+        MoltError: the processes have come to different weights.
+    """
+    start = processes.from_first(lambda: newest(checkpoints))
+    processes.copy_from_first([value for _, value in frozen.trainable(trainer.model)])
+    trainer.train(resume_from_checkpoint=start)
+    _release_embeddings()
+    if processes.count() > 1:
+        weights = processes.gathered(frozen.hash_trained(trainer.model, names))
+        if any(each != weights[0] for each in weights):
+            raise MoltError(
+                f"The {len(weights)} processes have come to different weights. The result is not kept.",
+                "Train on devices of one kind, or in one process.",
+            )
 
 
 def _metrics_log(job: TrainingJob, checkpoints: Path, measurements: Measurements | None) -> MetricsLog:
@@ -259,7 +298,9 @@ def trainer_arguments(job: TrainingJob, schedule: Schedule, resumable: bool = Tr
     """Arguments for TRL's configurations. `resumable`: write checkpoints where the settings ask for them."""
     config, steps = job.config, schedule.steps
     train = config.train
-    save = train.checkpoint_every if resumable else 0
+    save = train.checkpoint_every if resumable and processes.is_first() else 0
+    if processes.count() > 1:
+        processes.check_divides(schedule.batch_size, "batch_size")
     return {
         "output_dir": str(job.folder / CHECKPOINTS),
         "per_device_train_batch_size": config.micro_batch(schedule.batch_size),
@@ -284,7 +325,7 @@ def trainer_arguments(job: TrainingJob, schedule: Schedule, resumable: bool = Tr
         "save_steps": save or 1,
         "save_total_limit": 2,  # the one before it, if a kill or a power cut breaks the last
         "logging_nan_inf_filter": False,
-        "report_to": _reporters(train.report_to, job.folder),
+        "report_to": _reporters(train.report_to, job.folder) if processes.is_first() else [],
         "disable_tqdm": True,
     }
 

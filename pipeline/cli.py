@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from moltlm import __version__
+from moltlm.adapters import processes
 from moltlm.data.errors import BadInput, MoltError
 from moltlm.pipeline.commands import (
     correct,
@@ -57,7 +58,8 @@ def main(arguments: list[str] | None = None) -> None:
     arguments = sys.argv[1:] if arguments is None else arguments
     os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars of libraries
     try:
-        app(args=arguments)
+        with processes.joined() as launch:
+            _run(launch, arguments)
     except MoltError as error:
         if "--traceback" in arguments:
             sys.stderr.write(printable(traceback.format_exc()))
@@ -70,6 +72,16 @@ def main(arguments: list[str] | None = None) -> None:
             sys.stderr.write(printable(traceback.format_exc()))
         Console().error(*_disk_error(error))
         raise SystemExit(BadInput.exit_code) from None
+
+
+def _run(launch: processes.Launch | None, arguments: list[str]) -> None:
+    """The command, or in a process that another one runs it in, a part of its trainings."""
+    if launch is None or launch.number == 0:
+        app(args=arguments)
+        return
+    from moltlm.adapters.helping import help_out
+
+    help_out(launch)
 
 
 def _disk_error(error: OSError) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from moltlm.adapters import processes
 from moltlm.data.conversations.report import lines as import_lines
 from moltlm.pipeline.console import Console
 
@@ -42,6 +43,7 @@ def running(config: Config, console: Console) -> Iterator[Run]:
     """A run of this configuration, closed at the end."""
     from moltlm.pipeline.run import Run
 
+    _check_processes(config)
     run = Run(config, console)
     try:
         yield run
@@ -50,6 +52,13 @@ def running(config: Config, console: Console) -> Iterator[Run]:
         raise typer.Exit(130) from None
     finally:
         run.close()
+
+
+def _check_processes(config: Config) -> None:
+    """Raises BadInput if a training could not be divided over the processes of the command, before anything is made."""
+    processes.check_divides(config.personality.batch_size, "personality.batch_size")
+    for name, task in config.tasks.items():
+        processes.check_divides(task.batch_size, f"tasks.{name}.batch_size")
 
 
 def loaded(name: str, overrides: list[str] | None) -> Config:

@@ -1,0 +1,148 @@
+"""Steps that several processes share: each computes its part of every batch, and losses and gradients are added up.
+
+A step's rows and their weights are those of one process, so the number of processes changes how fast a training is, and
+not what it gives. `train.gradient_accumulation` keeps its meaning: micro-batches are spread over the processes, and cut
+where there are more processes than micro-batches.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from moltlm.adapters import frozen, processes
+
+_PART = "part"
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a process computes of a micro-batch.
+
+    Attributes:
+        rows: its share of the rows.
+        tokens: its share of the tokens with a label.
+        leads: whether it computes what a micro-batch has once, such as the penalties of protections.
+    """
+
+    rows: float = 1.0
+    tokens: float = 1.0
+    leads: bool = True
+
+
+WHOLE = Part()
+
+
+def rows_of(process: int, count: int, batch: int, accumulation: int, size: int) -> range:
+    """The rows of a step's `batch`-th micro-batch, of `size` rows, that a process computes. Those of all `count`
+    processes together are all rows, each once; the first of a micro-batch's processes has one row at least."""
+    groups = math.gcd(accumulation, count)
+    width = count // groups  # processes that share a micro-batch
+    if batch % groups != process // width:
+        return range(0)
+    place = process % width
+    first, last = (-(-size * each // width) for each in (place, place + 1))
+    return range(first, last)
+
+
+class DividedTrainer:
+    """A trainer whose processes, if there are several, share each step. To the libraries each looks like the only one:
+    batches, their order, checkpoints and logs are those of one process.
+
+    Subclasses that can be divided have `labels_of`. `part` says what of a micro-batch the loss is computed on.
+    """
+
+    part = WHOLE
+    step_batches: list[Any]
+
+    def labels_of(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """(rows, tokens) of a micro-batch: which tokens have a label."""
+        raise NotImplementedError
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
+        batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)  # type: ignore[misc]
+        if processes.count() > 1:
+            batches = [self._own(batch, place) for place, batch in enumerate(batches)]
+        return batches, items
+
+    def _own(self, batch: Mapping[str, torch.Tensor], place: int) -> dict[str, Any]:
+        """This process's part of a micro-batch; empty where it has none."""
+        labels, trainer = self.labels_of(batch), self._trainer
+        accumulation = trainer.args.gradient_accumulation_steps
+        rows = rows_of(processes.number(), processes.count(), place, accumulation, len(labels))
+        if not rows:
+            return {}
+        own = torch.arange(rows.start, rows.stop)
+        part = Part(len(rows) / len(labels), float(labels[own].sum() / labels.sum().clamp(min=1)), rows.start == 0)
+        return {**{name: _rows(value, own, len(labels)) for name, value in batch.items()}, _PART: part}
+
+    def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
+        trainer = self._trainer
+        trainer.step_batches.append(inputs)
+        if processes.count() == 1:
+            loss = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
+        else:
+            loss = self._share_of_step(model, inputs, *args, **kwargs)
+        trainer._calls += 1
+        return loss
+
+    def _share_of_step(self, model: Any, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> torch.Tensor:
+        loss = torch.zeros((), device=self._trainer.args.device)
+        model.train()
+        if inputs:
+            self.part = inputs.pop(_PART)
+            self._shares.append(self.part.rows)
+            loss = super().training_step(model, inputs, *args, **kwargs).float()  # type: ignore[misc]
+        processes.add_up([loss])
+        return loss
+
+    def _clip_grad_norm(self, model: Any) -> Any:
+        if processes.count() > 1:
+            weights: list[Any] = [value for _, value in frozen.trainable(self._trainer.model)]
+            for value in weights:
+                value.grad = torch.zeros_like(value) if value.grad is None else value.grad
+            processes.add_up([value.grad for value in weights])
+        return super()._clip_grad_norm(model)  # type: ignore[misc]
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        if processes.count() > 1:
+            metrics = self._trainer._metrics["train"]
+            every = processes.gathered((dict(metrics), self._shares))
+            metrics.clear()
+            metrics.update({name: [value] for name, value in merged(every).items()})
+            self._shares.clear()
+        super().log(logs, start_time)  # type: ignore[misc]
+
+    @property
+    def _trainer(self) -> Any:
+        return self
+
+    @property
+    def _shares(self) -> list[float]:
+        """Of the rows of each micro-batch since the last log."""
+        return self.__dict__.setdefault("shares_since_log", [])
+
+
+def _rows(value: torch.Tensor, own: torch.Tensor, count: int) -> torch.Tensor:
+    """These of `count` rows; of both sides where one tensor has the chosen and then the rejected ones."""
+    return value[own] if len(value) == count else value[torch.cat([own, own + count])]
+
+
+def merged(every: Sequence[tuple[Mapping[str, list[float]], list[float]]]) -> dict[str, float]:
+    """The metrics of all processes: means over their micro-batches weighted by rows, and the count of tokens added up.
+
+    Args:
+        every: for each process its values by name, one for each micro-batch, and its share of each.
+    """
+    totals: dict[str, float] = {}
+    weights: dict[str, float] = {}
+    for metrics, shares in every:
+        for name, values in metrics.items():
+            each = shares if len(values) == len(shares) and name != "num_tokens" else [1.0] * len(values)
+            totals[name] = totals.get(name, 0.0) + sum(v * w for v, w in zip(values, each, strict=True))
+            weights[name] = weights.get(name, 0.0) + sum(each)
+    return {name: total if name == "num_tokens" else total / weights[name] for name, total in totals.items()}
