@@ -17,6 +17,8 @@ import torch
 from moltlm.adapters import frozen, processes
 
 _PART = "part"
+_COUNT = "num_tokens"
+_OVER_TOKENS = ("mean_token_accuracy", "entropy")
 
 
 @dataclass(frozen=True)
@@ -95,7 +97,7 @@ class DividedTrainer:
         model.train()
         if inputs:
             self.part = inputs.pop(_PART)
-            self._shares.append(self.part.rows)
+            self._parts.append(self.part)
             loss = super().training_step(model, inputs, *args, **kwargs).float()  # type: ignore[misc]
         processes.add_up([loss])
         return loss
@@ -111,10 +113,11 @@ class DividedTrainer:
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if processes.count() > 1:
             metrics = self._trainer._metrics["train"]
-            every = processes.gathered((dict(metrics), self._shares))
+            tokens = getattr(self, "_total_train_tokens", 0)
+            every = processes.gathered(({**metrics, _COUNT: [tokens]}, self._parts))
             metrics.clear()
             metrics.update({name: [value] for name, value in merged(every).items()})
-            self._shares.clear()
+            self._parts.clear()
         super().log(logs, start_time)  # type: ignore[misc]
 
     @property
@@ -122,9 +125,9 @@ class DividedTrainer:
         return self
 
     @property
-    def _shares(self) -> list[float]:
-        """Of the rows of each micro-batch since the last log."""
-        return self.__dict__.setdefault("shares_since_log", [])
+    def _parts(self) -> list[Part]:
+        """Of each micro-batch since the last log."""
+        return self.__dict__.setdefault("parts_since_log", [])
 
 
 def _rows(value: torch.Tensor, own: torch.Tensor, count: int) -> torch.Tensor:
@@ -132,17 +135,20 @@ def _rows(value: torch.Tensor, own: torch.Tensor, count: int) -> torch.Tensor:
     return value[own] if len(value) == count else value[torch.cat([own, own + count])]
 
 
-def merged(every: Sequence[tuple[Mapping[str, list[float]], list[float]]]) -> dict[str, float]:
-    """The metrics of all processes: means over their micro-batches weighted by rows, and the count of tokens added up.
+def merged(every: Sequence[tuple[Mapping[str, list[float]], list[Part]]]) -> dict[str, float]:
+    """The metrics of all processes: means over their micro-batches weighted by rows, or by tokens where they are means
+    over tokens, and the count of tokens added up.
 
     Args:
-        every: for each process its values by name, one for each micro-batch, and its share of each.
+        every: for each process its values by name, one for each micro-batch, and its part of each.
     """
     totals: dict[str, float] = {}
     weights: dict[str, float] = {}
-    for metrics, shares in every:
+    for metrics, parts in every:
         for name, values in metrics.items():
-            each = shares if len(values) == len(shares) and name != "num_tokens" else [1.0] * len(values)
-            totals[name] = totals.get(name, 0.0) + sum(v * w for v, w in zip(values, each, strict=True))
-            weights[name] = weights.get(name, 0.0) + sum(each)
-    return {name: total if name == "num_tokens" else total / weights[name] for name, total in totals.items()}
+            shares = [part.tokens if name in _OVER_TOKENS else part.rows for part in parts]
+            if name == _COUNT or len(values) != len(shares):
+                shares = [1.0] * len(values)
+            totals[name] = totals.get(name, 0.0) + sum(v * share for v, share in zip(values, shares, strict=True))
+            weights[name] = weights.get(name, 0.0) + sum(shares)
+    return {name: total if name == _COUNT else total / weights[name] for name, total in totals.items()}

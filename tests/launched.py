@@ -41,6 +41,7 @@ MIX = [Exchange(user(f"list files {i}"), "ls" + i % 3 * " -l") for i in range(12
 TASK = TaskConfig(kind="shell", steps=3, batch_size=4, learning_rate=1e-3)
 PERSONALITIES: dict[str, dict[str, Any]] = {
     "dpo": {},
+    "dpo with a last pair alone": {"pairs": PAIRS[:5]},
     "dpo in micro-batches": {"train": {"gradient_accumulation": 2}},
     "dpo in micro-batches of one": {"train": {"gradient_accumulation": 4}},
     "dpo with kl and ewc": {"dpo": {"kl_weight": 1.0, "ewc_weight": 1e3}},
@@ -48,11 +49,18 @@ PERSONALITIES: dict[str, dict[str, Any]] = {
     "sft": {"personality": {"method": "sft"}},
     "sft in micro-batches": {"personality": {"method": "sft"}, "train": {"gradient_accumulation": 2}},
 }
-SHARED = [*PERSONALITIES, *(f"task with {name}" for name in PROTECTIONS)]
+MANY = ("osf", "kl", "features", "orthogonal", "agem", "average", "strength")
+TASKS: dict[str, dict[str, Any]] = {
+    "task with many protections": {key: value for name in MANY for key, value in PROTECTIONS[name].example.items()},
+    **{f"task with {name}": kind.example for name, kind in PROTECTIONS.items()},
+}
+QUICK = ["dpo", "dpo with a last pair alone", "dpo in micro-batches of one", "dpo with kl and ewc", "sft"]
+QUICK += ["task with many protections"]
+EVERY = [*PERSONALITIES, *TASKS]
 SNAPSHOT_AT = 4
 
 
-def config(model: Path, **changes: dict[str, Any]) -> AdaptersConfig:
+def config(model: Path, **changes: Any) -> AdaptersConfig:
     steps = {"steps": 6, "batch_size": 4, "learning_rate": 5e-3}
     return AdaptersConfig(
         model=ModelConfig(id=str(model), precision="fp32"),
@@ -71,9 +79,8 @@ def personality(settings: AdaptersConfig, folder: Path, progress: Progress = sil
             folder=folder,
             seed=0,
             progress=progress,
-            pairs=more.pop("pairs", PAIRS),
             neutral=NEUTRAL,
-            **more,
+            **{"pairs": PAIRS, **more},
         )
     )
 
@@ -98,12 +105,15 @@ def task(model: Path, folder: Path, below: Path, protect: dict[str, Any]) -> Tra
     )
 
 
-def all_shared(model: Path, out: Path) -> None:
-    """Each of `SHARED` into a folder of its name."""
-    for name, changes in PERSONALITIES.items():
-        personality(config(model, **changes), out / name, references=out / "references")
-    for name, kind in PROTECTIONS.items():
-        task(model, out / f"task with {name}", out / "dpo", kind.example)
+def train(model: Path, out: Path, names: list[str]) -> None:
+    """Each into a folder of its name."""
+    for name in names:
+        if name in TASKS:
+            task(model, out / name, out / "dpo", TASKS[name])
+        else:
+            changes = PERSONALITIES[name]
+            more = {"pairs": changes.get("pairs", PAIRS), "references": out / "references"}
+            personality(config(model, **changes), out / name, **more)
 
 
 def snapshot(model: Path, out: Path) -> None:
@@ -139,8 +149,10 @@ def main(launch: processes.Launch | None, model: Path, out: Path, action: str) -
         failing(int(action.removeprefix("fail-")), 2)
     if launch is not None and launch.number:
         help_out(launch)
-    elif action == "equal":
-        all_shared(model, out)
+    elif action == "every":
+        train(model, out, EVERY)
+    elif action == "quick":
+        train(model, out, QUICK)
         snapshot(model, out)
         resumed(model, out, out.parent / "one" / "begun")
     else:
