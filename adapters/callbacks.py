@@ -16,6 +16,10 @@ from moltlm.data.errors import MoltError
 from moltlm.data.types import Progress
 
 
+class Diverged(MoltError):
+    """A training is worth nothing any more; every process that shares it sees that in the same step."""
+
+
 class ProtectionMoments(TrainerCallback):
     """Calls the protections at the trainer's steps, and writes what they report to the trainer's log."""
 
@@ -49,12 +53,12 @@ class StopOnDivergence(TrainerCallback):
         self._trainer.step_batches = []
 
     def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **kwargs: Any) -> None:
-        """Raises MoltError for a loss or gradient that is NaN or infinite."""
+        """Raises Diverged for a loss or gradient that is NaN or infinite."""
         for name in ("loss", "grad_norm"):
             value = (logs or {}).get(name)
             if value is not None and not math.isfinite(value):
                 batch = self._name_examples(self._trainer.step_batches)
-                raise MoltError(
+                raise Diverged(
                     f"The training diverged: {name} is {value} at step {state.global_step}, on {batch}. Nothing is "
                     "kept.",
                     self._advice,

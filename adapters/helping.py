@@ -9,6 +9,7 @@ from dataclasses import replace
 import torch
 
 from moltlm.adapters import base
+from moltlm.adapters.callbacks import Diverged
 from moltlm.adapters.processes import Launch, PartDone
 
 
@@ -17,7 +18,7 @@ def help_out(launch: Launch) -> None:
     base.quiet_libraries()
     while (message := launch.receive()) is not None:
         train, job = message
-        with suppress(PartDone):
+        with suppress(PartDone, Diverged):
             train(replace(job, base=base.load(job.config.model)))
         gc.collect()
         if torch.cuda.is_available():

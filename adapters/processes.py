@@ -7,6 +7,7 @@ batch, and write nothing.
 from __future__ import annotations
 
 import functools
+import logging
 import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +19,8 @@ from moltlm.data.errors import BadInput
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+logger = logging.getLogger("moltlm")
 
 WAIT = timedelta(days=365)
 """A helper waits while the first process does what only one can do."""
@@ -43,9 +46,9 @@ class Launch:
         training: whether all processes are in one training now.
     """
 
-    def __init__(self, number: int, count: int, store: Any) -> None:
+    def __init__(self, number: int, count: int, store: Any, keeps_store: bool = False) -> None:
         self.number, self.count, self.training = number, count, False
-        self._store, self._messages = store, 0
+        self._store, self._keeps_store, self._messages = store, keeps_store, 0
 
     def send(self, message: Any) -> None:
         """Give all helpers a message, from the first process."""
@@ -92,24 +95,19 @@ class Launch:
         except RuntimeError:  # the process that keeps the store has gone
             return self.number == 0
 
-    def let_go(self) -> None:
-        """Tell the helpers, if this is the first process, that there is nothing more to do."""
-        if self.number == 0:
-            with suppress(RuntimeError):
-                self.send(None)
-
-    def leave(self) -> None:
-        """End with the others, of which the first may keep the store."""
+    def leave(self, failed: bool = False) -> None:
+        """End with the others: the first process lets the helpers go, and goes last if it keeps the store."""
+        import torch
         from torch import distributed
 
-        self.let_go()
         with suppress(RuntimeError):
             if self.number == 0:
-                self._store.wait([f"gone-{number}" for number in range(1, self.count)], GOODBYE)
-            else:
-                self._store.set(f"gone-{self.number}", "")
-        if distributed.is_initialized():
-            distributed.destroy_process_group()
+                self.send(None)
+            if distributed.is_initialized() and not (failed and torch.cuda.is_available()):
+                distributed.destroy_process_group()  # over gloo, that also ends what the others wait for
+            self._store.set(f"gone-{self.number}", "")
+            if self._keeps_store:
+                self._store.wait([f"gone-{number}" for number in range(self.count)], GOODBYE)
 
 
 _launch: Launch | None = None
@@ -137,7 +135,7 @@ def joined() -> Iterator[Launch | None]:
         raise
     except BaseException:  # also an interrupt
         reports = launch.reports()
-        launch.let_go()
+        launch.leave(failed=True)
         if reports:
             raise
         raise SystemExit(1) from None
@@ -166,9 +164,10 @@ def _from_environment() -> Launch | None:
     place = int(environment.get("LOCAL_RANK", number))
     visible = [device for device in environment.get("CUDA_VISIBLE_DEVICES", "").split(",") if device]
     environment["CUDA_VISIBLE_DEVICES"] = ",".join(visible[place : place + 1]) if visible else str(place)
+    keeps_store = number == 0 and environment.get("TORCHELASTIC_USE_AGENT_STORE") != "True"
     for name in [name for name in environment if name in _NAMES or name.startswith(_PREFIXES)]:
         del environment[name]
-    return Launch(number, count, distributed.PrefixStore("moltlm", store))
+    return Launch(number, count, distributed.PrefixStore("moltlm", store), keeps_store)
 
 
 def together(train: Callable[[Job], Result]) -> Callable[[Job], Result]:
@@ -177,7 +176,12 @@ def together(train: Callable[[Job], Result]) -> Callable[[Job], Result]:
     @functools.wraps(train)
     def divided(job: Any) -> Result:
         launch = _launch
-        if launch is None or not job.divisible:
+        if launch is None:
+            return train(job)
+        if not job.divisible:
+            logger.warning(
+                "DPO and SFT are shared by processes. This training is neither: one trains, the others wait."
+            )
             return train(job)
         if launch.number == 0:
             launch.send((divided, job.for_helpers()))
