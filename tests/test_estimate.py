@@ -3,6 +3,7 @@ with settings that make it fit."""
 
 from __future__ import annotations
 
+import json
 import shlex
 from pathlib import Path
 from typing import Any
@@ -149,3 +150,41 @@ def test_the_check_of_a_configuration_says_what_does_not_fit(
     monkeypatch.setattr(fitting, "this_machine", lambda: fitting.Machine("cpu", 2.4))
     assert molt("config", "check", "demo") == 0
     assert "does not fit here: personality, tasks" in capsys.readouterr().out
+
+
+def test_a_card_has_its_memory_and_a_time_by_its_data_sheet(capsys: pytest.CaptureFixture[str]) -> None:
+    assert molt("estimate", "llama-8b", "--card", "rtx 4090", "--price", "2") == 0
+    said = capsys.readouterr().out
+    assert "one GPU with 24 GiB" in said and "computed and not measured" in said and "at 2 an hour" in said
+
+
+def test_half_the_share_of_the_peak_takes_about_twice_as_long(capsys: pytest.CaptureFixture[str]) -> None:
+    seconds = []
+    for share in ("0.4", "0.2"):
+        assert molt("estimate", "llama-8b", "--card", "H100", "--share", share, "--json") == 0
+        seconds.append(sum(json.loads(capsys.readouterr().out)["seconds"].values()))
+    assert seconds[1] / seconds[0] == pytest.approx(2, rel=0.1)  # loading takes as long
+
+
+def test_what_does_not_fit_on_a_card_is_refused_with_a_command_that_names_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert molt("estimate", "llama-8b", "model.precision=bf16", "--card", "RTX 4090") == 2
+    command = " ".join(capsys.readouterr().err.split()).partition("molt estimate ")[2]
+    assert "--card 'RTX 4090'" in command
+    assert molt("estimate", *shlex.split(command)) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--card", "abacus"], "H100"),
+        (["--card", "L4", "--gib", "24"], "Leave out --gib"),
+        (["--price", "1"], "--card"),
+    ],
+)
+def test_options_of_a_card_that_say_nothing_are_errors(
+    options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert molt("estimate", "llama-8b", *options) == 2
+    assert said in capsys.readouterr().err
