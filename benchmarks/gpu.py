@@ -41,6 +41,8 @@ STEPS, RANK = 3, 64
 """Steps of each length; the first of them is not counted."""
 TEMPLATE = 32
 """Tokens of the chat template around a prompt and an answer, about."""
+
+
 @dataclass
 class Steps:
     """Of each step: its rows and their length, seconds on the clock, and peak GiB."""
