@@ -22,16 +22,13 @@ from typing import Any
 
 RESULT = Path(__file__).parents[1] / "docs" / "results" / "estimates.json"
 SHORT = [
-    "persona.train_limit=36", "persona.heldout_limit=16", "personality.steps=6", "tasks.*.train=64", "tasks.*.test=16",
-    "tasks.*.steps=6", "tasks.*.control=false", "persona_eval.neutral=8", "pressure.attacks=1",
-    "pressure.conversations=1", "pressure.turns=4",
-    'capability.items={"arc_easy": 16, "piqa": 16, "hellaswag": 8, "lambada": 24}',
+    "persona.train_limit=30", "persona.heldout_limit=10", "personality.steps=5", "personality.batch_size=6",
+    "train.gradient_accumulation=1", "tasks.*.train=40", "tasks.*.test=8", "tasks.*.steps=4", "tasks.*.control=false",
 ]  # fmt: skip
 JOBS = {
+    "dpo": ("smoke", [*SHORT, "persona_eval.max_new_tokens=32", "pairs.max_new_tokens=32"]),
+    "sft": ("smoke", [*SHORT, "personality.method=sft", "model.precision=fp32", "lora.r=32"]),
     "smoke": ("smoke", []),
-    "dpo": ("demo", SHORT),
-    "dpo, fp32, half a step at a time": ("demo", [*SHORT, "model.precision=fp32", "train.gradient_accumulation=2"]),
-    "sft": ("demo", [*SHORT, "personality.method=sft", "personality.batch_size=8", "lora.r=32"]),
 }
 PART_OF = {
     "first-answers": "personality",

@@ -22,14 +22,16 @@ Row = tuple[list[int], list[int]]
 
 @dataclass(frozen=True)
 class Work:
-    """FLOP of forward passes (`read`), of training steps (`trained`) and of the forward passes in which a batch of rows
-    gets one more token each (`written`); `rounds` counts these passes, `drawn` the tokens that are sampled in them, and
-    `loads` how often the model is loaded."""
+    """FLOP of forward passes (`read`), of training (`trained`, in so many `passes` forward and back) and of the forward
+    passes in which a batch of rows gets one more token each (`written`); `rounds` counts these, `attended` the tokens
+    before those that are written, `drawn` the tokens that are sampled, and `loads` how often the model is loaded."""
 
     read: float = 0.0
     trained: float = 0.0
+    passes: float = 0.0
     written: float = 0.0
     rounds: float = 0.0
+    attended: float = 0.0
     drawn: float = 0.0
     loads: int = 0
 
@@ -89,7 +91,8 @@ class Counter:
         groups = list(batches(list(rows), micro))
         tokens = sum(self.tokens([a + b[:-1] for a, b in group]) for group in groups) / len(rows)
         labels = sum(len(answer) for _, answer in rows) / len(rows)
-        return Work(trained=self.step(tokens * size * steps, labels * size * steps, below))
+        trained = self.step(tokens * size * steps, labels * size * steps, below)
+        return Work(trained=trained, passes=steps * size / micro)
 
     def write(
         self,
@@ -106,13 +109,15 @@ class Counter:
         """
         if not prompts:
             return Work()
-        order = sorted(prompts, key=len)
-        groups = list(batches(order, self.batch))
-        rounds = len(groups) * longest
+        groups = list(batches(sorted(prompts, key=len), self.batch))
         computed = sum(lengths) if self.packed else len(prompts) * longest
-        read = self.forward(sum(map(self.tokens, groups)), len(prompts), adapters)
-        sampled = len(prompts) * longest if drawn else 0
-        return Work(read=read, written=self.forward(computed, computed, adapters), rounds=rounds, drawn=sampled)
+        return Work(
+            read=self.forward(sum(map(self.tokens, groups)), len(prompts), adapters),
+            written=self.forward(computed, computed, adapters),
+            rounds=len(groups) * longest,
+            attended=sum(len(group) * (len(group[-1]) + longest / 2) for group in groups) * computed / len(prompts),
+            drawn=len(prompts) * longest if drawn else 0,
+        )
 
     def relevance(self, answers: Sequence[float], questions: Sequence[str]) -> Work:
         """Of asking the base which of some questions each answer is to."""
@@ -151,16 +156,20 @@ def unknown(lengths: Sequence[float]) -> list[list[int]]:
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds for a FLOP of reading and training, for a FLOP of writing, for a round of writing beyond those, to sample
-    a token, and to load the model."""
+    """Seconds for a FLOP of reading, of training and of writing; for a pass of training and a round of writing beyond
+    those; for each earlier token that a written one attends to; to sample a token, and to load the model."""
 
     read: float
+    train: float
+    step: float
     write: float
     round: float
+    attend: float
     draw: float
     load: float
 
     def seconds(self, work: Work) -> float:
         """How long it takes at this speed."""
-        computed = (work.read + work.trained) * self.read + work.written * self.write
-        return computed + work.rounds * self.round + work.drawn * self.draw + work.loads * self.load
+        training = work.trained * self.train + work.passes * self.step
+        writing = work.written * self.write + work.rounds * self.round + work.attended * self.attend
+        return work.read * self.read + training + writing + work.drawn * self.draw + work.loads * self.load
