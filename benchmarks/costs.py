@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated
 
@@ -22,6 +23,7 @@ from moltlm.pipeline.config import Config
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.setup import cards, estimate, fitting
+from moltlm.pipeline.setup.parts import Part
 
 PAGE = Path(__file__).parents[1] / "docs" / "concepts" / "scale.md"
 SHAPE_70B = {"hidden_size": 8192, "intermediate_size": 28672, "layers": 80, "heads": 64, "kv_heads": 8}
@@ -52,10 +54,17 @@ def config_of(model: str, more: list[str]) -> Config:
     return configs.load(name, [*settings, *more])
 
 
-def hours(config: Config, card: cards.Card, assumed: Assumptions) -> dict[str, float]:
-    run = Run(config, Console(True))
-    seconds = cards.seconds(config, cards.parts_on(run), card, assumed.share)
-    return {name: each / 3600 for name, each in seconds.items()}
+@cache
+def parts_of(model: str, settings: tuple[str, ...]) -> list[Part]:
+    return cards.parts_on(Run(config_of(model, list(settings)), Console(True)))
+
+
+def hours(model: str, settings: list[str], card: cards.Card, assumed: Assumptions) -> dict[str, float]:
+    parts = parts_of(model, tuple(settings))
+    return {
+        name: each / 3600
+        for name, each in cards.seconds(config_of(model, settings), parts, card, assumed.share).items()
+    }
 
 
 def adapter_gb(config: Config) -> float:
@@ -83,7 +92,7 @@ def jobs(assumed: Assumptions) -> list[str]:
                 lines.append(_row([*row, "none", "", "", "", ""]))
                 continue
             config = config_of(model, settings)
-            by_part = hours(config, card, assumed)
+            by_part = hours(model, settings, card, assumed)
             whole, talk = sum(by_part.values()), sum(by_part[part] for part in PERSONA)
             changed = ", ".join(f"`{each}`" for each in settings) or "as it is"
             values = [talk, whole, whole * assumed.price]
@@ -99,13 +108,13 @@ def personas(assumed: Assumptions) -> list[str]:
         config = config_of(model, [])
         size = adapter_gb(config)
         row = [model, f"{1000 * size:,.0f}", f"{1000 * size:,.0f}"]
-        lines.append(_row([*row, *(_on_card(config, cards.card(name), assumed) if name else ["", "", "", "", ""])]))
+        lines.append(_row([*row, *(_on_card(model, cards.card(name), assumed) if name else ["", "", "", "", ""])]))
     return lines
 
 
-def _on_card(config: Config, card: cards.Card, assumed: Assumptions) -> list[str]:
+def _on_card(model: str, card: cards.Card, assumed: Assumptions) -> list[str]:
     """The card, adapters beside one base in its memory, and hours and cost of training and measuring personas."""
-    by_part = hours(config, card, assumed)
+    config, by_part = config_of(model, []), hours(model, [], card, assumed)
     states = len(layout.states(Run(config, Console(True))))
     own = sum(by_part[part] for part in PERSONA) + 2 / states * by_part["evidence"]
     memory = estimate.evaluation_memory(config, "cuda")

@@ -83,15 +83,13 @@ def parts_on(run: Run) -> list[Part]:
 
 def speed(config: Config, on: Card, share: float) -> Speed:
     """What the card would reach at this share of its peak, and of its bandwidth: each round of writing reads all
-    weights once, and the keys and values of all tokens before."""
+    weights once. Keys and values are not counted."""
     from moltlm.pipeline.setup.work import Speed
 
     flop = 1 / (share * on.tflops * 1e12)
     weights = estimate.evaluation_memory(config, "cuda").weights * GIB
     load = estimate.parameters(config.model.shape) * 2 / DISK
-    passes = 1 / (share * on.bandwidth * 1e9)
-    attended = 4 * estimate.key_values(config.model.shape) * passes  # keys and values in 16 bits
-    return Speed(flop, flop, 0.0, flop, weights * passes, attended, 0.0, load)
+    return Speed(flop, flop, 0.0, flop, weights / (share * on.bandwidth * 1e9), 0.0, 0.0, load)
 
 
 def seconds(config: Config, parts: list[Part], on: Card, share: float) -> dict[str, float]:

@@ -64,11 +64,6 @@ def lora_parameters(shape: ShapeConfig, r: int) -> int:
     return shape.layers * sum(r * (rows + columns) for rows, columns in _matrices(shape))
 
 
-def key_values(shape: ShapeConfig) -> int:
-    """Numbers in the keys of a token, over all layers; its values have as many."""
-    return shape.layers * _kv(shape)
-
-
 def stages(config: Config, device: Device) -> dict[str, Memory]:
     """The stages by name: training of the personality and of tasks, and what is measured."""
     memory = {PERSONALITY: training_memory(config, device)}
@@ -108,7 +103,7 @@ def evaluation_memory(config: Config, device: Device) -> Memory:
     length = max(_text(config), _prompt(config) + config.persona_eval.max_new_tokens)
     labels = model.eval_batch_size * (length - _prompt(config))
     width = 4 if device == "cpu" or model.precision == "fp32" else 2
-    states = model.eval_batch_size * length * 2 * key_values(shape) * 4
+    states = model.eval_batch_size * length * shape.layers * 2 * _kv(shape) * 4
     hidden = model.eval_batch_size * length * 4 * (shape.hidden_size + shape.intermediate_size)
     adapters = (1 + len(config.tasks)) * lora_parameters(shape, config.lora.r) * 4
     return _memory(config, device, adapters, 0, states + hidden, 2 * labels * shape.vocab_size * width)
