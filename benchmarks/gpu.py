@@ -29,7 +29,7 @@ from memory import make, text
 from moltlm.adapters.config import ModelConfig, ShapeConfig
 from moltlm.data.persona import user
 from moltlm.pipeline import config as configs
-from moltlm.pipeline.setup import estimate
+from moltlm.pipeline.setup import cards, estimate
 
 LENGTHS = {"llama-8b": (512, 2048, 8192), "tiny": (64, 128, 256)}
 SHAPES = {
@@ -41,17 +41,6 @@ STEPS, RANK = 3, 64
 """Steps of each length; the first of them is not counted."""
 TEMPLATE = 32
 """Tokens of the chat template around a prompt and an answer, about."""
-PEAK_TFLOPS = {
-    "H200": 989,
-    "H100": 989,
-    "A100": 312,
-    "L40S": 362,
-    "RTX 4090": 165,
-    "RTX 3090": 71,
-    "L4": 121,
-    "A10": 125,
-}
-"""Dense bf16 with sums in fp32, by the vendor's data sheets. The first name that the device's name has counts."""
 
 
 @dataclass
@@ -258,7 +247,8 @@ def machine() -> dict[str, Any]:
     device = torch.cuda.get_device_name(0) if torch.cuda.is_available() else platform.processor() or "cpu"
     memory = torch.cuda.get_device_properties(0).total_memory / 2**30 if torch.cuda.is_available() else None
     versions = {name: version(name) for name in ("torch", "transformers", "trl", "peft", "bitsandbytes")}
-    peak = next((value for name, value in PEAK_TFLOPS.items() if name in device), None)
+    card = cards.of_device(device)
+    peak = card.tflops if card else None
     return {"device": device, "gib": memory, "peak_tflops": peak, "cuda": torch.version.cuda, "versions": versions}
 
 

@@ -16,6 +16,7 @@ from moltlm.pipeline.reporting.results import write_results
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.service import gate as gates
 from moltlm.pipeline.setup import forecast
+from moltlm.pipeline.setup.parts import parts
 from moltlm.pipeline.stages import first_answers, measures, pairs, personality, replay, tasks
 from moltlm.pipeline.studies import archive, arms, explore, grid, knowledge
 
@@ -80,7 +81,7 @@ def _forecast(run: Run, arguments: str) -> None:
     """Say how long a job takes that has not begun."""
     if not run.stored("pairs"):
         speed = forecast.measure(run)  # first, since it times how long the model takes to load
-        run.console.say("\n".join(forecast.lines(forecast.parts(run), speed, arguments)))
+        run.console.say("\n".join(forecast.lines(parts(run, forecast.counter(run)), speed, arguments)))
 
 
 def _first_result(run: Run, arguments: str) -> None:

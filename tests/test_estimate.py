@@ -16,8 +16,10 @@ from moltlm.adapters import fused, trainers
 from moltlm.adapters.config import ShapeConfig
 from moltlm.data import packing
 from moltlm.pipeline import config as configs
-from moltlm.pipeline.setup import estimate, fitting
+from moltlm.pipeline.setup import cards, estimate, fitting
 from moltlm.pipeline.setup.estimate import Batch
+from moltlm.pipeline.setup.parts import Part
+from moltlm.pipeline.setup.work import Work
 from tests.commands import molt
 
 TINY = ShapeConfig(
@@ -149,3 +151,44 @@ def test_the_check_of_a_configuration_says_what_does_not_fit(
     monkeypatch.setattr(fitting, "this_machine", lambda: fitting.Machine("cpu", 2.4))
     assert molt("config", "check", "demo") == 0
     assert "does not fit here: personality, tasks" in capsys.readouterr().out
+
+
+def test_a_card_has_its_memory_and_a_time_by_its_data_sheet(capsys: pytest.CaptureFixture[str]) -> None:
+    assert molt("estimate", "llama-8b", "--card", "rtx 4090", "--price", "2") == 0
+    said = capsys.readouterr().out
+    assert "one GPU with 24 GiB" in said and "computed and not measured" in said and "at 2 an hour" in said
+
+
+def test_at_half_the_share_of_the_peak_all_but_the_loading_takes_twice_as_long() -> None:
+    config, on = configs.load("llama-8b"), cards.card("h100")
+    work = [
+        Part("computed", "", Work(read=1e15, trained=1e15, written=1e12, rounds=9)),
+        Part("loaded", "", Work(loads=1)),
+    ]
+    fast, slow = (cards.seconds(config, work, on, share) for share in (0.4, 0.2))
+    assert slow["computed"] == pytest.approx(2 * fast["computed"])
+    assert slow["loaded"] == fast["loaded"] > 0
+
+
+def test_what_does_not_fit_on_a_card_is_refused_with_a_command_that_names_it(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert molt("estimate", "llama-8b", "model.precision=fp32", "--card", "RTX 4090") == 2
+    command = " ".join(capsys.readouterr().err.split()).partition("molt estimate ")[2]
+    assert "--card 'RTX 4090'" in command
+    assert molt("estimate", *shlex.split(command)) == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (["--card", "abacus"], "H100"),
+        (["--card", "L4", "--gib", "24"], "Leave out --gib"),
+        (["--price", "1"], "--card"),
+    ],
+)
+def test_options_of_a_card_that_say_nothing_are_errors(
+    options: list[str], said: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert molt("estimate", "llama-8b", *options) == 2
+    assert said in capsys.readouterr().err

@@ -14,6 +14,7 @@ from moltlm.pipeline.console import Console
 
 if TYPE_CHECKING:
     from moltlm.pipeline.config import Config
+    from moltlm.pipeline.setup.cards import Card
     from moltlm.pipeline.setup.estimate import Memory
     from moltlm.pipeline.setup.fitting import Machine
 
@@ -142,17 +143,32 @@ def estimate_command(
         float | None, typer.Option(help="memory of the machine that is meant, in GiB; left out: of this one", min=0.1)
     ] = None,
     gpu: Annotated[bool, typer.Option("--gpu", help="with --gib: it is the memory of a GPU")] = False,
+    card: Annotated[
+        str | None,
+        typer.Option(
+            help="a GPU that is meant, such as 'RTX 4090' or H100: its memory, and the time by its data sheet"
+        ),
+    ] = None,
+    share: Annotated[
+        float, typer.Option(help="with --card: the share of its peak that is assumed to be reached", min=0.01, max=1)
+    ] = 0.3,
+    price: Annotated[float, typer.Option(help="with --card: what an hour of it costs", min=0)] = 0.0,
     time: Annotated[bool, typer.Option(help="measure how fast the model is here, and say how long a job takes")] = True,
     json_output: Json = False,
 ) -> None:
     """Say what a job takes: memory of each stage, and time on this machine. Refuse what cannot fit, with the settings
     that would make it fit."""
     from moltlm.data.errors import BadInput
-    from moltlm.pipeline.setup import estimate, fitting
+    from moltlm.pipeline.setup import cards, estimate, fitting
 
     if gpu and gib is None:
         raise BadInput("--gpu says nothing without the memory of that GPU.", "Add it: --gpu --gib 24")
-    resolved = loaded(config, overrides)
+    if card is not None and gib is not None:
+        raise BadInput("--card has a memory of its own.", "Leave out --gib and --gpu.")
+    if price and card is None:
+        raise BadInput("--price says nothing without a card.", "Add it: --card 'RTX 4090'")
+    resolved, on = loaded(config, overrides), cards.card(card) if card is not None else None
+    gpu, gib = (gpu, gib) if on is None else (True, on.gib)
     machine = fitting.this_machine() if gib is None else fitting.Machine("cuda" if gpu else "cpu", gib)
     stages = estimate.stages(resolved, machine.device)
     lines = _memory_lines(stages, "model.shape: keep it that of model.id", machine)
@@ -163,13 +179,18 @@ def estimate_command(
             + ", ".join(f"{name} takes about {memory.total:.1f} GiB" for name, memory in large.items())
             + ".",
             f"With these settings it does: molt estimate {arguments(config, [*(overrides or []), *settings])}"
-            + (f" --gib {gib:g}{' --gpu' if gpu else ''}" if gib is not None else "")
+            + _machine_options(on, gib, gpu)
             if settings
             else "No settings make it fit. Name a smaller model, model.id with its model.shape, or a larger machine.",
         )
     value: dict[str, Any] = {"memory_gib": {name: _memory_json(each) for name, each in stages.items()}}
     console = Console(json_output)
-    if time and gib is None:
+    if on is not None:
+        with running(resolved, console) as run:
+            parts = cards.parts_on(run)
+        value |= {"card": on.name, "share": share, "seconds": cards.seconds(resolved, parts, on, share)}
+        lines += cards.lines(resolved, parts, on, share, price)
+    elif time and gib is None:
         seconds, of_time = _time(resolved, console, arguments(config, overrides))
         value |= {"seconds": seconds}
         lines += of_time
@@ -177,18 +198,26 @@ def estimate_command(
     console.result(value, "\n".join(lines))
 
 
+def _machine_options(card: Card | None, gib: float | None, gpu: bool) -> str:
+    """The options that name the same machine again."""
+    if card is not None:
+        return f" --card {shlex.quote(card.name)}"
+    return "" if gib is None else f" --gib {gib:g}{' --gpu' if gpu else ''}"
+
+
 def _time(config: Config, console: Console, named: str) -> tuple[dict[str, float] | None, list[str]]:
     """Seconds of each part, and lines about them; None where the model is not on this machine."""
     from moltlm.adapters import architecture
     from moltlm.pipeline.setup import forecast
+    from moltlm.pipeline.setup.parts import parts
 
     if not architecture.is_here(config.model):
         return None, [f"time: not measured, since {config.model.id} is not on this machine yet"]
     with running(config, console) as run:
         speed = forecast.measure(run)  # first, since it times how long the model takes to load
-        parts = forecast.parts(run)
-    seconds = {part.name: round(part.seconds(speed), 1) for part in parts}
-    return seconds, forecast.lines(parts, speed, named)
+        every = parts(run, forecast.counter(run))
+    seconds = {part.name: round(speed.seconds(part.work), 1) for part in every}
+    return seconds, forecast.lines(every, speed, named)
 
 
 @assets_app.command("pull")

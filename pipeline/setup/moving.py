@@ -12,6 +12,8 @@ from moltlm.pipeline.service.moving import tasks as moved_tasks
 from moltlm.pipeline.service.moving.carry import Source
 from moltlm.pipeline.service.moving.move import Move, opened
 from moltlm.pipeline.setup import estimate, forecast
+from moltlm.pipeline.setup.parts import parts
+from moltlm.pipeline.setup.work import Work
 from moltlm.pipeline.stages import pairs
 
 
@@ -63,8 +65,8 @@ def look_ahead(job: Move) -> Forecast:
         speed = forecast.measure(new)
         growth = 2 * len(source.prompts) / max(1, len(pairs.load_persona(new).train))
         names = {"pairs": growth, "personality": 1.0, "evidence": 2 / len(layout.states(new))}
-        parts = [part for part in forecast.parts(new) if part.name in names]
-        seconds |= {part.name: names[part.name] * part.seconds(speed) for part in parts}
+        every = [part for part in parts(new, forecast.counter(new)) if part.name in names]
+        seconds |= {part.name: names[part.name] * speed.seconds(part.work) for part in every}
         memory = estimate.training_memory(new.config).total
     tasks = [slot for slot in job.bundle.adapters if slot != "personality" and slot not in left]
     return Forecast(
@@ -82,9 +84,11 @@ def look_ahead(job: Move) -> Forecast:
 
 def _answering(job: Move, prompts: int) -> float:
     """Seconds for the personality's own answers and their scores."""
-    config, speed = job.old.config, forecast.measure(job.old)
+    config, speed, counter = job.old.config, forecast.measure(job.old), forecast.counter(job.old)
     answers, length = prompts * config.move.samples, config.persona_eval.max_new_tokens
-    return forecast.Part("", "", read=answers * 4 * length, written=answers * length, loads=1).seconds(speed)
+    writing = counter.write([[0] * length] * answers, [length] * answers, length, 1)
+    scores = Work(read=counter.forward(4 * answers * length, 2 * answers * length, 1), loads=1)
+    return speed.seconds(writing + scores)
 
 
 def _by_source(source: Source) -> dict[str, int]:
