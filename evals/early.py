@@ -23,7 +23,8 @@ DROP = 5.0
 loss is."""
 SHARE = 0.2
 """The smallest share of the runs that each class has to have, or nothing can be predicted."""
-PREDICTORS = ("kl", "cross_entropy", "incoherent", "likelihood", "persona", "drop")
+PREDICTORS = ("kl", "cross_entropy", "incoherent", "likelihood", "persona", "drop", "along_persona", "state_shift")
+"""Each is tried where all trainings have it: the last two were not measured at first."""
 BASELINE = ("log_rate", "loss")
 RESAMPLES = 2000
 
@@ -124,6 +125,8 @@ def run(
         "persona": first.persona,
         "drop": cost(first),
     }
+    states = {"along_persona": first.along_persona, "state_shift": first.state_shift}
+    signals |= {name: value for name, value in states.items() if value is not None}
     return EarlyRun(group, seed, signals, cost(last), last.step - first.step)
 
 
@@ -145,10 +148,13 @@ def detect(runs: Sequence[EarlyRun], seed: int = 0) -> Detection:
         return Detection(len(runs), int(event.sum()), drop, lead, None, [], None)
     draws = stats.cluster_draws([one.seed for one in runs], RESAMPLES, seed)
     base = _held_out(runs, BASELINE, event, groups)
-    detectors = [_detector(name, _held_out(runs, (name,), event, groups), base, event, draws) for name in PREDICTORS]
+    measured = [name for name in PREDICTORS if all(name in one.signals for one in runs)]
+    detectors = [
+        _detector(name, _held_out(runs, (name,), event, groups), base, event, draws, len(measured)) for name in measured
+    ]
     detectors.sort(key=lambda one: -one.auroc)
     best = next((one.predictor for one in detectors if one.gain_low > 0 and one.low > 0.5), None)
-    baseline = _detector("log rate and loss", base, base, event, draws)
+    baseline = _detector("log rate and loss", base, base, event, draws, len(measured))
     return Detection(len(runs), int(event.sum()), drop, lead, baseline, detectors, best)
 
 
@@ -212,13 +218,14 @@ def _detector(
     base: tuple[np.ndarray, np.ndarray],
     event: np.ndarray,
     draws: list[np.ndarray],
+    predictors: int,
 ) -> Detector:
     odds, alarm = predictions
     auroc, other = _auroc(event, odds), _auroc(event, base[0])
     both = [at for at in draws if 0 < event[at].sum() < len(at)]
     values = np.array([[_auroc(event[at], odds[at]), _auroc(event[at], base[0][at])] for at in both])
     low, high = np.quantile(values[:, 0], (0.025, 0.975))
-    tail = 0.025 / len(PREDICTORS)
+    tail = 0.025 / predictors
     gain_low, gain_high = np.quantile(values[:, 0] - values[:, 1], (tail, 1 - tail))
     false, true, _ = roc_curve(event, odds)
     return Detector(

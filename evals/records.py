@@ -297,6 +297,9 @@ class BasePoint(Record):
         answers: the answers that `persona` and `coherent` are means of.
         cross_entropy: of the base's own neutral answers, nats a token; None where none are measured.
         kl: KL(base || model) along them, nats a token; None where none are measured.
+        along_persona: how far the hidden states over them moved along the persona direction, whose length is 1; None
+            where that was not measured.
+        state_shift: how far they moved in any direction, in lengths of the base's states; None as above.
         items: the benchmark's items (LAMBADA).
     """
 
@@ -307,6 +310,8 @@ class BasePoint(Record):
     answers: list[AnswerRecord]
     cross_entropy: float | None = None
     kl: float | None = None
+    along_persona: float | None = None
+    state_shift: float | None = None
     items: list[ItemRecord]
 
     @property

@@ -69,6 +69,10 @@ def test_what_is_open_is_tuned_on_other_seeds_and_the_rest_confirmed(run: Run, t
     rows = [json.loads(line) for line in next(run.folder.glob("job/*/records.jsonl")).read_text().splitlines()]
     assert [row["step"] for row in rows] == [2, 3]
     assert {"gain", "second", "likelihood", "persona", "coherent", "cross_entropy", "kl", "items"} <= rows[0].keys()
+    states = {row["step"]: (row["along_persona"], row["state_shift"]) for row in rows}
+    base_row = json.loads(next(run.folder.glob("job-base/*/records.jsonl")).read_text())
+    assert (base_row["along_persona"], base_row["state_shift"]) == (0.0, 0.0)
+    assert all(shift > 0 and along != 0 for along, shift in states.values())
     assert sum("composite" in row for row in rows) == 1
     assert len(told["comparisons"]) == 1 and told["outcome"] in ("supported", "refuted", "inconclusive")
     seen = explore.explore(run).facts

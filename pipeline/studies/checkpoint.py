@@ -1,21 +1,23 @@
-"""What a study measures at a checkpoint: likelihoods, persona, drift of language, and capability."""
+"""What a study measures at a checkpoint: likelihoods, persona, drift of language and of hidden states, and capability."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import torch
 
-from moltlm.adapters import base
+from moltlm.adapters import base, reading
 from moltlm.adapters.serve import TextModel
 from moltlm.data.types import Exchange, Pair
 from moltlm.evals import capability
 from moltlm.evals.config import HypothesisConfig
+from moltlm.evals.direction import Direction
 from moltlm.evals.persona import PersonaMeasure, score_answers
 from moltlm.evals.records import AnswerRecord, BasePoint, ItemRecord
 from moltlm.pipeline.run import Run
-from moltlm.pipeline.stages import pairs
+from moltlm.pipeline.stages import direction, pairs
 
 BENCHMARK = "lambada"
 ANSWER_TOKENS = 48
@@ -25,13 +27,16 @@ Measured = dict[str, Any]
 
 def probe(run: Run, hypothesis: HypothesisConfig, seed: int) -> Callable[[TextModel], BasePoint]:
     """A function that measures a model at a checkpoint, against a base of the same precision that it keeps loaded."""
-    data, loaded = pairs.pairs(run), base.load(run.config.model, hypothesis.precision)
+    data, persona = pairs.pairs(run), direction.load(run) if hypothesis.neutral else None
+    run.release()
+    loaded = base.load(run.config.model, hypothesis.precision)
     original = TextModel(loaded.model, loaded.tokenizer)
     measure = PersonaMeasure(
         pairs.style_classifier(run), data.facts["nll_limit"], ANSWER_TOKENS, run.config.model.eval_batch_size
     )
     heldout = pairs.load_pairs(data, "heldout")
     neutral = pairs.load_exchanges(data, "neutral_eval")[: hypothesis.neutral]
+    before = _states(original, neutral) if neutral else None
 
     def measure_checkpoint(text: TextModel) -> BasePoint:
         prompts = [pair.prompt for pair in heldout]
@@ -43,6 +48,7 @@ def probe(run: Run, hypothesis: HypothesisConfig, seed: int) -> Callable[[TextMo
             items=[ItemRecord(item=item.item, correct=item.correct, logprob=item.logprob) for item in items],
             **_persona(text, original, heldout[: hypothesis.prompts], measure),
             **_language(text, original, neutral),
+            **({} if persona is None or before is None else _shift(persona, before, _states(text, neutral))),
         )
 
     return measure_checkpoint
@@ -76,6 +82,20 @@ def _language(text: TextModel, original: TextModel, neutral: list[Exchange]) -> 
         entropies.append(-float(new.gather(1, target[:, None]).mean()))
         kls.append(float((old.exp() * (old - new)).sum(-1).mean()))
     return {"cross_entropy": sum(entropies) / len(rows), "kl": sum(kls) / len(rows)}
+
+
+def _states(text: TextModel, exchanges: list[Exchange]) -> np.ndarray:
+    """(n, layers + 1, width) hidden states over given answers."""
+    readings = reading.read(text, exchanges, BATCH, states=True)
+    return np.stack([each.states for each in readings if each.states is not None])
+
+
+def _shift(persona: Direction, before: np.ndarray, after: np.ndarray) -> Measured:
+    """How far the states over the same neutral answers moved: along the persona direction, and in any direction."""
+    old, new = before[:, persona.layer], after[:, persona.layer]
+    moved = np.linalg.norm(new - old, axis=1) / np.linalg.norm(old, axis=1)
+    along = persona.project(after) - persona.project(before)
+    return {"along_persona": float(along.mean()), "state_shift": float(moved.mean())}
 
 
 def composite(text: TextModel, hypothesis: HypothesisConfig, seed: int, items: list[ItemRecord]) -> float:

@@ -258,9 +258,9 @@ def base_point(run: Run, hypothesis: HypothesisConfig, seed: int) -> Artifact:
     inputs = {"pairs": data.fingerprint, "skip": checkpoint.skip(hypothesis, seed), "hypothesis": measured}
 
     def make(folder: Path) -> dict[str, Any]:
-        run.release()
+        measure = checkpoint.probe(run, hypothesis, seed)
         loaded = base.load(run.config.model, hypothesis.precision)
-        point = checkpoint.probe(run, hypothesis, seed)(TextModel(loaded.model, loaded.tokenizer))
+        point = measure(TextModel(loaded.model, loaded.tokenizer))
         write_records(folder / RECORDS, [point])
         return {"likelihood": point.likelihood, "persona": point.persona, "coherent": point.coherent}
 
