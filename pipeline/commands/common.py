@@ -53,9 +53,10 @@ def running(config: Config, console: Console) -> Iterator[Run]:
 
 
 def loaded(name: str, overrides: list[str] | None) -> Config:
-    """The configuration of a command."""
+    """The configuration of a command, which hints name from then on."""
     from moltlm.pipeline.config import load
 
+    Console.same = [name, *(overrides or [])]
     return load(name, overrides)
 
 
