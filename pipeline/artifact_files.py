@@ -54,7 +54,8 @@ def read_record(folder: Path) -> dict[str, Any]:
         digest = raw.pop("sha256", None)
     except (BadInput, AttributeError):
         raise _damaged(path, folder) from None
-    if digest is not None and fingerprint(raw) != digest:
+    is_sealed = digest is not None or "files" in raw  # what another machine has sent may be without a seal
+    if is_sealed and fingerprint(raw) != digest:
         raise _damaged(path, folder)
     return raw
 

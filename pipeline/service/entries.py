@@ -228,11 +228,13 @@ class Entries:
 
     def adapter(self, identity: str) -> Path:
         """The folder of an entry's adapter, which is as it was written. Raises BadInput if it is not."""
-        self.entry(identity)
+        entry = self.entry(identity)
         try:
             card.read(self.path(identity))
         except BadInput as error:
             raise BadInput(error.what, REPAIR) from None
+        if changed := [name for name in self.changed_files(entry) if name != "README.md"]:
+            raise BadInput(f"{self.path(identity) / changed[0]} is not as it was written.", REPAIR)
         return self.path(identity)
 
     def damaged(self) -> list[str]:
