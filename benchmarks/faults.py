@@ -2,7 +2,7 @@
 
     python benchmarks/faults.py                         # all: docs/results/faults.json and docs/findings/faults.md
     python benchmarks/faults.py --only killed           # these anew; the others stay as they were
-    python benchmarks/faults.py --only killed --most 1  # a try, which writes nothing
+    python benchmarks/faults.py --most 1                # each kind once
 
 A small random model with something in use gets one new conversation. One cycle runs undisturbed. Then, each in a copy
 of that project, a cycle runs into a fault. What is in use is read after it; what the error names is run, and the cycle
@@ -274,7 +274,7 @@ def _counted(counts: Counter[str]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", choices=list(FAULTS), default=list(FAULTS), help="these kinds")
-    parser.add_argument("--most", type=int, help="each at most so many times, and write nothing")
+    parser.add_argument("--most", type=int, help="each at most so many times")
     parser.add_argument("--folder", type=Path, help="keep the project here, and use it again; by default it is removed")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="molt-faults-") as temporary:
@@ -284,8 +284,7 @@ def main() -> None:
         for name in options.only:
             make, times = FAULTS[name]
             make(study, min(times, options.most or times))
-            if options.most is None:
-                write(study)
+            write(study)
     sys.stdout.write("\n".join(table(study.rows)) + "\n")
 
 

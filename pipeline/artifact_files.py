@@ -39,8 +39,9 @@ def inputs_of(folder: Path) -> dict[str, Any]:
 
 
 def intact(folder: Path, name: str) -> Path:
-    """A file of an artifact. Raises BadInput if it is not as it was written."""
-    digest = read_record(folder).get("files", {}).get(name)
+    """A file of an artifact. Raises BadInput if it is not as it was written. In a folder that is no artifact, or none
+    yet, nothing is compared."""
+    digest = read_record(folder).get("files", {}).get(name) if (folder / ARTIFACT).is_file() else None
     if digest and not ((folder / name).is_file() and sha256_file(folder / name) == digest):
         raise _damaged(folder / name, folder)
     return folder / name

@@ -26,7 +26,6 @@ from moltlm.data.rows import read_rows, write_rows
 from moltlm.data.spec import Spec, Trait
 from moltlm.data.types import EDITED, GIVEN, SAID_BY_BASE, Exchange, Pair
 from moltlm.evals import identity
-from moltlm.pipeline import artifact_files
 from moltlm.pipeline.config import load
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.reporting import show
@@ -302,7 +301,6 @@ def test_retraining_learns_a_correction_once_and_replays_nothing_that_it_refutes
     assert chats[0].answer not in {pair.chosen for pair in training} and sum(dropped.values()) >= 0
     finished = run.folder / "retrain" / "a"
     write_rows(finished / "new.jsonl", [correction])
-    artifact_files.seal(finished, {})
     cycles.finish(finished, {"candidate": "a"}, cycles.PROMOTED)
     counts: dict[str, int] = {}
     usable = new_conversations.usable(run, [chats[0]], counts)

@@ -52,9 +52,9 @@ def unseen_exchanges(
     return sampled
 
 
-def _without(exchanges: Iterator[Exchange], finished: set[str], dropped: dict[str, int]) -> Iterator[Exchange]:
+def _without(exchanges: Iterator[Exchange], learned_ids: set[str], dropped: dict[str, int]) -> Iterator[Exchange]:
     for item in exchanges:
-        if id_of(item) in finished:
+        if id_of(item) in learned_ids:
             dropped[LEARNED] = dropped.get(LEARNED, 0) + 1
         else:
             yield item

@@ -38,9 +38,9 @@ def remove(run: Run, plan: Plan, with_sources: bool) -> list[Place]:
     changed = list(plan.removable)
     for place in changed:
         _apply(place, plan, run.folder)
-    for folder in {plans.artifact_of(place.path, run.folder) for place in changed}:
-        if folder is not None and (folder / ARTIFACT).is_file():
-            reseal(folder)
+        artifact = plans.artifact_of(place.path, run.folder)
+        if artifact is not None and (artifact / ARTIFACT).is_file():
+            reseal(artifact)
     if plan.artifacts:
         shutil.rmtree(run.references, ignore_errors=True)  # values computed from its texts
         for partial in run.folder.glob("*/*.partial"):
