@@ -81,6 +81,13 @@ def train_personality(job: PersonalityJob) -> TrainingResult:
     Raises:
         BadInput: the method or a protection lacks what it needs.
     """
+    settings = job.config.personality
+    if settings.method == "grpo" or job.measurements is not None:  # groups are not cut, and nothing is measured twice
+        return _train(job)
+    return training.within_memory(job, settings.batch_size, _train)
+
+
+def _train(job: PersonalityJob) -> TrainingResult:
     config, settings = job.config, job.config.personality
     set_seed(job.seed)
     model = _model(job)

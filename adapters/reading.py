@@ -3,12 +3,14 @@ states over them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from moltlm.adapters.serve import TextModel
+from moltlm.data import memory
 from moltlm.data.io import batches
 from moltlm.data.types import Exchange, Progress, silent
 
@@ -45,15 +47,21 @@ def read(
     order = sorted(range(len(rows)), key=lambda i: len(rows[i][0]) + len(rows[i][1]))
     for group in batches(order, batch_size):
         chunk = [rows[i] for i in group]
-        logits, hidden = _with_states(model, chunk) if states else (model.completion_logits(chunk), None)
-        for place, i in enumerate(group):
-            target = torch.tensor(rows[i][1], device=logits[place].device)
-            logprobs = torch.log_softmax(logits[place].float(), -1)
-            picked = logprobs.gather(1, target[:, None])[:, 0]
-            greedy = float((logprobs.argmax(-1) == target).float().mean())
-            readings[i] = AnswerReading(len(target), float(picked.mean()), greedy, hidden[place] if hidden else None)
+        readings.update(zip(group, memory.in_parts(lambda part: _read(model, part, states), chunk), strict=True))
         progress(len(readings), len(rows), "answers")
     return [readings[i] for i in range(len(rows))]
+
+
+def _read(model: TextModel, rows: Sequence[tuple[list[int], list[int]]], states: bool) -> list[AnswerReading]:
+    chunk, read = list(rows), []
+    logits, hidden = _with_states(model, chunk) if states else (model.completion_logits(chunk), None)
+    for place, (_, answer) in enumerate(chunk):
+        target = torch.tensor(answer, device=logits[place].device)
+        logprobs = torch.log_softmax(logits[place].float(), -1)
+        picked = logprobs.gather(1, target[:, None])[:, 0]
+        greedy = float((logprobs.argmax(-1) == target).float().mean())
+        read.append(AnswerReading(len(target), float(picked.mean()), greedy, hidden[place] if hidden else None))
+    return read
 
 
 def _with_states(

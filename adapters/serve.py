@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
@@ -19,7 +19,7 @@ from moltlm.adapters import continuations as continuation_scores
 from moltlm.adapters.base import Base
 from moltlm.adapters.embed import StaticEmbedding
 from moltlm.adapters.rendering import encode_answers, encode_prompt
-from moltlm.data import packing
+from moltlm.data import memory, packing
 from moltlm.data.errors import BadInput
 from moltlm.data.io import batches
 from moltlm.data.prompted import prompted
@@ -78,8 +78,11 @@ class TextModel:
         ids = [encode_prompt(self.tokenizer, prompt) for prompt in prompts]
         answers: dict[int, str] = {}
         for group in batches(sorted(range(len(ids)), key=lambda i: len(ids[i])), batch_size):
-            written = self._continued([ids[i] for i in group], max_new_tokens, temperature)
-            answers.update(zip(group, self.decoded(written), strict=True))
+            written = memory.in_parts(
+                lambda rows: self.decoded(self._continued(list(rows), max_new_tokens, temperature)),
+                [ids[i] for i in group],
+            )
+            answers.update(zip(group, written, strict=True))
             progress(len(answers), len(prompts), "answers")
         return [answers[i] for i in range(len(prompts))]
 
@@ -111,10 +114,16 @@ class TextModel:
         rows = self.encode(prompts, completions)
         scores: dict[int, TokenScore] = {}
         for group in self._batches(rows, batch_size):
-            for i, logits in zip(group, self.completion_logits([rows[i] for i in group]), strict=True):
-                scores[i] = _score(torch.log_softmax(logits.float(), -1), rows[i][1])
+            scores.update(zip(group, memory.in_parts(self._scored, [rows[i] for i in group]), strict=True))
             progress(len(scores), len(rows), "scores")
         return [scores[i] for i in range(len(rows))]
+
+    def _logprobs(self, rows: Sequence[tuple[list[int], list[int]]]) -> Iterator[torch.Tensor]:
+        """(completion tokens, vocabulary) for each row."""
+        return (torch.log_softmax(logits.float(), -1) for logits in self.completion_logits(list(rows)))
+
+    def _scored(self, rows: Sequence[tuple[list[int], list[int]]]) -> list[TokenScore]:
+        return [_score(logprobs, row[1]) for logprobs, row in zip(self._logprobs(rows), rows, strict=True)]
 
     def score_continuations(
         self, starts: list[str], continuations: list[list[str]], batch_size: int, progress: Progress = silent
@@ -127,7 +136,9 @@ class TextModel:
         ]
         scores: dict[int, list[float]] = {}
         for group in batches(sorted(range(len(rows)), key=lambda i: len(begun[i])), batch_size):
-            values = self._continuations([begun[i] for i in group], [rows[i] for i in group], batch_size)
+            values = memory.in_parts(
+                lambda part: self._continuations([begun[i] for i in part], [rows[i] for i in part], batch_size), group
+            )
             scores.update(zip(group, values, strict=True))
             progress(len(scores), len(rows), "relevance")
         return [scores[i] for i in range(len(rows))]
@@ -305,8 +316,9 @@ class Served(TextModel):
         rows = self.encode([item.prompt for item in exchanges], [item.answer for item in exchanges])
         distributions: dict[int, TopRow] = {}
         for group in self._batches(rows, batch_size):
-            for i, logits in zip(group, self.completion_logits([rows[i] for i in group]), strict=True):
-                distributions[i] = _top_row(torch.log_softmax(logits.float(), -1), k)
+            chunk = [rows[i] for i in group]
+            top = memory.in_parts(lambda part: [_top_row(each, k) for each in self._logprobs(part)], chunk)
+            distributions.update(zip(group, top, strict=True))
             progress(len(distributions), len(rows), "distributions")
         return [distributions[i] for i in range(len(rows))]
 
@@ -334,13 +346,20 @@ class Served(TextModel):
         results: dict[int, Divergence] = {}
         for group in self._batches(rows, batch_size):
             chunk = [rows[i] for i in group]
-            reference_logits = self._reference_logits(reference, chunk)
-            for i, p, q in zip(group, reference_logits, self.completion_logits(chunk), strict=True):
-                log_p, log_q = torch.log_softmax(p.float(), -1), torch.log_softmax(q.float(), -1)
-                kl = float((log_p.exp() * (log_p - log_q)).sum(-1).mean())
-                results[i] = Divergence(_score(log_q, rows[i][1]), kl)
+            compared = memory.in_parts(lambda part: self._compared(reference, part), chunk)
+            results.update(zip(group, compared, strict=True))
             progress(len(results), len(rows), "KL")
         return [results[i] for i in range(len(rows))]
+
+    def _compared(self, reference: State, rows: Sequence[tuple[list[int], list[int]]]) -> list[Divergence]:
+        """The score of each completion, and its mean KL from the reference."""
+        compared = []
+        reference_logits = self._reference_logits(reference, list(rows))
+        for row, p, q in zip(rows, reference_logits, self.completion_logits(list(rows)), strict=True):
+            log_p, log_q = torch.log_softmax(p.float(), -1), torch.log_softmax(q.float(), -1)
+            kl = float((log_p.exp() * (log_p - log_q)).sum(-1).mean())
+            compared.append(Divergence(_score(log_q, row[1]), kl))
+        return compared
 
     def _reference_logits(self, reference: State, rows: list[tuple[list[int], list[int]]]) -> Iterable[torch.Tensor]:
         """`completion_logits` in another state. Packed, the hidden states of the base are kept: they never change, and

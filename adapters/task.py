@@ -35,6 +35,10 @@ def train_task(job: TaskJob) -> TrainingResult:
     Raises:
         BadInput: a protection of `config.protect` lacks what it compares with.
     """
+    return training.within_memory(job, len(job.mix) // job.task.steps, _train)
+
+
+def _train(job: TaskJob) -> TrainingResult:
     set_seed(job.seed)
     protect, task = job.config.protect, job.task
     protections = active(protect, "task")

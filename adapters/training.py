@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import torch
 from bitsandbytes.optim import GlobalOptimManager
@@ -25,12 +25,13 @@ from safetensors import SafetensorError, safe_open
 from transformers import PrinterCallback
 
 from moltlm.adapters import frozen, processes, targets
-from moltlm.adapters.base import Base
+from moltlm.adapters.base import Base, load
 from moltlm.adapters.callbacks import MetricsLog, StopOnDivergence
 from moltlm.adapters.config import CHECKPOINTS, AdaptersConfig, LoraSettings
 from moltlm.adapters.protections.base import Context, Material, Stage
 from moltlm.adapters.serve import TextModel
 from moltlm.adapters.trainers import TRAINED
+from moltlm.data import memory
 from moltlm.data.errors import BadInput, MoltError
 from moltlm.data.io import fingerprint, read_json, write_json
 from moltlm.data.types import Progress, silent
@@ -100,6 +101,9 @@ class AdapterJob(TrainingJob):
             progress=self.progress,
             reference=reference,
         )
+
+
+Job = TypeVar("Job", bound=TrainingJob)
 
 
 def _not_tried(model: TextModel, progress: Progress) -> float:
@@ -198,6 +202,34 @@ def _take_steps(trainer: Any, checkpoints: Path, names: set[str]) -> None:
                 f"The {len(weights)} processes have come to different weights. The result is not kept.",
                 "Train on devices of one kind, or in one process.",
             )
+
+
+def within_memory(job: Job, batch: int, train: Callable[[Job], TrainingResult]) -> TrainingResult:
+    """Train; where memory runs out, again from the start in more and smaller micro-batches. That is the same training
+    but for rounding.
+
+    Args:
+        batch: examples of a step, over all micro-batches.
+
+    Raises:
+        MoltError: not even one example at a time fits.
+    """
+    if processes.count() > 1:  # the others do not know that it starts again
+        return train(job)
+    for count in memory.accumulations(batch, job.config.train.gradient_accumulation):
+        settings = job.config.train.model_copy(update={"gradient_accumulation": count})
+        job = replace(job, config=job.config.model_copy(update={"train": settings}))
+        try:
+            return train(job)
+        except Exception as error:
+            if not memory.is_out_of_memory(error):
+                raise
+        logger.warning("Memory does not suffice for %d examples at a time.", batch // count)
+        shutil.rmtree(job.folder / CHECKPOINTS, ignore_errors=True)
+        memory.drop(job.base.model)
+        if count < batch:
+            job = replace(job, base=load(job.config.model))
+    raise memory.too_small("a single example of the training")
 
 
 def _metrics_log(job: TrainingJob, checkpoints: Path, measurements: Measurements | None) -> MetricsLog:

@@ -1,308 +1,291 @@
-"""Faults of a retraining cycle, made on purpose: it is killed, or refused its files, at points over its whole length.
+"""Faults of a retraining cycle, made on purpose, and what becomes of it.
 
-    python benchmarks/faults.py --kills 50 --refusals 20 --out docs/findings/faults.md
+    python benchmarks/faults.py                         # all: docs/results/faults.json and docs/findings/faults.md
+    python benchmarks/faults.py --only killed           # these anew; the others stay as they were
+    python benchmarks/faults.py --most 1                # each kind once
 
 A small random model with something in use gets one new conversation. One cycle runs undisturbed. Then, each in a copy
-of that project, a cycle is killed (SIGKILL) at its k-th change of a file, or this and every later change is refused as
-by a full disk, or a file is damaged before it starts. What is in use is read after each fault, and the cycle is run
-again. It has to end with the same weights in use as the undisturbed one, or in one error that says what mends it.
+of that project, a cycle runs into a fault. What is in use is read after it; what the error names is run, and the cycle
+again. It has to end with the same weights in use as the undisturbed one.
 """
 
 from __future__ import annotations
 
 import argparse
-import errno
-import json
-import os
 import random
 import shutil
-import signal
 import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-from moltlm.adapters import card
-from moltlm.data import assets
-from moltlm.data.errors import MoltError
-from moltlm.data.io import write_jsonl
-from moltlm.data.state import PERSONALITY_ADAPTER
-from moltlm.pipeline.config import Config, load
-from moltlm.pipeline.console import Console
-from moltlm.pipeline.run import Run
-from moltlm.pipeline.service import retrain
-from moltlm.pipeline.service.registry import Registry
-from moltlm.pipeline.stages import tasks
+import breaking
+import lying
+import trials
+from breaking import Kind
+from fault_study import EQUAL, Row, Study, points, say
+from trials import Ended
 
-SETTINGS = [
-    *("tasks={}", "hypotheses=[]", "retrain.min_new=1", "retrain.steps=3", "train.checkpoint_every=1"),
-    *("gate.capability_margin=100", "gate.persona_margin=100", "gate.coherence_margin=100", "gate.anchor_margin=100"),
-    *(
-        "capability.items={arc_easy: 8}",
-        "persona.heldout_limit=6",
-        "personality.steps=3",
-        "replay.budget_tokens=2000",
-        "pairs.max_new_tokens=8",
-        "persona_eval.max_new_tokens=8",
-    ),
-    *("train.gradient_accumulation=1", "pairs.temperature=1.0", "filters.min_length_ratio=0.01"),
-    "screen.pull=false",
-]
-CHANGES = ("os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.truncate", "os.link", "os.symlink")
-"""Audit events that change files; `open` does so by its mode."""
-DAMAGED = {
-    "registry.json": "registry/registry.json",
-    "entry.json": "registry/entries/*/entry.json",
-    "weights in use": "registry/entries/*/adapter_model.safetensors",
-    "adapter_config.json": "registry/entries/*/adapter_config.json",
-    "pairs": "run/pairs/*/train.jsonl",
-    "artifact.json": "run/pairs/*/artifact.json",
-    "inputs.json": "run/personality/*/inputs.json",
-    "replay buffer, texts": "run/replay/*/exchanges.jsonl",
-    "replay buffer, arrays": "run/replay/*/arrays.safetensors",
-    "reference values": "run/references/*",
-    "new conversation": "conversations/new.jsonl",
+from moltlm.data.io import read_json, sha256_file, write_json, write_text
+
+ROOT = Path(__file__).resolve().parent.parent
+RESULTS, PAGE = ROOT / "docs" / "results" / "faults.json", ROOT / "docs" / "findings" / "faults.md"
+TEACHER = "teacher.kind=endpoint", "teacher.model=m", "teacher.prompts_per_trait=2", "teacher.retries=0"
+TEACHER += "teacher.timeout_s=1", "teacher.concurrency=1", "teacher.topics=[work]"
+
+
+def nothing() -> None:
+    """The fault is over by itself."""
+
+
+def killed(study: Study, times: int) -> None:
+    row = study.row("killed (SIGKILL), at changes of files over the whole cycle")
+    for at in points(times, study.changes):
+        study.trial(row, study.copy(), breaking.killed(at))
+
+
+def power_cut(study: Study, times: int) -> None:
+    row = study.row("power cut: killed, and what was written and not synced is empty")
+    for at in points(times, study.changes):
+        study.trial(row, study.copy(), breaking.power_cut(at), mend=nothing)
+    row = study.row("power cut after the command has ended")
+    study.trial(row, study.copy(), breaking.power_cut(0), mend=nothing)
+
+
+def full_disk(study: Study, times: int) -> None:
+    """On a disk of its own, which another program fills up at that moment."""
+    if not trials.can_mount():
+        say("full disk: left out, since it needs the right to mount")
+        return
+    row = study.row("disk full from a write on, until the cycle ends")
+    for number, at in enumerate(points(times, study.changes)):
+        with trials.small_disk(study.folder / f"disk-{number}") as disk:
+            shutil.copytree(study.project.parent / trials.MODEL, disk / trials.MODEL)
+            folder = study.copy(disk)
+            study.trial(row, folder, breaking.full(disk, at), mend=lambda disk=disk: breaking.resize(disk, "2g"))
+
+
+def read_only(study: Study, times: int) -> None:
+    if not trials.can_mount():
+        say("read-only: left out, since it needs the right to mount")
+        return
+    row = study.row("read-only: the project, the run folder, the registry, the conversations")
+    for name in (".", "run", "registry", "conversations")[:times]:
+        study.trial(row, study.copy(), breaking.read_only(name), mend=nothing)
+
+
+def two_at_once(study: Study, times: int) -> None:
+    row = study.row("two cycles at once, in one run folder")
+    for _ in range(times):
+        folder = study.copy()
+        both = [trials.start(folder, "retrain") for _ in range(2)]
+        _conclude_all(study, row, folder, [process.wait() for process in both])
+    row = study.row("two cycles at once, of two run folders with one registry")
+    for _ in range(times):
+        folder = study.copy()
+        shutil.copytree(folder / "run", folder / "other")
+        both = [trials.start(folder, "retrain", settings=(f"run.folder={name}",)) for name in ("run", "other")]
+        _conclude_all(study, row, folder, [process.wait() for process in both])
+
+
+def _conclude_all(study: Study, row: Row, folder: Path, endings: list[Ended]) -> None:
+    for ended in endings:
+        study.conclude(row, folder, ended, mend=nothing)
+    shutil.rmtree(folder)
+
+
+def reader(study: Study, times: int) -> None:
+    row = study.row("a reader all the time, the promotion among it")
+    reads = 0
+    for _ in range(times):
+        folder = study.copy()
+        process, seen = trials.start(folder, "retrain"), Counter[str]()
+        while not process.is_over():
+            seen[trials.in_use(folder)] += 1
+            time.sleep(0.01)
+        reads += sum(seen.values())
+        ended = process.wait()
+        study.conclude(row, folder, ended)
+        if set(seen) - {study.before, study.after}:
+            row.whole -= 1
+        shutil.rmtree(folder)
+    row.notes.append(f"{reads} reads")
+
+
+def clock(study: Study, times: int) -> None:
+    row = study.row("clock a year ahead or behind in one cycle, or set right in the middle of it")
+    year, middle = 366 * 86400, study.changes // 2
+    faults = [breaking.clock(year), breaking.clock(-year)]
+    faults += [breaking.both(fault, breaking.killed(middle)) for fault in faults]
+    for fault in faults[:times]:
+        study.trial(row, study.copy(), fault, mend=nothing)
+
+
+PLACES = {
+    "registry/": "of the registry",
+    "run/retrain/": "of a past cycle",
+    "run/": "of the run",
+    "model/": "of the model",
 }
-SAME, ERROR, OTHER, TRACEBACK = "same weights", "one error", "other weights", "traceback"
 
 
-@dataclass(frozen=True)
-class Ended:
-    """How a process ended: its exit code, the weights in use afterwards, an error, and how often it changed a file."""
-
-    code: int
-    in_use: str
-    error: str
-    changes: int
-
-
-def config(folder: Path) -> Config:
-    """The configuration of the project in a folder."""
-    places = [f"run.folder={folder}/run", f"registry.folder={folder}/registry"]
-    places += [f"model.id={folder.parent}/model", "model.precision=fp32"]
-    places += [f"retrain.conversations={folder}/conversations", f"conversations.forgotten={folder}/forgotten.json"]
-    return load("smoke", [*SETTINGS, *places])
-
-
-def small_model(folder: Path) -> None:
-    """A Llama of random weights, two layers of width 64, with the tokenizer of the embedded model."""
-    import torch
-    from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM
-
-    tokenizer = AutoTokenizer.from_pretrained(assets.model_path("smollm2-135m-instruct"))
-    tokenizer.save_pretrained(folder)
-    torch.manual_seed(0)
-    sizes = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4}
-    ids = {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id, "bos_token_id": None}
-    shape = LlamaConfig(vocab_size=len(tokenizer), num_key_value_heads=2, tie_word_embeddings=False, **sizes, **ids)
-    model = LlamaForCausalLM(shape)
-    torch.nn.init.normal_(model.lm_head.weight, std=1.0)  # else it repeats one token, and says nothing
-    model.save_pretrained(folder)
+def damaged(study: Study, times: int) -> None:
+    """Each kind of file that is there before the cycle. What a user wrote is no such: half a text is a text, too."""
+    kinds = breaking.kinds(study.folder, study.before)
+    left = dict(kinds)
+    for begins, words in PLACES.items():
+        names = [name for name in left if name.startswith((begins, f"project/{begins}"))]
+        files = {name: left.pop(name) for name in names}
+        for act, label in ((breaking.cut, "cut in half"), (breaking.flipped, "with one bit flipped")):
+            row = study.row(f"each kind of file {words}, {label}")
+            for name, file in _sampled(files, times):
+                box = study.box()
+                act(box / file.relative_to(study.folder))
+                say(f"  {name} {label}")
+                study.trial(row, box / "project", None)
+                shutil.rmtree(box)
+    row = study.row("a new conversation cut in half")
+    folder = study.copy()
+    file = folder / "conversations" / "second.jsonl"
+    whole = file.read_bytes()
+    breaking.cut(file)
+    study.trial(row, folder, None, mend=lambda: _restored(file, whole))
 
 
-def prepare(folder: Path) -> None:
-    """A personality in use, its replay buffer, and one new conversation."""
-    small_model(folder.parent / "model")
-    from moltlm.pipeline.stages import replay
-
-    run = Run(config(folder), Console())
-    registry = Registry(run.config.registry.folder)
-    registry.promote(registry.add(tasks.trained(run, PERSONALITY_ADAPTER).folder, {}).id)
-    replay.buffer(run)
-    run.close()
-    (folder / "conversations").mkdir()
-    turns = [("user", "Is there any rain in the garden tonight?"), ("assistant", "Go and look. Take the lantern.")]
-    write_jsonl(
-        folder / "conversations" / "new.jsonl",
-        [{"messages": [{"role": role, "content": text} for role, text in turns]}],
-    )
+def _sampled(kinds: Kind, times: int) -> Iterator[tuple[str, Path]]:
+    names = sorted(kinds)
+    for name in names if times >= len(names) else random.Random(0).sample(names, times):
+        yield name, kinds[name]
 
 
-def in_use(folder: Path) -> str:
-    """The personality in use, whose files are checked against their hashes. Raises MoltError if they are not whole."""
-    registry = Registry(folder / "registry")
-    identity = registry.current().get("personality")
-    if identity is None:
-        raise MoltError("no personality is in use")
-    card.read(registry.path(identity))
-    return identity
+LASTING = [f"each kind of file of a past cycle, {label}" for label in ("cut in half", "with one bit flipped")]
+"""Faults after which the next cycle learns something else than an undisturbed one, and says so."""
 
 
-def cycle(folder: Path) -> None:
-    """One cycle of the project."""
-    run = Run(config(folder), Console())
-    try:
-        retrain.cycle(run)
-    finally:
-        run.close()
+def _restored(file: Path, content: bytes) -> None:
+    file.write_bytes(content)
 
 
-def in_a_process(act: Callable[[Path], None], folder: Path, fault: str = "", at: int = 0) -> Ended:
-    """Run in a process of its own.
-
-    Args:
-        fault: "kill" it at its `at`-th change of a file in the folder, or "full": refuse it and all later ones.
-    """
-    process, out = os.fork(), folder / ".ended"
-    if process == 0:
-        _child(act, folder, fault, at, out)
-    _, status = os.waitpid(process, 0)
-    outcome = json.loads(out.read_text()) if out.is_file() else {"error": "", "changes": 0}
-    out.unlink(missing_ok=True)
-    try:
-        current = in_use(folder)
-    except MoltError as error:
-        current = f"not readable: {error.what} {error.fix}"
-    return Ended(os.waitstatus_to_exitcode(status), current, outcome["error"], outcome["changes"])
+def not_finite(study: Study, times: int) -> None:
+    row = study.row("the loss is not a number in one step")
+    for step in (2, 1, 3)[:times]:
+        study.trial(row, study.copy(), breaking.not_finite(step), mend=nothing)
 
 
-def _child(act: Callable[[Path], None], folder: Path, fault: str, at: int, out: Path) -> None:
-    """Never returns."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
-    count = _watch(folder, fault, at)
-    error, code = "", 0
-    try:
-        act(folder)
-    except MoltError as failure:
-        error, code = f"{failure.what} {failure.fix}", failure.exit_code
-    except OSError as failure:
-        is_disk = failure.errno in (errno.ENOSPC, errno.EROFS)
-        error, code = ("The disk is full.", 2) if is_disk else (f"{TRACEBACK}: {failure!r}", 1)
-    except BaseException as failure:
-        error, code = f"{TRACEBACK}: {failure!r}", 1
-    fault_off = count["changes"]
-    count["off"] = 1
-    out.write_text(json.dumps({"error": error, "changes": fault_off}))
-    os._exit(code)
+def out_of_memory(study: Study, times: int) -> None:
+    row = study.row("out of memory for more than one example of a batch, in training")
+    study.trial(row, study.copy(), breaking.out_of_memory_in_training(1))
+    row = study.row("out of memory for more than one text of a batch, elsewhere")
+    study.trial(row, study.copy(), breaking.out_of_memory_elsewhere(1))
+    row = study.row("out of memory even for one, in training and elsewhere")
+    for fault in (breaking.out_of_memory_in_training(0), breaking.out_of_memory_elsewhere(0))[:times]:
+        study.trial(row, study.copy(), fault, mend=nothing)
 
 
-def _watch(folder: Path, fault: str, at: int) -> Counter[str]:
-    """Count changes of files in the folder, and make the fault when it is due."""
-    count, inside = Counter[str](), str(folder)
-
-    def hook(event: str, arguments: tuple[Any, ...]) -> None:
-        if count["off"] or not (event in CHANGES or (event == "open" and _writes(arguments))):
-            return
-        if not str(arguments[0]).startswith(inside):
-            return
-        count["changes"] += 1
-        if fault == "kill" and count["changes"] == at:
-            os.kill(os.getpid(), signal.SIGKILL)
-        if fault == "full" and count["changes"] >= at and event in ("open", "os.mkdir"):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(arguments[0]))
-
-    sys.addaudithook(hook)
-    return count
+def endpoint(study: Study, times: int) -> None:
+    row = study.row("who is told of a cycle is down, slow or lies")
+    for answer in lying.ANSWERS[:times]:
+        with lying.server(answer) as url:
+            notify = "schedule.notify_on=[promoted, not promoted, failed]", f"schedule.notify={url}"
+            study.trial(row, study.copy(), breaking.impatient, *notify)
 
 
-def _writes(arguments: tuple[Any, ...]) -> bool:
-    _, mode, flags = arguments
-    return any(letter in (mode or "") for letter in "wax+") or bool((flags or 0) & (os.O_WRONLY | os.O_RDWR))
-
-
-def damage(file: Path, kind: str, rng: random.Random) -> None:
-    """Cut a file in half, or flip one bit of it."""
-    content = bytearray(file.read_bytes())
-    if kind == "cut":
-        file.write_bytes(content[: len(content) // 2])
-    else:
-        content[rng.randrange(len(content))] ^= 1 << rng.randrange(7)
-        file.write_bytes(content)
-
-
-def outcome(ended: Ended, undisturbed: str) -> str:
-    """What a cycle came to, compared with the undisturbed one."""
-    if ended.error.startswith(TRACEBACK):
-        return TRACEBACK
-    if ended.code:
-        return ERROR
-    return SAME if ended.in_use == undisturbed else OTHER
-
-
-def copied(project: Path, number: int) -> Path:
-    """A copy of the project, which every trial has for itself at a path of its own."""
-    return Path(shutil.copytree(project, project.with_name(f"trial-{number}"), symlinks=True))
-
-
-def points(count: int, of: int, rng: random.Random) -> list[int]:
-    """Half of the points evenly spread over all changes of files, half at random."""
-    even = [1 + round(step * (of - 1) / max(count // 2 - 1, 1)) for step in range(count // 2)]
-    return even + [rng.randint(1, of) for _ in range(count - len(even))]
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--refusals", type=int, default=20)
-    parser.add_argument("--no-damage", action="store_true", help="leave out damaged files")
-    parser.add_argument("--out", type=Path, help="Markdown file to write")
-    options = parser.parse_args()
-    with tempfile.TemporaryDirectory(prefix="molt-faults-") as temporary:
-        rows = table(Path(temporary), options.kills, options.refusals, not options.no_damage)
-    text = "\n".join(rows) + "\n"
-    sys.stdout.write(text)
-    if options.out:
-        options.out.write_text(text, encoding="utf-8")
-
-
-def table(temporary: Path, kills: int, refusals: int, with_damage: bool) -> list[str]:
-    """Make the faults, and the lines of a Markdown table of what they came to."""
-    rng, project = random.Random(0), temporary / "project"
-    project.mkdir()
-    ended = in_a_process(prepare, project)
-    if ended.code:
-        raise SystemExit(f"the project could not be prepared: {ended.error}")
-    before = ended.in_use
-    folder = copied(project, 0)
-    reference = in_a_process(cycle, folder)
-    if reference.code or reference.in_use == before:
-        raise SystemExit(f"the undisturbed cycle did not promote: {reference}")
-    sys.stderr.write(f"undisturbed: {reference.changes} changes of files\n")
-    lines = ["| fault | times | in use right after it | then, the cycle again |", "|---|---|---|---|"]
-    number = 0
-    for fault, label, count in (("kill", "killed", kills), ("full", "disk full from then on", refusals)):
-        after, then = Counter[str](), Counter[str]()
-        for at in points(count, reference.changes, rng) if count else []:
-            number += 1
-            began, folder = time.monotonic(), copied(project, number)
-            broken = in_a_process(cycle, folder, fault, at)
-            after[_which(broken.in_use, before, reference.in_use)] += 1
-            result = outcome(in_a_process(cycle, folder), reference.in_use)
-            then[result] += 1
-            sys.stderr.write(
-                f"{label} at {at}: {broken.error or broken.code}, then {result}, {time.monotonic() - began:.0f} s\n"
-            )
+def teacher(study: Study, times: int) -> None:
+    """Of `molt data build`, the only command of a schedule's project that asks one."""
+    row = study.row("the teacher of a build hangs up, is slow, fails, or answers with nonsense")
+    with lying.teacher() as (url, mood):
+        settings = (f"teacher.url={url}", *TEACHER)
+        folder = study.copy()
+        before = _pairs(folder)
+        trials.molt(folder, "data", "build", settings=settings)
+        good = _pairs(folder) - before
+        for name in lying.MOODS[:times]:
             shutil.rmtree(folder)
-        if count:
-            lines.append(
-                f"| {label}, at points over the whole cycle | {count} | {_counted(after)} | {_counted(then)} |"
-            )
-    for name, pattern in DAMAGED.items() if with_damage else ():
-        for kind, label in (("cut", "cut in half"), ("flip", "one bit flipped")):
-            number += 1
-            folder = copied(project, number)
-            file = sorted(folder.glob(pattern))[0]
-            damage(file, kind, rng)
-            ended = in_a_process(cycle, folder)
-            result = outcome(ended, reference.in_use)
-            sys.stderr.write(f"{name} {label}: {result}: {ended.error}\n")
-            lines.append(f"| {name}, {label} | 1 | {_which(ended.in_use, before, reference.in_use)} | {result} |")
-            shutil.rmtree(folder)
+            folder, mood["now"] = study.copy(), name
+            first = trials.molt(folder, "data", "build", settings=settings)
+            row.first[EQUAL if _pairs(folder) - before == good else study.outcome(first)] += 1
+            row.notes += [first.error] if first.error and first.error not in row.notes else []
+            mood["now"] = lying.GOOD
+            again = trials.molt(folder, "data", "build", settings=settings)
+            row.then[EQUAL if _pairs(folder) - before == good else study.outcome(again)] += 1
+            row.times += 1
+            row.whole += study.is_whole(first, again)
+            say(f"{row.fault}: {name}: {dict(row.first)}, then {dict(row.then)} {first.error}")
+    shutil.rmtree(folder)
+
+
+def _pairs(folder: Path) -> set[str]:
+    """The hashes of the training pairs that were built."""
+    return {sha256_file(path) for path in folder.glob("run/pairs/*/train.jsonl")}
+
+
+FAULTS: dict[str, tuple[Callable[[Study, int], None], int]] = {
+    "killed": (killed, 50),
+    "power_cut": (power_cut, 16),
+    "full_disk": (full_disk, 16),
+    "read_only": (read_only, 4),
+    "two_at_once": (two_at_once, 2),
+    "reader": (reader, 3),
+    "clock": (clock, 4),
+    "damaged": (damaged, 1000),
+    "not_finite": (not_finite, 3),
+    "out_of_memory": (out_of_memory, 2),
+    "endpoint": (endpoint, 5),
+    "teacher": (teacher, 6),
+}
+"""Each kind of fault, and how often it is made at most."""
+
+
+def write(study: Study) -> None:
+    """Put the rows so far into the figures, in place of former ones, and all of them into the page."""
+    former = {row["fault"]: row for row in read_json(RESULTS)["rows"]} if RESULTS.is_file() else {}
+    rows = former | {row.fault: asdict(row) for row in study.rows}
+    numbers = {"changes_of_files": study.changes, "processor_seconds_of_a_cycle": study.seconds}
+    write_json(RESULTS, {**numbers, "rows": list(rows.values())})
+    start, middle, end = PAGE.read_text(encoding="utf-8").partition("<!-- table -->")
+    _, closing, rest = end.partition("<!-- end of table -->")
+    write_text(PAGE, f"{start}{middle}\n\n" + "\n".join(table(read_rows())) + f"\n\n{closing}{rest}")
+
+
+def read_rows() -> list[Row]:
+    """The committed rows."""
+    return [
+        Row(**{**row, "first": Counter(row["first"]), "then": Counter(row["then"])})
+        for row in read_json(RESULTS)["rows"]
+    ]
+
+
+def table(rows: list[Row]) -> list[str]:
+    """The lines of a Markdown table."""
+    lines = ["| fault | times | in use whole | this cycle | the next cycle |", "|---|---|---|---|---|"]
+    for row in rows:
+        cells = (row.fault, row.times, row.whole, _counted(row.first), _counted(row.then))
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     return lines
-
-
-def _which(identity: str, before: str, after: str) -> str:
-    return {before: "former, whole", after: "new, whole"}.get(
-        identity, "not readable" if " " in identity else "another, whole"
-    )
 
 
 def _counted(counts: Counter[str]) -> str:
     return ", ".join(f"{count} {name}" for name, count in counts.most_common())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", choices=list(FAULTS), default=list(FAULTS), help="these kinds")
+    parser.add_argument("--most", type=int, help="each at most so many times")
+    parser.add_argument("--folder", type=Path, help="keep the project here, and use it again; by default it is removed")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(prefix="molt-faults-") as temporary:
+        folder = options.folder or Path(temporary)
+        folder.mkdir(parents=True, exist_ok=True)
+        study = Study(folder)
+        for name in options.only:
+            make, times = FAULTS[name]
+            make(study, min(times, options.most or times))
+            write(study)
+    sys.stdout.write("\n".join(table(study.rows)) + "\n")
 
 
 if __name__ == "__main__":

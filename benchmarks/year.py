@@ -22,23 +22,28 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 import yaml
+from scipy.stats import rankdata
 
 from moltlm.data import persona as personas
 from moltlm.data.config import PersonaConfig
 from moltlm.data.io import read_json, read_jsonl, write_json, write_jsonl
 from moltlm.data.state import BASE, PERSONALITY
 from moltlm.data.types import Exchange, Message
+from moltlm.evals import identity as identity_eval
+from moltlm.evals import style
 from moltlm.pipeline.config import Config, load
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.service import blame, screening, set_aside
 from moltlm.pipeline.service.registry import Registry
+from moltlm.pipeline.stages import pairs
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 RESULTS, CHART = Path("docs/results/year.json"), Path("docs/results/year.svg")
@@ -153,7 +158,7 @@ def screen_year(folder: FolderOption = Path("/tmp/year")) -> None:
 
 @app.command("rank")
 def rank_year(folder: FolderOption = Path("/tmp/year")) -> None:
-    """Rank the conversations of the poisoned month and of the drifting one as `molt blame` does, by gradients alone."""
+    """Rank the conversations of the poisoned month and of the drifting one as `molt blame` does, and train nothing."""
     config = load(str(configure(folder)))
     registry = Registry(config.registry.folder)
     first = registry.anchor()
@@ -164,10 +169,28 @@ def rank_year(folder: FolderOption = Path("/tmp/year")) -> None:
         rows = {row.question: row for row in conversations(config, month)}
         run = Run(config, Console())
         items = [Exchange(personas.user(row.question), row.answer) for row in rows.values()]
-        suspects, limit = blame.rank(run, registry.path(first), items)
+        suspects, limits = blame.rank(run, registry.path(first), items)
+        unshown = without_other(run).probability([each.answer for each in suspects])
         run.close()
-        ranked = [[rows[each.question].label, each.alignment, each.stands_out] for each in suspects]
-        write_json(file, {"month": month, "kind": KINDS[month], "limit": limit, "ranked": ranked})
+        ranked = [
+            {"label": rows[each.question].label, **_figures(each), "voice_unshown": float(value)}
+            for each, value in zip(suspects, unshown, strict=True)
+        ]
+        write_json(file, {"month": month, "kind": KINDS[month], "limits": asdict(limits), "ranked": ranked})
+
+
+def _figures(each: blame.Suspect) -> dict[str, Any]:
+    return {"alignment": each.alignment, "voice": each.voice, "stands_out": each.stands_out}
+
+
+def without_other(run: Run) -> identity_eval.IdentityClassifier:
+    """The classifier of authorship that never saw the character of the poisoned month."""
+    persona = pairs.load_persona(run)
+    train = pairs.load_pairs(pairs.pairs(run), "train")
+    positive = [style.Labelled(pair.chosen, pair.topic) for pair in train]
+    others = identity_eval.other_characters(pairs.base_answers(run), persona, personas.shipped_characters(persona))
+    shown = {name: texts for name, texts in others.items() if name != OTHER}
+    return identity_eval.train(positive, shown, persona.spec.catchphrases, seed=0)
 
 
 def configure(folder: Path) -> Path:
@@ -330,7 +353,7 @@ def report(
     ]
     screened = [screen_figures(read_json(file)) for file in sorted((folder / "screened").glob("*.json"))]
     figures: dict[str, Any] = {"settings": SETTINGS, "screened_by_the_first": screened, "months": months}
-    figures["ranked_by_gradients"] = [rank_figures(read_json(file)) for file in sorted((folder / "ranked").glob("*"))]
+    figures["ranked"] = [rank_figures(read_json(file)) for file in sorted((folder / "ranked").glob("*"))]
     for file in sorted((folder / "months").glob("skill-*.json")):
         figures.setdefault("skill", {})[file.stem] = list(read_json(file).values())
     if (file := folder / "months" / "control.json").is_file():
@@ -351,17 +374,26 @@ def screen_figures(raw: dict[str, Any]) -> dict[str, Any]:
 
 
 def rank_figures(raw: dict[str, Any]) -> dict[str, Any]:
-    """How well the ranking tells the bad conversations, and which stand out."""
-    labels = [label for label, _, _ in raw["ranked"]]
-    aside = Counter(label for label, _, stands_out in raw["ranked"] if stands_out)
-    sizes = {label: labels.count(label) for label in (CLEAN, BAD)}
-    return {"month": raw["month"], "kind": raw["kind"], "auroc": auroc(labels), **sizes, "stand_out": dict(aside)}
+    """How well each ranking and both together tell the bad conversations, and which stand out by either."""
+    rows, limits = raw["ranked"], raw["limits"]
+    labels = [row["label"] for row in rows]
+    ranks = {name: rankdata([row[name] for row in rows]) for name in ("alignment", "voice", "voice_unshown")}
+    ranks |= {"both": ranks["alignment"] + ranks["voice"], "both_unshown": ranks["alignment"] + ranks["voice_unshown"]}
+    low = {name: Counter(row["label"] for row in rows if row[name] < limit) for name, limit in limits.items()}
+    return {
+        **{"month": raw["month"], "kind": raw["kind"]},
+        **{label: labels.count(label) for label in (CLEAN, BAD)},
+        "auroc": {name: auroc(labels, values) for name, values in ranks.items()},
+        "below_limit": {name: dict(counts) for name, counts in low.items()},
+        "stand_out": dict(Counter(row["label"] for row in rows if row["stands_out"])),
+    }
 
 
-def auroc(ranked: list[str]) -> float:
-    """Probability that a bad one ranks above a clean one."""
-    pairs = [(i, j) for i, a in enumerate(ranked) for j, b in enumerate(ranked) if a == BAD and b == CLEAN]
-    return sum(i < j for i, j in pairs) / max(len(pairs), 1)
+def auroc(labels: Sequence[str], values: Sequence[float]) -> float:
+    """Probability that a bad one has a lower value than a clean one; equal values count half."""
+    sides = [[value for label, value in zip(labels, values, strict=True) if label == each] for each in (BAD, CLEAN)]
+    wins = [(bad < clean) + 0.5 * (bad == clean) for bad in sides[0] for clean in sides[1]]
+    return float(sum(wins)) / max(len(wins), 1)
 
 
 def month_figures(config: Config, folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
@@ -407,7 +439,7 @@ def control_figures(folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
     return {
         "promoted": raw["result"]["promoted"],
         "checks": outcomes(raw["result"]["verdict"]["checks"]),
-        "auroc": auroc(ranked),
+        "auroc": auroc(ranked, range(len(ranked))),
         "bad": ranked.count(BAD),
         "clean": ranked.count(CLEAN),
         "blamed_bad": blamed.count(BAD),

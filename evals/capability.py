@@ -17,7 +17,7 @@ from lm_eval.evaluator import evaluate as run_harness
 from lm_eval.models.huggingface import HFLM
 from lm_eval.tasks import TaskManager
 
-from moltlm.data import assets, packing
+from moltlm.data import assets, memory, packing
 from moltlm.data.errors import BadInput
 from moltlm.data.io import batches, read_yaml, sha256_tree
 from moltlm.data.prompted import prompted
@@ -62,12 +62,21 @@ class SharedContextLM(_HFLM):
         at_once = max(1, int(self.batch_size) // max(len(row.reads) for row in rows))
         scores: dict[int, tuple[float, bool]] = {}
         for group in batches(rows, at_once):
-            first, logits = self._forward(group)
-            for row, values in zip(group, logits, strict=True):
-                for i, columns in row.reads.items():
-                    scores[i] = _score(values[[column - first for column in columns]], requests[i][2])
+            for part in memory.in_parts(lambda rows: self._row_scores(list(rows), requests), group):
+                scores |= part
             self.progress(len(scores), len(requests), "")
         return [scores[i] for i in range(len(requests))]
+
+    def _row_scores(self, rows: list[_Row], requests: list[Any]) -> list[dict[int, tuple[float, bool]]]:
+        """For each row, the scores of the requests that it answers, by their index."""
+        first, logits = self._forward(rows)
+        return [
+            {
+                i: _score(values[[column - first for column in columns]], requests[i][2])
+                for i, columns in row.reads.items()
+            }
+            for row, values in zip(rows, logits, strict=True)
+        ]
 
     @torch.no_grad()
     def _packed(self, requests: list[Any]) -> list[tuple[float, bool]]:
@@ -75,10 +84,13 @@ class SharedContextLM(_HFLM):
         order = sorted(range(len(rows)), key=lambda i: (-len(rows[i][0]), rows[i][0]))
         scores: dict[int, tuple[float, bool]] = {}
         for group in batches(order, int(self.batch_size)):
-            logits = packing.completion_logits(self.model, [rows[i] for i in group])
-            scores |= {i: _score(values, rows[i][1]) for i, values in zip(group, logits, strict=True)}
+            scores.update(zip(group, memory.in_parts(self._packed_scores, [rows[i] for i in group]), strict=True))
             self.progress(len(scores), len(rows), "")
         return [scores[i] for i in range(len(rows))]
+
+    def _packed_scores(self, rows: Sequence[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
+        logits = packing.completion_logits(self.model, list(rows))
+        return [_score(values, row[1]) for values, row in zip(logits, rows, strict=True)]
 
     def _rows(self, requests: list[Any]) -> list[_Row]:
         """Requests grouped by context. One whose continuation is longer than its context stays alone: it would gain

@@ -93,7 +93,7 @@ class Project:
         return trained(self.run, Adapter(name, control))
 
     def gate(self) -> dict[str, GateVerdict]:
-        """Measure and judge the personality and every task, and activate what passes. By adapter."""
+        """Measure and judge the personality and every task, and put into use what passes. By adapter."""
         from moltlm.pipeline.service import gate
 
         return gate.judge_all(self.run)

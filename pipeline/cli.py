@@ -30,7 +30,10 @@ from moltlm.pipeline.commands import (
 )
 from moltlm.pipeline.console import Console, printable
 
-_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM)
+_OF_THE_DISK = (errno.EROFS, errno.EACCES, errno.EPERM)
+_FULL = ("No space left on device", "Disk quota exceeded", "PytorchStreamWriter failed writing")
+"""In the errors of libraries that write files themselves: safetensors, torch."""
+_FORBIDDEN = ("Read-only file system", "Permission denied (os error")
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -57,6 +60,7 @@ def main(arguments: list[str] | None = None) -> None:
     """The entry point: an error that a user can fix becomes two lines and an exit code."""
     arguments = sys.argv[1:] if arguments is None else arguments
     os.environ.setdefault("TQDM_DISABLE", "1")  # progress bars of libraries
+    Console.same = ()
     try:
         with processes.joined() as launch:
             _run(launch, arguments)
@@ -65,12 +69,13 @@ def main(arguments: list[str] | None = None) -> None:
             sys.stderr.write(printable(traceback.format_exc()))
         Console().error(error.what, error.fix)
         raise SystemExit(error.exit_code) from None
-    except OSError as error:
-        if error.errno not in _OF_THE_DISK:
+    except Exception as error:
+        known = _machine_error(error)
+        if known is None:
             raise
         if "--traceback" in arguments:
             sys.stderr.write(printable(traceback.format_exc()))
-        Console().error(*_disk_error(error))
+        Console().error(*known)
         raise SystemExit(BadInput.exit_code) from None
 
 
@@ -84,18 +89,27 @@ def _run(launch: processes.Launch | None, arguments: list[str]) -> None:
     help_out(launch)
 
 
-def _disk_error(error: OSError) -> tuple[str, str]:
-    """What is wrong with the disk or the folder, and what mends it."""
-    where = f" {error.filename}" if error.filename else ""
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+def _machine_error(error: Exception) -> tuple[str, str] | None:
+    """What the disk, a folder or the memory does not allow, and what mends it; None for any other error."""
+    number, text = error.errno if isinstance(error, OSError) else None, str(error)
+    if number in (errno.ENOSPC, errno.EDQUOT) or any(sign in text for sign in _FULL):
         return (
             "The disk is full. What was finished is kept.",
             "Free some space (df -h), and run the same command again.",
         )
-    return (
-        f"The file or folder{where} cannot be used: {error.strerror}.",
-        "Give yourself the right to it, or name another one: run.folder=FOLDER, registry.folder=FOLDER or --out",
-    )
+    if number in _OF_THE_DISK or any(sign in text for sign in _FORBIDDEN):
+        where = f" {error.filename}" if isinstance(error, OSError) and error.filename else ""
+        return (
+            f"The file or folder{where} cannot be used: {error.strerror if isinstance(error, OSError) else text}.",
+            "Give yourself the right to it, or name another one: run.folder=FOLDER, registry.folder=FOLDER or --out",
+        )
+    if isinstance(error, MemoryError | RuntimeError):
+        from moltlm.data import memory
+
+        if memory.is_out_of_memory(error):
+            short = memory.too_small("one of its steps")
+            return short.what, short.fix
+    return None
 
 
 if __name__ == "__main__":

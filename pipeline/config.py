@@ -59,7 +59,7 @@ class RunConfig(Section):
 
 
 class RetrainConfig(Section):
-    """One retraining cycle: train a candidate on new conversations, and judge it against the active personality."""
+    """One retraining cycle: train a candidate on new conversations, and judge it against the personality in use."""
 
     conversations: Path = Field(
         default=Path("conversations"), description="a JSONL file of `messages`, or a folder of such files"

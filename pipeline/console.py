@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import re
+import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, ClassVar
 
 from rich.console import Console as Rich
 from rich.markup import escape
@@ -19,6 +20,7 @@ from moltlm.data.types import Progress as Callback
 _UNPRINTABLE = dict.fromkeys((*range(32), *range(127, 160), *range(8234, 8239), *range(8294, 8298)))
 del _UNPRINTABLE[ord("\n")], _UNPRINTABLE[ord("\t")]
 _PASSWORD = re.compile(r"(?<=://)[^/@\s]+@")
+_COMMAND = re.compile(r"(\bmolt\b[^\n]*?)\bCONFIG\b( MODEL)?")
 
 
 def printable(text: str) -> str:
@@ -27,8 +29,23 @@ def printable(text: str) -> str:
     return _PASSWORD.sub("", text.translate(_UNPRINTABLE))
 
 
+def named(text: str, same: Sequence[str]) -> str:
+    """The text with the configuration and the settings of this command, `same`, for CONFIG in its commands."""
+    if not same:
+        return text
+    name, settings = shlex.quote(same[0]), "".join(f" {shlex.quote(each)}" for each in same[1:])
+    return _COMMAND.sub(lambda match: f"{match[1]}{name}{match[2] or ''}{settings}", text)
+
+
 class Console:
-    """Where commands print. With `json_output`, standard output carries one JSON document and nothing else."""
+    """Where commands print. With `json_output`, standard output carries one JSON document and nothing else.
+
+    Attributes:
+        same: the configuration and the settings of this command, once they are known: what is deep in the code does not
+            know them, and its hints say CONFIG.
+    """
+
+    same: ClassVar[Sequence[str]] = ()
 
     def __init__(self, json_output: bool = False) -> None:
         self.json_output = json_output
@@ -37,7 +54,7 @@ class Console:
 
     def say(self, text: str) -> None:
         """Print a message."""
-        self._err.print(escape(printable(text)))
+        self._err.print(escape(printable(named(text, self.same))))
 
     def stage(self, name: str, note: str) -> None:
         """Print the state of a stage."""
@@ -49,13 +66,13 @@ class Console:
             document = _PASSWORD.sub("", to_json(value))
             sys.stdout.write("".join(_escaped(char) for char in document) + "\n")
         else:
-            self._out.print(escape(printable(text)))
+            self._out.print(escape(printable(named(text, self.same))))
 
     def error(self, what: str, fix: str) -> None:
         """Print an error and what mends it."""
         self._err.print(f"[bold red]error[/bold red]  {escape(printable(what))}")
         if fix:
-            self._err.print(f"       {escape(printable(fix))}")
+            self._err.print(f"       {escape(printable(named(fix, self.same)))}")
 
     @contextmanager
     def progress(self, label: str) -> Iterator[Callback]:

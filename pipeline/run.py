@@ -21,7 +21,8 @@ from filelock import FileLock, Timeout
 from moltlm import __version__
 from moltlm.adapters.config import CHECKPOINTS
 from moltlm.data.errors import BadInput, MoltError
-from moltlm.data.io import append_line, fingerprint, publish, read_json, utc_now, write_json, write_text
+from moltlm.data.io import append_line, fingerprint, publish, utc_now, write_json, write_text
+from moltlm.pipeline.artifact_files import ARTIFACT, INPUTS, inputs_of, read_record, seal
 from moltlm.pipeline.config import Config, dump
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.identity import key_of, present
@@ -170,11 +171,8 @@ class Run:
         start = time.monotonic()
         facts = make(partial)
         seconds = time.monotonic() - start
-        write_json(partial / "inputs.json", inputs)
-        write_json(
-            partial / "artifact.json",
-            {"stage": name, "fingerprint": folder.name, "seconds": round(seconds, 1), "facts": facts},
-        )
+        write_json(partial / INPUTS, inputs)
+        seal(partial, {"stage": name, "fingerprint": folder.name, "seconds": round(seconds, 1), "facts": facts})
         if (folder / MARK).is_file():
             shutil.rmtree(folder)
         publish(partial, folder)
@@ -183,8 +181,8 @@ class Run:
 
     def stored(self, stage: str) -> list[Path]:
         """The folders of a stage's artifacts, sorted; those of another version of the stage are left out."""
-        folders = (path.parent for path in sorted((self.folder / stage).glob("*/artifact.json")))
-        return [folder for folder in folders if key_of(stage, read_json(folder / "inputs.json")) == folder.name]
+        folders = (path.parent for path in sorted((self.folder / stage).glob(f"*/{ARTIFACT}")))
+        return [folder for folder in folders if key_of(stage, inputs_of(folder)) == folder.name]
 
     @contextmanager
     def varied(self, config: Config) -> Iterator[None]:
@@ -279,14 +277,14 @@ def _revision() -> str | None:
 
 
 def read_artifact(folder: Path) -> Artifact:
-    """The artifact that is stored in a folder."""
-    raw = read_json(folder / "artifact.json")
+    """The artifact that is stored in a folder. Raises BadInput if its record is damaged."""
+    raw = read_record(folder)
     return Artifact(raw["stage"], folder, raw["fingerprint"], raw["seconds"], raw["facts"])
 
 
 def _is_usable(folder: Path) -> bool:
     """Whether an artifact is complete, and not made from something that is forgotten."""
-    return (folder / "artifact.json").is_file() and not (folder / MARK).is_file()
+    return (folder / ARTIFACT).is_file() and not (folder / MARK).is_file()
 
 
 def _check_is_folder(folder: Path) -> None:

@@ -1,25 +1,43 @@
-"""A cycle that is killed, or refused its files, anywhere: what is in use is whole, and the next cycle ends the same."""
+"""A cycle that runs into a fault, of each kind: what is in use is whole, and the next cycle ends the same."""
 
 from __future__ import annotations
 
-import importlib.util
-from pathlib import Path
-
+import faults
 import pytest
+from fault_study import EQUAL, ROUNDED, TRACEBACK, Row, Study
 
-FILE = Path(__file__).resolve().parent.parent / "benchmarks" / "faults.py"
+ROWS = faults.read_rows()
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Study:
+    return Study(tmp_path_factory.mktemp("faults"))
 
 
 @pytest.mark.slow
-def test_a_cycle_survives_kills_and_full_disks_over_its_whole_length(tmp_path: Path) -> None:
-    """Two kills and two full disks; `benchmarks/faults.py` makes as many as one likes."""
-    spec = importlib.util.spec_from_file_location("faults", FILE)
-    assert spec is not None and spec.loader is not None
-    faults = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(faults)
-    rows = faults.table(tmp_path, kills=2, refusals=2, with_damage=False)
-    assert len(rows) == 4
-    for row in rows[2:]:
-        cells = [cell.strip() for cell in row.strip("|").split("|")]
-        assert cells[3] == f"{cells[1]} {faults.SAME}", row
-        assert "not readable" not in cells[2] and "another" not in cells[2], row
+@pytest.mark.parametrize("name", faults.FAULTS)
+def test_a_cycle_survives_a_fault(study: Study, name: str) -> None:
+    """Each kind once or twice; `benchmarks/faults.py` makes as many as the page says."""
+    make, times = faults.FAULTS[name]
+    study.rows.clear()
+    make(study, min(times, 2))
+    for row in study.rows:
+        check(row)
+
+
+def check(row: Row) -> None:
+    ends = row.first + row.then
+    assert row.whole == row.times == row.first.total() == row.then.total(), row
+    assert not ends[TRACEBACK], row
+    if row.fault not in faults.LASTING:
+        assert set(row.then) <= {EQUAL, ROUNDED}, row
+
+
+@pytest.mark.parametrize("row", ROWS, ids=[row.fault for row in ROWS])
+def test_the_committed_faults_ended_as_the_page_says(row: Row) -> None:
+    check(row)
+
+
+def test_the_page_shows_the_committed_figures() -> None:
+    text = faults.PAGE.read_text(encoding="utf-8")
+    assert all(line in text for line in faults.table(ROWS))

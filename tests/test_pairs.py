@@ -30,7 +30,7 @@ from moltlm.pipeline.config import load
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.reporting import show
 from moltlm.pipeline.run import Run
-from moltlm.pipeline.service import attempts, new_conversations, retrain
+from moltlm.pipeline.service import attempts, cycles, new_conversations
 from moltlm.pipeline.stages import material, pairs, replay
 
 WORDS = [
@@ -301,7 +301,7 @@ def test_retraining_learns_a_correction_once_and_replays_nothing_that_it_refutes
     assert chats[0].answer not in {pair.chosen for pair in training} and sum(dropped.values()) >= 0
     finished = run.folder / "retrain" / "a"
     write_rows(finished / "new.jsonl", [correction])
-    (finished / retrain.FINISHED).write_text("{}")
+    cycles.finish(finished, {"candidate": "a"}, cycles.PROMOTED)
     counts: dict[str, int] = {}
     usable = new_conversations.usable(run, [chats[0]], counts)
     assert usable == [] and counts[new_conversations.REFUTED] == 1

@@ -173,7 +173,7 @@ BAD = [
     (["data", "build", "demo", "run.folder={tmp}/run", "model.id=./nowhere"], "No model folder"),
     (["data", "build", "demo", "run.folder={tmp}/run", "model.id=no/such-model"], "cannot be loaded"),
     (["train", "task", "dance", "demo", "run.folder={tmp}/run"], "no task dance"),
-    (["retrain", "demo", "run.folder={tmp}/run", "registry.folder={tmp}/reg"], "No personality is active"),
+    (["retrain", "demo", "run.folder={tmp}/run", "registry.folder={tmp}/reg"], "No personality is in use"),
     (["report", "demo", "run.folder={tmp}/run"], "Nothing has been measured"),
     (["registry", "promote", "x", "demo", "registry.folder={tmp}/reg"], "The registry has no x"),
     (["registry", "rollback", "demo", "registry.folder={tmp}/reg"], "no promotion to roll back"),
@@ -481,13 +481,13 @@ def test_what_passed_replaces_nothing_and_comes_back_only_by_hand(tmp_path: Path
     beneath = {"personality": card.weights_hash(tmp_path / "one")}
     task = registry.add(adapter(tmp_path / "t", "shell", b"task", beneath), {})
     assert gates.activation_obstacle(registry, one) == ""
-    assert f"trained above {one.id}, which is not active" in gates.activation_obstacle(registry, task)
+    assert f"trained above {one.id}, which is not in use" in gates.activation_obstacle(registry, task)
     registry.promote(one.id)
     assert gates.activation_obstacle(registry, task) == ""
-    obstacle = f"{one.id} is active. To replace it: molt registry promote {two.id} CONFIG"
+    obstacle = f"{one.id} is in use. To replace it: molt registry promote {two.id} CONFIG"
     assert gates.activation_obstacle(registry, two) == obstacle
     registry.rollback()
-    assert "it was active before" in gates.activation_obstacle(registry, one)
+    assert "it was in use before" in gates.activation_obstacle(registry, one)
 
 
 def test_the_schedule_runs_retrain_at_the_time_asked(tmp_path: Path) -> None:

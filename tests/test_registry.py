@@ -71,7 +71,7 @@ def test_a_switch_that_is_killed_anywhere_and_repeated_is_one_switch(
 
 def test_a_candidate_replaces_only_what_it_was_judged_against(registry: Registry) -> None:
     one, two, three = names(registry)
-    with pytest.raises(Outdated, match=f"judged against {one}, but {two} is active"):
+    with pytest.raises(Outdated, match=f"judged against {one}, but {two} is in use"):
         registry.promote(three, replaces=one)
     assert registry.current() == {"personality": two}
     registry.promote(three, replaces=two)
@@ -119,7 +119,7 @@ def test_a_damaged_state_is_refused_and_repaired(registry: Registry, fault: str)
         registry.repair()
     path.write_bytes(b"{")
     (registry.folder / BEFORE).write_bytes(b"{")
-    with pytest.raises(BadInput, match="too, so what was active is not known"):
+    with pytest.raises(BadInput, match="too, so what was in use is not known"):
         registry.repair()
 
 
@@ -169,5 +169,5 @@ def test_the_anchor_is_the_first_personality_until_it_is_set_anew(registry: Regi
     assert [registry.rollback().get("personality") for _ in range(3)] == [two, one, None]
     assert registry.anchor() == two
     assert [change.anchor for change in registry.history() if change.anchor] == [two]
-    with pytest.raises(BadInput, match="No personality is active"):
+    with pytest.raises(BadInput, match="No personality is in use"):
         registry.rebaseline()

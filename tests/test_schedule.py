@@ -86,7 +86,7 @@ def test_the_status_says_what_is_installed_and_how_the_last_cycle_ended(
     assert molt("schedule", "status", *where) == 0
     said = capsys.readouterr().out
     assert "(cron): installed" in said and "next cycle: 20" in said
-    assert "failed: No personality is active yet" in said
+    assert "failed: No personality is in use yet" in said
     assert molt("schedule", "status", *where, "schedule.every=daily") == 0
     assert "has other settings" in capsys.readouterr().out
 

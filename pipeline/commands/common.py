@@ -71,9 +71,10 @@ def _check_processes(config: Config) -> None:
 
 
 def loaded(name: str, overrides: list[str] | None) -> Config:
-    """The configuration of a command."""
+    """The configuration of a command, which hints name from then on."""
     from moltlm.pipeline.config import load
 
+    Console.same = [name, *(overrides or [])]
     return load(name, overrides)
 
 

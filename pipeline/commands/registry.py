@@ -117,10 +117,26 @@ def registry_rebaseline(config: ConfigArg = "demo", overrides: Overrides = None,
 
 @registry_app.command("repair")
 def registry_repair(config: ConfigArg = "demo", overrides: Overrides = None, json_output: Json = False) -> None:
-    """Replace a damaged state of the registry by the one before the last change."""
+    """Replace a damaged state by the one before the last change, and damaged adapters by the run's own copies."""
+    from moltlm.data.errors import BadInput
+    from moltlm.pipeline.service import mending
 
-    now = _registry(config, overrides).repair()
-    Console(json_output).result(now, f"{_in_use(now)}. Look whether that is right: molt registry list CONFIG")
+    registry, same = _registry(config, overrides), arguments(config, overrides)
+    is_damaged = registry.is_damaged()
+    if is_damaged:
+        registry.repair()
+    mended, lost = mending.mend(registry, loaded(config, overrides).run.folder)
+    if not (is_damaged or mended or lost):
+        raise BadInput("Nothing in the registry is damaged.", f"See: molt registry list {same}")
+    now = registry.current()
+    lines = [f"{each} is copied again" for each in mended]
+    lines += [f"{_in_use(now)}. Look whether that is right: molt registry list {same}"]
+    Console(json_output).result({"in_use": now, "mended": mended, "lost": lost}, "\n".join(lines))
+    if lost:
+        raise BadInput(
+            f"The run has no intact copy of {', '.join(lost)}.",
+            f"Without it, go back to what was in use before: molt registry rollback {same}",
+        )
 
 
 @registry_app.command("show")
@@ -181,7 +197,7 @@ def registry_verify(config: ConfigArg = "demo", overrides: Overrides = None, jso
     if problems:
         raise BadInput(
             f"Not as it was written: {', '.join(problems)}.",
-            f"Register the adapters again from their run: molt gate {arguments(config, overrides)}",
+            f"Take them again from the run that trained them: molt registry repair {arguments(config, overrides)}",
         )
 
 

@@ -130,14 +130,13 @@ def blame(
     json_output: Json = False,
 ) -> None:
     """Which conversations of a cycle did harm to the personality, and the command that leaves them out."""
-    from moltlm.data.io import read_json
     from moltlm.pipeline.service import blame as module
 
     console, settings = Console(json_output), loaded(config, overrides)
     folder = module.find(settings, cycle)
     with running(settings, console) as current:
         result = module.blame(current, folder.name, trainings if confirm else 0)
-    in_use = read_json(folder / module.FINISHED)["candidate"] in module.lineage(settings)
+    in_use = module.finished(folder)["candidate"] in module.lineage(settings)
     text = module.lines(result, arguments(config, overrides), in_use)
     if confirm and result.change >= 0:
         text.insert(1, "nothing to confirm: the cycle did not lower the persona score")

@@ -11,6 +11,7 @@ from moltlm.data.io import read_jsonl
 from moltlm.data.rows import read_rows
 from moltlm.data.types import Exchange
 from moltlm.evals.stats import mean
+from moltlm.pipeline.artifact_files import intact
 from moltlm.pipeline.config import Config
 from moltlm.pipeline.run import Artifact
 from moltlm.pipeline.service import cycle_page, metrics, notices
@@ -31,7 +32,7 @@ def note(record: Cycle, artifact: Artifact) -> None:
     record.first = _persona_score(artifact.folder, "current") if first is None else first
     record.remedy = facts["attempts"][-1]["name"] if len(facts["attempts"]) > 1 else ""
     record.name = artifact.fingerprint
-    learned = read_rows(artifact.folder / "new.jsonl", Exchange)
+    learned = read_rows(intact(artifact.folder, "new.jsonl"), Exchange)
     record.sources = dict(Counter(item.source or "unnamed" for item in learned))
 
 

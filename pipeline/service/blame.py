@@ -1,7 +1,9 @@
-"""Which conversations of a cycle did harm to the personality: by their gradients, and by training without some of them.
+"""Which conversations of a cycle did harm to the personality: by their gradients, by their voice, and by training
+without some of them.
 
 Persona is gained as the spec's answers to the held-out prompts become likelier than the base's. A conversation whose
 gradient points the other way is learned at the cost of the personality (TracIn, Pruthi et al. 2020, to first order).
+That tells the persona from the base. Another character is told by the classifier of authorship.
 """
 
 from __future__ import annotations
@@ -13,23 +15,24 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.stats import rankdata
 
 from moltlm.adapters import importance
 from moltlm.data import replay
 from moltlm.data import state as states
 from moltlm.data.errors import BadInput
-from moltlm.data.io import read_json, write_json
 from moltlm.data.rows import read_rows
 from moltlm.data.state import PERSONALITY_ADAPTER
 from moltlm.data.types import Exchange, Pair
 from moltlm.evals.records import PersonaRecord, read_records
 from moltlm.evals.stats import mean
+from moltlm.pipeline.artifact_files import intact
 from moltlm.pipeline.config import Config
 from moltlm.pipeline.run import Artifact, Run, read_artifact
 from moltlm.pipeline.service import attempts, origin, set_aside
 from moltlm.pipeline.service.attempts import CANDIDATE, Start
 from moltlm.pipeline.service.bundles import Bundle
-from moltlm.pipeline.service.cycles import FINISHED, OUTDATED
+from moltlm.pipeline.service.cycles import OUTDATED, all_finished, finish, finished
 from moltlm.pipeline.service.evidence import CycleEvidence, served
 from moltlm.pipeline.service.registry import Registry
 from moltlm.pipeline.service.set_aside import id_of
@@ -42,8 +45,9 @@ class Suspect:
 
     Attributes:
         alignment: cosine of its gradient with that of the persona's gain: below 0, learning it costs persona.
+        voice: the probability that the persona wrote its answer, by the classifier of authorship.
         projection: its place along the persona direction: 0 as the base's own answers, 1 as the spec's, on average.
-        stands_out: whether its alignment is below nearly all of the spec's own held-out answers'.
+        stands_out: whether its alignment or its voice is below nearly all of the spec's own held-out answers'.
     """
 
     id: str
@@ -51,8 +55,17 @@ class Suspect:
     answer: str
     source: str
     alignment: float
+    voice: float
     projection: float
     stands_out: bool
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Nearly all of the spec's own held-out answers lie above these."""
+
+    alignment: float
+    voice: float
 
 
 @dataclass(frozen=True)
@@ -76,7 +89,7 @@ class Blame:
 
     Attributes:
         suspects: all conversations, the most suspicious first.
-        limit: alignment below which one stands out.
+        limits: below which one stands out.
         change: of the mean persona score by the cycle, in points.
         trials: trainings without some, if they were asked for.
         confirmed: ids to which the trials narrow it down; empty without trials, or if they do not.
@@ -84,7 +97,7 @@ class Blame:
 
     cycle: str
     suspects: list[Suspect]
-    limit: float
+    limits: Limits
     change: float
     trials: list[Trial]
     confirmed: list[str]
@@ -106,8 +119,8 @@ def blame(run: Run, name: str, trainings: int = 0) -> Blame:
     registry = Registry(run.config.registry.folder)
     current = registry.path(artifact.facts["current"])
     run.fixed = origin.origin(run, artifact.facts["current"])
-    items = read_rows(artifact.folder / "new.jsonl", Exchange)
-    suspects, limit = rank(run, current, items)
+    items = read_rows(intact(artifact.folder, origin.NEW), Exchange)
+    suspects, limits = rank(run, current, items)
     change = _change(artifact)
     trials: list[Trial] = []
     confirmed: list[str] = []
@@ -115,11 +128,12 @@ def blame(run: Run, name: str, trainings: int = 0) -> Blame:
         order = {each.id: place for place, each in enumerate(suspects)}
         ranked = sorted(items, key=lambda item: order[id_of(item)])
         trials, confirmed = _halve(run, artifact, current, ranked, change, trainings)
-    return Blame(artifact.fingerprint, suspects, limit, change, trials, confirmed)
+    return Blame(artifact.fingerprint, suspects, limits, change, trials, confirmed)
 
 
-def rank(run: Run, adapter: Path, items: list[Exchange]) -> tuple[list[Suspect], float]:
-    """The conversations, the most suspicious first, and the alignment below which one stands out.
+def rank(run: Run, adapter: Path, items: list[Exchange]) -> tuple[list[Suspect], Limits]:
+    """The conversations, the most suspicious first by the mean of their ranks by alignment and by voice, and the limits
+    below which one stands out.
 
     Args:
         adapter: folder of the personality that the cycle began with.
@@ -132,14 +146,29 @@ def rank(run: Run, adapter: Path, items: list[Exchange]) -> tuple[list[Suspect],
         sketches = importance.gradient_sketches(model, [*chosen, *others, *items], progress)
     inside, outside, new = np.split(sketches, [len(chosen), len(chosen) + len(others)])
     gains = inside - outside  # of each held-out prompt
-    limit = float(np.quantile(_own_alignment(inside, gains), run.config.screen.quantile)) if len(chosen) > 1 else 0.0
-    alignments = _cosines(new, gains.mean(0))
-    projections = direction.project(run, items)
+    quantile, classifier = run.config.screen.quantile, pairs.classifier(run)
+    limits = Limits(
+        float(np.quantile(_own_alignment(inside, gains), quantile)) if len(chosen) > 1 else 0.0,
+        float(np.quantile(classifier.probability([item.answer for item in chosen]), quantile)),
+    )
+    alignments = _cosines(new, gains.mean(0)).tolist()
+    voices = [float(value) for value in classifier.probability([item.answer for item in items])]
+    order = rankdata(alignments) + rankdata(voices)
     suspects = [
-        Suspect(id_of(item), item.question, item.answer, item.source, value, place, value < limit)
-        for item, value, place in zip(items, alignments.tolist(), projections, strict=True)
+        Suspect(
+            id_of(item),
+            item.question,
+            item.answer,
+            item.source,
+            alignment,
+            voice,
+            place,
+            alignment < limits.alignment or voice < limits.voice,
+        )
+        for item, alignment, voice, place in zip(items, alignments, voices, direction.project(run, items), strict=True)
     ]
-    return sorted(suspects, key=lambda each: each.alignment), limit
+    by_both = sorted(zip(order.tolist(), alignments, suspects, strict=True), key=lambda row: row[:2])
+    return [suspect for *_, suspect in by_both], limits
 
 
 def _side(pair: Pair, name: str) -> Exchange:
@@ -216,8 +245,7 @@ def _score(file: Path) -> float:
 
 def find(config: Config, name: str) -> Path:
     """The folder of a finished cycle, by its name, the beginning of that, or "last". Raises BadInput for none."""
-    finished = sorted(config.run.folder.glob(f"retrain/*/{FINISHED}"), key=lambda file: file.stat().st_mtime_ns)
-    names = [file.parent.name for file in finished]
+    names = [folder.name for folder in all_finished(config.run.folder)]
     matching = names[-1:] if name == "last" else [each for each in names if each.startswith(name)]
     if not names:
         raise BadInput("No cycle has finished yet.", "Run one: molt retrain CONFIG")
@@ -241,17 +269,17 @@ def refuse(config: Config, name: str, ids: Sequence[str], same: str) -> int:
         BadInput: for an unknown id, or a cycle whose candidate is in use, or what was trained further from it.
     """
     folder = find(config, name)
-    items = {id_of(item): item for item in read_rows(folder / "new.jsonl", Exchange)}
+    items = {id_of(item): item for item in read_rows(intact(folder, origin.NEW), Exchange)}
     if missing := [each for each in ids if each not in items]:
         raise BadInput(f"The cycle {folder.name} learned no {missing[0]}.", f"See: molt blame {folder.name} {same}")
-    finished = read_json(folder / FINISHED)
-    if finished["candidate"] in lineage(config):
+    names = finished(folder)
+    if names["candidate"] in lineage(config):
         raise BadInput(
             f"What the cycle {folder.name} trained is in use, so nothing is opened again.",
             f"Take it out of use first: molt registry rollback {same}",
         )
     set_aside.refuse(config, [items[each] for each in ids])
-    write_json(folder / FINISHED, {**finished, "outcome": OUTDATED})
+    finish(folder, names, OUTDATED)
     return len(items) - len(set(ids))
 
 
@@ -278,13 +306,14 @@ def lines(result: Blame, same: str, in_use: bool, count: int = 10) -> list[str]:
     rows = [f"cycle {result.cycle}: persona {result.change:+.1f} points; {len(result.suspects)} conversations"]
     for each in result.suspects[:count]:
         mark = "!" if each.id in result.blamed else " "
-        figures = f"alignment {each.alignment:+.2f}, direction {each.projection:+.2f}"
+        figures = f"alignment {each.alignment:+.2f}, voice {each.voice:.2f}, direction {each.projection:+.2f}"
         rows.append(f"{mark} {each.id}  {figures}  {_short(each.question)} -> {_short(each.answer)}")
     for trial in result.trials:
         verdict = "so it is among them" if trial.recovered else "so it is among the others"
         rows.append(f"trained without {len(trial.without)}: {trial.change:+.1f} points, {verdict}")
     if not result.blamed:
-        return [*rows, f"None stands out: all are above {result.limit:+.2f}, as the spec's own answers are."]
+        limits = f"{result.limits.alignment:+.2f} in alignment and {result.limits.voice:.2f} in voice"
+        return [*rows, f"None stands out: all are above {limits}, as the spec's own answers are."]
     back = f"molt registry rollback {same} && " if in_use else ""
     ids = ",".join(result.blamed)
     rows.append(f"leave out the {len(result.blamed)} marked ones and learn the rest:")

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from moltlm.data.errors import MoltError
-from moltlm.data.io import append_line, utc_now
+from moltlm.data.errors import BadInput, MoltError
+from moltlm.data.io import append_line, fingerprint, read_json, utc_now, write_json
+from moltlm.pipeline.artifact_files import FINISHED
 from moltlm.pipeline.typed_json import from_plain
 
 RECORD = "cycles.jsonl"
-FINISHED = "finished.json"
-"""File in the folder of a cycle that is finished: its candidate and its outcome."""
 FAILED, NOTHING_NEW, PROMOTED, NOT_PROMOTED = "failed", "nothing new", "promoted", "not promoted"
 OUTDATED = "outdated"
 """The outcome of a cycle whose conversations are learned again, since what it was judged against was replaced."""
@@ -95,6 +96,35 @@ def recorded(folder: Path, then: Callable[[Cycle], None] = lambda cycle: None) -
         with suppress(OSError, MoltError):  # of a full disk or a read-only folder, which the error itself says
             append_line(folder / RECORD, json.dumps(asdict(cycle), ensure_ascii=False))
         then(cycle)
+
+
+def finish(folder: Path, names: dict[str, Any], outcome: str) -> None:
+    """Note in the folder of a cycle that it is finished.
+
+    Args:
+        names: of its candidates: `candidate`, and those `before_it`.
+    """
+    record = {**names, "outcome": outcome}
+    write_json(folder / FINISHED, {**record, "sha256": fingerprint(record)})
+
+
+def finished(folder: Path) -> dict[str, Any]:
+    """The candidates of a finished cycle and its outcome. Raises BadInput if the note is damaged."""
+    path = folder / FINISHED
+    try:
+        record = read_json(path)
+        if record.pop("sha256", None) == fingerprint(record):
+            return record
+    except (BadInput, AttributeError, TypeError):
+        pass
+    again = f"rm {shlex.quote(str(path))} && molt retrain CONFIG"
+    raise BadInput(f"{path} is not as it was written.", f"It is written again from the rest of the cycle: {again}")
+
+
+def all_finished(run_folder: Path) -> list[Path]:
+    """The folders of the finished cycles of a run, in the order in which they finished."""
+    notes = sorted(run_folder.glob(f"retrain/*/{FINISHED}"), key=lambda file: file.stat().st_mtime_ns)
+    return [note.parent for note in notes]
 
 
 def read(folder: Path) -> list[Cycle]:

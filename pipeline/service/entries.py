@@ -18,6 +18,7 @@ from moltlm.pipeline.service import sealed
 
 WAIT_S = 20.0
 ENTRY = "entry.json"
+REPAIR = "Take the adapter again from the run that trained it: molt registry repair CONFIG"
 
 
 @dataclass(frozen=True)
@@ -145,30 +146,45 @@ class Entries:
         identity = entry_id(manifest.name, manifest.weights_sha256)
         judgement = Judgement(verdict, judged_against, anchor)
         with self._locked():
-            if intact := self._intact(identity):
-                return self._write(replace(intact, judgement=judgement, lineage=lineage or intact.lineage))
-            target = self.path(identity)
-            shutil.rmtree(target, ignore_errors=True)  # a damaged copy
-            partial = target.with_name(f".{identity}.partial")
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            names = ["adapter_config.json", "adapter_model.safetensors", card.MANIFEST, "README.md"]
-            names += [card.MIXTURE] if (adapter / card.MIXTURE).is_file() else []
-            for name in names:
-                shutil.copy2(adapter / name, partial / name)
-            entry = Entry(
-                id=identity,
-                slot=manifest.name,
-                base=manifest.base,
-                base_digest=manifest.base_digest,
-                parents=manifest.adapters_below,
-                added=now(),
-                files={name: sha256_file(partial / name) for name in names},
-                judgement=judgement,
-                lineage=lineage or Lineage(),
-            )
-            sealed.write(partial / ENTRY, "entry", entry)
-            publish(partial, target)
+            former = self._intact(identity)
+            if former and not self.changed_files(former):
+                return self._write(replace(former, judgement=judgement, lineage=lineage or former.lineage))
+            lineage = lineage or (former.lineage if former else Lineage())
+            return self._copy(adapter, manifest, judgement, lineage, former.measured if former else [])
+
+    def _copy(
+        self,
+        adapter: Path,
+        manifest: card.Manifest,
+        judgement: Judgement,
+        lineage: Lineage,
+        measured: list[Measurement],
+    ) -> Entry:
+        """Copy an adapter into its folder, in place of a damaged copy."""
+        identity = entry_id(manifest.name, manifest.weights_sha256)
+        target = self.path(identity)
+        shutil.rmtree(target, ignore_errors=True)
+        partial = target.with_name(f".{identity}.partial")
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        names = ["adapter_config.json", "adapter_model.safetensors", card.MANIFEST, "README.md"]
+        names += [card.MIXTURE] if (adapter / card.MIXTURE).is_file() else []
+        for name in names:
+            shutil.copy2(adapter / name, partial / name)
+        entry = Entry(
+            id=identity,
+            slot=manifest.name,
+            base=manifest.base,
+            base_digest=manifest.base_digest,
+            parents=manifest.adapters_below,
+            added=now(),
+            files={name: sha256_file(partial / name) for name in names},
+            judgement=judgement,
+            lineage=lineage,
+            measured=measured,
+        )
+        sealed.write(partial / ENTRY, "entry", entry)
+        publish(partial, target)
         return entry
 
     def note_measured(self, identity: str, above: dict[str, str], verdict: dict[str, Any]) -> None:
@@ -188,9 +204,7 @@ class Entries:
         try:
             return sealed.read(path, "entry", Entry)
         except (BadInput, ValueError) as error:
-            raise BadInput(
-                f"{path} is damaged ({error}).", "Register the adapter again from its run: molt gate CONFIG"
-            ) from None
+            raise BadInput(f"{path} is damaged ({error}).", REPAIR) from None
 
     def entries(self) -> tuple[list[Entry], list[str]]:
         """All entries, oldest first, and the names of the damaged ones, which cannot be read."""
@@ -211,6 +225,22 @@ class Entries:
     def path(self, identity: str) -> Path:
         """The folder of an entry's adapter."""
         return self.folder / "entries" / identity
+
+    def adapter(self, identity: str) -> Path:
+        """The folder of an entry's adapter, which is as it was written. Raises BadInput if it is not."""
+        entry = self.entry(identity)
+        try:
+            card.read(self.path(identity))
+        except BadInput as error:
+            raise BadInput(error.what, REPAIR) from None
+        if changed := [name for name in self.changed_files(entry) if name != "README.md"]:
+            raise BadInput(f"{self.path(identity) / changed[0]} is not as it was written.", REPAIR)
+        return self.path(identity)
+
+    def damaged(self) -> list[str]:
+        """The ids of the entries that cannot be read, or of which a file is not as it was written."""
+        entries, unreadable = self.entries()
+        return [*unreadable, *(entry.id for entry in entries if self.changed_files(entry))]
 
     def _intact(self, identity: str) -> Entry | None:
         try:

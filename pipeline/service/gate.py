@@ -1,4 +1,4 @@
-"""The gate over a run: each adapter against what it was trained from. What passes is activated, the rest is not."""
+"""The gate over a run: each adapter against what it was trained from. What passes comes into use, the rest does not."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from moltlm.evals.profile import REFUSED_SAFE
 from moltlm.evals.records import ItemRecord, PersonaRecord, ProfileRecord, R, TaskRecord, read_records
 from moltlm.evals.stats import Outcome
 from moltlm.pipeline import layout
+from moltlm.pipeline.artifact_files import intact
 from moltlm.pipeline.run import Artifact, Missing, Run
 from moltlm.pipeline.service import origin
 from moltlm.pipeline.service.entries import entry_ids
@@ -183,7 +184,9 @@ class RunEvidence:
         return Sides(before, after)
 
     def _sides(self, measure: Callable[[Run, State], Artifact], kind: type[R]) -> Sides[R]:
-        before, after = (read_records(measure(self.run, state).folder / "records.jsonl", kind) for state in self.states)
+        before, after = (
+            read_records(intact(measure(self.run, state).folder, "records.jsonl"), kind) for state in self.states
+        )
         return Sides(before, after)
 
 
@@ -191,8 +194,8 @@ def judge_all(run: Run) -> dict[str, gate.GateVerdict]:
     """Judge the personality against the base and each task against the personality, and register all of them.
     `molt gate CONFIG`
 
-    What passes is activated, except for a task whose personality is not active, anything that would replace an active
-    adapter (it was not compared with that one), and anything that was active before (it was replaced or rolled back on
+    What passes comes into use, except for a task whose personality is not in use, anything that would replace what is
+    in use (it was not compared with that), and anything that was in use before (it was replaced or rolled back on
     purpose). Controls are never candidates.
     """
     registry = Registry(run.config.registry.folder)
@@ -206,7 +209,7 @@ def judge_all(run: Run) -> dict[str, gate.GateVerdict]:
         if not verdicts[name].promoted or registry.current().get(name) == entry.id:
             continue
         if obstacle := activation_obstacle(registry, entry):
-            run.console.say(f"{name} passed the gate but was not activated: {obstacle}")
+            run.console.say(f"{name} passed the gate but is not put into use: {obstacle}")
         else:
             registry.promote(entry.id, replaces="", buffer=_buffer_of(run) if adapter == PERSONALITY_ADAPTER else None)
     return verdicts
@@ -231,15 +234,15 @@ def _buffer_of(run: Run) -> str:
 
 
 def activation_obstacle(registry: Registry, entry: Entry) -> str:
-    """Why an adapter that passed the gate is not activated, and the command that does; empty if nothing prevents it."""
+    """Why an adapter that passed the gate is not put into use, and the command that does it; empty if it can be."""
     current, command = registry.current(), f"molt registry promote {entry.id} CONFIG"
     if entry.slot in current:
-        return f"{current[entry.slot]} is active. To replace it: {command}"
+        return f"{current[entry.slot]} is in use. To replace it: {command}"
     if not entry.fits(current):
         parents = " and ".join(entry_ids(entry.parents))
-        return f"it was trained above {parents}, which is not active. Activate that first, then: {command}"
+        return f"it was trained above {parents}, which is not in use. Put that into use first, then: {command}"
     if registry.was_in_use(entry.id):
-        return f"it was active before, and was taken out of use. To activate it again: {command}"
+        return f"it was in use before, and was taken out. To put it into use again: {command}"
     return ""
 
 

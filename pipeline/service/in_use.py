@@ -52,7 +52,7 @@ def put(run: Run, registry: Registry, adapters: dict[str, str]) -> dict[str, str
     replaced = {slot: identity for slot, identity in adapters.items() if trained[slot] != identity}
     run.tasks_stand_alone = "personality" not in replaced
     taken = replaced if run.tasks_stand_alone else adapters  # a task may be the run's own, above another personality
-    run.in_use = {slot: Artifact("registry", registry.path(each), each, 0.0, {}) for slot, each in taken.items()}
+    run.in_use = {slot: Artifact("registry", registry.adapter(each), each, 0.0, {}) for slot, each in taken.items()}
     return replaced
 
 

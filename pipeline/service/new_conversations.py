@@ -12,12 +12,13 @@ from moltlm.data.conversations.marks import is_judgement
 from moltlm.data.conversations.report import ImportReport, lines
 from moltlm.data.conversations.turns import REJECTED_ANSWER
 from moltlm.data.errors import BadInput
-from moltlm.data.io import read_json
 from moltlm.data.rows import read_rows
 from moltlm.data.types import Exchange
+from moltlm.pipeline.artifact_files import intact
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.service import set_aside
-from moltlm.pipeline.service.cycles import FINISHED, OUTDATED
+from moltlm.pipeline.service.cycles import OUTDATED, all_finished, finished
+from moltlm.pipeline.service.origin import NEW
 from moltlm.pipeline.service.set_aside import id_of
 from moltlm.pipeline.stages import material, pairs
 
@@ -36,13 +37,13 @@ def unseen_exchanges(
         say: shows what was read; by default the run's console.
     """
     config, report = run.config, ImportReport()
-    finished = {id_of(item) for item in _finished(run)}
-    finished |= {row.id for row in set_aside.read(config).values() if not row.allow}
+    learned_ids = {id_of(item) for item in _finished(run)}
+    learned_ids |= {row.id for row in set_aside.read(config).values() if not row.allow}
     if "pairs" in run.fixed:  # what `molt run` has learned from the same files
         learned = pairs.load_pairs(run.fixed["pairs"], "train")
-        finished |= {id_of(pair_data.exchange_of(pair)) for pair in learned}
+        learned_ids |= {id_of(pair_data.exchange_of(pair)) for pair in learned}
     read = _read(run, report, passed_over)
-    unseen = _without(read, finished, dropped)
+    unseen = _without(read, learned_ids, dropped)
     sampled = material.sample(unseen, config.conversations.limit, config.run.seed)
     for line in lines(report.facts()):
         (say or run.console.say)(f"  {line}")
@@ -51,9 +52,9 @@ def unseen_exchanges(
     return sampled
 
 
-def _without(exchanges: Iterator[Exchange], finished: set[str], dropped: dict[str, int]) -> Iterator[Exchange]:
+def _without(exchanges: Iterator[Exchange], learned_ids: set[str], dropped: dict[str, int]) -> Iterator[Exchange]:
     for item in exchanges:
-        if id_of(item) in finished:
+        if id_of(item) in learned_ids:
             dropped[LEARNED] = dropped.get(LEARNED, 0) + 1
         else:
             yield item
@@ -103,6 +104,5 @@ def usable(run: Run, exchanges: list[Exchange], dropped: dict[str, int]) -> list
 def _finished(run: Run) -> list[Exchange]:
     """The exchanges of earlier cycles that finished, whether the candidate was promoted or not. An interrupted cycle is
     not finished: the next call continues it."""
-    finished = sorted(run.folder.glob(f"retrain/*/{FINISHED}"), key=lambda file: file.stat().st_mtime_ns)
-    learned = (file for file in finished if read_json(file).get("outcome") != OUTDATED)
-    return [item for file in learned for item in read_rows(file.with_name("new.jsonl"), Exchange)]
+    learned = (folder for folder in all_finished(run.folder) if finished(folder)["outcome"] != OUTDATED)
+    return [item for folder in learned for item in read_rows(intact(folder, NEW), Exchange)]

@@ -2,47 +2,61 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 
 from moltlm.adapters import base, card
 from moltlm.adapters.serve import Served
 from moltlm.data import replay
+from moltlm.data.errors import BadInput
 from moltlm.data.io import fingerprint, read_json, sha256_file
 from moltlm.data.rows import read_rows
 from moltlm.data.types import Exchange
+from moltlm.pipeline.artifact_files import ARTIFACT, inputs_of, intact
 from moltlm.pipeline.config import dump
 from moltlm.pipeline.run import Artifact, Run, environment, read_artifact
 from moltlm.pipeline.service.bundles import Bundle
-from moltlm.pipeline.service.cycles import FINISHED
+from moltlm.pipeline.service.cycles import all_finished, finished
 from moltlm.pipeline.service.entries import Lineage, entry_id
+from moltlm.pipeline.service.registry import Registry
 from moltlm.pipeline.stages import buffer as buffers
 from moltlm.pipeline.stages import replay as replay_stage
+
+NEW = "new.jsonl"
+"""File of a cycle with the exchanges that it learned."""
 
 
 def origin(run: Run, current: str) -> dict[str, Artifact]:
     """The run's pairs, personality and replay buffer that the active personality began with, by stage; none where it
     comes from another folder. New files in `conversations.paths` would otherwise mean another personality, from
     scratch."""
-    cycles = _cycles_to(run, current)
-    first = cycles[0].facts["current"] if cycles else current
+    descent = _descent(run, current)
     for folder in run.stored("personality"):
-        if entry_id("personality", read_json(folder / card.MANIFEST)["weights_sha256"]) == first:
-            data = run.folder / "pairs" / read_json(folder / "inputs.json")["pairs"]
+        if entry_id("personality", read_json(folder / card.MANIFEST)["weights_sha256"]) in descent:
+            data = run.folder / "pairs" / inputs_of(folder)["pairs"]
             origin = {"pairs": data, "personality": folder}
-            replays = [
-                path for path in run.stored("replay") if read_json(path / "inputs.json")["personality"] == folder.name
-            ]
+            replays = [path for path in run.stored("replay") if inputs_of(path)["personality"] == folder.name]
             origin |= {"replay": replays[-1]} if replays else {}
             return {stage: read_artifact(path) for stage, path in origin.items() if path.is_dir()}
     return {}
 
 
+def _descent(run: Run, current: str) -> list[str]:
+    """The personality and those that it was trained further from, as the registry has them, or else the run's
+    cycles."""
+    registry, ids = Registry(run.config.registry.folder), [current]
+    with suppress(BadInput):  # of one that is damaged, or not there any more
+        while (current := registry.entry(current).lineage.continues) and current not in ids:
+            ids.append(current)
+    return [*ids, *(cycle.facts["current"] for cycle in _cycles_to(run, ids[0]))]
+
+
 def _cycles_to(run: Run, current: str) -> list[Artifact]:
     """The retrainings that led to a personality, oldest first."""
     cycles: dict[str, Artifact] = {}
-    for finished in run.folder.glob(f"retrain/*/{FINISHED}"):
-        names = read_json(finished)
-        cycles |= dict.fromkeys([names["candidate"], *names.get("before_it", [])], read_artifact(finished.parent))
+    for folder in all_finished(run.folder):
+        names = finished(folder)
+        cycles |= dict.fromkeys([names["candidate"], *names.get("before_it", [])], read_artifact(folder))
     path: list[Artifact] = []
     while current in cycles:
         path.insert(0, cycles.pop(current))
@@ -52,8 +66,8 @@ def _cycles_to(run: Run, current: str) -> list[Artifact]:
 
 def learned_since(run: Run, current: str) -> list[Exchange]:
     """What the retrainings that led to a personality have learned, oldest first."""
-    files = [cycle.folder / "new.jsonl" for cycle in _cycles_to(run, current)]
-    return [item for file in files if file.is_file() for item in read_rows(file, Exchange)]
+    folders = [cycle.folder for cycle in _cycles_to(run, current)]
+    return [item for folder in folders if (folder / NEW).is_file() for item in read_rows(intact(folder, NEW), Exchange)]
 
 
 def buffer_of(run: Run, bundle: Bundle) -> Path:
@@ -64,10 +78,14 @@ def buffer_of(run: Run, bundle: Bundle) -> Path:
         if buffer_id(folder) == bundle.buffer:
             return folder
     if bundle.buffer:
+        for folder in stored:  # that it is none of them may be since it is damaged
+            artifact = run.folder.joinpath(*folder.relative_to(run.folder).parts[:2])
+            if (artifact / ARTIFACT).is_file():
+                intact(artifact, str((folder / replay.MANIFEST).relative_to(artifact)))
         run.console.say(f"{bundle.buffer}, of what is in use, is not in {run.folder}: that of the run is taken.")
-    for finished in run.folder.glob(f"retrain/*/{FINISHED}"):
-        if read_json(finished)["candidate"] == bundle.get("personality") and finished.parent / "replay" in stored:
-            return finished.parent / "replay"
+    for folder in all_finished(run.folder):
+        if finished(folder)["candidate"] == bundle.get("personality") and folder / "replay" in stored:
+            return folder / "replay"
     return replay_stage.buffer(run).folder
 
 

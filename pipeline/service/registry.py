@@ -7,7 +7,6 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
-from moltlm.adapters import card
 from moltlm.data.errors import BadInput
 from moltlm.data.io import write_text
 from moltlm.pipeline.service import bundles, sealed
@@ -34,17 +33,17 @@ class Registry(Entries):
         """Put an entry into its slot, or a bundle into use, by its id or alias.
 
         Args:
-            replaces: the id that an entry was judged against, "" where nothing may be active; None: whatever is active.
+            replaces: the id that an entry was judged against, "" where nothing may be in use; None: whatever is in use.
             buffer: identifies the replay buffer that belongs with it; None for that of a bundle with the same
                 personality.
 
         Returns:
-            The ids of tasks that are deactivated by this: they were trained above what it replaces, and never measured
+            The ids of tasks that this takes out of use: they were trained above what it replaces, and never measured
             above it, or did not pass there.
 
         Raises:
-            BadInput: for an unknown or damaged entry, or one that was trained above adapters that are not active.
-            Outdated: what it was judged against is not active.
+            BadInput: for an unknown or damaged entry, or one that was trained above adapters that are not in use.
+            Outdated: what it was judged against is not in use.
         """
         with self._locked():
             history = self.history()
@@ -57,7 +56,7 @@ class Registry(Entries):
             if replaces is not None and before.get(target.slot, "") != replaces:
                 raise Outdated(
                     f"{target.id} was judged against {replaces or 'nothing'}, but "
-                    f"{before.get(target.slot, 'nothing')} is active now.",
+                    f"{before.get(target.slot, 'nothing')} is in use now.",
                     f"Judge it against that first, or decide by hand: molt registry promote {target.id} CONFIG",
                 )
             after = self._fitting({**before, target.slot: target.id})
@@ -83,15 +82,15 @@ class Registry(Entries):
 
         Raises:
             BadInput: for an unknown or damaged entry, or one that was neither trained nor measured above the others.
-            Outdated: what they were judged against is not active.
+            Outdated: what they were judged against is not in use.
         """
         with self._locked():
             history = self.history()
             before = bundles.current(history).adapters
             if before != replaces:
                 raise Outdated(
-                    f"{adapters['personality']} was judged against {_listed(replaces)}, but {_listed(before)} is "
-                    "active now.",
+                    f"{adapters['personality']} was judged against {_listed(replaces)}, but {_listed(before)} is in "
+                    "use now.",
                     fix,
                 )
             self._check(adapters)
@@ -111,10 +110,10 @@ class Registry(Entries):
         """Take a task out of use, and those that were trained above it.
 
         Returns:
-            The ids that are not active any more.
+            The ids that are not in use any more.
 
         Raises:
-            BadInput: if no such task is active.
+            BadInput: if no such task is in use.
         """
         with self._locked():
             history = self.history()
@@ -130,7 +129,7 @@ class Registry(Entries):
         """Undo the last promotion that was not undone yet. The history only grows.
 
         Returns:
-            The active ids by slot.
+            The ids in use by slot.
 
         Raises:
             BadInput: when there is nothing to undo.
@@ -145,20 +144,20 @@ class Registry(Entries):
         return bundle.adapters
 
     def rebaseline(self) -> str:
-        """Compare later retrainings with the active personality instead of the first, on record.
+        """Compare later retrainings with the personality in use instead of the first, on record.
 
         Returns:
             Its id.
 
         Raises:
-            BadInput: if no personality is active.
+            BadInput: if no personality is in use.
         """
         with self._locked():
             history = self.history()
             bundle = bundles.current(history)
             identity = bundle.get("personality")
             if not identity:
-                raise BadInput("No personality is active.", "Put one into use: molt registry promote ID CONFIG")
+                raise BadInput("No personality is in use.", "Put one into use: molt registry promote ID CONFIG")
             self._write_history([*history, Change(now(), f"rebaseline {identity}", bundle, anchor=identity)])
         return identity
 
@@ -204,16 +203,16 @@ class Registry(Entries):
         return bundles.current(self.history())
 
     def current(self) -> dict[str, str]:
-        """The active ids by slot."""
+        """The ids in use by slot."""
         return self.bundle().adapters
 
     def active_entries(self) -> dict[str, Entry]:
-        """The active entries by slot."""
+        """The entries in use by slot."""
         return {slot: self.entry(identity) for slot, identity in self.current().items()}
 
     def anchor(self) -> str:
         """The id of the personality that retrainings may not drift from: of the last rebaseline, or else the first that
-        was active; empty if none was."""
+        was in use; empty if none was."""
         return bundles.anchor(self.history())
 
     def look(self, digest: str = "") -> int:
@@ -225,7 +224,7 @@ class Registry(Entries):
         return bundles.look(self.history(), digest)
 
     def was_in_use(self, identity: str) -> bool:
-        """Whether an entry is or has been active."""
+        """Whether an entry is or has been in use."""
         return any(identity in change.after.adapters.values() for change in self.history())
 
     def unused(self) -> list[str]:
@@ -274,32 +273,38 @@ class Registry(Entries):
                 "Take the state before the last change, which is checked first: molt registry repair CONFIG",
             ) from None
 
+    def is_damaged(self) -> bool:
+        """Whether the state, which says what is in use, cannot be read."""
+        try:
+            self.history()
+        except BadInput:
+            return True
+        return False
+
     def repair(self) -> dict[str, str]:
         """Replace a damaged state by the one before the last change; the damaged file is kept beside it.
 
         Returns:
-            The active ids by slot.
+            The ids in use by slot.
 
         Raises:
             BadInput: if the state is not damaged, or that before it is, too.
         """
         with self._locked():
             path, before = self.folder / STATE, self.folder / BEFORE
+            if not self.is_damaged():
+                raise BadInput("The registry's state is not damaged.", "See: molt registry list CONFIG")
             try:
-                self.history()
-            except BadInput:
-                try:
-                    history = sealed.read(before, "changes", History) if before.is_file() else []
-                except (BadInput, ValueError):
-                    raise BadInput(
-                        f"{before} is damaged, too, so what was active is not known.",
-                        f"Start a new history with the same adapters: rm {path} {before}",
-                    ) from None
-                if path.is_file():
-                    shutil.copy2(path, path.with_name(f"{STATE}.damaged"))
-                sealed.write(path, "changes", history)
-                return bundles.current(history).adapters
-        raise BadInput("The registry's state is not damaged.", "See: molt registry list CONFIG")
+                history = sealed.read(before, "changes", History) if before.is_file() else []
+            except (BadInput, ValueError):
+                raise BadInput(
+                    f"{before} is damaged, too, so what was in use is not known.",
+                    f"Start a new history with the same adapters: rm {path} {before}",
+                ) from None
+            if path.is_file():
+                shutil.copy2(path, path.with_name(f"{STATE}.damaged"))
+            sealed.write(path, "changes", history)
+        return bundles.current(history).adapters
 
     def _adapters_of(self, name: str, history: History) -> Collection[str]:
         try:
@@ -332,7 +337,7 @@ class Registry(Entries):
         entries = [self.entry(identity) for identity in adapters.values()]
         for entry in entries:
             self._check_fits(entry, adapters)
-            card.read(self.path(entry.id))
+            self.adapter(entry.id)
         if len({entry.base_digest for entry in entries}) > 1:
             raise BadInput(
                 f"{' and '.join(adapters.values())} were trained on different bases.",
@@ -341,9 +346,9 @@ class Registry(Entries):
 
     def _check_fits(self, entry: Entry, current: dict[str, str]) -> None:
         if not entry.fits(current):
-            active = ", ".join(current.get(slot, f"no {slot}") for slot in entry.parents)
+            current_ids = ", ".join(current.get(slot, f"no {slot}") for slot in entry.parents)
             raise BadInput(
-                f"{entry.id} was trained above other adapters than the active ones ({active}).",
+                f"{entry.id} was trained above other adapters than those in use ({current_ids}).",
                 "Put those into use first: molt registry promote ID CONFIG",
             )
 

@@ -11,15 +11,16 @@ from typing import Any
 from moltlm.adapters import card
 from moltlm.data import replay
 from moltlm.data.errors import BadInput
-from moltlm.data.io import sha256_file, utc_now, write_json
+from moltlm.data.io import sha256_file, utc_now
 from moltlm.data.rows import fingerprint_rows, write_rows
 from moltlm.data.types import Exchange
+from moltlm.pipeline.artifact_files import FINISHED
 from moltlm.pipeline.identity import identity, prose_of
 from moltlm.pipeline.run import Artifact, Run, read_artifact
 from moltlm.pipeline.service import attempts, new_conversations, origin, rebase, screening
 from moltlm.pipeline.service.attempts import CANDIDATE, Start
 from moltlm.pipeline.service.bundles import Bundle
-from moltlm.pipeline.service.cycles import FINISHED, NOT_PROMOTED, OUTDATED, PROMOTED, Cycle
+from moltlm.pipeline.service.cycles import NOT_PROMOTED, OUTDATED, PROMOTED, Cycle, finish
 from moltlm.pipeline.service.rebase import TaskResult
 from moltlm.pipeline.service.registry import Entry, Outdated, Registry
 from moltlm.pipeline.stages import measures, pairs
@@ -46,17 +47,17 @@ class CycleJob:
 
     @property
     def current(self) -> str:
-        """The id of the active personality."""
+        """The id of the personality in use."""
         return self.bundle.get("personality")
 
     @property
     def active(self) -> dict[str, str]:
-        """The active ids by slot."""
+        """The ids in use by slot."""
         return self.bundle.adapters
 
 
 def cycle(run: Run, record: Cycle | None = None) -> Artifact | None:
-    """Train a candidate from the active personality on new conversations and replay, judge it and the active tasks
+    """Train a candidate from the personality in use on new conversations and replay, judge it and the tasks in use
     above it, and promote all of them only if they pass the gate. `molt retrain CONFIG`
 
     Args:
@@ -66,7 +67,7 @@ def cycle(run: Run, record: Cycle | None = None) -> Artifact | None:
         None when there are too few new exchanges. The same conversations are never trained on twice.
 
     Raises:
-        BadInput: if no personality is active, or an active task cannot be measured.
+        BadInput: if no personality is in use, or a task in use cannot be measured.
     """
     config = run.config
     registry = Registry(config.registry.folder)
@@ -74,7 +75,7 @@ def cycle(run: Run, record: Cycle | None = None) -> Artifact | None:
     bundle = registry.bundle()
     if "personality" not in bundle.adapters:
         raise BadInput(
-            "No personality is active yet, so there is nothing to retrain.",
+            "No personality is in use yet, so there is nothing to retrain.",
             "Train one: molt run CONFIG   or put one into use: molt registry promote ID CONFIG",
         )
     run.fixed = origin.origin(run, bundle.get("personality"))
@@ -82,7 +83,8 @@ def cycle(run: Run, record: Cycle | None = None) -> Artifact | None:
     record = record or Cycle(utc_now())
     new_exchanges = new_conversations.unseen_exchanges(run, dropped, record.passed_over)
     if len(new_exchanges) >= config.retrain.min_new:  # only then is the model needed
-        card.check_base(registry.path(bundle.get("personality")), run.base)
+        registry.adapter(registry.anchor())
+        card.check_base(registry.adapter(bundle.get("personality")), run.base)
         new_exchanges = new_conversations.usable(run, new_exchanges, dropped)
         current = bundle.get("personality")
         new_exchanges, record.set_aside = screening.screen(run, current, registry.path(current), new_exchanges)
@@ -106,9 +108,9 @@ def cycle(run: Run, record: Cycle | None = None) -> Artifact | None:
 
 
 def _make(run: Run, job: CycleJob, folder: Path) -> dict[str, Any]:
-    """Train and judge candidates and, if one passes, the active tasks above it."""
+    """Train and judge candidates and, if one passes, the tasks in use above it."""
     buffer = origin.buffer_of(run, job.bundle)
-    write_rows(folder / "new.jsonl", job.new_exchanges)
+    write_rows(folder / origin.NEW, job.new_exchanges)
     first, current = (job.registry.path(identity) for identity in (job.anchor, job.current))
     start = Start(current, first, job.look, replay.load(buffer).exchanges, job.new_exchanges)
     tried = attempts.attempt(run, start, folder)
@@ -133,7 +135,7 @@ def _make(run: Run, job: CycleJob, folder: Path) -> dict[str, Any]:
 
 
 def task_results(facts: Mapping[str, Any]) -> list[TaskResult]:
-    """What became of the active tasks in a cycle."""
+    """What became of the tasks in use in a cycle."""
     return from_plain(facts["tasks"], list[TaskResult])
 
 
@@ -142,7 +144,7 @@ def _conclude(run: Run, registry: Registry, artifact: Artifact) -> None:
     cycle is finished. A second call changes nothing.
 
     Raises:
-        Outdated: all passed, but what they were judged against is not active any more.
+        Outdated: all passed, but what they were judged against is not in use any more.
     """
     facts, results = artifact.facts, task_results(artifact.facts)
     action = f"retrain {artifact.fingerprint}"
@@ -162,7 +164,7 @@ def _conclude(run: Run, registry: Registry, artifact: Artifact) -> None:
         registry.keep_out(adapters, f"keep out {action}", error.what)  # one look at the anchor set more
         raise
     finally:
-        write_json(artifact.folder / FINISHED, {**_names(entry, failed), "outcome": outcome})
+        finish(artifact.folder, _names(entry, failed), outcome)
 
 
 def _registered(run: Run, registry: Registry, artifact: Artifact) -> list[Entry]:
@@ -203,7 +205,7 @@ def _conclude_interrupted(run: Run, registry: Registry) -> Artifact | None:
 
 
 def inputs_of(run: Run, job: CycleJob) -> dict[str, Any]:
-    """What a cycle depends on: what is active, the new exchanges, settings and what is replayed."""
+    """What a cycle depends on: what is in use, the new exchanges, settings and what is replayed."""
     config = run.config
     return {
         "current": job.current,

@@ -20,6 +20,7 @@ from moltlm.data import pairs as pair_data
 from moltlm.data import state as states
 from moltlm.data.rows import Row, fingerprint_rows, read_rows, write_rows
 from moltlm.data.types import Exchange, Message
+from moltlm.pipeline.artifact_files import intact
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.service import set_aside
 from moltlm.pipeline.service.server import archive
@@ -148,7 +149,7 @@ def _readings(run: Run, current: str, adapter: Path, exchanges: list[Exchange]) 
         return {"read": len(exchanges)}
 
     artifact = run.do("screen", inputs_of(run, current, exchanges), make)
-    return read_rows(artifact.folder / READINGS, Reading)
+    return read_rows(intact(artifact.folder, READINGS), Reading)
 
 
 def inputs_of(run: Run, current: str, exchanges: list[Exchange]) -> dict[str, Any]:

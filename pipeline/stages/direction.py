@@ -13,6 +13,7 @@ from moltlm.data.state import BASE
 from moltlm.data.types import Exchange
 from moltlm.evals import direction as directions
 from moltlm.evals.direction import Direction
+from moltlm.pipeline.artifact_files import intact
 from moltlm.pipeline.run import Artifact, Run, once_per_config
 from moltlm.pipeline.stages.pairs import load_pairs, pairs
 
@@ -41,7 +42,7 @@ def direction(run: Run) -> Artifact:
 
 def load(run: Run) -> Direction:
     """The persona direction of the run."""
-    return directions.load(direction(run).folder / FILE)
+    return directions.load(intact(direction(run).folder, FILE))
 
 
 def project(run: Run, exchanges: list[Exchange]) -> list[float]:

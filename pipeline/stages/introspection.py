@@ -18,6 +18,7 @@ from moltlm.data.state import Adapter, State
 from moltlm.data.types import Exchange, Message
 from moltlm.evals import persona as persona_eval
 from moltlm.pipeline import preconditions
+from moltlm.pipeline.artifact_files import intact
 from moltlm.pipeline.identity import identity
 from moltlm.pipeline.run import Artifact, Run, once_per_config
 from moltlm.pipeline.stages.initial import initial
@@ -149,4 +150,4 @@ def summary(facts: dict[str, Any]) -> list[str]:
 
 def load_texts(artifact: Artifact) -> list[Exchange]:
     """The texts that are trained on."""
-    return read_rows(artifact.folder / TEXTS, Exchange)
+    return read_rows(intact(artifact.folder, TEXTS), Exchange)

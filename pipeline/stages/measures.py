@@ -33,6 +33,7 @@ from moltlm.evals.records import (
 )
 from moltlm.evals.relevance import Questions
 from moltlm.pipeline import layout, preconditions
+from moltlm.pipeline.artifact_files import intact
 from moltlm.pipeline.config import vary
 from moltlm.pipeline.identity import identity
 from moltlm.pipeline.run import Artifact, Run, once_per_config
@@ -43,7 +44,7 @@ RECORDS, FACTS = "records.jsonl", "facts.jsonl"
 
 def load(artifact: Artifact, kind: type[R], file: str = RECORDS) -> list[R]:
     """The records of a measurement."""
-    return read_records(artifact.folder / file, kind)
+    return read_records(intact(artifact.folder, file), kind)
 
 
 @once_per_config

@@ -21,6 +21,7 @@ from moltlm.data.types import Exchange, Pair
 from moltlm.evals import capability, style
 from moltlm.evals import identity as identity_eval
 from moltlm.evals import persona as persona_eval
+from moltlm.pipeline.artifact_files import intact
 from moltlm.pipeline.identity import identity, present
 from moltlm.pipeline.run import Artifact, Run, once_per_config
 from moltlm.pipeline.stages import material
@@ -162,12 +163,12 @@ def load_persona(run: Run) -> Persona:
 
 def load_pairs(artifact: Artifact, split: str) -> list[Pair]:
     """The pairs of `train` or `heldout`."""
-    return read_rows(artifact.folder / f"{split}.jsonl", Pair)
+    return read_rows(intact(artifact.folder, f"{split}.jsonl"), Pair)
 
 
 def load_exchanges(artifact: Artifact, split: str) -> list[Exchange]:
     """The base's own answers to neutral prompts, of `neutral_train` or `neutral_eval`."""
-    return read_rows(artifact.folder / f"{split}.jsonl", Exchange)
+    return read_rows(intact(artifact.folder, f"{split}.jsonl"), Exchange)
 
 
 def source_of(task: TaskConfig, seeded: bool = True) -> dict[str, Any]:

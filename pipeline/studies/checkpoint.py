@@ -1,4 +1,4 @@
-"""What a study measures at a checkpoint: likelihoods, persona, drift of language and of hidden states, and capability."""
+"""What a study measures at a checkpoint: likelihoods, persona, drift of language and hidden states, capability."""
 
 from __future__ import annotations
 

@@ -7,12 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from moltlm.data import forgotten
+from moltlm.pipeline.artifact_files import ARTIFACT, FINISHED, reseal
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.service.forgetting import lineage, removal
 from moltlm.pipeline.service.forgetting import plan as plans
 from moltlm.pipeline.service.forgetting.plan import Place, Plan
 from moltlm.pipeline.service.registry import Registry
-from moltlm.pipeline.service.retrain import FINISHED
 
 REPORT = ("report.html", "report.md", "results.json")
 
@@ -38,6 +38,9 @@ def remove(run: Run, plan: Plan, with_sources: bool) -> list[Place]:
     changed = list(plan.removable)
     for place in changed:
         _apply(place, plan, run.folder)
+        artifact = plans.artifact_of(place.path, run.folder)
+        if artifact is not None and (artifact / ARTIFACT).is_file():
+            reseal(artifact)
     if plan.artifacts:
         shutil.rmtree(run.references, ignore_errors=True)  # values computed from its texts
         for partial in run.folder.glob("*/*.partial"):
@@ -52,7 +55,7 @@ def remove(run: Run, plan: Plan, with_sources: bool) -> list[Place]:
 def _mark(folder: Path) -> None:
     """Mark an artifact; a cycle that was not concluded would be, and is removed."""
     is_open_cycle = folder.parent.name == "retrain" and not (folder / FINISHED).is_file()
-    if folder.is_dir() and not is_open_cycle and (folder / "artifact.json").is_file():
+    if folder.is_dir() and not is_open_cycle and (folder / ARTIFACT).is_file():
         removal.mark(folder)
     else:
         shutil.rmtree(folder, ignore_errors=True)
