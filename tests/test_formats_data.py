@@ -157,6 +157,8 @@ def row(**marks: Any) -> list[dict[str, Any]]:
         ({"reward": -1.5}, "rated low"),
         ({"flagged": True}, "marked flagged"),
         ({"is_safe": False}, "marked is_safe: false"),
+        ({"include": False}, "marked include: false"),
+        ({"hallucination": True}, "marked hallucination"),
         ({"votes": {"up": 1, "down": 3}}, "marked down by more than up"),
         ({"upvotes": 0, "downvotes": 2}, "marked down by more than up"),
         ({"metadata": {"tokens": 3, "feedback": {"rating": "thumbs_down"}}}, "rated low"),

@@ -180,6 +180,19 @@ def test_macros_are_speakers(written: Callable[[str], Path]) -> None:
     assert said(read(written(log("{}: {}\n", *rows)), voice=VEX)[0]) == BOTH
 
 
+def test_what_belongs_to_the_persona_is_not_the_persona(written: Callable[[str], Path]) -> None:
+    rows = [
+        ("Ana", ASKED),
+        ("Vex's clock", "NEVER"),
+        ("Ana", MORE),
+        ("Vex and Bo", "NEVER"),
+        ("Ana", "So?"),
+        ("Vex", LAST),
+    ]
+    exchanges, _ = read(written(log("{}: {}\n", *rows)), voice=VEX)
+    assert [exchange.answer for exchange in exchanges] == [LAST]
+
+
 NO_CHATS = {
     "a list": "Apples - 3\nPears - 4\nPlums - 2\n",
     "a glossary": "Ana - the witch.\nBo - the cat.\nTollak - the smith.\n",

@@ -899,6 +899,14 @@ def test_the_command_that_names_the_persona_runs(tmp_path: Path) -> None:
     assert "persona: Vex O'Hara; user: Ana" in found.stdout
 
 
+@pytest.mark.parametrize("key", ["childrenIds", "children"])
+def test_a_tree_whose_messages_name_their_children(tmp_path: Path, key: str) -> None:
+    rows = [("1", ["2", "3"], "user", "a"), ("2", [], "assistant", "NEVER"), ("3", [], "assistant", "b")]
+    messages = [{"id": name, key: children, "role": role, "content": text} for name, children, role, text in rows]
+    found, report = read(write(tmp_path / "a.jsonl", {"messages": messages}))
+    assert said(found) == [["a", "b"]] and report.dropped == {"alternative branch": 1}
+
+
 def test_what_no_reader_sees_is_not_learned(tmp_path: Path) -> None:
     chat = [turn("user", "\ufeffa\r\nb\rc"), turn("assistant", "\x1b[1;31mred\x1b[0m\x1b]0;title\x07 tea\0\r\n")]
     assert said(read(write(tmp_path / "a.jsonl", {"messages": chat}))[0]) == [["a\nb\nc", "red tea"]]

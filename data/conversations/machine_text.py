@@ -136,6 +136,13 @@ MARKS = (
         "tool call", "assistant",
         r"<details type=\"(?:tool_calls|code_interpreter)\".*?(?:</details>|\Z)", '<details type="',
     ),
+    # calls that a model writes into its answer (Hermes, Anthropic, Mistral, Llama), and what came back
+    _strip("tool call", "assistant", r"<tool_call>.*?(?:</tool_call>|\Z)", "<tool_call>"),
+    _strip("tool call", "assistant", r"<function_calls>.*?(?:</function_calls>|\Z)", "<function_calls>"),
+    _strip("tool call", "assistant", r"\[TOOL_CALLS\].*\Z", "[TOOL_CALLS]"),
+    _strip("tool call", "assistant", r"<\|python_tag\|>.*\Z", "<|python_tag|>"),
+    _strip("tool result", "user", r"<tool_response>.*?(?:</tool_response>|\Z)", "<tool_response>"),
+    _strip("tool result", "user", r"<function_results>.*?(?:</function_results>|\Z)", "<function_results>"),
     # bots of messengers
     _strip_beginning(COMMAND, "user", r"/(?:ask|chat|gpt|ai|talk|prompt)(?:@\w{1,40})?[ \n]", "/"),
     _command(COMMAND, r"/(?:[A-Za-z]\w{3,31}|new)(?:@\w{1,40})?|/start(?:@\w{1,40})? \S{1,80}"),

@@ -21,7 +21,7 @@ UNTRAINED = _words("weight loss train trainable loss_mask learn training")
 GOOD = _words(
     """
     label kto_tag liked desirable is_desirable good is_good accepted is_accepted approved is_approved keep is_preferred
-    is_chosen review_result is_correct is_safe
+    is_chosen review_result is_correct is_safe correct valid is_valid use include included useful
     """
 )
 """Fields that are false for a bad answer."""
@@ -32,6 +32,7 @@ CHOICES = _words("chosen preferred selected")
 BAD = _words(
     """
     rejected is_rejected is_bad isBad bad disliked dislike is_disliked thumbs_down thumbsDown thumb_down downvoted
+    skip skipped spam is_spam hallucination is_hallucination unsafe is_unsafe harmful is_harmful incorrect
     flagged is_flagged toxic is_toxic undesirable is_undesirable discarded discard excluded exclude retracted ignore
     ignored
     """
@@ -57,7 +58,7 @@ ENDS = _words("stop_reason stopReason finish_reason finishReason")
 TIES = _words("tie same equal")
 """Values of `status` of a row whose answers are equally good."""
 
-RATINGS = _words("rating stars score quality user_rating userRating rate helpfulness overall_score")
+RATINGS = _words("rating stars score quality user_rating userRating rate helpfulness overall_score human_score csat")
 FEEDBACK = _words(
     """
     feedback annotation reaction user_feedback userFeedback evaluation review message_feedback chat_feedback thumbs

@@ -34,7 +34,7 @@ ANSWERS = (
 )
 HOLDERS = ("messages", "mapping", "chat_messages", "conversation", "turns", "history", "responses", "bubbles")
 """Fields of a whole conversation, which is no message."""
-PARENTS = frozenset((*tree.PARENTS, "ancestors"))
+RELATIVES = frozenset((*tree.PARENTS, "ancestors", *tree.CHILDREN))
 ADDED = ("input", "query", "context")
 """Fields that go on where the question ends (Alpaca's `input`)."""
 
@@ -106,8 +106,9 @@ def message_turns(messages: Any, record: Record, report: FileReport, fail: Fail)
         messages = [message for each in messages for message in _shown_response(each, report)]
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):
         return turns_of(messages, report, fail)
-    if all(PARENTS.isdisjoint(message) for message in messages):
+    if all(RELATIVES.isdisjoint(message) for message in messages):
         return turns_of(messages, report, fail)
+    messages = tree.with_parents(messages)
     path = tree.shown_path([tree.node_of(message) for message in messages], tree.leaf_of(record))
     if path is None:
         return turns_of(messages, report, fail)

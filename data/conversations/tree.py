@@ -18,6 +18,8 @@ PARENTS = (
     *("parentUuid", "parent_message_uuid", "parentMessageUuid", "parentMessageId", "parent_message_id", "parentId"),
     *("parent_id", "parentID", "parent"),
 )
+CHILDREN = ("childrenIds", "children_ids", "childIds", "child_ids", "children")
+"""Fields with the names of the messages after one, where those do not name the one before."""
 LEAVES = (
     *("currNode", "current_leaf_message_uuid", "currentLeafMessageUuid", "current_node", "currentNode", "currentId"),
     *("current_id", "current_message_id", "currentMessageId", "leafId", "headMessageId", "leaf_response_id"),
@@ -61,6 +63,19 @@ def node_of(message: Mapping[str, Any], is_turn: bool = True) -> Node:
     if key is None and isinstance(ancestors, list):  # from the first message to the one before
         parent = _name(ancestors[-1]) if ancestors else ""
     return Node(next((name for key in IDS if (name := _name(message.get(key)))), ""), parent, is_turn)
+
+
+def with_parents(messages: Sequence[Record]) -> Sequence[Record]:
+    """The messages, each with its parent where only their children are named."""
+    if any(key in message for message in messages for key in PARENTS):
+        return messages
+    parents: dict[str, str] = {}
+    for message in messages:
+        children = next((message[key] for key in CHILDREN if isinstance(message.get(key), list)), [])
+        parents |= {name: node_of(message).id for child in children if (name := _name(child))}
+    if not parents:
+        return messages
+    return [{**message, "parentId": parents.get(node_of(message).id)} for message in messages]
 
 
 def leaf_of(record: Mapping[str, Any]) -> str:

@@ -51,6 +51,10 @@ herr frau
 """
 
 
+OTHERS = frozenset(("s", "and", "und", "et", "och", "og", "и", "to"))
+"""Words after a first name by which a label means something else: `Vex's clock`, `Vex and Ana`, `Vex to Ana`."""
+
+
 class UnknownPersona(BadInput):
     """Nothing tells which of these speakers is the persona.
 
@@ -94,7 +98,8 @@ def _same_first_name(label: str, name: str) -> bool:
     """Whether one of the two is only the first name of the other."""
     short, long = sorted((label.split(), name.split()), key=len)
     long = [word for word in long if word not in TITLES.split()]
-    return len(short) == 1 and len(long) > 1 and len(short[0]) > 1 and short[0] == long[0]
+    is_of_others = bool(OTHERS.intersection(label.split()))
+    return len(short) == 1 and len(long) > 1 and len(short[0]) > 1 and short[0] == long[0] and not is_of_others
 
 
 @lru_cache(maxsize=4096)
