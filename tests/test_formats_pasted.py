@@ -170,9 +170,15 @@ def test_what_stands_between_conversations_is_in_none(written: Callable[[str], P
     assert said(exchanges) == [[ASKED, ANSWERED], [MORE, "Cake."]] and report.conversations == 2
 
 
-def test_remarks_of_an_assistant_are_no_speakers_in_plain_text(written: Callable[[str], Path]) -> None:
-    text = f"User: {ASKED}\nAssistant: Two things.\nWater: hot.\nLeaves: black.\nUser: {MORE}\nAssistant: Cake.\n"
-    assert said(read(written(text))[0])[0] == [ASKED, "Two things.\nWater: hot.\nLeaves: black."]
+def test_an_answer_before_what_may_be_a_speaker_or_a_part_of_it_is_not_learned(written: Callable[[str], Path]) -> None:
+    """Neither half of it, nor with somebody else's words."""
+    text = f"User: {ASKED}\nAssistant: NEVER.\nWater: hot.\nLeaves: black.\nUser: {MORE}\nAssistant: Cake.\n"
+    exchanges, report = read(written(text))
+    assert said(exchanges) == [[MORE, "Cake."]]
+    assert report.dropped == {"may go on in a line that looks like a speaker's": 1}
+    regular = f"User: {ASKED}\nAssistant: {ANSWERED}\nBo: NEVER\n"
+    exchanges, report = read(written(regular + f"User: {MORE}\nAssistant: Cake.\nBo: NEVER\n"))
+    assert said(exchanges) == [BOTH[0], [*BOTH[0], MORE, "Cake."]] and not report.dropped
 
 
 def test_macros_are_speakers(written: Callable[[str], Path]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from moltlm.data.conversations import voices
@@ -53,6 +53,7 @@ STYLES = {
 """How a line that begins a turn looks: `## User`, `**User:** text`, `User: text`, `<User> text` and `[User] text`, each
 with emoji or a time beside the name; a name between tabs, as WeeChat writes it; `You said` and `Ana — Today at 10:11`
 above a text; `User> text` and `User - text`."""
+DOUBTFUL = "doubtful"
 NAMING = ("angle", "tab", "stamp")
 """Styles in which whatever stands before a text is a name."""
 
@@ -82,6 +83,8 @@ class Style:
             every line names its speaker, and in a chat of characters.
         leads: what stands before the names of the speakers; whoever else speaks has one of these before the name too.
             Empty for a log, in which it does not matter.
+        regular: the speakers who come twice, in a log of roles: whoever else is named there may be a line of an answer,
+            such as `Water: two cups`. None in any other text.
         echoes: whether each turn begins with its own first sentence, as on a page of Claude, which has it for readers
             of the screen.
     """
@@ -90,6 +93,7 @@ class Style:
     speakers: dict[str, str]
     open: bool = False
     leads: frozenset[str] = frozenset()
+    regular: frozenset[str] | None = None
     echoes: bool = False
 
     @cached_property
@@ -98,11 +102,14 @@ class Style:
         return {voices.plain(label): role for label, role in self.speakers.items()}
 
     def begins(self, line: str) -> tuple[str, str] | None:
-        """The role and the text of a turn that begins in this line."""
+        """The role and the text of a turn that begins in this line; DOUBTFUL where it may go on with an answer."""
         match = STYLES[self.name].match(line)
         if match is None:
             return None
-        role = self.roles.get(voices.plain(_label(match))) or (OTHER if self._is_another(match) else "")
+        name = voices.plain(_label(match))
+        role = self.roles.get(name) or (OTHER if self._is_another(match) else "")
+        if role == OTHER and self.regular is not None and name not in self.regular:
+            role = DOUBTFUL
         return (role, match["text"] or "") if role else None
 
     def _is_another(self, match: re.Match[str]) -> bool:
@@ -136,8 +143,9 @@ def style_of(head: str, voice: Voice, where: str = "") -> Style | None:
         if len(set(labels)) < 2:
             continue
         is_log = style in ("tab", "stamp") or (len(labels) >= 0.9 * len(lines) and style != "heading")
-        if style in ("bold", "plain") and {"user", "assistant"} <= set(map(voices.role_word, labels)):
-            is_log = False  # a text of an assistant, whose remarks look like speakers
+        are_roles = {"user", "assistant"} <= set(map(voices.role_word, labels))
+        if style == "bold" and are_roles:
+            is_log = False  # Markdown of an assistant, whose remarks are bold too
         if style == "dash":
             labels = _often(labels)
         if not _is_certain(style, labels, voice, is_log):
@@ -148,7 +156,8 @@ def style_of(head: str, voice: Voice, where: str = "") -> Style | None:
             unknown = unknown or error
             continue
         if roles:
-            return _style(style, roles, matches, is_log)
+            chosen = _style(style, roles, matches, is_log)
+            return replace(chosen, regular=_repeated(labels)) if style == "plain" and are_roles else chosen
     if unknown:
         raise unknown
     return None
@@ -175,12 +184,17 @@ def _style(name: str, roles: dict[str, str], matches: list[re.Match[str]], is_lo
     leads = {match.string[: match.start("label")] for match in matches if match["label"] in roles}
     of_characters = name != "plain" and not any(map(voices.role_word, personas))
     echoes = any(match.groupdict().get("said") == "responded" for match in matches)
-    return Style(name, roles, is_log or of_characters, frozenset(() if is_log else leads), echoes)
+    return Style(name, roles, is_log or of_characters, frozenset(() if is_log else leads), echoes=echoes)
 
 
 def _label(match: re.Match[str]) -> str:
     """The name of the speaker in a line that begins a turn."""
     return match["label"] or match["bare"]
+
+
+def _repeated(labels: list[str]) -> frozenset[str]:
+    """The plain names of those who come twice."""
+    return frozenset(voices.plain(label) for label, count in Counter(labels).items() if count > 1)
 
 
 def _often(labels: list[str]) -> list[str]:

@@ -8,11 +8,13 @@ from itertools import groupby
 from operator import itemgetter
 
 from moltlm.data.conversations.sources import LIMIT, Source, lines
-from moltlm.data.conversations.speakers import CLOCK, TIME, Style, fence_after
+from moltlm.data.conversations.speakers import CLOCK, DOUBTFUL, TIME, Style, fence_after
 from moltlm.data.conversations.turns import OTHER, Conversation, FileReport, Turn, turn_of
 from moltlm.data.errors import BadInput
 
 TRANSCRIPT = "transcript"
+GOES_ON = "may go on in a line that looks like a speaker's"
+"""Why an answer is dropped before a line such as `Water: two cups`, which is a part of it or somebody's words."""
 
 NOTICE = re.compile(rf"{TIME}(?:\t ?(?:\*|--|-->|<--|=!=)\t|\*{{1,3}} |-->|<--|-!-|--- |=-= )")
 """A line of a log of IRC that is no message: somebody joins, or waves."""
@@ -65,9 +67,11 @@ def _turns(style: Style, source: Source, report: FileReport) -> Iterator[tuple[i
         swallowed = swallowed or bool(before and begun)
         if begun and not before:
             ends = bool(role) and style.name != "heading" and _ends_in_title(pending)
-            yield from ((conversation, turn) for turn in _turn(role, pending, report, style.echoes))
+            reason = GOES_ON if begun[0] == DOUBTFUL and role == "assistant" else ""
+            turns = _turn(role, pending, report, style.echoes)
+            yield from ((conversation, turn._replace(unwanted=turn.unwanted or reason)) for turn in turns)
             conversation += ends
-            role, pending, size = begun[0], [begun[1]], 0
+            role, pending, size = OTHER if begun[0] == DOUBTFUL else begun[0], [begun[1]], 0
         elif style.name in ("angle", "tab") and NOTICE.match(line):
             report.noise["notice of a log"] += 1
         else:
