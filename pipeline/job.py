@@ -18,6 +18,7 @@ from moltlm.pipeline.service import gate as gates
 from moltlm.pipeline.setup import forecast
 from moltlm.pipeline.stages import first_answers, measures, pairs, personality, replay, tasks
 from moltlm.pipeline.studies import archive, arms, explore, grid, knowledge
+from moltlm.pipeline.studies.engine import Engine, Job, local
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,12 @@ class Outcome:
     summary: list[str]
 
 
-def run_all(run: Run, arguments: str) -> Outcome:
+def run_all(run: Run, arguments: str, engine: Engine = local) -> Outcome:
     """Run all stages. Trainings come first, so that the base is loaded once for all measurements.
 
     Args:
         arguments: those that name this run in another command.
+        engine: trains the tasks and the grids of the hypotheses, and takes the measurements, each of one state.
     """
     config = run.config
     if not all(state.present for state in assets.status()):
@@ -49,31 +51,40 @@ def run_all(run: Run, arguments: str) -> Outcome:
     personality.personality(run)
     _first_result(run, arguments)
     replay.buffer(run)
-    for adapter in layout.task_adapters(run):
-        tasks.trained(run, adapter)
-    for state in layout.states(run):
-        measures.persona_of(run, state)
-        measures.capability(run, state)
-        measures.drift(run, state)
-    for state in layout.candidates(run) if config.pressure.on else []:
-        measures.pressure(run, state)
-    for state in [BASE, *layout.candidates(run)] if config.profile.on else []:
-        measures.profile(run, state)
+    trainings = [Job(f"task {adapter}", tasks.trained, (adapter,)) for adapter in layout.task_adapters(run)]
+    for jobs in (trainings, _measurements(run)):
+        engine(run, jobs)
+        for job in jobs:
+            job(run)
     if config.judge.kind == "endpoint":
         for state in layout.candidates(run):
             measures.judge(run, state)
         if config.judge.labels:
             measures.judge_of_labels(run)
-    for name in config.tasks:
-        measures.task_score(run, name, PERSONALITY)
-    for adapter in layout.task_adapters(run):
-        measures.task_score(run, adapter.name, layout.state_of(run, adapter))
     if config.gate.noise_runs:
         measures.noise(run)
     gates.judge_all(run)
     for name in config.hypotheses:
-        grid.verdict(run, name)
+        grid.verdict(run, name, engine)
     return write_report(run)
+
+
+def _measurements(run: Run) -> list[Job]:
+    """What is measured of each state, independently of the others."""
+    config, states, candidates = run.config, layout.states(run), layout.candidates(run)
+    measured = [
+        ("persona", measures.persona_of, states),
+        ("capability", measures.capability, states),
+        ("drift", measures.drift, states),
+        ("pressure", measures.pressure, candidates if config.pressure.on else []),
+        ("profile", measures.profile, [BASE, *candidates] if config.profile.on else []),
+    ]
+    scores = [(name, PERSONALITY) for name in config.tasks]
+    scores += [(adapter.name, layout.state_of(run, adapter)) for adapter in layout.task_adapters(run)]
+    return [
+        *(Job(f"{name} of {state}", measure, (state,)) for name, measure, states in measured for state in states),
+        *(Job(f"{name} in {state}", measures.task_score, (name, state)) for name, state in scores),
+    ]
 
 
 def _forecast(run: Run, arguments: str) -> None:

@@ -48,7 +48,15 @@ class Artifact:
 
 
 class Missing(MoltError):
-    """A stage has not been run, and the command runs none."""
+    """A stage has not been run, and the command runs none.
+
+    Attributes:
+        fingerprint: of the artifact that is missing.
+    """
+
+    def __init__(self, what: str, fix: str = "", fingerprint: str = "") -> None:
+        super().__init__(what, fix)
+        self.fingerprint = fingerprint
 
 
 class Run:
@@ -118,7 +126,7 @@ class Run:
             folder = self.folder / name / key
             if not _is_usable(folder):
                 if self.only_read:
-                    raise Missing(f"{label} has not been run with these settings.", "Run it: molt run CONFIG")
+                    raise Missing(f"{label} has not been run with these settings.", "Run it: molt run CONFIG", key)
                 self.start_writing()
             if _is_usable(folder):  # if not before, then another command has made it until the lock was free
                 self.artifacts[key] = read_artifact(folder)

@@ -16,6 +16,7 @@ from moltlm.pipeline.console import Console
 if TYPE_CHECKING:
     from moltlm.pipeline.config import Config
     from moltlm.pipeline.run import Artifact, Run
+    from moltlm.pipeline.studies.engine import Engine
 
 ConfigArg = Annotated[str, typer.Argument(help="YAML file or shipped config: demo, smoke, llama-8b")]
 Overrides = Annotated[
@@ -28,6 +29,14 @@ StudyConfigArg = Annotated[
     str, typer.Argument(help="YAML file or shipped config to train with: evidence-135m (the committed study), demo")
 ]
 Own = Annotated[bool, typer.Option("--own", help="the run's own adapters, whatever is in use in the registry")]
+EngineName = Annotated[
+    str, typer.Option("--engine", help="local: one job after the other, here; ray: jobs on the nodes of a Ray cluster")
+]
+JobCpus = Annotated[float, typer.Option(min=0, help="processors of each job on Ray")]
+JobGpus = Annotated[
+    float | None,
+    typer.Option(min=0, help="GPUs of each job on Ray; by default one, where any node has one", show_default=False),
+]
 Json = Annotated[bool, typer.Option("--json", help="write one JSON document to standard output")]
 
 
@@ -66,6 +75,25 @@ def loaded(name: str, overrides: list[str] | None) -> Config:
     from moltlm.pipeline.config import load
 
     return load(name, overrides)
+
+
+def engine_of(name: str, cpus: float, gpus: float | None) -> Engine:
+    """The engine that a command names.
+
+    Raises:
+        BadInput: for an unknown name, or Ray where it is not installed or has no cluster with such nodes.
+    """
+    from moltlm.data.errors import BadInput
+
+    if name == "local":
+        from moltlm.pipeline.studies.engine import local
+
+        return local
+    if name != "ray":
+        raise BadInput(f"There is no engine {name}.", "Use --engine local or --engine ray")
+    from moltlm.pipeline.studies import cluster
+
+    return cluster.connect(cpus, gpus)
 
 
 def arguments(config: str, overrides: list[str] | None) -> str:

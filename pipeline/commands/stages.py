@@ -11,10 +11,14 @@ import typer
 from moltlm.data.state import Adapter
 from moltlm.pipeline.commands.common import (
     ConfigArg,
+    EngineName,
+    JobCpus,
+    JobGpus,
     Json,
     Overrides,
     arguments,
     artifact_json,
+    engine_of,
     group,
     loaded,
     print_artifacts,
@@ -41,17 +45,34 @@ def demo(
 
 
 @app.command()
-def run(config: ConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
-    """Run every stage in order, reusing what is stored; an interrupted run resumes."""
-    _whole_job(config, overrides, json_output)
+def run(
+    config: ConfigArg,
+    overrides: Overrides = None,
+    engine: EngineName = "local",
+    job_cpus: JobCpus = 1,
+    job_gpus: JobGpus = None,
+    json_output: Json = False,
+) -> None:
+    """Run every stage in order, reusing what is stored; an interrupted run resumes.
+
+    With Ray, each measurement of a state and each training of a hypothesis is a job.
+    """
+    _whole_job(config, overrides, json_output, engine, job_cpus, job_gpus)
 
 
-def _whole_job(name: str, overrides: list[str] | None, json_output: bool) -> None:
+def _whole_job(
+    name: str,
+    overrides: list[str] | None,
+    json_output: bool,
+    engine: str = "local",
+    cpus: float = 1,
+    gpus: float | None = None,
+) -> None:
     console, same = Console(json_output), arguments(name, overrides)
     with running(loaded(name, overrides), console) as current:
         from moltlm.pipeline import job
 
-        outcome = job.run_all(current, same)
+        outcome = job.run_all(current, same, engine_of(engine, cpus, gpus))
         console.result(
             {"report": str(outcome.report), "results": str(outcome.results), "summary": outcome.summary},
             "\n".join([*outcome.summary, f"report: {outcome.report}", f"next: molt report {same} --open"]),

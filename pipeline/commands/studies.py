@@ -9,11 +9,15 @@ from typing import Annotated
 import typer
 
 from moltlm.pipeline.commands.common import (
+    EngineName,
+    JobCpus,
+    JobGpus,
     Json,
     MethodsConfigArg,
     Overrides,
     StudyConfigArg,
     arguments,
+    engine_of,
     group,
     loaded,
     print_artifacts,
@@ -36,6 +40,9 @@ def compare_methods(
     measured_rows: Annotated[
         list[Path] | None, typer.Option("--with", help="methods.json of another run; its rows are not measured again")
     ] = None,
+    engine: EngineName = "local",
+    job_cpus: JobCpus = 1,
+    job_gpus: JobGpus = None,
     json_output: Json = False,
 ) -> None:
     """Compare methods against forgetting on one sequence of tasks: what each learns and keeps.
@@ -55,7 +62,8 @@ def compare_methods(
         def write(rows: list[MethodRow]) -> None:
             files[:] = methods_report.write(current.folder, rows, reference)
 
-        rows = sequence.compare(current, selected, best, measured_rows or [], write)
+        executor = engine_of(engine, job_cpus, job_gpus)
+        rows = sequence.compare(current, selected, best, measured_rows or [], write, executor)
         table = methods_report.table(rows, reference)
         console.result(to_plain(rows), f"{table}\n{', '.join(map(str, files))}")
 
@@ -68,6 +76,9 @@ def hypothesis_run(
     config: StudyConfigArg = "demo",
     overrides: Overrides = None,
     arm: Annotated[str, typer.Option(help="run only the trainings of this arm, without a verdict")] = "",
+    engine: EngineName = "local",
+    job_cpus: JobCpus = 1,
+    job_gpus: JobGpus = None,
     json_output: Json = False,
 ) -> None:
     """Run the trainings of a hypothesis that are not stored, and judge it by the rule in its file."""
@@ -75,7 +86,8 @@ def hypothesis_run(
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline.studies import grid
 
-        artifacts = grid.train_arm(current, name, arm) if arm else [grid.verdict(current, name)]
+        executor = engine_of(engine, job_cpus, job_gpus)
+        artifacts = grid.train_arm(current, name, arm, executor) if arm else [grid.verdict(current, name, executor)]
         print_artifacts(console, artifacts, f"molt report {arguments(config, overrides)}")
 
 
@@ -108,13 +120,21 @@ def hypothesis_explore(config: StudyConfigArg, overrides: Overrides = None, json
 
 
 @hypothesis_app.command("knowledge")
-def hypothesis_knowledge(config: StudyConfigArg, overrides: Overrides = None, json_output: Json = False) -> None:
+def hypothesis_knowledge(
+    config: StudyConfigArg,
+    overrides: Overrides = None,
+    engine: EngineName = "local",
+    job_cpus: JobCpus = 1,
+    job_gpus: JobGpus = None,
+    json_output: Json = False,
+) -> None:
     """Teach invented facts, and measure how many bits are stored before other abilities suffer."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline.studies import knowledge
 
-        print_artifacts(console, [knowledge.answer(current)], f"molt report {arguments(config, overrides)}")
+        artifact = knowledge.answer(current, engine_of(engine, job_cpus, job_gpus))
+        print_artifacts(console, [artifact], f"molt report {arguments(config, overrides)}")
 
 
 RecordsArg = Annotated[Path, typer.Argument(help="folder of the files, one for each training")]

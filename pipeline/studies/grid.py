@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from moltlm.pipeline.run import Artifact, Run
 from moltlm.pipeline.stages import pairs
 from moltlm.pipeline.studies import checkpoint
 from moltlm.pipeline.studies.arms import arm_config, arm_names, beyond, candidates, check, fixed, in_order
+from moltlm.pipeline.studies.engine import Engine, Job, local
 from moltlm.pipeline.studies.plan import plan_of
 from moltlm.pipeline.studies.verdict import GridVerdict, TuningRow
 from moltlm.pipeline.typed_json import write_document
@@ -38,12 +39,13 @@ class Tuned:
     tables: dict[str, list[TuningRow]]
 
 
-def verdict(run: Run, name: str) -> Artifact:
+def verdict(run: Run, name: str, engine: Engine = local) -> Artifact:
     """Run what is missing of a hypothesis' grid and judge it. `molt hypothesis run H014 CONFIG`"""
     hypothesis = check(run, name)
     if not run.only_read:
         run.console.say(str(plan_of(run, hypothesis)))
-    tuned = tune(run, hypothesis, arm_names(hypothesis))
+    tuned = tune(run, hypothesis, arm_names(hypothesis), engine)
+    engine(run, _jobs(hypothesis, tuned.arms.items(), hypothesis.seeds))
     jobs = {
         (arm_name, seed): job(run, hypothesis, arm_name, arm, seed)
         for seed in hypothesis.seeds
@@ -68,28 +70,30 @@ def verdict(run: Run, name: str) -> Artifact:
     return run.do("hypothesis", inputs, make, subject=hypothesis.id.lower())
 
 
-def train_arm(run: Run, name: str, arm: str) -> list[Artifact]:
+def train_arm(run: Run, name: str, arm: str, engine: Engine = local) -> list[Artifact]:
     """Train one arm of a grid with all its seeds, after tuning what is open, in a folder or on a machine of its own. No
     verdict. `molt hypothesis run H014 CONFIG --arm full`"""
     hypothesis = load_hypothesis(name)
     if arm not in hypothesis.arms:
         raise BadInput(f"{hypothesis.id} has no arm {arm}.", f"Its arms: {', '.join(hypothesis.arms)}.")
     check(run, name)
-    tuned = tune(run, hypothesis, [arm])
+    tuned = tune(run, hypothesis, [arm], engine)
+    engine(run, _jobs(hypothesis, [(arm, tuned.arms[arm])], hypothesis.seeds))
     return [job(run, hypothesis, arm, tuned.arms[arm], seed) for seed in hypothesis.seeds]
 
 
-def tune(run: Run, hypothesis: HypothesisConfig, names: Sequence[str]) -> Tuned:
+def tune(run: Run, hypothesis: HypothesisConfig, names: Sequence[str], engine: Engine = local) -> Tuned:
     """Choose what the arms leave open on the tuning seeds: the most capable setting at equal gain, or, where the
     hypothesis fixes its learning rate, among those of this rate. Where the chosen learning rate is the smallest or
     largest of several, one more beyond it is tried. The arms whose learning rate others take are tuned too."""
-    tuned = Tuned({}, {})
-    for name in in_order(hypothesis, names):
+    tuned, ordered = Tuned({}, {}), in_order(hypothesis, names)
+    engine(run, _first_tuning(hypothesis, ordered))
+    for name in ordered:
         rates = {other: arm.learning_rate for other, arm in tuned.arms.items()}
         options = candidates(hypothesis.arms[name], rates)
-        best, table = _best(run, hypothesis, name, options)
+        best, table = _best(run, hypothesis, name, options, engine)
         if (one_more := beyond(hypothesis.arms[name], best)) is not None:
-            best, table = _best(run, hypothesis, name, [*options, one_more])
+            best, table = _best(run, hypothesis, name, [*options, one_more], engine)
         tuned.arms[name] = best
         if table:
             tuned.tables[name] = sorted(table, key=lambda row: (row.learning_rate, row.kl_weight))
@@ -97,10 +101,31 @@ def tune(run: Run, hypothesis: HypothesisConfig, names: Sequence[str]) -> Tuned:
     return tuned
 
 
-def _best(run: Run, hypothesis: HypothesisConfig, name: str, options: list[Arm]) -> tuple[Arm, list[TuningRow]]:
+def _first_tuning(hypothesis: HypothesisConfig, names: Sequence[str]) -> list[Job]:
+    """The trainings that tune the arms whose settings depend on no other arm's."""
+    rates = {name: hypothesis.arms[name].learning_rate for name in names}
+    options = {name: candidates(hypothesis.arms[name], {}) for name in names if not isinstance(rates[name], str)}
+    several = [(name, arm) for name, arms in options.items() for arm in arms if len(arms) > 1]
+    return _jobs(hypothesis, several, hypothesis.tuning_seeds)
+
+
+def _jobs(hypothesis: HypothesisConfig, arms: Iterable[tuple[str, Arm]], seeds: Sequence[int]) -> list[Job]:
+    """The trainings of these arms with these seeds, after the untrained models that they are compared with."""
+    named = list(arms)
+    bases = {arm.precision: _in_precision(hypothesis, arm) for _, arm in named}
+    return [
+        *(Job(f"base, seed {seed}", base_point, (base, seed)) for base in bases.values() for seed in seeds),
+        *(Job(_label(hypothesis, *each, seed), job, (hypothesis, *each, seed)) for seed in seeds for each in named),
+    ]
+
+
+def _best(
+    run: Run, hypothesis: HypothesisConfig, name: str, options: list[Arm], engine: Engine
+) -> tuple[Arm, list[TuningRow]]:
     """The best of several settings of an arm, and the results of all; no results where there is no choice."""
     if len(options) == 1:
         return options[0], []
+    engine(run, _jobs(hypothesis, [(name, arm) for arm in options], hypothesis.tuning_seeds))
     records = [
         [
             row
@@ -184,8 +209,11 @@ def job(run: Run, hypothesis: HypothesisConfig, name: str, arm: Arm, seed: int) 
         write_records(folder / RECORDS, records)
         return {"arm": name, "seed": seed, "train_s": round(trained.seconds, 1), "gain": records[-1].gain}
 
-    label = f"{hypothesis.id} {name} at {arm.learning_rate:g}, seed {seed}"
-    return run.do("job", inputs, make, label)
+    return run.do("job", inputs, make, _label(hypothesis, name, arm, seed))
+
+
+def _label(hypothesis: HypothesisConfig, name: str, arm: Arm, seed: int) -> str:
+    return f"{hypothesis.id} {name} at {arm.learning_rate:g}, seed {seed}"
 
 
 def _measurements(

@@ -24,6 +24,7 @@ from moltlm.pipeline.identity import identity
 from moltlm.pipeline.run import Artifact, Run
 from moltlm.pipeline.stages import pairs
 from moltlm.pipeline.studies.checkpoint import BATCH, BENCHMARK
+from moltlm.pipeline.studies.engine import Engine, Job, local
 from moltlm.pipeline.studies.grid import drop_weights
 from moltlm.pipeline.typed_json import write_document
 
@@ -53,15 +54,17 @@ class Trial:
         return f"{self.facts} facts, rank {self.rank}, seed {self.seed}{WORDS[self.control]}"
 
 
-def answer(run: Run) -> Artifact:
+def answer(run: Run, engine: Engine = local) -> Artifact:
     """Train every number of facts with every rank and seed, and their controls. `molt hypothesis knowledge CONFIG`"""
     settings = run.config.knowledge
-    bases = {seed: _base(run, seed) for seed in settings.seeds}
     controls: list[Control] = ["own", "random"] if settings.random_control else ["own"]
     trials = [
         Trial(rank, count, seed, control)
         for seed, rank, count, control in product(settings.seeds, settings.ranks, settings.facts, (None, *controls))
     ]
+    base_jobs = [Job(f"base, seed {seed}", _base, (seed,)) for seed in settings.seeds]
+    engine(run, [*base_jobs, *(Job(str(trial), _train, (trial,)) for trial in trials)])
+    bases = {seed: _base(run, seed) for seed in settings.seeds}
     jobs = {trial: _train(run, trial) for trial in trials}
     inputs = {
         "drop": settings.drop,

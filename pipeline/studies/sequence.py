@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from moltlm.pipeline.config import Config, vary
 from moltlm.pipeline.run import Artifact, Missing, Run
 from moltlm.pipeline.stages import measures, tasks
 from moltlm.pipeline.studies import methods
+from moltlm.pipeline.studies.engine import Engine, Job, local
 from moltlm.pipeline.studies.methods import CapabilityChange, MethodRow
 from moltlm.pipeline.typed_json import from_plain
 
@@ -32,6 +33,7 @@ def compare(
     best: int | None = None,
     other_runs: Sequence[Path] = (),
     on_row: OnRow = lambda rows: None,
+    engine: Engine = local,
 ) -> list[MethodRow]:
     """Train and measure every method with every seed. What is there already is reused. `molt compare-methods CONFIG`
 
@@ -40,6 +42,7 @@ def compare(
         best: after the first seed, train only the reference and so many of the best methods.
         other_runs: methods.json files of other runs, whose rows are taken as they are.
         on_row: called with all rows so far after each new one, to write them down.
+        engine: trains and measures the methods of a seed, or of all seeds unless `best` chooses among them.
 
     Raises:
         BadInput: for a method that the config does not have, or a setting that no method may change.
@@ -49,10 +52,14 @@ def compare(
         (row.method, row.seed): row for file in other_runs for row in methods.read_rows(file, list(run.config.tasks))
     }
     rows: list[MethodRow] = []
+    if best is None:
+        engine(run, [job for seed in settings.seeds for job in _jobs(names, seed, available)])
     for seed in settings.seeds:
         if best is not None and rows and seed == settings.seeds[1]:
             means = methods.means(rows, settings.reference)
             names = [settings.reference, *methods.best(means, best, settings.reference)]
+        if best is not None:
+            engine(run, _jobs(names, seed, available))
         for name in settings.methods:
             row = available.get((name, seed)) or _row(run, name, seed, train=name in names)
             if row is not None:
@@ -61,13 +68,35 @@ def compare(
     return rows
 
 
+def _jobs(names: Sequence[str], seed: int, available: Collection[tuple[str, int]]) -> list[Job]:
+    """The methods with this seed that are not available, after what they have in common."""
+    jobs = [Job(f"{name}, seed {seed}", trial, (name, seed)) for name in names if (name, seed) not in available]
+    return [Job(f"before any task, seed {seed}", before_tasks, jobs[0].arguments), *jobs] if jobs else []
+
+
+def trial(run: Run, name: str, seed: int) -> Artifact:
+    """Train and measure one method with one seed."""
+    before_tasks(run, name, seed)
+    with run.varied(method(run.config, name, seed)):
+        return measure(run, f"{name}, seed {seed}")
+
+
+def before_tasks(run: Run, name: str, seed: int) -> None:
+    """Measure what methods have in common: the base and the personality, before any task is trained."""
+    with run.varied(method(run.config, name, seed)):
+        for task in run.config.tasks:
+            measures.task_score(run, task, PERSONALITY)
+        for state in (BASE, PERSONALITY):
+            measures.persona_of(run, state)
+        measures.capability(run, PERSONALITY)
+
+
 def _row(run: Run, name: str, seed: int, train: bool) -> MethodRow | None:
     """None where it has not been measured and is not to be trained now."""
     run.only_read = not train
     try:
-        with run.varied(method(run.config, name, seed)):
-            facts = measure(run, f"{name}, seed {seed}").facts
-            return from_plain({"method": name, "seed": seed, **facts}, MethodRow)
+        facts = trial(run, name, seed).facts
+        return from_plain({"method": name, "seed": seed, **facts}, MethodRow)
     except Missing:
         return None
     finally:
