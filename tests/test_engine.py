@@ -28,17 +28,29 @@ from ray.cluster_utils import Cluster as Nodes  # noqa: E402
 
 from moltlm.pipeline.studies import cluster  # noqa: E402
 
-# a node that stops answering is given up after about a second, and not after half a minute
-QUICK = {"health_check_initial_delay_ms": 0, "health_check_period_ms": 300, "health_check_failure_threshold": 3}
+# a node that stops answering is given up after some seconds, not after half a minute, and jobs are as urgent as the test
+QUICK = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 1000,
+    "health_check_failure_threshold": 5,
+    "worker_niceness": 0,
+}
+SMALL: dict[str, Any] = {
+    **FILE,
+    "arms": {"lora": FILE["arms"]["lora"], "full": FILE["arms"]["full"]},
+    "positive_control": None,
+    "composite": {},
+    "checkpoints": [3],
+}
 OF_A_MACHINE = {"seconds", "train_s", "peak_gib"}
 
 
 @pytest.fixture(scope="module")
 def nodes() -> Iterator[Nodes]:
-    """Two nodes with a processor each. Functions of this module travel with the jobs, as their nodes cannot import it."""
+    """One node with one processor. Functions of this module travel with the jobs, as nodes cannot import it."""
     ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
-    started = Nodes(initialize_head=True, head_node_args={"num_cpus": 1, "_system_config": QUICK})
-    started.add_node(num_cpus=1)
+    head = {"num_cpus": 1, "include_dashboard": False, "_system_config": QUICK}
+    started = Nodes(initialize_head=True, head_node_args=head)
     ray.init(address=started.address, log_to_driver=False, logging_level="ERROR")
     yield started
     ray.shutdown()
@@ -114,7 +126,7 @@ def test_a_grid_has_the_same_records_though_a_node_is_killed(
     nodes: Nodes, open_run: Callable[..., Run], tmp_path: Path
 ) -> None:
     file, log = tmp_path / "h1.yaml", tmp_path / "log"
-    file.write_text(yaml.safe_dump(FILE))
+    file.write_text(yaml.safe_dump(SMALL))
     here, there = (open_run(name, "tasks={}", "sequence={}") for name in ("here", "there"))
     expected = grid.verdict(here, str(file))
     engine = cluster.connect(cpus=1, gpus=0)

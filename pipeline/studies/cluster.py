@@ -70,7 +70,7 @@ class Cluster:
     def __call__(self, run: Run, jobs: Sequence[Job]) -> None:
         """Run the jobs whose artifacts are not stored. What is finished is stored, also when another job fails.
 
-        A job waits for another that makes what it needs first, so no artifact is made twice.
+        A job waits for a running one that makes first what it needs first.
 
         Raises:
             MoltError: if a job fails, if its node is lost more than `RETRIES` times, or if a node makes something else
