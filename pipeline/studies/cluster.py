@@ -28,6 +28,7 @@ from moltlm.pipeline.studies.engine import Job, awaits
 
 try:
     import ray
+    from ray import exceptions
 except ImportError:
     raise BadInput(
         "Ray is not installed, so there is no --engine ray.", "Install it: pip install 'moltlm[ray]'"
@@ -179,11 +180,11 @@ def work(config: Config, inputs: dict[str, Any], job: Job, working_folder: str) 
 def _result_of(job: Job, reference: Any) -> Result:
     try:
         result = ray.get(reference)
-    except ray.exceptions.RayTaskError as error:
+    except exceptions.RayTaskError as error:
         raise MoltError(
             f"{job.label} failed on a node: {str(error.cause) or type(error.cause).__name__}", RESUME
         ) from error
-    except ray.exceptions.RayError as error:
+    except exceptions.RayError as error:
         what = str(error).strip().splitlines()[0]
         raise MoltError(f"{job.label} lost its node, and was begun {RETRIES + 1} times: {what}", RESUME) from error
     if result.problem:
