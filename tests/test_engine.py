@@ -28,6 +28,8 @@ from ray.cluster_utils import Cluster as Nodes  # noqa: E402
 
 from moltlm.pipeline.studies import cluster  # noqa: E402
 
+pytestmark = pytest.mark.slow  # nodes of Ray that start beside other busy processes can miss its limit of 30 s
+
 # a node that stops answering is given up after some seconds, not after half a minute, and jobs are as urgent as the test
 QUICK = {
     "health_check_initial_delay_ms": 0,
