@@ -190,7 +190,7 @@ def test_a_batch_that_cannot_be_divided_is_refused_with_what_can(monkeypatch: py
 
 @pytest.mark.parametrize("file", SHIPPED, ids=lambda file: file.stem)
 def test_accelerate_reads_the_shipped_configs(file: Path) -> None:
-    read = load_config_from_file(str(file))
+    read: Any = load_config_from_file(str(file))
     assert read.num_processes == 2
     assert read.mixed_precision == "no"  # what is computed in which precision is the run's own setting
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -19,7 +20,7 @@ from moltlm.pipeline.setup.parts import parts
 
 
 @pytest.mark.parametrize("precision", ["fp32", "nf4"])
-def test_a_step_in_a_new_adapter_leaves_the_base_as_it_was(tiny: Path, precision: str) -> None:
+def test_a_step_in_a_new_adapter_leaves_the_base_as_it_was(tiny: Path, precision: Any) -> None:
     served = serve.Served(base.load(ModelConfig(id=str(tiny), precision=precision, compute_dtype="float32")))
     rows = served.encode([user("a b c")], ["d e f"])
     before, plain = served.completion_logits(rows)[0].detach(), served.model
