@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 from commands import molt
 
+from moltlm.data.errors import BadInput
 from moltlm.evals import capability
+from moltlm.pipeline.artifact_files import reseal
 from moltlm.pipeline.config import load
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.reporting import collect
@@ -81,7 +83,7 @@ def test_a_second_run_trains_nothing(done: Path) -> None:
 
 
 def test_the_report_is_recomputed_from_records(done: Path) -> None:
-    """A changed record changes the number: nothing is remembered from the run."""
+    """A changed record is refused; sealed again, it changes the number: nothing is remembered from the run."""
     run = Run(load("smoke", overrides(done)), Console())
     first = collect.collect(run)
     run.close()
@@ -94,9 +96,13 @@ def test_the_report_is_recomputed_from_records(done: Path) -> None:
     original = path.read_text()
     path.write_text("".join(json.dumps({**row, "score": 1.0}) + "\n" for row in rows))
     run = Run(load("smoke", overrides(done)), Console())
+    with pytest.raises(BadInput, match="not as it was written"):
+        collect.collect(run)
+    reseal(path.parent)
     second = collect.collect(run)
     run.close()
     path.write_text(original)
+    reseal(path.parent)
     score = {found.states[0].persona.score.mean for found in (first, second) if found.states[0].persona}
     assert 1.0 in score and len(score) == 2
 

@@ -49,7 +49,10 @@ def test_a_hint_names_the_users_own_configuration(
     assert f"smoke {shlex.join(settings)}" in printed or "molt" not in printed.partition("error ")[2]
 
 
-def test_the_configuration_of_an_earlier_command_is_not_named(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_configuration_of_an_earlier_command_is_not_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
     molt("registry", "rollback", "smoke", "registry.folder=nowhere")
     molt("data", "import", "nowhere.jsonl", "--out", "out.jsonl")
     assert "nowhere/" not in capsys.readouterr().err and cli.Console.same == ()
