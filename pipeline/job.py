@@ -91,6 +91,7 @@ def _measurements(run: Run) -> list[Job]:
 def _forecast(run: Run, arguments: str) -> None:
     """Say how long a job takes that has not begun."""
     if not run.stored("pairs"):
+        run.console.say("Timing the model on this machine, for half a minute or less with a small one.")
         speed = forecast.measure(run)  # first, since it times how long the model takes to load
         run.console.say("\n".join(forecast.lines(parts(run, forecast.counter(run)), speed, arguments)))
 
