@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable
 from dataclasses import asdict
+from http.client import HTTPException
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -92,7 +93,7 @@ def _post(url: str, record: bytes) -> None:
     try:
         with opener.open(request, timeout=TIMEOUT_S):
             pass
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         reason = getattr(error, "reason", None) or error
         host = urlsplit(url).hostname  # the path may be a secret
         raise BadInput(f"{host} did not take it: {reason}.", "Try it: molt schedule notify CONFIG") from None
