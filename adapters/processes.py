@@ -147,8 +147,8 @@ def joined() -> Iterator[Launch | None]:
 
 def _sharding() -> str:
     """What the launcher wants the model to be divided by; empty if nothing."""
-    asked = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
-    return " and ".join(name for key, name in asked.items() if os.environ.get(key, "").lower() == "true")
+    ways = {"ACCELERATE_USE_FSDP": "FSDP", "ACCELERATE_USE_DEEPSPEED": "DeepSpeed"}
+    return " and ".join(name for key, name in ways.items() if os.environ.get(key, "").lower() == "true")
 
 
 def _from_environment() -> Launch | None:

@@ -195,13 +195,13 @@ class PersonalityTrainer(StageTrainer, DPOTrainer):
     def _score_sides(self, dataset: Dataset, batch_size: int) -> list[references.Sides]:
         """Log-probabilities of both sides of each pair under the model as it stands. The processes take the batches in
         turn."""
-        own: dict[int, list[references.Sides]] = {}
+        scored: dict[int, list[references.Sides]] = {}
         self.model.eval()  # type: ignore[union-attr]
         batches = DataLoader(dataset, batch_size=batch_size, collate_fn=self.data_collator)  # type: ignore[arg-type]
         for place, batch in enumerate(batches):
             if place % processes.count() == processes.number():
-                own[place] = self._score_batch(self._prepare_inputs(batch))
-        every = {place: sides for each in processes.gathered(own) for place, sides in each.items()}
+                scored[place] = self._score_batch(self._prepare_inputs(batch))
+        every = {place: sides for each in processes.gathered(scored) for place, sides in each.items()}
         return [sides for place in sorted(every) for sides in every[place]]
 
     def _score_batch(self, batch: dict[str, Any]) -> list[references.Sides]:

@@ -113,9 +113,9 @@ def _pairs(job: Job) -> Work:
     persona, settings = job.persona, job.run.config.pairs
     longest = settings.max_new_tokens
     neutral = _prompts(job, [*persona.neutral_train, *persona.neutral_eval])
-    asked = [[prompt for prompt, _ in rows] for rows in (job.written, job.heldout)]
+    batches = [[prompt for prompt, _ in rows] for rows in (job.written, job.heldout)]
     sampled = [
-        job.counter.write(each, [longest] * len(each), longest, drawn=settings.temperature > 0) for each in asked
+        job.counter.write(each, [longest] * len(each), longest, drawn=settings.temperature > 0) for each in batches
     ]
     work = sum(sampled, job.counter.write(neutral, [longest] * len(neutral), longest))
     return work + job.counter.read(job.written) + Work(loads=1)
@@ -169,8 +169,8 @@ def _introspection(job: Job) -> Work:
     if not settings.on:
         return Work()
     prompts = settings.prompts or REFLECTIONS
-    asked = _prompts(job, [user(prompt) for prompt in prompts]) * settings.reflections
-    work = counter.write(asked, [settings.max_new_tokens] * len(asked), settings.max_new_tokens, 1, drawn=True)
+    requests = _prompts(job, [user(prompt) for prompt in prompts]) * settings.reflections
+    work = counter.write(requests, [settings.max_new_tokens] * len(requests), settings.max_new_tokens, 1, drawn=True)
     talks = settings.dialogues * settings.turns
     history = [[0] * (settings.turns // 2 * settings.turn_tokens)] * settings.dialogues
     talk = counter.write(history, [settings.turn_tokens] * settings.dialogues, settings.turn_tokens, 1, drawn=True)
@@ -199,8 +199,8 @@ def _task(job: Job, adapter: Adapter, reloaded: bool) -> Part:
 
 
 def _batch(job: Job, rows: list[Row], place: int, size: int, replayed: int) -> list[Row]:
-    again = [job.written[(place + k) % len(job.written)] for k in range(replayed)]
-    return [*rows[place : place + size - replayed], *again]
+    repeated = [job.written[(place + k) % len(job.written)] for k in range(replayed)]
+    return [*rows[place : place + size - replayed], *repeated]
 
 
 def _rows(job: Job, examples: Sequence[TaskExample]) -> list[Row]:

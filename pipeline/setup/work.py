@@ -70,8 +70,8 @@ class Counter:
         the gradient goes back, and four for each that is trained. Checkpointing computes the layers once more."""
         full = self.config.personality.parameters == "full"
         frozen, trained = (0, self._layers) if full else (self._layers + below * self._adapter, self._adapter)
-        again = 2 * (frozen + trained) if self.config.train.gradient_checkpointing else 0
-        return tokens * (4 * frozen + 6 * trained + again) + labels * 4 * self._head
+        recomputed = 2 * (frozen + trained) if self.config.train.gradient_checkpointing else 0
+        return tokens * (4 * frozen + 6 * trained + recomputed) + labels * 4 * self._head
 
     def tokens(self, rows: Sequence[list[int]]) -> int:
         """That are computed of one batch."""
@@ -124,8 +124,8 @@ class Counter:
         encode = self.text.tokenizer
         start = len(encode(START.format(""))["input_ids"])
         each = sum(len(encode(f" {question}")["input_ids"]) for question in questions) / max(1, len(questions))
-        asked = min(1 + DISTRACTORS, len(questions))
-        tokens, labels = sum(answers) + len(answers) * (start + asked * (each - 1)), len(answers) * asked * each
+        choices = min(1 + DISTRACTORS, len(questions))
+        tokens, labels = sum(answers) + len(answers) * (start + choices * (each - 1)), len(answers) * choices * each
         return Work(read=self.forward(tokens, labels))
 
     def rows(self, prompts: list[list[Message]], answers: list[str]) -> list[Row]:

@@ -32,7 +32,7 @@ def direction(run: Run) -> Artifact:
         places = np.linspace(0, len(answered), min(len(answered), MOST), endpoint=False).astype(int)
         used = [answered[place] for place in places]
         sides = [[Exchange(pair.prompt, getattr(pair, side)) for pair in used] for side in ("chosen", "base_answer")]
-        inside, outside = (_stacked(_read(run, side)) for side in sides)
+        inside, outside = (stacked(_read(run, side)) for side in sides)
         fitted = directions.fit(inside, outside)
         directions.save(fitted, folder / FILE)
         return {"layer": fitted.layer, "auroc": fitted.auroc, "pairs": len(used)}
@@ -56,7 +56,7 @@ def read_by_base(run: Run, exchanges: list[Exchange]) -> list[tuple[AnswerReadin
     if not exchanges:
         return []
     fitted, readings = load(run), _read(run, exchanges)
-    return list(zip(readings, fitted.project(_stacked(readings)).tolist(), strict=True))
+    return list(zip(readings, fitted.project(stacked(readings)).tolist(), strict=True))
 
 
 def _read(run: Run, exchanges: list[Exchange]) -> list[AnswerReading]:
@@ -65,6 +65,6 @@ def _read(run: Run, exchanges: list[Exchange]) -> list[AnswerReading]:
         return reading.read(model, exchanges, run.config.model.eval_batch_size, progress, states=True)
 
 
-def _stacked(readings: list[AnswerReading]) -> np.ndarray:
+def stacked(readings: list[AnswerReading]) -> np.ndarray:
     """(n, layers + 1, width)."""
     return np.stack([each.states for each in readings if each.states is not None])

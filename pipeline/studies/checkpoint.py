@@ -86,16 +86,15 @@ def _language(text: TextModel, original: TextModel, neutral: list[Exchange]) -> 
 
 def _states(text: TextModel, exchanges: list[Exchange]) -> np.ndarray:
     """(n, layers + 1, width) hidden states over given answers."""
-    readings = reading.read(text, exchanges, BATCH, states=True)
-    return np.stack([each.states for each in readings if each.states is not None])
+    return direction.stacked(reading.read(text, exchanges, BATCH, states=True))
 
 
 def _shift(persona: Direction, before: np.ndarray, after: np.ndarray) -> Measured:
     """How far the states over the same neutral answers moved: along the persona direction, and in any direction."""
     old, new = before[:, persona.layer], after[:, persona.layer]
-    moved = np.linalg.norm(new - old, axis=1) / np.linalg.norm(old, axis=1)
+    relative = np.linalg.norm(new - old, axis=1) / np.linalg.norm(old, axis=1)
     along = persona.project(after) - persona.project(before)
-    return {"along_persona": float(along.mean()), "state_shift": float(moved.mean())}
+    return {"along_persona": float(along.mean()), "state_shift": float(relative.mean())}
 
 
 def composite(text: TextModel, hypothesis: HypothesisConfig, seed: int, items: list[ItemRecord]) -> float:
