@@ -1,8 +1,7 @@
-"""Steps that several processes share: each computes its part of every batch, and losses and gradients are added up.
+"""Steps that are divided into micro-batches and over processes, which changes their memory and time, not what they give.
 
-A step's rows and their weights are those of one process, so the number of processes changes how fast a training is, and
-not what it gives. `train.gradient_accumulation` keeps its meaning: micro-batches are spread over the processes, and cut
-where there are more processes than micro-batches.
+A row and a token weigh the same wherever in a step they are. Each process computes its part of every micro-batch, and
+losses and gradients are added up; where there are more processes than micro-batches, these are cut.
 """
 
 from __future__ import annotations
@@ -26,8 +25,8 @@ class Part:
     """What a process computes of a micro-batch.
 
     Attributes:
-        rows: its share of the rows.
-        tokens: its share of the tokens with a label.
+        rows: how many, as a share of those that the step's micro-batches have on average.
+        tokens: how many with a label, as such a share.
         leads: whether it computes what a micro-batch has once, such as the penalties of protections.
     """
 
@@ -55,37 +54,45 @@ class DividedTrainer:
     """A trainer whose processes, if there are several, share each step. To the libraries each looks like the only one:
     batches, their order, checkpoints and logs are those of one process.
 
-    Subclasses that can be divided have `labels_of`. `part` says what of a micro-batch the loss is computed on.
+    `part` says what of a micro-batch the loss is computed on.
     """
 
     part = WHOLE
     step_batches: list[Any]
 
-    def labels_of(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """(rows, tokens) of a micro-batch: which tokens have a label."""
-        raise NotImplementedError
+    def labels_of(self, batch: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
+        """(rows, tokens) of a micro-batch: which tokens have a label. None where the loss cannot be divided; its
+        micro-batches weigh alike."""
+        return None
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: Any) -> Any:
         batches, items = super().get_batch_samples(epoch_iterator, num_batches, device)  # type: ignore[misc]
-        if processes.count() > 1:
-            batches = [self._own(batch, place) for place, batch in enumerate(batches)]
+        if processes.count() == 1 and len(batches) < 2:
+            return batches, items
+        labels = [each for batch in batches if (each := self.labels_of(batch)) is not None]
+        if labels:
+            means = sum(map(len, labels)) / len(labels), sum(float(each.sum()) for each in labels) / len(labels)
+            places = range(len(batches))
+            batches = [self._own(*each, *means) for each in zip(batches, labels, places, strict=True)]
         return batches, items
 
-    def _own(self, batch: Mapping[str, torch.Tensor], place: int) -> dict[str, Any]:
+    def _own(
+        self, batch: Mapping[str, torch.Tensor], labels: torch.Tensor, place: int, mean_rows: float, mean_tokens: float
+    ) -> dict[str, Any]:
         """This process's part of a micro-batch; empty where it has none."""
-        labels, trainer = self.labels_of(batch), self._trainer
-        accumulation = trainer.args.gradient_accumulation_steps
+        accumulation = self._trainer.args.gradient_accumulation_steps
         rows = rows_of(processes.number(), processes.count(), place, accumulation, len(labels))
         if not rows:
             return {}
         own = torch.arange(rows.start, rows.stop)
-        part = Part(len(rows) / len(labels), float(labels[own].sum() / labels.sum().clamp(min=1)), rows.start == 0)
+        part = Part(len(rows) / mean_rows, float(labels[own].sum()) / max(1.0, mean_tokens), rows.start == 0)
         return {**{name: _rows(value, own, len(labels)) for name, value in batch.items()}, _PART: part}
 
     def training_step(self, model: Any, inputs: Any, *args: Any, **kwargs: Any) -> Any:
         trainer = self._trainer
         trainer.step_batches.append(inputs)
         if processes.count() == 1:
+            self.part = inputs.pop(_PART, WHOLE)
             loss = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
         else:
             loss = self._share_of_step(model, inputs, *args, **kwargs)

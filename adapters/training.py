@@ -206,7 +206,7 @@ def _take_steps(trainer: Any, checkpoints: Path, names: set[str]) -> None:
 
 def within_memory(job: Job, batch: int, train: Callable[[Job], TrainingResult]) -> TrainingResult:
     """Train; where memory runs out, again from the start in more and smaller micro-batches. That is the same training
-    but for rounding.
+    but for rounding, and with GRPO and ORPO but for how a step's answers are weighed.
 
     Args:
         batch: examples of a step, over all micro-batches.

@@ -160,8 +160,11 @@ def _sampled(kinds: Kind, times: int) -> Iterator[tuple[str, Path]]:
         yield name, kinds[name]
 
 
+ANSWERED_SINGLY = "out of memory for more than one text of a batch, elsewhere"
 LASTING = [f"each kind of file of a past cycle, {label}" for label in ("cut in half", "with one bit flipped")]
-"""Faults after which the next cycle learns something else than an undisturbed one, and says so."""
+LASTING += [ANSWERED_SINGLY]
+"""Faults after which the next cycle learns something else than an undisturbed one: a past cycle that cannot be read is
+left out, which is said, and what a batch of another size samples are other answers."""
 
 
 def _restored(file: Path, content: bytes) -> None:
@@ -177,7 +180,7 @@ def not_finite(study: Study, times: int) -> None:
 def out_of_memory(study: Study, times: int) -> None:
     row = study.row("out of memory for more than one example of a batch, in training")
     study.trial(row, study.copy(), breaking.out_of_memory_in_training(1))
-    row = study.row("out of memory for more than one text of a batch, elsewhere")
+    row = study.row(ANSWERED_SINGLY)
     study.trial(row, study.copy(), breaking.out_of_memory_elsewhere(1))
     row = study.row("out of memory even for one, in training and elsewhere")
     for fault in (breaking.out_of_memory_in_training(0), breaking.out_of_memory_elsewhere(0))[:times]:

@@ -232,11 +232,19 @@ def test_a_continued_personality_starts_from_the_one_given(tiny: Path, tmp_path:
     assert all(torch.allclose(first[name], second[name], atol=1e-5) for name in first)
 
 
-def test_accumulated_micro_batches_give_the_same_adapter(tiny: Path, tmp_path: Path) -> None:
-    personality(tiny, tmp_path / "whole", personality={"method": "sft"})
-    personality(tiny, tmp_path / "split", personality={"method": "sft"}, train={"gradient_accumulation": 4})
-    whole, split = weights(tmp_path / "whole"), weights(tmp_path / "split")
-    assert all(torch.allclose(whole[name], split[name], atol=1e-4) for name in whole)
+@pytest.mark.parametrize("method", ["sft", "dpo"])
+def test_a_step_gives_the_same_however_it_is_divided(tiny: Path, tmp_path: Path, method: str) -> None:
+    pairs = [replace(pair, chosen=f"Open drawer {i}. {'Then tea. ' * i}") for i, pair in enumerate(PAIRS)]
+    trained, losses = [], []
+    for count in (1, 2, 4):
+        folder = tmp_path / str(count)
+        config = settings(tiny, personality={"method": method}, train={"gradient_accumulation": count})
+        train_personality(job(config, folder, pairs=pairs))
+        trained.append(weights(folder))
+        losses.append([json.loads(line)["loss"] for line in (folder / "metrics.jsonl").read_text().splitlines()])
+    for other, loss in zip(trained[1:], losses[1:], strict=True):
+        assert loss == pytest.approx(losses[0], rel=1e-5)
+        assert all(torch.allclose(value, other[name], atol=1e-4) for name, value in trained[0].items())
 
 
 def test_kl_penalty_is_zero_at_the_start_and_pins_the_model_when_large(tiny: Path, tmp_path: Path) -> None:
