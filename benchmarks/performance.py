@@ -3,6 +3,7 @@ installed package. Writes docs/results/performance.json:
 
     python benchmarks/performance.py                  # all, about ten minutes of one processor
     python benchmarks/performance.py dpo capability   # some; the others stay as they are in the file
+    python benchmarks/performance.py avx2             # training and capability again, on a CPU that is held to AVX2
 
 Each side is a process of its own with one thread, in fp32, on the embedded SmolLM2-135M. Seconds are those of the
 processor, so that other programs disturb them little; of the steps the fastest counts.
@@ -30,6 +31,8 @@ BATCH = 16
 EVIDENCE_PAIRS, EVIDENCE_TOKENS = 8, 24
 BUSY = "while True: pass"
 CHAIN_SECONDS = 4.0
+AVX2 = {"ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2", "ONEDNN_MAX_CPU_ISA": "AVX2"}
+"""Keeps torch and its libraries to the instructions that most desktops have."""
 
 
 @dataclass
@@ -467,6 +470,15 @@ def command_line() -> dict[str, Any]:
     return {"help_s": min(seconds)}
 
 
+def avx2() -> dict[str, Any]:
+    os.environ.update(AVX2)
+    try:
+        return {"held_to": AVX2, **{name: PARTS[name]() for name in ("dpo", "sft", "capability")}}
+    finally:
+        for name in AVX2:
+            del os.environ[name]
+
+
 PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "dpo": lambda: training("dpo"),
     "sft": lambda: training("sft"),
@@ -475,6 +487,7 @@ PARTS: dict[str, Callable[[], dict[str, Any]]] = {
     "contention": contention,
     "parts": lambda: run("parts", OMP_NUM_THREADS="2", MKL_NUM_THREADS="2"),
     "command_line": command_line,
+    "avx2": avx2,
 }
 
 

@@ -159,6 +159,14 @@ def test_a_writer_that_hangs_is_named(registry: Registry, monkeypatch: pytest.Mo
         Registry(registry.folder).promote(names(registry)[2])
 
 
+def test_a_registry_that_is_not_there_is_not_made_by_what_changes_nothing(tmp_path: Path) -> None:
+    missing = Registry(tmp_path / "missing")
+    for change in (missing.rollback, missing.rebaseline, missing.repair, lambda: missing.promote("one")):
+        with pytest.raises(BadInput):
+            change()
+    assert missing.collect([]) == [] and not missing.folder.exists()
+
+
 def test_the_anchor_is_the_first_personality_until_it_is_set_anew(registry: Registry) -> None:
     """A rebaseline is on record, and no rollback undoes it."""
     one, two, three = names(registry)

@@ -172,17 +172,7 @@ def estimate_command(
     machine = fitting.this_machine() if gib is None else fitting.Machine("cuda" if gpu else "cpu", gib)
     stages = estimate.stages(resolved, machine.device)
     lines = _memory_lines(stages, "model.shape: keep it that of model.id", machine)
-    if large := fitting.too_large(resolved, machine):
-        settings = fitting.remedies(resolved, machine, lambda more: loaded(config, [*(overrides or []), *more]))
-        raise BadInput(
-            f"{config} does not fit on {machine}: "
-            + ", ".join(f"{name} takes about {memory.total:.1f} GiB" for name, memory in large.items())
-            + ".",
-            f"With these settings it does: molt estimate {arguments(config, [*(overrides or []), *settings])}"
-            + _machine_options(on, gib, gpu)
-            if settings
-            else "No settings make it fit. Name a smaller model, model.id with its model.shape, or a larger machine.",
-        )
+    _refuse_what_cannot_fit(resolved, config, overrides or [], machine, _machine_options(on, gib, gpu))
     value: dict[str, Any] = {"memory_gib": {name: _memory_json(each) for name, each in stages.items()}}
     console = Console(json_output)
     if on is not None:
@@ -196,6 +186,29 @@ def estimate_command(
         lines += of_time
     lines.append(f"next: molt run {arguments(config, overrides)}")
     console.result(value, "\n".join(lines))
+
+
+def _refuse_what_cannot_fit(config: Config, name: str, overrides: list[str], machine: Machine, options: str) -> None:
+    """Raise BadInput where a stage takes more memory than the machine has, with settings that make it fit.
+
+    Args:
+        name, overrides: what `config` was loaded from.
+        options: those that name the same machine again.
+    """
+    from moltlm.data.errors import BadInput
+    from moltlm.pipeline.setup import fitting
+
+    large = fitting.too_large(config, machine)
+    if not large:
+        return
+    settings = fitting.remedies(config, machine, lambda more: loaded(name, [*overrides, *more]))
+    taken = ", ".join(f"{stage} takes about {memory.total:.1f} GiB" for stage, memory in large.items())
+    raise BadInput(
+        f"{name} does not fit on {machine}: {taken}.",
+        f"With these settings it does: molt estimate {arguments(name, [*overrides, *settings])}{options}"
+        if settings
+        else "No settings make it fit. Name a smaller model, model.id with its model.shape, or a larger machine.",
+    )
 
 
 def _machine_options(card: Card | None, gib: float | None, gpu: bool) -> str:

@@ -145,6 +145,7 @@ class Entries:
         manifest = card.read(adapter)
         identity = entry_id(manifest.name, manifest.weights_sha256)
         judgement = Judgement(verdict, judged_against, anchor)
+        self.folder.mkdir(parents=True, exist_ok=True)
         with self._locked():
             former = self._intact(identity)
             if former and not self.changed_files(former):
@@ -254,8 +255,11 @@ class Entries:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        """Only one process changes the registry at a time; readers need no lock."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Only one process changes the registry at a time; readers need no lock. A folder that is not there has nothing
+        to change, and is not made."""
+        if not self.folder.is_dir():
+            yield
+            return
         lock = FileLock(str(self.folder / ".lock"), timeout=WAIT_S)
         try:
             lock.acquire()
