@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -69,9 +70,10 @@ def read(folder: Path) -> Manifest:
         raise BadInput(f"{folder} holds no adapter trained by moltlm.", "Look for one: molt registry list CONFIG")
     try:
         manifest = Manifest(**read_json(folder / MANIFEST))
-    except TypeError:
+    except (TypeError, BadInput) as error:
         raise BadInput(
-            f"{folder / MANIFEST} is damaged or of another version.", f"Train it again: remove {folder} first."
+            f"{folder / MANIFEST} is damaged or of another version ({error}).",
+            f"Put the former file back, or train again: rm -r {shlex.quote(str(folder))}",
         ) from None
     if manifest.config_sha256 and config_hash(folder) != manifest.config_sha256:
         raise BadInput(
@@ -103,8 +105,8 @@ def check_base(folder: Path, base: Identified) -> Manifest:
         )
     if manifest.base_digest != base.digest:
         raise BadInput(
-            f"The adapter in {folder} was trained on another base ({manifest.base}).",
-            f"Set model.id={manifest.base}, or train it again on this base.",
+            f"The adapter in {folder} was trained on another base, or on other files of this one ({manifest.base}).",
+            f"Set model.id={manifest.base}; if it is set, put that model's former files back, or train again.",
         )
     return manifest
 

@@ -1,4 +1,4 @@
-"""Steps that are divided into micro-batches and over processes, which changes their memory and time, not what they give.
+"""Steps that are divided into micro-batches and over processes, which changes memory and time and not the result.
 
 A row and a token weigh the same wherever in a step they are. Each process computes its part of every micro-batch, and
 losses and gradients are added up; where there are more processes than micro-batches, these are cut.

@@ -123,35 +123,51 @@ def clock(study: Study, times: int) -> None:
         study.trial(row, study.copy(), fault, mend=nothing)
 
 
-PLACES = {
-    "registry/": "of the registry",
-    "run/retrain/": "of a past cycle",
-    "run/": "of the run",
-    "model/": "of the model",
-}
-
-
-def damaged(study: Study, times: int) -> None:
-    """Each kind of file that is there before the cycle. What a user wrote is no such: half a text is a text, too."""
-    kinds = breaking.kinds(study.folder, study.before)
-    left = dict(kinds)
-    for begins, words in PLACES.items():
-        names = [name for name in left if name.startswith((begins, f"project/{begins}"))]
-        files = {name: left.pop(name) for name in names}
-        for act, label in ((breaking.cut, "cut in half"), (breaking.flipped, "with one bit flipped")):
-            row = study.row(f"each kind of file {words}, {label}")
-            for name, file in _sampled(files, times):
-                box = study.box()
-                act(box / file.relative_to(study.folder))
-                say(f"  {name} {label}")
-                study.trial(row, box / "project", None)
-                shutil.rmtree(box)
+def damaged_conversation(study: Study, times: int) -> None:
     row = study.row("a new conversation cut in half")
     folder = study.copy()
     file = folder / "conversations" / "second.jsonl"
     whole = file.read_bytes()
     breaking.cut(file)
     study.trial(row, folder, None, mend=lambda: _restored(file, whole))
+
+
+ACTS = {"cut in half": breaking.cut, "with one bit flipped": breaking.flipped}
+
+
+def damaged(begins: str, words: str, is_restored: bool = False) -> Callable[[Study, int], None]:
+    """Each kind of file in a place that is there before the cycle.
+
+    Args:
+        is_restored: a user puts the file back, since no command can.
+    """
+
+    def make(study: Study, times: int) -> None:
+        kinds = breaking.kinds(study.folder, study.before)
+        files = {name: file for name, file in kinds.items() if _place(name) == begins}
+        for label, act in ACTS.items():
+            row = study.row(f"each kind of file {words}, {label}")
+            for name, file in _sampled(files, times):
+                box = study.box()
+                broken = box / file.relative_to(study.folder)
+                whole = broken.read_bytes()
+                act(broken)
+                say(f"  {name} {label}")
+                mend = (lambda broken=broken, whole=whole: _restored(broken, whole)) if is_restored else None
+                study.trial(row, box / "project", None, mend=mend)
+                shutil.rmtree(box)
+
+    return make
+
+
+def _place(name: str) -> str:
+    """Which of `PLACES` a file belongs to; empty for what a user wrote: half a text is a text, too."""
+    name = name.removeprefix("project/")
+    return next((place for place in PLACES if name.startswith(place)), "")
+
+
+PLACES = ("registry/", "run/retrain/", "run/", "model/")
+OF_REGISTRY, OF_CYCLE = "of the registry", "of a past cycle"
 
 
 def _sampled(kinds: Kind, times: int) -> Iterator[tuple[str, Path]]:
@@ -161,10 +177,13 @@ def _sampled(kinds: Kind, times: int) -> Iterator[tuple[str, Path]]:
 
 
 ANSWERED_SINGLY = "out of memory for more than one text of a batch, elsewhere"
-LASTING = [f"each kind of file of a past cycle, {label}" for label in ("cut in half", "with one bit flipped")]
+LASTING = [f"each kind of file {words}, {label}" for words in (OF_REGISTRY, OF_CYCLE) for label in ACTS]
 LASTING += [ANSWERED_SINGLY]
-"""Faults after which the next cycle learns something else than an undisturbed one: a past cycle that cannot be read is
-left out, which is said, and what a batch of another size samples are other answers."""
+"""Faults after which the next cycle may learn something else than an undisturbed one: a past cycle that cannot be read
+is left out, a state of the registry that cannot be read gives way to the one before, and what a batch of another size
+samples are other answers."""
+IN_USE = [f"each kind of file {OF_REGISTRY}, {label}" for label in ACTS]
+"""Faults of what is in use itself, which is refused until it is repaired."""
 
 
 def _restored(file: Path, content: bytes) -> None:
@@ -232,7 +251,11 @@ FAULTS: dict[str, tuple[Callable[[Study, int], None], int]] = {
     "two_at_once": (two_at_once, 2),
     "reader": (reader, 3),
     "clock": (clock, 4),
-    "damaged": (damaged, 1000),
+    "damaged_registry": (damaged("registry/", OF_REGISTRY), 1000),
+    "damaged_cycle": (damaged("run/retrain/", OF_CYCLE), 1000),
+    "damaged_run": (damaged("run/", "of the run"), 1000),
+    "damaged_model": (damaged("model/", "of the model", is_restored=True), 1000),
+    "damaged_conversation": (damaged_conversation, 1),
     "not_finite": (not_finite, 3),
     "out_of_memory": (out_of_memory, 2),
     "endpoint": (endpoint, 5),
