@@ -399,20 +399,25 @@ def auroc(labels: Sequence[str], values: Sequence[float]) -> float:
 def month_figures(config: Config, folder: Path, raw: dict[str, Any]) -> dict[str, Any]:
     """Figures of a month: what was caught, and what became of the candidate."""
     labels = [Said(**row) for row in read_json(folder / "labels" / f"{raw['month']:02}.json")]
-    aside = {row.question: row for row in set_aside.read(config).values()}
+    aside = {_without_tags(row.question) for row in set_aside.read(config).values()}
     caught = {label: [row for row in labels if row.label == label] for label in (CLEAN, BAD)}
     result = raw["result"]
     checks = result.get("verdict", {}).get("checks", [])
     return {
         **{"month": raw["month"], "kind": raw["kind"], "seconds": raw["seconds"]},
         **{f"{label}": len(rows) for label, rows in caught.items()},
-        **{f"{label}_set_aside": sum(row.question in aside for row in rows) for label, rows in caught.items()},
+        **{f"{label}_set_aside": sum(_without_tags(row.question) in aside for row in rows) for label, rows in caught.items()},
         "reasons": result.get("set_aside", {}),
         "learned": result.get("new_exchanges", 0),
         "promoted": result.get("promoted"),
         "checks": outcomes(checks),
         **persona_scores(Path(result["folder"]) if "folder" in result else None),
     }
+
+
+def _without_tags(question: str) -> str:
+    """A question as it is compared: an import takes the tag of a template from its end."""
+    return question.removesuffix("<|im_end|>").strip()
 
 
 def outcomes(checks: list[dict[str, Any]]) -> dict[str, list[Any]]:
