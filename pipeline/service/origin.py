@@ -32,7 +32,7 @@ def origin(run: Run, current: str) -> dict[str, Artifact]:
     scratch."""
     descent = _descent(run, current)
     for folder in run.stored("personality"):
-        if entry_id("personality", read_json(folder / card.MANIFEST)["weights_sha256"]) in descent:
+        if entry_id("personality", read_json(intact(folder, card.MANIFEST))["weights_sha256"]) in descent:
             data = run.folder / "pairs" / inputs_of(folder)["pairs"]
             origin = {"pairs": data, "personality": folder}
             replays = [path for path in run.stored("replay") if inputs_of(path)["personality"] == folder.name]
