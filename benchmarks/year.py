@@ -406,7 +406,10 @@ def month_figures(config: Config, folder: Path, raw: dict[str, Any]) -> dict[str
     return {
         **{"month": raw["month"], "kind": raw["kind"], "seconds": raw["seconds"]},
         **{f"{label}": len(rows) for label, rows in caught.items()},
-        **{f"{label}_set_aside": sum(_without_tags(row.question) in aside for row in rows) for label, rows in caught.items()},
+        **{
+            f"{label}_set_aside": sum(_without_tags(row.question) in aside for row in rows)
+            for label, rows in caught.items()
+        },
         "reasons": result.get("set_aside", {}),
         "learned": result.get("new_exchanges", 0),
         "promoted": result.get("promoted"),
