@@ -92,7 +92,8 @@ class DividedTrainer:
         trainer = self._trainer
         trainer.step_batches.append(inputs)
         if processes.count() == 1:
-            self.part = inputs.pop(_PART, WHOLE)
+            # what GRPO has before it has sampled is a list of prompts
+            self.part = inputs.pop(_PART, WHOLE) if isinstance(inputs, dict) else WHOLE
             loss = super().training_step(model, inputs, *args, **kwargs)  # type: ignore[misc]
         else:
             loss = self._share_of_step(model, inputs, *args, **kwargs)
