@@ -27,6 +27,8 @@ PREDICTORS = ("kl", "cross_entropy", "incoherent", "likelihood", "persona", "dro
 """Each is tried where all trainings have it: the last two were not measured at first."""
 BASELINE = ("log_rate", "loss")
 RESAMPLES = 2000
+CHANCE = 0.5
+"""The AUROC of a predictor that knows nothing. A baseline that was fitted to other settings can fall short of it."""
 
 
 @dataclass(frozen=True)
@@ -55,8 +57,8 @@ class Detector:
     Attributes:
         predictor: its name.
         auroc: with a 95% interval over seeds, `low` to `high`.
-        gain: AUROC above the baseline's, with its interval, `gain_low` to `gain_high`, which holds with 95% for all
-            predictors together (Bonferroni).
+        gain: AUROC above the baseline's, or above chance where the baseline falls short of that, with its interval,
+            `gain_low` to `gain_high`, which holds with 95% for all predictors together (Bonferroni).
         sensitivity: share of events that raise the alarm, at thresholds from the other settings.
         specificity: share of other runs that do not.
         roc: points (false positive rate, true positive rate).
@@ -83,8 +85,7 @@ class Detection:
         lead: mean steps from the first checkpoint to the end.
         baseline: log learning rate and training loss; None where a class is too rare.
         detectors: the predictors, best first; none where a class is too rare.
-        best: the predictor whose gain over the baseline has an interval above 0, and whose AUROC has one above that of
-            chance, which a baseline can fall short of; None if there is none.
+        best: the predictor whose gain has an interval above 0; None if there is none.
     """
 
     n: int
@@ -153,7 +154,7 @@ def detect(runs: Sequence[EarlyRun], seed: int = 0) -> Detection:
         _detector(name, _held_out(runs, (name,), event, groups), base, event, draws, len(measured)) for name in measured
     ]
     detectors.sort(key=lambda one: -one.auroc)
-    best = next((one.predictor for one in detectors if one.gain_low > 0 and one.low > 0.5), None)
+    best = next((one.predictor for one in detectors if one.gain_low > 0), None)
     baseline = _detector("log rate and loss", base, base, event, draws, len(measured))
     return Detection(len(runs), int(event.sum()), drop, lead, baseline, detectors, best)
 
@@ -221,9 +222,9 @@ def _detector(
     predictors: int,
 ) -> Detector:
     odds, alarm = predictions
-    auroc, other = _auroc(event, odds), _auroc(event, base[0])
+    auroc, other = _auroc(event, odds), max(CHANCE, _auroc(event, base[0]))
     both = [at for at in draws if 0 < event[at].sum() < len(at)]
-    values = np.array([[_auroc(event[at], odds[at]), _auroc(event[at], base[0][at])] for at in both])
+    values = np.array([[_auroc(event[at], odds[at]), max(CHANCE, _auroc(event[at], base[0][at]))] for at in both])
     low, high = np.quantile(values[:, 0], (0.025, 0.975))
     tail = 0.025 / predictors
     gain_low, gain_high = np.quantile(values[:, 0] - values[:, 1], (tail, 1 - tail))

@@ -39,7 +39,7 @@ STAGES = {
     "job-base": 1,
     "job": 1,
     "hypothesis": 3,
-    "explored": 2,
+    "explored": 3,
     "knowledge-base": 1,
     "knowledge-job": 1,
     "knowledge": 2,

@@ -127,6 +127,9 @@ def recompute(run: Run, folder: Path) -> list[Path]:
     in a folder, and write results and report beside it: FOLDER.json, FOLDER.md and FOLDER.html. What the folder lacks
     is trained. `molt hypothesis recompute FOLDER CONFIG`
 
+    Args:
+        run: without any other training, which would be explored, too (`archive.folder_apart`).
+
     Raises:
         BadInput: for a folder without trainings, or with damaged ones.
     """

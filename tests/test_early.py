@@ -47,6 +47,21 @@ def test_where_the_rate_says_it_all_nothing_beats_it() -> None:
     assert found.best is None and found.baseline is not None and found.baseline.auroc > 0.9
 
 
+def test_a_baseline_below_chance_is_no_bar() -> None:
+    """Rates that each occur in one setting are fitted to the others and tell the wrong way round; what tells nothing
+    beats them and is still no sign."""
+    rng, rows = np.random.default_rng(5), []
+    for setting in range(6):
+        for seed in range(4):
+            signals = {name: float(rng.normal()) for name in (*early.PREDICTORS, "loss")}
+            signals["log_rate"] = float(setting % 2)
+            rows.append(early.EarlyRun(str(setting), seed, signals, 5 + 20 * (rng.random() - 0.5), 34))
+    detected = early.detect(rows)
+    assert detected.baseline is not None and detected.best is None
+    for one in detected.detectors:
+        assert one.gain <= one.auroc - early.CHANCE + 1e-9 and one.gain_high <= 1 - early.CHANCE
+
+
 def test_where_hardly_any_run_forgets_nothing_is_claimed() -> None:
     rows = [early.EarlyRun(f"{i % 3}", i, {}, 0.0, 34) for i in range(30)]
     found = early.detect(rows)

@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 import yaml
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
 from moltlm.data.errors import BadInput
 from moltlm.evals.config import HypothesisConfig
 from moltlm.pipeline import config, job
+from moltlm.pipeline.cli import app
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.studies import archive as records
@@ -146,6 +148,27 @@ def test_a_study_alone_has_a_report_without_what_it_has_not_measured(run: Run, t
     assert [line.split(": ")[0] for line in written.summary] == ["H1", f"explored, {trainings} trainings"]
     assert f"molt hypothesis run {file}" in page
     assert 'id="persona"' in page and not any(f'id="{part}"' in page for part in ("tasks", "answers", "missing"))
+
+
+def test_a_study_is_recomputed_from_its_trainings_alone(run: Run, tiny_project: Path, tmp_path: Path) -> None:
+    """Another one has been recomputed with the same configuration before, and its trainings do not count."""
+    project, explored = str(tiny_project / "project.yaml"), {}
+    for name, seeds in (("three", [1, 2, 3]), ("two", [1, 2])):
+        file, folder = tmp_path / f"{name}.yaml", tmp_path / name
+        arms = {"lora": {**FILE["arms"]["lora"], "learning_rate": 1e-3}, "full": FILE["arms"]["full"]}
+        content = {**FILE, "id": name, "arms": arms, "positive_control": None, "tuning_seeds": [], "seeds": seeds}
+        file.write_text(yaml.safe_dump(content))
+        study = _elsewhere(run, tmp_path / f"run-{name}")
+        try:
+            grid.verdict(study, str(file))
+            records.export_trainings(study, folder)
+        finally:
+            study.close()
+        settings = ["tasks={}", "sequence={}", f"hypotheses=[{file}]", f"run.folder={tmp_path / 'shared'}"]
+        result = CliRunner().invoke(app, ["hypothesis", "recompute", str(folder), project, *settings])
+        assert result.exit_code == 0, result.output
+        explored[name] = json.loads((tmp_path / f"{name}.json").read_text())["explored"]["early"]["n"]
+    assert explored == {"three": 6, "two": 4}
 
 
 def test_records_that_are_not_whole_or_of_another_name_are_refused(run: Run, tmp_path: Path) -> None:

@@ -171,12 +171,16 @@ def hypothesis_import(
 def hypothesis_recompute(
     folder: RecordsArg, config: StudyConfigArg, overrides: Overrides = None, json_output: Json = False
 ) -> None:
-    """Compute every figure of a finished study again from its stored trainings, and write them beside the folder."""
+    """Compute every figure of a finished study again from its stored trainings alone, and write them beside the
+    folder."""
+    from moltlm.pipeline.studies import archive
+
     console = Console(json_output)
-    with running(loaded(config, overrides), console) as current:
+    apart = f"run.folder={archive.folder_apart(loaded(config, overrides), folder)}"
+    with running(loaded(config, [*(overrides or []), apart]), console) as current:
         from moltlm.pipeline.job import recompute
 
-        following = f"molt report {arguments(config, overrides)}"
+        following = f"molt report {arguments(config, [*(overrides or []), apart])}"
         _print_files(console, "written", recompute(current, folder), following)
 
 

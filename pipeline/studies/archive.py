@@ -11,6 +11,8 @@ import tarfile
 from pathlib import Path
 
 from moltlm.data.errors import BadInput
+from moltlm.data.io import fingerprint
+from moltlm.pipeline.config import Config
 from moltlm.pipeline.identity import key_of
 from moltlm.pipeline.run import Run
 
@@ -72,6 +74,12 @@ def import_trainings(run: Run, folder: Path) -> list[Path]:
         _unpack(file, stage, key, target)
         imported.append(target)
     return imported
+
+
+def folder_apart(config: Config, folder: Path) -> str:
+    """Where the trainings of a folder are judged alone: a run folder that no other training is in."""
+    names = sorted(file.name for file in folder.glob(f"*{SUFFIX}"))
+    return str(Path(config.run.folder) / "recomputed" / f"{folder.name}-{fingerprint(names)}")
 
 
 def _packed(artifact: Path, names: tuple[str, ...]) -> bytes:
