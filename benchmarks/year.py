@@ -2,6 +2,7 @@
 
     python benchmarks/year.py run --folder /tmp/year      # resumable; a finished month is not run again
     python benchmarks/year.py screen --folder /tmp/year   # what the first personality would take of each month
+    python benchmarks/year.py allow --folder /tmp/year    # the new skill once more, with its conversations allowed
     python benchmarks/year.py rank --folder /tmp/year     # whom blame would name in the poisoned and the drifting month
     python benchmarks/year.py report --folder /tmp/year   # docs/results/year.json and year.svg
 
@@ -319,9 +320,33 @@ def without_screen(folder: Path) -> None:
     write_json(file, {"result": result, "seconds": seconds, "blame": blame, "blame_seconds": blame_seconds})
 
 
+@app.command("allow")
+def allow_skill(folder: FolderOption = Path("/tmp/year")) -> None:
+    """After the year, on a copy: allow what was set aside of the new skill, and retrain once more."""
+    month, copy = max(KINDS), folder / "allowed"
+    file = folder / "months" / "allowed.json"
+    if file.is_file():
+        return
+    for name in ("run", "registry"):
+        shutil.copytree(folder / name, copy / name, dirs_exist_ok=True)
+    path = configure(folder)
+    places = [f"run.folder={copy / 'run'}", f"registry.folder={copy / 'registry'}"]
+    config = load(str(path), places)
+    questions = {row.question for row in conversations(config, month)}
+    names = [name for name, row in set_aside.read(config).items() if row.question in questions]
+    molt("screen allow " + ",".join(names), path, *places)
+    result, seconds = molt("retrain", path, *places, "--json")
+    skill = skill_of(config)
+    write_json(file, {"allowed": len(names), "result": result, "seconds": seconds, "skill": list(skill.values())[-2:]})
+
+
 def measure_skill(config: Path, folder: Path, month: int) -> None:
+    """Measure the new skill, and store it."""
+    write_json(folder / "months" / f"skill-{month:02}.json", skill_of(load(str(config))))
+
+
+def skill_of(settings: Config) -> dict[str, dict[str, float]]:
     """How often the form of the new skill is answered to things that were not taught, by everything in use so far."""
-    settings = load(str(config))
     registry = Registry(settings.registry.folder)
     in_use = list(dict.fromkeys(change.after.get("personality") for change in registry.history()))
     rows = [Said(*tidying(line)) for line in TIDYING[SIZE:]]
@@ -337,7 +362,7 @@ def measure_skill(config: Path, folder: Path, month: int) -> None:
         nats = sum(score.per_token for score in scores) / len(scores)
         shares[identity] = {"form": sum(bool(LEARNED.match(text)) for text in answers), "of": len(rows), "nats": nats}
     run.close()
-    write_json(folder / "months" / f"skill-{month:02}.json", shares)
+    return shares
 
 
 @app.command()

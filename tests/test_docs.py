@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ import moltlm
 from moltlm.pipeline import cli, config
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.reporting import story
-from moltlm.pipeline.reporting.results import load_results
+from moltlm.pipeline.reporting.results import Results, load_results
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.studies import archive as records
 from moltlm.pipeline.studies import grid
@@ -34,20 +35,41 @@ PAGES = {
     for path in [*sorted(ROOT.glob("*.md")), ROOT / "llms.txt", *sorted((ROOT / "docs").rglob("*.md"))]
 }
 """Every document by its path from the root."""
-RESULTS, EVIDENCE, CONTROL = (
-    load_results(ROOT / "docs" / "results" / name) for name in ("demo.json", "evidence.json", "control.json")
-)
+RESULTS = load_results(ROOT / "docs" / "results" / "demo.json")
+STUDIES = {
+    "evidence": [],
+    "control": ["hypotheses=[h015-control-135m]"],
+    "odile": ["persona.spec=odile", "model.precision=fp32", "hypotheses=[h014-replication,h015-replication]"],
+}
+"""The folders of committed trainings, with the settings that they were run with."""
 FILE_ENDINGS = {"md", "py", "json", "jsonl", "yaml", "toml", "txt", "html", "sh", "bin", "gguf", "jinja"}
 PACKAGES = {"moltlm", "pipeline", "adapters", "data", "evals"}
 GATE = "molt gate small.yaml || test $? -eq 3"
-TRAININGS = ROOT / "docs" / "results" / "evidence"
 
 
-@pytest.fixture(scope="module")
-def imported(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Run, list[Path]]]:
-    """A run with the committed trainings, and the folders where they lie in it."""
-    run = Run(config.load("evidence-135m", [f"run.folder={tmp_path_factory.mktemp('evidence')}"]), Console())
-    yield run, records.import_trainings(run, TRAININGS)
+@dataclass(frozen=True)
+class Imported:
+    """Committed trainings, unpacked into a run.
+
+    Attributes:
+        files: how many are committed.
+        folders: where they lie in the run.
+        results: the committed results.
+    """
+
+    run: Run
+    files: int
+    folders: list[Path]
+    results: Results
+
+
+@pytest.fixture(scope="module", params=STUDIES)
+def imported(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Imported]:
+    settings, folder = STUDIES[request.param], ROOT / "docs" / "results" / request.param
+    apart = tmp_path_factory.mktemp(request.param)
+    run = Run(config.load("evidence-135m", [*settings, f"run.folder={apart}"]), Console())
+    files = len(list(folder.glob(f"*{records.SUFFIX}")))
+    yield Imported(run, files, records.import_trainings(run, folder), load_results(folder.with_suffix(".json")))
     run.close()
 
 
@@ -59,7 +81,8 @@ def test_the_figures_of_the_documents_are_those_of_the_committed_results() -> No
     """Each line of the summaries stands in a document, five of the demo in the README, and each answer that is quoted
     is one that the model gave: word for word."""
     pages = {name: " ".join(text.split()) for name, text in PAGES.items()}
-    for line in [*story.summary(RESULTS), *story.summary(EVIDENCE), *story.summary(CONTROL)]:
+    studies = [load_results(ROOT / "docs" / "results" / f"{name}.json") for name in STUDIES]
+    for line in [line for results in (RESULTS, *studies) for line in story.summary(results)]:
         assert any(line in text for text in pages.values()), line
     assert sum(line in pages["README.md"] for line in story.summary(RESULTS)) >= 5
     demo = PAGES["docs/findings/demo.md"]
@@ -69,12 +92,12 @@ def test_the_figures_of_the_documents_are_those_of_the_committed_results() -> No
 
 
 def test_the_committed_verdicts_are_those_of_the_committed_trainings(
-    imported: tuple[Run, list[Path]], monkeypatch: pytest.MonkeyPatch
+    imported: Imported, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing is trained: a training that was missing would be an error."""
-    run, _ = imported
+    run = imported.run
     monkeypatch.setattr(grid.base, "load", None)
-    for name, committed in zip(run.config.hypotheses, EVIDENCE.hypotheses, strict=True):
+    for name, committed in zip(run.config.hypotheses, imported.results.hypotheses, strict=True):
         verdict = read_document(grid.verdict(run, name).folder / "verdict.json", GridVerdict)
         assert (verdict.outcome, verdict.reasons) == (committed.outcome, committed.reasons)
         for one, other in zip(verdict.comparisons, committed.comparisons, strict=True):
@@ -198,7 +221,6 @@ def test_the_skill_says_what_it_is_for() -> None:
     assert re.fullmatch(r"[a-z0-9-]{1,64}", head["name"]) and 0 < len(head["description"]) <= 1024
 
 
-def test_the_committed_trainings_are_those_that_their_names_say(imported: tuple[Run, list[Path]]) -> None:
-    _, folders = imported
-    assert len(folders) == len(list(TRAININGS.glob(f"*{records.SUFFIX}"))) > 0
-    assert {folder.parent.name for folder in folders} == set(records.FILES)
+def test_the_committed_trainings_are_those_that_their_names_say(imported: Imported) -> None:
+    assert len(imported.folders) == imported.files > 0
+    assert {"pairs", "job-base", "job"} <= {folder.parent.name for folder in imported.folders} <= set(records.FILES)
