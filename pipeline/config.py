@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import re
 from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
@@ -21,6 +22,7 @@ from moltlm.adapters.config import (
     TrainSettings,
 )
 from moltlm.data.config import (
+    NO_PART,
     FiltersConfig,
     ImportConfig,
     IntrospectionConfig,
@@ -51,11 +53,31 @@ RESERVED = ("base", "personality", "default", "ref")
 """Names that no task can have: states and PEFT's own adapters."""
 
 
+def _is_url(folder: Path) -> bool:
+    """Whether a path was meant as an address, such as s3://BUCKET/PATH."""
+    return folder.parts[:1] != () and re.fullmatch(r"[a-z][a-z0-9+]+:", folder.parts[0]) is not None
+
+
 class RunConfig(Section):
     """Where a run's files go, and the seed of everything random in it."""
 
     folder: Path = Field(default=Path("runs/demo"), description="the folder for everything that this run writes")
     seed: int = Field(default=0, ge=0, description="seed of sampling, data order and adapter initialisation")
+    storage: str = Field(
+        default="",
+        description="a place that machines share, as a URL of fsspec such as s3://BUCKET/PATH: what another machine "
+        "made for the same inputs is fetched from there, and what is made here is stored there",
+        json_schema_extra=NO_PART,
+    )
+
+    @field_validator("folder")
+    @classmethod
+    def is_here(cls, folder: Path) -> Path:
+        if _is_url(folder):
+            raise ValueError(
+                "a run works in a folder of this machine; it is shared through run.storage=s3://BUCKET/PATH"
+            )
+        return folder
 
 
 class RetrainConfig(Section):
@@ -170,6 +192,15 @@ class RegistryConfig(Section):
     """The store of judged adapters."""
 
     folder: Path = Field(default=Path("runs/registry"), description="the folder for judged adapters and their history")
+
+    @field_validator("folder")
+    @classmethod
+    def is_here(cls, folder: Path) -> Path:
+        if _is_url(folder):
+            raise ValueError(
+                "a registry is a folder of this machine; it is shared by: molt registry push s3://BUCKET/PATH"
+            )
+        return folder
 
 
 class SequenceConfig(Section):

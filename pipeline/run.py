@@ -26,6 +26,7 @@ from moltlm.pipeline.artifact_files import ARTIFACT, INPUTS, inputs_of, read_rec
 from moltlm.pipeline.config import Config, dump
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.identity import key_of, present
+from moltlm.pipeline.storage import Storage
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "bitsandbytes", "accelerate", "datasets", "evaluate", "lm_eval")
 DISK_NEEDED_GB = 1.0
@@ -86,6 +87,7 @@ class Run:
         self._served: Any = None
         self._results: dict[str, dict[Any, Any]] = {}  # of functions under `once_per_config`, by configuration
         self.config = config
+        self._storage = Storage(config.run.storage) if config.run.storage else None
         self._lock = FileLock(str(self.folder / ".lock"), timeout=0)
         _check_is_folder(self.folder)
 
@@ -125,7 +127,7 @@ class Run:
         key, label = key_of(stage, inputs, subject), label or name
         if key not in self.artifacts:
             folder = self.folder / name / key
-            if not _is_usable(folder):
+            if not _is_usable(folder) and not self._fetch(folder, label):
                 if self.only_read:
                     raise Missing(f"{label} has not been run with these settings.", "Run it: molt run CONFIG", key)
                 self.start_writing()
@@ -135,6 +137,7 @@ class Run:
                     self.console.stage(label, f"reused ({self.artifacts[key].seconds:.0f} s saved)")
             else:
                 self.artifacts[key] = self._make(name, folder, inputs, make, label)
+            self._share(folder)
         return self.artifacts[key]
 
     def start_writing(self) -> None:
@@ -178,6 +181,33 @@ class Run:
         publish(partial, folder)
         self.console.stage(label, f"done in {seconds:.0f} s")
         return read_artifact(folder)
+
+    def forget(self, folder: Path) -> None:
+        """Delete an artifact from the storage."""
+        if self._storage:
+            self._storage.remove(_object_name(folder))
+
+    def _fetch(self, folder: Path, label: str) -> bool:
+        """Take an artifact from the storage, unless it was made from something that is forgotten. Returns whether it is
+        there."""
+        if self._storage is None or folder.exists():
+            return False
+        if not self.only_read:
+            self.start_writing()
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        fetched = self._storage.fetch(_object_name(folder), folder)
+        if fetched:
+            self.console.stage(label, f"fetched from {self._storage.url}")
+        return fetched
+
+    def _share(self, folder: Path) -> None:
+        """Put an artifact into the storage, if it is not there. It is stored here in any case, and offered again by the
+        next command."""
+        if self._storage and not self.only_read:
+            try:
+                self._storage.store(_object_name(folder), folder)
+            except BadInput as error:
+                self.console.error(error.what, "It goes on. The next command stores what is missing there.")
 
     def stored(self, stage: str) -> list[Path]:
         """The folders of a stage's artifacts, sorted; those of another version of the stage are left out."""
@@ -280,6 +310,11 @@ def read_artifact(folder: Path) -> Artifact:
     """The artifact that is stored in a folder. Raises BadInput if its record is damaged."""
     raw = read_record(folder)
     return Artifact(raw["stage"], folder, raw["fingerprint"], raw["seconds"], raw["facts"])
+
+
+def _object_name(folder: Path) -> str:
+    """The name of an artifact in a storage."""
+    return f"{folder.parent.name}/{folder.name}"
 
 
 def _is_usable(folder: Path) -> bool:

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from moltlm.pipeline.service.bundles import Bundle
     from moltlm.pipeline.service.entries import Entry
     from moltlm.pipeline.service.registry import Registry
+    from moltlm.pipeline.service.shared import SharedRegistry
 
 app = typer.Typer()
 NAME_HELP = "an id, current, previous, candidate, anchor, or an alias of yours"
@@ -237,6 +238,37 @@ def registry_alias(
     registry.alias(alias, "" if remove else target)
     text = f"{alias} is {target} no more" if remove else f"{alias} is {target}"
     Console(json_output).result({"alias": alias, "id": None if remove else target}, text)
+
+
+UrlArg = Annotated[str, typer.Argument(help="a place that machines share, such as s3://BUCKET/PATH")]
+
+
+@registry_app.command("push")
+def registry_push(
+    url: UrlArg, config: ConfigArg = "demo", overrides: Overrides = None, json_output: Json = False
+) -> None:
+    """Store the adapters and the history in object storage; refused where the storage has changes that are not here."""
+    registry = _shared(config, overrides, url)
+    stored = registry.push()
+    lines = [*stored, f"{len(stored)} adapters stored; {url} has what {registry.folder} has"]
+    Console(json_output).result({"stored": stored}, "\n".join(lines))
+
+
+@registry_app.command("pull")
+def registry_pull(
+    url: UrlArg, config: ConfigArg = "demo", overrides: Overrides = None, json_output: Json = False
+) -> None:
+    """Take over the adapters and the history from object storage; refused where both have changed."""
+    registry = _shared(config, overrides, url)
+    fetched = registry.pull()
+    lines = [*fetched, f"{len(fetched)} adapters fetched; {_in_use(registry.current())}"]
+    Console(json_output).result({"fetched": fetched, "current": registry.current()}, "\n".join(lines))
+
+
+def _shared(config: str, overrides: list[str] | None, url: str) -> SharedRegistry:
+    from moltlm.pipeline.service.shared import SharedRegistry
+
+    return SharedRegistry(loaded(config, overrides).registry.folder, url)
 
 
 def _registry(config: str, overrides: list[str] | None) -> Registry:

@@ -11,7 +11,6 @@ import io
 import os
 import shutil
 import socket
-import tarfile
 import tempfile
 import time
 from collections.abc import Sequence
@@ -21,6 +20,7 @@ from typing import Any
 
 from moltlm.data.errors import BadInput, MoltError
 from moltlm.data.io import publish
+from moltlm.pipeline import storage
 from moltlm.pipeline.config import Config
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import MARK, Artifact, Run
@@ -222,12 +222,9 @@ def _store(run: Run, artifacts: Packed) -> None:
 
 def _pack(folder: Path) -> bytes:
     out = io.BytesIO()
-    with tarfile.open(fileobj=out, mode="w") as archive:
-        archive.add(folder, arcname=".")
+    storage.pack(folder, out)
     return out.getvalue()
 
 
 def _unpack(packed: bytes, folder: Path) -> None:
-    folder.mkdir(parents=True)
-    with tarfile.open(fileobj=io.BytesIO(packed)) as archive:
-        archive.extractall(folder, filter="data")
+    storage.unpack(io.BytesIO(packed), folder)

@@ -31,6 +31,7 @@ def remove(run: Run, plan: Plan, with_sources: bool) -> list[Place]:
     forgotten.remember(run.config.conversations.forgotten, plan.turns, questions, plan.files)
     for folder in sorted(plan.artifacts):
         _mark(folder)
+        run.forget(folder)
     registry = Registry(run.config.registry.folder)
     for identity in sorted(plan.adapters):
         if registry.path(identity).is_dir():
