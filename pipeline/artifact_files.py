@@ -18,13 +18,26 @@ UNSEALED = (ARTIFACT, FINISHED)
 
 def seal(folder: Path, record: dict[str, Any]) -> None:
     """Write what is known of an artifact, with the hashes of its files and of itself."""
-    files = {
+    sealed = json.loads(to_json({**record, "files": _hashes(folder)}))
+    write_json(folder / ARTIFACT, {**sealed, "sha256": fingerprint(sealed)})
+
+
+def is_whole(folder: Path, name: str, key: str) -> bool:
+    """Whether a folder has all files of an artifact, of this stage and fingerprint, as they were sealed, and no
+    others."""
+    try:
+        record = read_record(folder)
+    except BadInput:
+        return False
+    return (record["stage"], record["fingerprint"], record.get("files")) == (name, key, _hashes(folder))
+
+
+def _hashes(folder: Path) -> dict[str, str]:
+    return {
         str(path.relative_to(folder)): sha256_file(path)
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name not in UNSEALED
     }
-    sealed = json.loads(to_json({**record, "files": files}))
-    write_json(folder / ARTIFACT, {**sealed, "sha256": fingerprint(sealed)})
 
 
 def reseal(folder: Path) -> None:

@@ -22,7 +22,7 @@ from moltlm import __version__
 from moltlm.adapters.config import CHECKPOINTS
 from moltlm.data.errors import BadInput, MoltError
 from moltlm.data.io import append_line, fingerprint, publish, utc_now, write_json, write_text
-from moltlm.pipeline.artifact_files import ARTIFACT, INPUTS, inputs_of, read_record, seal
+from moltlm.pipeline.artifact_files import ARTIFACT, FINISHED, INPUTS, inputs_of, is_whole, read_record, seal
 from moltlm.pipeline.config import Config, dump
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.identity import key_of, present
@@ -137,7 +137,7 @@ class Run:
                     self.console.stage(label, f"reused ({self.artifacts[key].seconds:.0f} s saved)")
             else:
                 self.artifacts[key] = self._make(name, folder, inputs, make, label)
-            self._share(folder)
+            self._share(folder, label)
         return self.artifacts[key]
 
     def start_writing(self) -> None:
@@ -182,32 +182,42 @@ class Run:
         self.console.stage(label, f"done in {seconds:.0f} s")
         return read_artifact(folder)
 
+    def fetch_all(self) -> None:
+        """Take everything from the storage that is not here."""
+        for name in self._storage.names() if self._storage else []:
+            self._fetch(self.folder / name, name)
+
     def forget(self, folder: Path) -> None:
-        """Delete an artifact from the storage."""
-        if self._storage:
-            self._storage.remove(_object_name(folder))
+        """Delete an artifact from the storage, where no machine stores it again."""
+        if self._storage and (folder / ARTIFACT).is_file():
+            self._storage.forget(_object_name(folder))
 
     def _fetch(self, folder: Path, label: str) -> bool:
-        """Take an artifact from the storage, unless it was made from something that is forgotten. Returns whether it is
-        there."""
+        """Take an artifact from the storage, where the folder has none of this name. Returns whether it is there."""
         if self._storage is None or folder.exists():
             return False
         if not self.only_read:
             self.start_writing()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        fetched = self._storage.fetch(_object_name(folder), folder)
+        fetched = self._storage.fetch(_object_name(folder), folder, lambda content: _is_of(content, folder))
         if fetched:
             self.console.stage(label, f"fetched from {self._storage.url}")
         return fetched
 
-    def _share(self, folder: Path) -> None:
-        """Put an artifact into the storage, if it is not there. It is stored here in any case, and offered again by the
-        next command."""
-        if self._storage and not self.only_read:
-            try:
-                self._storage.store(_object_name(folder), folder)
-            except BadInput as error:
-                self.console.error(error.what, "It goes on. The next command stores what is missing there.")
+    def _share(self, folder: Path, label: str) -> None:
+        """Put an artifact into the storage, if it is not there. Where that fails, it is offered again by the next
+        command."""
+        if self._storage is None or self.only_read:
+            return
+        try:
+            if self._storage.has(_object_name(folder)):
+                return
+            if _is_of(folder, folder):
+                self._storage.store(_object_name(folder), folder, leave_out=[FINISHED])
+            else:
+                self.console.stage(label, f"not stored in {self._storage.url}: files of it are missing or changed")
+        except BadInput as error:
+            self.console.error(error.what, f"{label} is only on this machine. {error.fix}")
 
     def stored(self, stage: str) -> list[Path]:
         """The folders of a stage's artifacts, sorted; those of another version of the stage are left out."""
@@ -315,6 +325,11 @@ def read_artifact(folder: Path) -> Artifact:
 def _object_name(folder: Path) -> str:
     """The name of an artifact in a storage."""
     return f"{folder.parent.name}/{folder.name}"
+
+
+def _is_of(content: Path, folder: Path) -> bool:
+    """Whether a folder has the whole artifact that belongs into another, or itself."""
+    return is_whole(content, folder.parent.name, folder.name)
 
 
 def _is_usable(folder: Path) -> bool:

@@ -66,6 +66,9 @@ def forget(
     target = _target(what, person, regex, settings)
     if what and not regex and Path(what).suffix and "/" in what and not Path(what).exists():
         console.say(f"There is no file {what}, so this is searched as a text.")
+    if settings.run.storage:  # what other machines made may hold it
+        with running(settings, console) as run:
+            run.fetch_all()
     plan = plans.make(settings, target, also or [])
     command = shlex.join(["molt", "forget", *words, *(["--person", person] if person else []), *["--regex"] * regex])
     lines, value = _listed(plan), _value(plan)
@@ -93,6 +96,8 @@ def forget(
     measured = before | _measured(settings, console, plan.exchanges, remaining, "after")
     lines, value = _with(measured, lines, value)
     lines.append(f"removed weights: {', '.join(gone) or 'none'}")
+    if gone and settings.run.storage:
+        lines.append("From a registry in object storage they are removed by: molt registry push URL CONFIG")
     console.result({**value, "removed_weights": gone}, "\n".join(lines))
 
 

@@ -46,6 +46,7 @@ class Change:
         anchor: the id that later retrainings are compared with, where that changed.
         alias: the names that were given, and to which id; an empty id takes the name away.
         candidate: what was judged and kept out, and the `reason`.
+        forgotten: ids of adapters that were removed, since they had learned what is forgotten.
     """
 
     time: str
@@ -56,6 +57,7 @@ class Change:
     alias: dict[str, str] = field(default_factory=dict)
     candidate: Bundle | None = None
     reason: str = ""
+    forgotten: list[str] = field(default_factory=list)
 
 
 History = list[Change]
@@ -134,6 +136,11 @@ def aliases(history: History) -> dict[str, str]:
     for change in history:
         names |= change.alias
     return {name: identity for name, identity in names.items() if identity}
+
+
+def forgotten(history: History) -> set[str]:
+    """The adapters that were removed, since they had learned what is forgotten."""
+    return {identity for change in history for identity in change.forgotten}
 
 
 def all_bundles(history: History) -> dict[str, Bundle]:

@@ -216,12 +216,7 @@ class Entries:
 
     def changed_files(self, entry: Entry) -> list[str]:
         """The files of an entry that are missing or not as they were written."""
-        folder = self.path(entry.id)
-        return [
-            name
-            for name, digest in entry.files.items()
-            if not (folder / name).is_file() or sha256_file(folder / name) != digest
-        ]
+        return changed(self.path(entry.id), entry.files)
 
     def path(self, identity: str) -> Path:
         """The folder of an entry's adapter."""
@@ -271,6 +266,13 @@ class Entries:
             yield
         finally:
             lock.release()
+
+
+def changed(folder: Path, files: dict[str, str]) -> list[str]:
+    """Which of these files, with their SHA-256, are missing in a folder or not as they were written."""
+    return [
+        name for name, digest in files.items() if not (folder / name).is_file() or sha256_file(folder / name) != digest
+    ]
 
 
 def now() -> str:

@@ -181,6 +181,16 @@ class Registry(Entries):
             change = Change(now(), f"alias {name} {target}".strip(), bundles.current(history), alias={name: target})
             self._write_history([*history, change])
 
+    def forget(self, identities: list[str]) -> None:
+        """Remove entries that have learned what is forgotten, on record, so that they go wherever the registry is
+        shared."""
+        with self._locked():
+            history = self.history()
+            action = f"forget {', '.join(identities)}"
+            self._write_history([*history, Change(now(), action, bundles.current(history), forgotten=identities)])
+            for identity in identities:
+                shutil.rmtree(self.path(identity))
+
     def resolve(self, name: str, history: History | None = None) -> Bundle | Entry:
         """The bundle or entry that an id or alias stands for. Raises BadInput for an unknown one."""
         history = self.history() if history is None else history

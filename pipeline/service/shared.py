@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
-from dataclasses import dataclass, field
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from moltlm.data.errors import BadInput
-from moltlm.pipeline.service import sealed
-from moltlm.pipeline.service.bundles import Change
-from moltlm.pipeline.service.entries import Entry
+from moltlm.pipeline.service import bundles, sealed
+from moltlm.pipeline.service.bundles import History
+from moltlm.pipeline.service.entries import REPAIR, Entry, changed
 from moltlm.pipeline.service.registry import STATE, Registry
-from moltlm.pipeline.storage import Storage, Version
+from moltlm.pipeline.storage import Changed, Storage, Version
 
 
 class Diverged(BadInput):
-    """A registry and its copy in the storage have both been changed."""
+    """A registry has not what its copy in the storage has, or both have been changed."""
 
 
 @dataclass(frozen=True)
 class Snapshot:
-    """All that changes in a registry: its history, and what is known of each adapter."""
+    """All that changes in a registry: its history, and what is noted about each adapter."""
 
-    history: list[Change] = field(default_factory=list)
+    history: History = field(default_factory=list)
     entries: list[Entry] = field(default_factory=list)
 
 
@@ -39,28 +42,35 @@ class SharedRegistry(Registry):
         self._storage = Storage(url)
 
     def push(self) -> list[str]:
-        """Store what the storage lacks: adapters first, then, in one write, the history and the verdicts.
+        """Store what the storage lacks: adapters first, then, in one write, the history and what is noted about them.
+        Adapters that were forgotten are removed there.
 
         Returns:
             The ids of the adapters that were stored.
 
         Raises:
+            BadInput: if an adapter is damaged, or there is none.
             Diverged: if the storage has changes that are not here.
-            Changed: if another machine pushes at the same time.
+            Changed: if another command changes the registry or the storage at the same time.
         """
-        with self._locked():
-            history, (entries, _) = self.history(), self.entries()
-            there, version = self._snapshot()
-            if not _extends(history, there.history):
-                raise Diverged(
-                    f"{self._storage.url} has changes that {self.folder} does not have.",
-                    f"Take them over first: molt registry pull {self._storage.url} CONFIG",
-                )
-            stored = [entry.id for entry in entries if self._storage.store(_name(entry.id), self.path(entry.id))]
-            ids = {entry.id for entry in entries}
-            merged = Snapshot(history, [*entries, *(each for each in there.entries if each.id not in ids)])
-            if merged != there:
-                self._storage.replace(STATE, sealed.to_text("registry", merged).encode(), version)
+        history, entries = self.history(), self._undamaged()
+        there, version = self._snapshot()
+        if not _goes_on(history, there.history):
+            raise Diverged(
+                f"{self._storage.url} has changes that {self.folder} does not have.",
+                f"Take them over first: molt registry pull {self._storage.url} CONFIG",
+            )
+        stored = [entry.id for entry in entries if not self._storage.has(_name(entry.id))]
+        for identity in stored:
+            self._storage.store(_name(identity), self.path(identity))
+        gone = bundles.forgotten(history)
+        for identity in gone & {entry.id for entry in there.entries}:
+            self._storage.forget(_name(identity))
+        with self._unchanged_since(history):
+            merged = [entry for entry in _merged(entries, there.entries) if entry.id not in gone]
+            snapshot = Snapshot(history, merged)
+            if snapshot != there:
+                self._storage.replace(STATE, sealed.to_text("registry", snapshot).encode(), version)
         return stored
 
     def pull(self) -> list[str]:
@@ -71,30 +81,45 @@ class SharedRegistry(Registry):
 
         Raises:
             BadInput: if nothing is stored there, or something damaged.
-            Diverged: if this registry was changed on its own in the meantime.
+            Diverged: if this registry and the storage have both been changed.
+            Changed: if another command changes this registry at the same time.
         """
-        with self._locked():
-            history, intact = self.history(), {entry.id for entry in self.entries()[0]}
-            there, version = self._snapshot()
-            if version is None:
-                raise BadInput(
-                    f"{self._storage.url} has no registry.",
-                    f"Push one first: molt registry push {self._storage.url} CONFIG",
-                )
-            if not _extends(there.history, history) and not _extends(history, there.history):
-                raise Diverged(
-                    f"{self.folder} and {self._storage.url} have both been changed since they were the same.",
-                    f"See what the storage has, in another folder, then promote here or there: molt registry pull "
-                    f"{self._storage.url} CONFIG registry.folder=OTHER",
-                )
-            missing = [entry for entry in there.entries if entry.id not in intact]
-            for entry in missing:
-                self._fetch(entry)
+        history, (entries, _) = self.history(), self.entries()
+        there, version = self._snapshot()
+        if version is None:
+            raise BadInput(
+                f"{self._storage.url} has no registry.",
+                f"Push one first: molt registry push {self._storage.url} CONFIG",
+            )
+        if not _goes_on(there.history, history) and not _goes_on(history, there.history):
+            here, aside = (shlex.quote(str(path)) for path in (self.folder, self.folder / "aside"))
+            raise Diverged(
+                f"{self.folder} and {self._storage.url} have both been changed since they were the same.",
+                f"Put the history of this one aside, pull, and promote its adapters again: mkdir -p {aside} && "
+                f"mv {here}/registry*.json {aside} && molt registry pull {self._storage.url} CONFIG",
+            )
+        intact = {entry.id for entry in entries if not self.changed_files(entry)} | bundles.forgotten(history)
+        missing = [entry for entry in there.entries if entry.id not in intact]
+        for entry in missing:
+            self._fetch(entry)
+        with self._unchanged_since(history):
             if len(there.history) > len(history):
-                for entry in there.entries:
-                    self._write(entry)
+                gone = bundles.forgotten(there.history)
+                for entry in _merged(there.entries, entries):
+                    if entry.id not in gone:
+                        self._write(entry)
                 self._write_history(there.history)
+                for identity in gone:
+                    shutil.rmtree(self.path(identity), ignore_errors=True)
         return [entry.id for entry in missing]
+
+    def _undamaged(self) -> list[Entry]:
+        entries, _ = self.entries()
+        if damaged := self.damaged():
+            raise BadInput(f"{', '.join(damaged)} in {self.folder} is damaged; nothing is stored.", REPAIR)
+        if not entries:
+            raise BadInput(f"{self.folder} has no adapters to store.", "Train and judge some: molt run CONFIG")
+        return entries
 
     def _snapshot(self) -> tuple[Snapshot, Version | None]:
         version = self._storage.read(STATE)
@@ -105,25 +130,55 @@ class SharedRegistry(Registry):
         except ValueError as error:
             raise BadInput(
                 f"{self._storage.url}/{STATE} is damaged ({error}); nothing is changed.",
-                "Delete it, and push again from a machine that has the registry.",
+                f"Delete it, then push from a machine that has the registry: {self._storage.deleting(STATE)}",
             ) from None
 
     def _fetch(self, entry: Entry) -> None:
+        """Put an adapter in place as it was written; a damaged one here gives way to it."""
         path = self.path(entry.id)
-        shutil.rmtree(path, ignore_errors=True)  # a damaged copy
-        if not self._storage.fetch(_name(entry.id), path) or self.changed_files(entry):
-            shutil.rmtree(path, ignore_errors=True)
+        damaged = path.with_name(f".{entry.id}.gone")
+        if path.exists():
+            shutil.rmtree(damaged, ignore_errors=True)
+            path.rename(damaged)
+        try:
+            fetched = self._storage.fetch(_name(entry.id), path, lambda folder: not changed(folder, entry.files))
+        finally:
+            if damaged.exists() and not path.exists():
+                damaged.rename(path)
+        if not fetched:
             raise BadInput(
-                f"{entry.id} in {self._storage.url} is missing or not as it was written; the history is not changed.",
-                f"Delete {_name(entry.id)}.tar there, and push again from a machine that has it.",
+                f"{self._storage.url} lacks {entry.id}; what is in use here stays.",
+                f"Push it from a machine that has it: molt registry push {self._storage.url} CONFIG",
             )
+        shutil.rmtree(damaged, ignore_errors=True)
         self._write(entry)
+
+    @contextmanager
+    def _unchanged_since(self, history: History) -> Iterator[None]:
+        """Lock the registry, which is free while adapters are on their way. Raises Changed if it was changed."""
+        with self._locked():
+            if self.history() != history:
+                raise Changed(f"Another command has changed {self.folder} in the meantime.", "Run the same one again.")
+            yield
+
+
+def _merged(entries: list[Entry], others: list[Entry]) -> list[Entry]:
+    """Both, with the verdict of the first and all measurements, where both have an entry."""
+    by_id = {entry.id: entry for entry in others}
+    same = [_with_measured(entry, by_id[entry.id]) if entry.id in by_id else entry for entry in entries]
+    ids = {entry.id for entry in entries}
+    return [*same, *(entry for entry in others if entry.id not in ids)]
+
+
+def _with_measured(entry: Entry, other: Entry) -> Entry:
+    above = [each.above for each in entry.measured]
+    return replace(entry, measured=[*entry.measured, *(each for each in other.measured if each.above not in above)])
 
 
 def _name(identity: str) -> str:
     return f"entries/{identity}"
 
 
-def _extends(history: list[Change], other: list[Change]) -> bool:
+def _goes_on(history: History, other: History) -> bool:
     """Whether a history is another one, or goes on from it."""
     return history[: len(other)] == other

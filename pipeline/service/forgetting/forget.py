@@ -27,11 +27,12 @@ def remove(run: Run, plan: Plan, with_sources: bool) -> list[Place]:
         What was changed.
     """
     run.start_writing()
+    for folder in sorted(plan.artifacts):
+        run.forget(folder)  # while nothing is changed here, since a storage can be out of reach
     questions = [(item.question, item.answer) for item in plan.exchanges]
     forgotten.remember(run.config.conversations.forgotten, plan.turns, questions, plan.files)
     for folder in sorted(plan.artifacts):
         _mark(folder)
-        run.forget(folder)
     registry = Registry(run.config.registry.folder)
     for identity in sorted(plan.adapters):
         if registry.path(identity).is_dir():
@@ -101,6 +102,7 @@ def drop_cycles(run: Run) -> None:
     """Remove the cycles that learned what is forgotten, so that the rest of their conversations is new again."""
     for folder in lineage.marked(run.folder, run.config.registry.folder)[0]:
         if folder.parent.name == "retrain":
+            run.forget(folder)
             shutil.rmtree(folder)
 
 
@@ -115,10 +117,11 @@ def drop_weights(run: Run) -> list[str]:
     if adapters & set(registry.current().values()):
         return []
     for folder in folders:
+        run.forget(folder)
         shutil.rmtree(folder, ignore_errors=True)
     gone = sorted(each for each in adapters if registry.path(each).is_dir())
     if registry.anchor() in adapters and "personality" in registry.current():
         registry.rebaseline()
-    for identity in gone:
-        shutil.rmtree(registry.path(identity))
+    if gone:
+        registry.forget(gone)
     return gone
