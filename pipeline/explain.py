@@ -17,6 +17,7 @@ DATA = ("pairs", "router", "task", "task-score", "drift")
 """Stages that read the examples of tasks."""
 USED_BY: dict[str, tuple[str, ...]] = {
     "run.folder": (),
+    "run.storage": (),
     "run.seed": (
         "carried", "pairs", "personality", "introspection-samples", "replay", "router", "gates", "task", "capability",
         "pressure", "profile", "drift", "task-score", "retrain",
@@ -115,6 +116,7 @@ COMMANDS = {
     "train.report_to": "every training",
     "served": "molt gate --served",
     "run.folder": "every command",
+    "run.storage": "every command",
     "model.shape": "molt config check",
     "tasks.*.control": "molt run",
     "tasks.*.floor": "molt report",

@@ -256,6 +256,7 @@ VALUES: dict[str, Callable[[Path], Any]] = {
     "model.chat_template": lambda folder: str(_rows(folder / "chat.jinja", {"messages": "all"})),
     "persona.spec": lambda folder: str(_persona(folder / "ann", "Ann")),
     "run.folder": lambda folder: str(folder / "other-run"),
+    "run.storage": lambda folder: f"file://{folder / 'storage'}",
     "personality.repeat": lambda folder: 5,
     "persona.train_limit": lambda folder: 2,
     "persona.heldout_limit": lambda folder: 2,
