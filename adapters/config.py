@@ -312,6 +312,12 @@ class ProtectConfig(Monitored):
         "weakest that is about as good as the best is kept; empty: off",
     )
 
+    @property
+    def compares_replay(self) -> bool:
+        """Whether a protection of a task compares with replayed answers (`Protection.needs`)."""
+        live = self.distill_weight > 0 and self.distill == "live"
+        return live or self.agem or self.feature_weight > 0 or self.ewc_weight > 0 or self.subspace == "corda"
+
 
 class RouterConfig(Section):
     """Which adapter answers where each task has its own and a request does not say which task it is for."""

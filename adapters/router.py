@@ -8,20 +8,22 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from safetensors.numpy import load_file, save_file
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import KFold
 
-from moltlm.adapters.serve import Served
 from moltlm.data.errors import BadInput
 from moltlm.data.io import read_json, sha256_file, write_json
 from moltlm.data.state import Adapter, State
 from moltlm.data.types import Divergence, Message, Progress, TokenScore, silent
 
 Embed = Callable[[list[str]], np.ndarray]
+if TYPE_CHECKING:
+    from moltlm.adapters.serve import Served
+
 NO_TASK = ""
 """The name that stands for no task: the personality alone."""
 ARRAYS, MANIFEST = "router.safetensors", "router.json"

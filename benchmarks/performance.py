@@ -270,7 +270,7 @@ def capability_stock(folder: str) -> dict[str, Any]:
 
 
 def _measure(model: Any, engine: Any, began: float) -> dict[str, Any]:
-    from moltlm.evals import capability as measure
+    from moltlm.evals import harness as measure
 
     result: dict[str, Any] = {"benchmarks": {}, "logprobs": [], "correct": []}
     for name, count in ITEMS.items():

@@ -8,14 +8,14 @@ from typing import Any
 from moltlm.data.io import batches
 from moltlm.data.served import TokenLogprob
 from moltlm.data.types import ChatModel, Progress, silent
-from moltlm.evals import capability
+from moltlm.evals import harness
 from moltlm.evals.records import ItemRecord
 
 Logprobs = Callable[[list[list[int]]], Sequence[Sequence[TokenLogprob]]]
 """Returns, for each text as tokens, all of them but the first."""
 
 
-class ServedLM(capability.SharedContextLM):
+class ServedLM(harness.SharedContextLM):
     """The harness's model, whose likelihoods a server gives. Its own weights are not asked."""
 
     logprobs: Logprobs
@@ -41,7 +41,7 @@ def evaluate(
     logprobs: Logprobs,
     progress: Progress = silent,
 ) -> list[ItemRecord]:
-    """See `capability.evaluate`.
+    """See `harness.evaluate`.
 
     Args:
         model: whose tokenizer the server's model has.
@@ -53,4 +53,4 @@ def evaluate(
         lm.logprobs = logprobs
         return lm
 
-    return capability.evaluate(model, items, batch_size, seed, progress, engine=engine)
+    return harness.evaluate(model, items, batch_size, seed, progress, engine=engine)

@@ -7,8 +7,6 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import evaluate as hf_evaluate
-
 from moltlm.data.config import TaskConfig
 from moltlm.data.types import ChatModel, Progress, TaskExample, silent
 from moltlm.evals.records import TaskRecord
@@ -24,6 +22,8 @@ DEFAULT_METRICS = {"reminders": "json", "shell": "command", "jsonl": "text"}
 
 @cache
 def _metric(name: str) -> Any:
+    import evaluate as hf_evaluate
+
     return hf_evaluate.load(str(Path(__file__).with_name("metrics") / f"{name}.py"))
 
 

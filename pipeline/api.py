@@ -110,6 +110,6 @@ class Project:
 
     def report(self) -> Path:
         """Write the report of what has been measured so far, and say where it is."""
-        from moltlm.pipeline import job
+        from moltlm.pipeline.reporting import writing
 
-        return job.write_report(self.run).report
+        return writing.write_report(self.run).report

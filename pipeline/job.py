@@ -3,16 +3,12 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import dataclass
 from pathlib import Path
 
 from moltlm.data import assets
-from moltlm.data.errors import BadInput
-from moltlm.data.io import write_text
 from moltlm.data.state import BASE, PERSONALITY
 from moltlm.pipeline import layout
-from moltlm.pipeline.reporting import collect, report, story
-from moltlm.pipeline.reporting.results import write_results
+from moltlm.pipeline.reporting.writing import Outcome, write_report
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.service import gate as gates
 from moltlm.pipeline.setup import forecast
@@ -20,15 +16,6 @@ from moltlm.pipeline.setup.parts import parts
 from moltlm.pipeline.stages import first_answers, measures, pairs, personality, replay, tasks
 from moltlm.pipeline.studies import archive, arms, explore, grid, knowledge
 from moltlm.pipeline.studies.engine import Engine, Job, local
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """What the job leaves: two files, and lines for a terminal."""
-
-    report: Path
-    results: Path
-    summary: list[str]
 
 
 def run_all(run: Run, arguments: str, engine: Engine = local) -> Outcome:
@@ -101,25 +88,6 @@ def _first_result(run: Run, arguments: str) -> None:
     for row in first_answers.load(first_answers.first_answers(run)):
         run.console.say("\n".join(row.lines()))
     run.console.say(f"Talk to it in another terminal while the evidence is gathered: molt chat {arguments}")
-
-
-def write_report(run: Run) -> Outcome:
-    """Write results.json, report.html and report.md from the existing records.
-
-    Raises:
-        BadInput: if nothing has been measured.
-    """
-    results = collect.collect(run)
-    if results.empty:
-        raise BadInput(
-            f"Nothing has been measured in {run.folder} with these settings.",
-            "Measure it: molt run CONFIG   or add the KEY=VALUE settings that it was run with.",
-        )
-    outcome = Outcome(run.folder / "report.html", run.folder / "results.json", story.summary(results))
-    write_results(outcome.results, results)
-    write_text(outcome.report, report.render(results))
-    write_text(run.folder / "report.md", report.markdown(results))
-    return outcome
 
 
 def recompute(run: Run, folder: Path) -> list[Path]:

@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from moltlm.data import assets
 from moltlm.data.errors import BadInput
 from moltlm.data.io import write_json, write_jsonl
-from moltlm.evals import capability
+from moltlm.evals import capability, harness
 
 CHOICE = {
     "choices": {"text": ["a cat", "two dogs", "rain", "the sun"], "label": ["A", "B", "C", "D"]},
@@ -122,7 +122,7 @@ def agree(one: list[tuple[float, bool]], other: list[tuple[float, bool]]) -> boo
 def test_likelihoods_are_those_of_the_harness(
     tiny: Path, attention: str, shares: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(capability, "SHARING", ("llama",) if shares else ())
+    monkeypatch.setattr(harness, "SHARING", ("llama",) if shares else ())
     choices = [
         " tea",
         " rain today",
@@ -133,7 +133,7 @@ def test_likelihoods_are_those_of_the_harness(
     contexts = ["what should i do today?", "hi", "", "list the files of the window " * 9, "do " * 600]
     pairs = [(context, choice) for context in contexts for choice in choices]
     chat = model(tiny, attention)
-    assert agree(likelihoods(capability.SharedContextLM, chat, pairs), likelihoods(HFLM, chat, pairs))
+    assert agree(likelihoods(harness.SharedContextLM, chat, pairs), likelihoods(HFLM, chat, pairs))
 
 
 @pytest.fixture
@@ -150,7 +150,7 @@ def small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def sampled(chat: Any, count: int, seed: int, skip: int = 0) -> set[int | str]:
-    return {record.item for record in capability.evaluate(chat, {"arc_easy": count}, 4, seed, skip=skip)}
+    return {record.item for record in harness.evaluate(chat, {"arc_easy": count}, 4, seed, skip=skip)}
 
 
 def test_a_seed_draws_the_same_items_and_another_seed_others(tiny: Path, small: None) -> None:
@@ -165,14 +165,14 @@ def test_a_seed_draws_the_same_items_and_another_seed_others(tiny: Path, small: 
 
 def test_the_tasks_are_read_once_for_all_states(tiny: Path, small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     chat = model(tiny)
-    first = capability.evaluate(chat, {"arc_easy": 6}, 4, 0)
-    monkeypatch.setattr(capability, "_load_tasks", None)
-    assert capability.evaluate(chat, {"arc_easy": 6}, 4, 0) == first
+    first = harness.evaluate(chat, {"arc_easy": 6}, 4, 0)
+    monkeypatch.setattr(harness, "_load_tasks", None)
+    assert harness.evaluate(chat, {"arc_easy": 6}, 4, 0) == first
 
 
 def test_records_and_their_summary(tiny: Path, small: None) -> None:
     seen: list[tuple[int, int, str]] = []
-    records = capability.evaluate(
+    records = harness.evaluate(
         model(tiny), {"arc_easy": 6, "lambada": 4}, 4, 0, lambda done, total, note: seen.append((done, total, note))
     )
     assert seen[0] == (0, 10, "arc_easy") and seen[-1][:2] == (10, 10)
@@ -195,7 +195,7 @@ def test_records_and_their_summary(tiny: Path, small: None) -> None:
 
 def test_the_logprob_is_that_of_the_right_choice(tiny: Path, small: None) -> None:
     chat = model(tiny)
-    (record,) = [row for row in capability.evaluate(chat, {"arc_easy": 0}, 4, 0) if row.item == 7]
+    (record,) = [row for row in harness.evaluate(chat, {"arc_easy": 0}, 4, 0) if row.item == 7]
     ((value, _),) = likelihoods(HFLM, chat, [("Question: what is 7?\nAnswer:", " rain")])
     assert record.logprob == pytest.approx(value, abs=1e-3)
 
@@ -213,7 +213,7 @@ def test_nothing_is_printed_or_left_and_nothing_is_seeded(
     chat = model(tiny)
     capfd.readouterr()
     before = world(tmp_path)
-    capability.evaluate(chat, {"arc_easy": 3, "lambada": 3}, 4, 0)
+    harness.evaluate(chat, {"arc_easy": 3, "lambada": 3}, 4, 0)
     assert capfd.readouterr() == ("", "")
     assert before == world(tmp_path)
 
@@ -222,7 +222,7 @@ def test_nothing_is_printed_or_left_and_nothing_is_seeded(
 def test_a_benchmark_that_cannot_be_had_names_the_embedded_ones(tiny: Path, name: str) -> None:
     """The first is no task of the harness, the second needs a hub, which tests have not."""
     with pytest.raises(BadInput, match=f"The benchmark {name} cannot be loaded") as caught:
-        capability.evaluate(model(tiny), {name: 5}, 4, 0)
+        harness.evaluate(model(tiny), {name: 5}, 4, 0)
     assert "arc_easy" in caught.value.fix and "\n" not in caught.value.what
 
 
@@ -236,12 +236,12 @@ def own(folder: Path, **changes: Any) -> str:
 
 def test_a_benchmark_of_ones_own_is_ten_lines_over_a_jsonl_beside_it(tiny: Path, tmp_path: Path) -> None:
     chat, name = model(tiny), own(tmp_path)
-    records = capability.evaluate(chat, {name: 4}, 4, 0)
+    records = harness.evaluate(chat, {name: 4}, 4, 0)
     assert [record.benchmark for record in records] == ["my_quiz"] * 4 and records[0].chance == 0.5
     ((value, _),) = likelihoods(HFLM, chat, [(f"What is {records[0].item}?\nAnswer:", " a cat")])
     right = int(records[0].item) % 2 == 0
     assert not right or records[0].logprob == pytest.approx(value, abs=1e-3)
-    assert "What is 3?" in capability.texts(name)[3]
+    assert "What is 3?" in harness.texts(name)[3]
     before = capability.files(name)
     (tmp_path / "quiz.jsonl").write_text((tmp_path / "quiz.jsonl").read_text().replace("cat", "cow"))
     assert before != capability.files(name) and capability.files("arc_easy") == []
@@ -249,18 +249,18 @@ def test_a_benchmark_of_ones_own_is_ten_lines_over_a_jsonl_beside_it(tiny: Path,
 
 def test_what_is_wrong_with_it_is_one_error(tiny: Path, tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"none\.yaml"):
-        capability.evaluate(model(tiny), {str(tmp_path / "none.yaml"): 4}, 4, 0)
+        harness.evaluate(model(tiny), {str(tmp_path / "none.yaml"): 4}, 4, 0)
     with pytest.raises(BadInput, match="names no data_files"):
-        capability.evaluate(model(tiny), {own(tmp_path, dataset_kwargs={}): 4}, 4, 0)
+        harness.evaluate(model(tiny), {own(tmp_path, dataset_kwargs={}): 4}, 4, 0)
     with pytest.raises(BadInput, match=r"nothing\.jsonl does not exist"):
-        capability.evaluate(
+        harness.evaluate(
             model(tiny), {own(tmp_path, dataset_kwargs={"data_files": {"test": "nothing.jsonl"}}): 4}, 4, 0
         )
     with pytest.raises(BadInput, match="cannot be loaded"):
-        capability.evaluate(model(tiny), {own(tmp_path, output_type="dance"): 4}, 4, 0)
+        harness.evaluate(model(tiny), {own(tmp_path, output_type="dance"): 4}, 4, 0)
     with pytest.raises(BadInput, match="not valid YAML"):
         (tmp_path / "bad.yaml").write_text("a: [")
-        capability.evaluate(model(tiny), {str(tmp_path / "bad.yaml"): 4}, 4, 0)
+        harness.evaluate(model(tiny), {str(tmp_path / "bad.yaml"): 4}, 4, 0)
 
 
 def test_the_embedded_model_is_better_than_chance() -> None:
@@ -269,6 +269,6 @@ def test_the_embedded_model_is_better_than_chance() -> None:
     folder = assets.model_path(assets.MODEL)
     assert folder is not None
     chat = model(folder, dtype=torch.bfloat16)
-    summary = capability.summarise(capability.evaluate(chat, {"arc_easy": 24, "lambada": 8}, 16, seed=0)).benchmarks
+    summary = capability.summarise(harness.evaluate(chat, {"arc_easy": 24, "lambada": 8}, 16, seed=0)).benchmarks
     # 0.58 and 44 when this was written; a model that knows nothing has 0.25 and thousands
     assert summary["arc_easy"].accuracy > 0.4 and (summary["lambada"].perplexity or math.inf) < 300

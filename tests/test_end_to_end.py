@@ -11,7 +11,7 @@ import pytest
 from commands import molt
 
 from moltlm.data.errors import BadInput
-from moltlm.evals import capability
+from moltlm.evals import harness
 from moltlm.pipeline.artifact_files import reseal
 from moltlm.pipeline.config import load
 from moltlm.pipeline.console import Console
@@ -140,8 +140,8 @@ def test_our_engine_gives_the_numbers_of_the_harness(done: Path) -> None:
     loaded = base.load(load("smoke").model, "fp32")
     text: Any = serve.TextModel(loaded.model, loaded.tokenizer)
     items = {"arc_easy": 6, "lambada": 6}
-    ours = capability.evaluate(text, items, 4, 0)
-    theirs = capability.evaluate(text, items, 4, 0, engine=HFLM)
+    ours = harness.evaluate(text, items, 4, 0)
+    theirs = harness.evaluate(text, items, 4, 0, engine=HFLM)
     for one, other in zip(ours, theirs, strict=True):
         assert one.logprob == pytest.approx(other.logprob, abs=1e-3)
         assert (one.item, one.correct, one.correct_norm) == (

@@ -14,9 +14,10 @@ from typer.testing import CliRunner
 
 from moltlm.data.errors import BadInput
 from moltlm.evals.config import HypothesisConfig
-from moltlm.pipeline import config, job
+from moltlm.pipeline import config
 from moltlm.pipeline.cli import app
 from moltlm.pipeline.console import Console
+from moltlm.pipeline.reporting.writing import write_report
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.studies import archive as records
 from moltlm.pipeline.studies import arms, explore, grid, plan
@@ -136,11 +137,11 @@ def test_a_study_alone_has_a_report_without_what_it_has_not_measured(run: Run, t
     try:
         records.import_trainings(other, tmp_path / "records")
         with pytest.raises(BadInput, match="Nothing has been measured"):
-            job.write_report(other)
+            write_report(other)
         other.only_read = False
         grid.verdict(other, str(file))
         explore.explore(other)
-        written = job.write_report(other)
+        written = write_report(other)
     finally:
         other.close()
     page = written.report.read_text()

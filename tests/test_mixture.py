@@ -34,7 +34,7 @@ from moltlm.data.errors import BadInput
 from moltlm.data.persona import user
 from moltlm.data.state import PERSONALITY
 from moltlm.data.types import Exchange, Pair
-from moltlm.evals import capability
+from moltlm.evals import harness
 
 PAIRS = [Pair(str(i), user(f"hello {i}"), f"Open drawer {i}. Then tea.", f"I am glad {i}") for i in range(8)]
 MIX = [Exchange(user(f"list files {i}"), f"ls {i}") for i in range(24)]
@@ -174,7 +174,7 @@ def test_a_benchmark_is_scored_by_its_question_alone(tiny: Path, beneath: dict[s
         for gate in gates(model, "shell"):
             gate.weight.mul_(50)
     found = [
-        [row.logprob for row in capability.evaluate(model, {"arc_easy": 6, "lambada": 6}, size, 0)] for size in (1, 32)
+        [row.logprob for row in harness.evaluate(model, {"arc_easy": 6, "lambada": 6}, size, 0)] for size in (1, 32)
     ]
     assert found[0] == pytest.approx(found[1], abs=1e-3)
 

@@ -15,7 +15,7 @@ from moltlm.data.io import write_jsonl
 from moltlm.data.rows import read_rows
 from moltlm.data.state import PERSONALITY_ADAPTER
 from moltlm.data.types import Exchange
-from moltlm.evals import capability
+from moltlm.evals import harness
 from moltlm.evals.config import GateConfig
 from moltlm.evals.records import ItemRecord, PersonaRecord, ProfileRecord, TaskRecord
 from moltlm.pipeline import cli
@@ -122,7 +122,7 @@ def test_a_cycle_learns_only_what_is_new_and_is_not_measured(
     with opened(arguments) as run:
         assert retrain.cycle(run) is None
         attack = pairs.load_persona(run).attacks[0].prompt[-1]["content"]
-        item = capability.texts("arc_easy")[0]
+        item = harness.texts("arc_easy")[0]
     new = ["Is there rain in the garden tonight?", attack, item]
     write(tmp_path / "conversations" / "second.jsonl", new)
     (tmp_path / "conversations" / "half.jsonl").write_text('{"messages": [{"role": "us')

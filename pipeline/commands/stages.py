@@ -254,9 +254,9 @@ def report(
     """Write results.json, report.html and report.md from the stored records. Trains nothing."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from moltlm.pipeline import job
+        from moltlm.pipeline.reporting import writing
 
-        outcome = job.write_report(current)
+        outcome = writing.write_report(current)
         console.result(
             {"report": str(outcome.report), "results": str(outcome.results), "summary": outcome.summary},
             "\n".join([*outcome.summary, f"report: {outcome.report}"]),

@@ -12,7 +12,7 @@ from moltlm.adapters.serve import Served
 from moltlm.data import tasks
 from moltlm.data.state import Adapter, State
 from moltlm.data.types import Progress
-from moltlm.evals import capability as capability_eval
+from moltlm.evals import harness
 from moltlm.evals import persona as persona_eval
 from moltlm.evals import profile as profile_eval
 from moltlm.evals import tasks as task_eval
@@ -69,7 +69,7 @@ class CycleEvidence:
 
         def measure(state: State, progress: Progress) -> list[ItemRecord]:
             with self.served.state(state):
-                return capability_eval.evaluate(
+                return harness.evaluate(
                     self.served, config.capability.items, config.capability.batch_size, config.run.seed, progress
                 )
 

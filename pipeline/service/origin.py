@@ -5,8 +5,7 @@ from __future__ import annotations
 from contextlib import suppress
 from pathlib import Path
 
-from moltlm.adapters import base, card
-from moltlm.adapters.serve import Served
+from moltlm.adapters import card
 from moltlm.data import replay
 from moltlm.data.errors import BadInput
 from moltlm.data.io import fingerprint, read_json, sha256_file
@@ -106,6 +105,9 @@ def lineage_of(run: Run, artifact: Artifact, data: str, continues: str = "", mov
 
 def next_buffer(run: Run, before: Path, new_exchanges: list[Exchange], candidate: Path, folder: Path) -> None:
     """The former buffer and the new exchanges, weighted by the personality that is about to be activated."""
+    from moltlm.adapters import base
+    from moltlm.adapters.serve import Served
+
     config = run.config
     run.release()
     served = Served(base.load(config.model))

@@ -7,8 +7,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from moltlm.adapters import rates
-from moltlm.data import packing
 from moltlm.data.types import Message
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.setup.parts import TALKS, Part
@@ -21,6 +19,8 @@ LONG = 8
 
 def counter(run: Run) -> Counter:
     """Counts what this run computes with its model on this machine."""
+    from moltlm.data import packing
+
     model, config = run.base, run.config
     packed = packing.possible(model.model)
     return Counter(model, config.model.shape, config.adapters(), packed, config.model.eval_batch_size)
@@ -29,6 +29,8 @@ def counter(run: Run) -> Counter:
 def measure(run: Run, clock: Callable[[], float] = time.monotonic) -> Speed:
     """Read, write and train on a few of the persona's texts with the base, which the first stage then uses. What is
     trained is thrown away."""
+    from moltlm.adapters import rates
+
     start = clock()
     model: Any = run.base
     load = clock() - start
@@ -87,6 +89,8 @@ class _Sample:
 
     def _pass(self, count: int) -> tuple[float, float]:
         """FLOP and seconds of a training pass on so many rows."""
+        from moltlm.adapters import rates
+
         rows = self.counter.rows(self.prompts[:count], self.answers[:count])
         tokens = self.counter.tokens([prompt + answer[:-1] for prompt, answer in rows])
         flop = self.counter.step(tokens, sum(len(answer) for _, answer in rows))

@@ -8,7 +8,6 @@ from dataclasses import dataclass, fields
 from typing import Any
 
 from moltlm.adapters.config import AdaptersConfig, ShapeConfig
-from moltlm.data import packing
 from moltlm.data.io import batches
 from moltlm.data.types import Message
 from moltlm.evals.relevance import DISTRACTORS, START
@@ -75,6 +74,8 @@ class Counter:
 
     def tokens(self, rows: Sequence[list[int]]) -> int:
         """That are computed of one batch."""
+        from moltlm.data import packing
+
         return len(packing.pack(list(rows)).tokens) if self.packed else len(rows) * max(map(len, rows))
 
     def read(self, rows: Sequence[Row], adapters: int = 0, head: int = 1) -> Work:

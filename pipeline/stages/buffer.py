@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moltlm.adapters import importance
-from moltlm.adapters.serve import Served
 from moltlm.data import pairs as pair_data
 from moltlm.data import replay, topk
 from moltlm.data.config import ReplayConfig
 from moltlm.data.replay import Buffer, Candidate
 from moltlm.data.state import PERSONALITY
 from moltlm.data.types import Exchange, Progress, silent
+
+if TYPE_CHECKING:
+    from moltlm.adapters.serve import Served
 
 
 def build(
@@ -63,6 +64,8 @@ def offer(
     model: Served, exchanges: list[Exchange], config: ReplayConfig, batch_size: int, progress: Progress = silent
 ) -> tuple[list[Candidate], np.ndarray, int]:
     """Candidates with their importance, their embeddings (n, d), and how many exchanges were too long."""
+    from moltlm.adapters import importance
+
     trimmed = [replay.trim(item, lambda row: _tokens(model, row), config.max_tokens) for item in exchanges]
     fitting = [item for item in trimmed if item is not None]
     values = importance.measure(model, config.importance, fitting, batch_size, progress) if fitting else np.zeros(0)

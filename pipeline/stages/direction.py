@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from moltlm.adapters import reading
-from moltlm.adapters.reading import AnswerReading
 from moltlm.data.state import BASE
 from moltlm.data.types import Exchange
 from moltlm.evals import direction as directions
@@ -16,6 +14,9 @@ from moltlm.evals.direction import Direction
 from moltlm.pipeline.artifact_files import intact
 from moltlm.pipeline.run import Artifact, Run, once_per_config
 from moltlm.pipeline.stages.pairs import load_pairs, pairs
+
+if TYPE_CHECKING:
+    from moltlm.adapters.reading import AnswerReading
 
 FILE = "direction.npz"
 MOST = 200
@@ -60,6 +61,8 @@ def read_by_base(run: Run, exchanges: list[Exchange]) -> list[tuple[AnswerReadin
 
 
 def _read(run: Run, exchanges: list[Exchange]) -> list[AnswerReading]:
+    from moltlm.adapters import reading
+
     model = run.base
     with run.console.progress("persona direction") as progress, model.state(BASE):
         return reading.read(model, exchanges, run.config.model.eval_batch_size, progress, states=True)

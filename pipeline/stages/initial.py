@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from moltlm.adapters import base
-from moltlm.adapters.personality import PersonalityJob, Reward, train_personality
-from moltlm.adapters.training import TrainingResult
 from moltlm.data import coherence, teacher
 from moltlm.data.errors import BadInput
 from moltlm.data.topk import TopK
@@ -16,6 +13,10 @@ from moltlm.pipeline.identity import identity, prose_of
 from moltlm.pipeline.run import Artifact, Run, once_per_config
 from moltlm.pipeline.stages.material import load_carried
 from moltlm.pipeline.stages.pairs import classifier, load_exchanges, load_pairs, load_persona, pairs
+
+if TYPE_CHECKING:
+    from moltlm.adapters.personality import Reward
+    from moltlm.adapters.training import TrainingResult
 
 
 @once_per_config
@@ -31,6 +32,9 @@ def initial(run: Run) -> Artifact:
     }
 
     def make(folder: Path) -> dict[str, Any]:
+        from moltlm.adapters import base
+        from moltlm.adapters.personality import PersonalityJob, train_personality
+
         run.release()
         with run.console.progress("personality") as progress:
             job = PersonalityJob(

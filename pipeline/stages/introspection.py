@@ -7,7 +7,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from moltlm.adapters import prefix
 from moltlm.adapters.config import CHECKPOINTS
 from moltlm.data import dataset_card, filters, leakage, replay
 from moltlm.data import introspection as writing
@@ -52,6 +51,8 @@ def samples(run: Run) -> Artifact:
         spec, batch, seed = load_persona(run).spec, config.model.eval_batch_size, config.run.seed
 
         def sample(prompts: list[list[Message]], tokens: int, seed: int) -> list[str]:
+            from moltlm.adapters import prefix
+
             with run.base.state(WRITER):
                 texts = prefix.generate(run.base, prompts, tokens, batch, settings.temperature, seed)
             return writing.finished(texts, run.base.tokenizer, tokens)

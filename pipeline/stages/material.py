@@ -23,7 +23,6 @@ from moltlm.data.errors import BadInput
 from moltlm.data.persona import Persona
 from moltlm.data.state import BASE
 from moltlm.data.types import Exchange
-from moltlm.evals import capability
 from moltlm.pipeline.run import Run
 
 TEACHER = "teacher"
@@ -209,13 +208,15 @@ def without_leaks(
 ) -> tuple[list[Exchange], list[tuple[str, str]], list[str]]:
     """The exchanges whose prompts are not similar to anything that is measured; of the others, the question and what it
     is similar to; and the benchmarks that were not compared, since they have not been fetched."""
+    from moltlm.evals import harness
+
     embed, near = run.base.embed, run.config.filters.near
     measured = {"held-out prompts": [item.question for item in [*heldout, *persona.heldout_dialogues]]}
     measured["attacks"] = [attack.prompt[-1]["content"] for attack in persona.attacks]
     unchecked = []
     for name in run.config.capability.items:
         try:
-            measured[name] = capability.texts(name)
+            measured[name] = harness.texts(name)
         except BadInput as error:
             unchecked.append(name)
             run.console.say(f"  leakage is not checked against {name}: {error.what}")

@@ -66,13 +66,15 @@ def capability(run: Run, state: State) -> Artifact:
     )
 
     def make(folder: Path) -> dict[str, Any]:
+        from moltlm.evals import harness
+
         model = serving.serve(run, state)
         if parts:
             records = _routed_records(run, routes, parts)
         else:
             with run.console.progress(f"capability of {state}") as progress, model.state(state):
                 batch, seed = config.batch_size, run.config.run.seed
-                records = capability_eval.evaluate(model, config.items, batch, seed, progress)
+                records = harness.evaluate(model, config.items, batch, seed, progress)
         write_records(folder / RECORDS, records)
         return {"state": str(state), "summary": asdict(capability_eval.summarise(records))}
 
@@ -81,10 +83,12 @@ def capability(run: Run, state: State) -> Artifact:
 
 def _routed_records(run: Run, routes: tuple[Adapter, ...], parts: dict[str, Artifact]) -> list[ItemRecord]:
     """Each item as it is answered by the adapter that the router picks for it."""
+    from moltlm.evals import harness
+
     records = {name: load(part, ItemRecord) for name, part in parts.items()}
     by_key = {name: {record.key: record for record in each} for name, each in records.items()}
     router = routers.load(routing.router(run, routes).folder)
-    texts = {capability_eval.label(name): capability_eval.texts(name) for name in run.config.capability.items}
+    texts = {capability_eval.label(name): harness.texts(name) for name in run.config.capability.items}
     items = records[routers.NO_TASK]
     picked = router.route(run.base.embed([texts[item.benchmark][int(item.item)] for item in items]))
     return [by_key[name][item.key] for name, item in zip(picked, items, strict=True)]

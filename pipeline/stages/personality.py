@@ -5,8 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from moltlm.adapters import base
-from moltlm.adapters.personality import PersonalityJob, train_personality
 from moltlm.data.mix import mix
 from moltlm.data.state import Adapter
 from moltlm.data.types import Exchange
@@ -35,6 +33,9 @@ def introspected(run: Run) -> Artifact:
     }
 
     def make(folder: Path) -> dict[str, Any]:
+        from moltlm.adapters import base
+        from moltlm.adapters.personality import PersonalityJob, train_personality
+
         run.release()
         changes = {"method": "sft", "steps": settings.steps, "learning_rate": settings.learning_rate}
         adapters = config.adapters()

@@ -6,11 +6,9 @@ import random
 import shutil
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from moltlm.adapters import base, compose, protections
 from moltlm.adapters import router as routers
-from moltlm.adapters.token_gates import TokenGatesJob, train_token_gates
 from moltlm.data import mix
 from moltlm.data import replay as buffers
 from moltlm.data import tasks as task_data
@@ -24,6 +22,9 @@ from moltlm.pipeline.stages.pairs import load_exchanges, load_pairs, pairs, sour
 from moltlm.pipeline.stages.personality import load_adapters, personality
 from moltlm.pipeline.stages.replay import buffer
 from moltlm.pipeline.stages.tasks import trained, training_examples
+
+if TYPE_CHECKING:
+    from moltlm.adapters import protections
 
 GATES_BATCH = 8
 
@@ -74,12 +75,17 @@ def _gates(run: Run, adapters: tuple[Adapter, ...]) -> Artifact:
     }
     replay = None
     if config.router.method == "token":  # Arrow's gates are not trained
+        from moltlm.adapters import protections
+
         if protect := config.protect.model_dump(exclude={"layout"}, exclude_defaults=True):
             inputs |= {"protect": protect, "prose": prose_of(config.train, config.protect.kl_on)}
         if "replay" in protections.active(config.protect, "token gates").needs:
             replay = buffer(run)
 
     def make(folder: Path) -> dict[str, Any]:
+        from moltlm.adapters import base, compose
+        from moltlm.adapters.token_gates import TokenGatesJob, train_token_gates
+
         model, names = load_adapters(run, {**below, **parts}), list(map(str, adapters))
         arrow = config.router.method == "arrow"
         joined = folder if arrow else folder / "joined"
@@ -109,6 +115,8 @@ def _gates(run: Run, adapters: tuple[Adapter, ...]) -> Artifact:
 
 def _gate_material(run: Run, replay: Artifact | None) -> protections.Material:
     """What protections compare with while the gates are trained."""
+    from moltlm.adapters import protections
+
     stored = buffers.load(replay.folder) if replay else None
     neutral = load_exchanges(pairs(run), "neutral_train")
     return protections.Material(

@@ -6,7 +6,6 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from moltlm.adapters import protections
 from moltlm.data import replay as buffers
 from moltlm.data import tasks as task_data
 from moltlm.data.config import TaskConfig
@@ -154,8 +153,7 @@ def lesson_above(
 def needs_replay(run: Run, settings: TaskConfig) -> bool:
     """Whether the task's training mixes the replay buffer in, or its protections compare with it."""
     protect = run.config.protect
-    compared = "replay" in protections.active(protect, "task").needs
-    return bool(settings.replay_ratio or protect.task_memory or compared)
+    return bool(settings.replay_ratio or protect.task_memory or protect.compares_replay)
 
 
 def _replay(run: Run, settings: TaskConfig) -> Artifact | None:

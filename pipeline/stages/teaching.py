@@ -4,13 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from moltlm.adapters import base, grpo, task
-from moltlm.adapters.protections import Material
-from moltlm.adapters.protections.base import Trial
-from moltlm.adapters.serve import TextModel
-from moltlm.adapters.training import TrainingResult
 from moltlm.data import mix as mixing
 from moltlm.data import state as states
 from moltlm.data.config import TaskConfig
@@ -22,6 +17,12 @@ from moltlm.evals import distance as distances
 from moltlm.evals import tasks as scores
 from moltlm.evals.distance import Distance
 from moltlm.pipeline.run import Run
+
+if TYPE_CHECKING:
+    from moltlm.adapters.protections import Material
+    from moltlm.adapters.protections.base import Trial
+    from moltlm.adapters.serve import TextModel
+    from moltlm.adapters.training import TrainingResult
 
 TEMPERATURE = 0.7
 DISTANCE_EXAMPLES = 64
@@ -110,6 +111,8 @@ def _loaded(run: Run, lesson: Lesson, folder: Path) -> Any:
 def _train(
     run: Run, lesson: Lesson, mix: list[Exchange], folder: Path, progress: Progress, trial: Trial | None
 ) -> TrainingResult:
+    from moltlm.adapters import base, task
+
     return task.train_task(
         task.TaskJob(
             config=run.config.adapters(),
@@ -128,6 +131,8 @@ def _train(
 
 
 def _material(lesson: Lesson, trial: Trial | None) -> Material:
+    from moltlm.adapters.protections import Material
+
     return Material(
         neutral=lesson.neutral,
         replay=lesson.replayable,
@@ -139,6 +144,8 @@ def _material(lesson: Lesson, trial: Trial | None) -> Material:
 def practise(run: Run, lesson: Lesson, folder: Path) -> dict[str, Any]:
     """Train the adapter in `lesson.start` further on the model's own samples, into `folder`: GRPO, or rounds of
     training on those of its answers that are right (Chen et al. 2025, arXiv:2510.18874)."""
+    from moltlm.adapters import base, grpo
+
     lesson, trial = _held_out(run, lesson)
     settings = lesson.task
     if settings.on_policy == "grpo":

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
-from moltlm.adapters import base, reading
-from moltlm.adapters.serve import TextModel
 from moltlm.data.types import Exchange, Pair
-from moltlm.evals import capability
 from moltlm.evals.config import HypothesisConfig
 from moltlm.evals.direction import Direction
 from moltlm.evals.persona import PersonaMeasure, score_answers
 from moltlm.evals.records import AnswerRecord, BasePoint, ItemRecord
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.stages import direction, pairs
+
+if TYPE_CHECKING:
+    from moltlm.adapters.serve import TextModel
 
 BENCHMARK = "lambada"
 ANSWER_TOKENS = 48
@@ -27,6 +26,9 @@ Measured = dict[str, Any]
 
 def probe(run: Run, hypothesis: HypothesisConfig, seed: int) -> Callable[[TextModel], BasePoint]:
     """A function that measures a model at a checkpoint, against a base of the same precision that it keeps loaded."""
+    from moltlm.adapters import base
+    from moltlm.adapters.serve import TextModel
+
     data, persona = pairs.pairs(run), direction.load(run) if hypothesis.neutral else None
     run.release()
     loaded = base.load(run.config.model, hypothesis.precision)
@@ -39,9 +41,11 @@ def probe(run: Run, hypothesis: HypothesisConfig, seed: int) -> Callable[[TextMo
     before = _states(original, neutral) if neutral else None
 
     def measure_checkpoint(text: TextModel) -> BasePoint:
+        from moltlm.evals import harness
+
         prompts = [pair.prompt for pair in heldout]
         scores = text.score(prompts, [pair.chosen for pair in heldout], BATCH)
-        items = capability.evaluate(text, {BENCHMARK: hypothesis.items}, BATCH, 0, skip=skip(hypothesis, seed))  # type: ignore[arg-type]
+        items = harness.evaluate(text, {BENCHMARK: hypothesis.items}, BATCH, 0, skip=skip(hypothesis, seed))  # type: ignore[arg-type]
         return BasePoint(
             likelihood=sum(score.per_token for score in scores) / len(scores),
             likelihoods=[score.per_token for score in scores],
@@ -69,23 +73,27 @@ def _persona(text: TextModel, original: TextModel, pairs: list[Pair], measure: P
     return {"persona": score, "coherent": coherent, "answers": records}
 
 
-@torch.no_grad()
 def _language(text: TextModel, original: TextModel, neutral: list[Exchange]) -> Measured:
     """Cross-entropy on the base's own neutral answers and KL(base || model), nats a token, mean over answers."""
     if not neutral:
         return {}
+    import torch
+
     rows = text.encode([item.prompt for item in neutral], [item.answer for item in neutral])
     entropies, kls = [], []
-    for row in rows:
-        old, new = (model.completion_logits([row])[0].float().log_softmax(-1) for model in (original, text))
-        target = torch.tensor(row[1], device=new.device)
-        entropies.append(-float(new.gather(1, target[:, None]).mean()))
-        kls.append(float((old.exp() * (old - new)).sum(-1).mean()))
+    with torch.no_grad():
+        for row in rows:
+            old, new = (model.completion_logits([row])[0].float().log_softmax(-1) for model in (original, text))
+            target = torch.tensor(row[1], device=new.device)
+            entropies.append(-float(new.gather(1, target[:, None]).mean()))
+            kls.append(float((old.exp() * (old - new)).sum(-1).mean()))
     return {"cross_entropy": sum(entropies) / len(rows), "kl": sum(kls) / len(rows)}
 
 
 def _states(text: TextModel, exchanges: list[Exchange]) -> np.ndarray:
     """(n, layers + 1, width) hidden states over given answers."""
+    from moltlm.adapters import reading
+
     return direction.stacked(reading.read(text, exchanges, BATCH, states=True))
 
 
@@ -99,7 +107,9 @@ def _shift(persona: Direction, before: np.ndarray, after: np.ndarray) -> Measure
 
 def composite(text: TextModel, hypothesis: HypothesisConfig, seed: int, items: list[ItemRecord]) -> float:
     """Points of accuracy above chance, as a share of what is above it, mean over LAMBADA and the named benchmarks."""
-    records = capability.evaluate(text, hypothesis.composite, BATCH, seed)  # type: ignore[arg-type]
+    from moltlm.evals import harness
+
+    records = harness.evaluate(text, hypothesis.composite, BATCH, seed)  # type: ignore[arg-type]
     parts = [sum(item.correct for item in items) / len(items)]
     for name in hypothesis.composite:
         rows = [record for record in records if record.benchmark == name]

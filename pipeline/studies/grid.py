@@ -6,11 +6,8 @@ import random
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from moltlm.adapters import base, personality
-from moltlm.adapters.serve import TextModel
-from moltlm.adapters.training import Measurements
 from moltlm.data.errors import BadInput
 from moltlm.evals import hypotheses as judge
 from moltlm.evals.config import Arm, HypothesisConfig
@@ -25,6 +22,10 @@ from moltlm.pipeline.studies.engine import Engine, Job, local
 from moltlm.pipeline.studies.plan import plan_of
 from moltlm.pipeline.studies.verdict import GridVerdict, TuningRow
 from moltlm.pipeline.typed_json import write_document
+
+if TYPE_CHECKING:
+    from moltlm.adapters.serve import TextModel
+    from moltlm.adapters.training import Measurements
 
 RECORDS = "records.jsonl"
 MEASURED = {"steps", "batch_size", "checkpoints", "pairs", "precision", "axis", "gain_levels", "composite"}
@@ -188,6 +189,8 @@ def job(run: Run, hypothesis: HypothesisConfig, name: str, arm: Arm, seed: int) 
     }
 
     def make(folder: Path) -> dict[str, Any]:
+        from moltlm.adapters import base, personality
+
         run.release()
         config = arm_config(run.config, hypothesis, arm)
         records: list[CheckpointRecord] = []
@@ -220,6 +223,8 @@ def _measurements(
     run: Run, hypothesis: HypothesisConfig, arm: Arm, seed: int, start: Artifact, records: list[CheckpointRecord]
 ) -> Measurements:
     """Append a record at each checkpoint. The composite is measured once: at the middle gain level, or at the end."""
+    from moltlm.adapters.training import Measurements
+
     origin = read_records(start.folder / RECORDS, BasePoint)[0]
     probe = checkpoint.probe(run, hypothesis, seed)
     middle = sorted(hypothesis.gain_levels)[len(hypothesis.gain_levels) // 2]
@@ -258,6 +263,9 @@ def base_point(run: Run, hypothesis: HypothesisConfig, seed: int) -> Artifact:
     inputs = {"pairs": data.fingerprint, "skip": checkpoint.skip(hypothesis, seed), "hypothesis": measured}
 
     def make(folder: Path) -> dict[str, Any]:
+        from moltlm.adapters import base
+        from moltlm.adapters.serve import TextModel
+
         measure = checkpoint.probe(run, hypothesis, seed)
         loaded = base.load(run.config.model, hypothesis.precision)
         point = measure(TextModel(loaded.model, loaded.tokenizer))

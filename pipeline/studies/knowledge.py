@@ -8,17 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from moltlm.adapters import base, personality
 from moltlm.adapters.config import AdaptersConfig
-from moltlm.adapters.serve import TextModel
-from moltlm.adapters.training import Measurements
 from moltlm.data import facts as facts_data
 from moltlm.data.types import Exchange, Pair
-from moltlm.evals import capability
 from moltlm.evals import knowledge as judge
 from moltlm.pipeline.identity import identity
 from moltlm.pipeline.run import Artifact, Run
@@ -27,6 +23,9 @@ from moltlm.pipeline.studies.checkpoint import BATCH, BENCHMARK
 from moltlm.pipeline.studies.engine import Engine, Job, local
 from moltlm.pipeline.studies.grid import drop_weights
 from moltlm.pipeline.typed_json import write_document
+
+if TYPE_CHECKING:
+    from moltlm.adapters.serve import TextModel
 
 UNTRAINED = 64
 """Facts that are drawn beside the trained ones and never trained on."""
@@ -113,6 +112,9 @@ def _base(run: Run, seed: int) -> Artifact:
     """The accuracy of the untrained base on this seed's items."""
 
     def make(folder: Path) -> dict[str, Any]:
+        from moltlm.adapters import base
+        from moltlm.adapters.serve import TextModel
+
         run.release()
         loaded = base.load(run.config.model)
         return {"accuracy": _accuracy(run, TextModel(loaded.model, loaded.tokenizer), seed)}
@@ -135,6 +137,10 @@ def _train(run: Run, trial: Trial) -> Artifact:
     }
 
     def make(folder: Path) -> dict[str, Any]:
+        from moltlm.adapters import base, personality
+        from moltlm.adapters.serve import TextModel
+        from moltlm.adapters.training import Measurements
+
         run.release()
         loaded = base.load(run.config.model)
         facts = facts_data.sample(trial.facts + UNTRAINED, trial.seed)
@@ -190,8 +196,10 @@ def _skip(run: Run, seed: int) -> int:
 
 
 def _accuracy(run: Run, text: TextModel, seed: int) -> float:
+    from moltlm.evals import harness
+
     count = run.config.knowledge.items
-    items = capability.evaluate(text, {BENCHMARK: count}, BATCH, 0, skip=_skip(run, seed))  # type: ignore[arg-type]
+    items = harness.evaluate(text, {BENCHMARK: count}, BATCH, 0, skip=_skip(run, seed))  # type: ignore[arg-type]
     return sum(item.correct for item in items) / len(items)
 
 
