@@ -18,6 +18,7 @@ import typer.main
 import yaml
 
 import moltlm
+from moltlm.adapters import base
 from moltlm.pipeline import cli, config
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.reporting import story
@@ -96,7 +97,7 @@ def test_the_committed_verdicts_are_those_of_the_committed_trainings(
 ) -> None:
     """Nothing is trained: a training that was missing would be an error."""
     run = imported.run
-    monkeypatch.setattr(grid.base, "load", None)
+    monkeypatch.setattr(base, "load", None)
     for name, committed in zip(run.config.hypotheses, imported.results.hypotheses, strict=True):
         verdict = read_document(grid.verdict(run, name).folder / "verdict.json", GridVerdict)
         assert (verdict.outcome, verdict.reasons) == (committed.outcome, committed.reasons)

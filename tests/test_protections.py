@@ -24,7 +24,7 @@ from moltlm.adapters.config import (
 )
 from moltlm.adapters.grpo import GrpoJob, train_grpo
 from moltlm.adapters.personality import PersonalityJob, train_personality
-from moltlm.adapters.protections import PROTECTIONS, Material, Protection
+from moltlm.adapters.protections import PROTECTIONS, Material, Protection, active
 from moltlm.adapters.protections.elastic import FISHER
 from moltlm.adapters.task import TaskJob, train_task
 from moltlm.adapters.token_gates import TokenGatesJob, train_token_gates
@@ -186,6 +186,14 @@ def test_on_has_an_effect_on_token_gates_or_none_is_needed(
         assert f"protect.{kind.switch}" in str(error)
         return
     assert same(tmp_path, plain / "gates") == ("token gates" not in kind.stages)
+
+
+@each
+def test_the_configuration_says_what_compares_with_replay(name: str) -> None:
+    """As the protections themselves do; the configuration is read without them."""
+    protect = ProtectConfig(**on(PROTECTIONS[name]))
+    assert protect.compares_replay == ("replay" in active(protect, "task").needs)
+    assert not ProtectConfig().compares_replay
 
 
 class Kill(Exception):

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -237,3 +239,12 @@ def retrained(adapter: Path, folder: Path) -> Path:
     save_file({name: value * -40 for name, value in weights.items()}, folder / "adapter_model.safetensors")
     card.write(folder, card.Manifest(**json.loads((folder / card.MANIFEST).read_text())))
     return folder
+
+
+def test_what_reads_a_finished_run_imports_no_model_library(trained_project: str) -> None:
+    assert molt("eval", "persona", trained_project, "--state", "personality") == 0
+    reading = [["report", trained_project], ["status", trained_project], ["registry", "list", trained_project]]
+    code = "import sys; from moltlm.pipeline import cli\ntry: cli.main(sys.argv[1:])\nexcept SystemExit as stop: print(stop.code, sorted(sys.modules.keys() & {'torch', 'transformers', 'peft', 'datasets'}))"
+    for command in reading:
+        ran = subprocess.run([sys.executable, "-c", code, *command], check=True, capture_output=True, text=True)
+        assert ran.stdout.splitlines()[-1] == "0 []", (command, ran.stderr)
