@@ -55,7 +55,7 @@ RESERVED = ("base", "personality", "default", "ref")
 
 def _is_url(folder: Path) -> bool:
     """Whether a path was meant as an address, such as s3://BUCKET/PATH."""
-    return folder.parts[:1] != () and re.fullmatch(r"[a-z][a-z0-9+]+:", folder.parts[0]) is not None
+    return re.match(r"[a-z][a-z0-9+]+:/", folder.as_posix()) is not None
 
 
 class RunConfig(Section):
@@ -72,7 +72,7 @@ class RunConfig(Section):
 
     @field_validator("folder")
     @classmethod
-    def is_here(cls, folder: Path) -> Path:
+    def is_on_this_machine(cls, folder: Path) -> Path:
         if _is_url(folder):
             raise ValueError(
                 "a run works in a folder of this machine; it is shared through run.storage=s3://BUCKET/PATH"
@@ -195,7 +195,7 @@ class RegistryConfig(Section):
 
     @field_validator("folder")
     @classmethod
-    def is_here(cls, folder: Path) -> Path:
+    def is_on_this_machine(cls, folder: Path) -> Path:
         if _is_url(folder):
             raise ValueError(
                 "a registry is a folder of this machine; it is shared by: molt registry push s3://BUCKET/PATH"

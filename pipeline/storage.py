@@ -114,7 +114,8 @@ class Storage:
         """All names of two parts under which something is stored, or was."""
         with self._reached("read"):
             paths = self._fs.glob(f"{self._root}/*/*{SUFFIX}")
-        return [path.removeprefix(f"{self._root}/").removesuffix(SUFFIX) for path in sorted(paths)]
+        names = [path.removeprefix(f"{self._root}/").removesuffix(SUFFIX) for path in sorted(paths)]
+        return [name for name in names if all(map(is_plain, name.split("/")))]
 
     def read(self, name: str) -> Version | None:
         """A small file, or None where there is none."""
@@ -246,6 +247,11 @@ class Storage:
 
     def _changed(self) -> Changed:
         return Changed(f"Another machine has changed {self.url} in the meantime.", "Run the same command again.")
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name that another machine wrote can be a file's in a folder, and leads nowhere else."""
+    return Path(name).parts == (name,) and name != ".."
 
 
 def pack(folder: Path, out: IO[bytes], leave_out: Collection[str] = ()) -> None:

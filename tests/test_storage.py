@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import md5
 from pathlib import Path
 from typing import Any
@@ -28,8 +28,9 @@ from moltlm.data.errors import BadInput
 from moltlm.pipeline import config, storage
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Artifact, Missing, Run
-from moltlm.pipeline.service.registry import Registry
-from moltlm.pipeline.service.shared import SharedRegistry
+from moltlm.pipeline.service import sealed
+from moltlm.pipeline.service.registry import STATE, Registry
+from moltlm.pipeline.service.shared import SharedRegistry, Snapshot
 from moltlm.pipeline.storage import Changed, Storage
 
 BUCKET = "bucket"
@@ -385,6 +386,15 @@ def test_a_missing_bucket_is_created_by_the_command_that_is_named(
     assert len(list((server[0] / "elsewhere").rglob("*.tar"))) == 1
 
 
+def test_names_of_objects_lead_out_of_no_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keys of S3 can be anything."""
+    keys = ["job/one", "../one", "job/..", "./one", "job/", "/one"]
+    shared = Storage("memory://bucket/run")
+    files, root = shared._opened  # pyright: ignore[reportPrivateUsage]
+    monkeypatch.setattr(files, "glob", lambda pattern: [f"{root}/{key}.tar" for key in keys])
+    assert shared.names() == ["job/one"]
+
+
 def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     from fsspec.registry import _registry  # pyright: ignore[reportPrivateUsage]
 
@@ -564,6 +574,29 @@ def test_an_adapter_that_is_damaged_there_is_not_taken_over(
     assert first.push() == [identity]
     second.pull()
     assert second.history() == first.history() and second.damaged() == []
+
+
+@pytest.mark.parametrize("kind", ["entry", "forgotten"])
+def test_ids_from_a_storage_lead_out_of_no_registry(
+    registries: Registries, place: Place, tmp_path: Path, kind: str
+) -> None:
+    """A storage that others write to could otherwise have folders of this machine replaced or removed."""
+    first, second = registries
+    first.push()
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "file").write_text("mine")
+    outside = os.path.relpath(precious, second.folder / "entries")
+    history, (entry, *_) = first.history(), first.entries()[0]
+    if kind == "entry":
+        snapshot = Snapshot(history, [replace(entry, id=outside)])
+    else:
+        snapshot = Snapshot([*history, replace(history[-1], forgotten=[outside])], first.entries()[0])
+    shared = Storage(place.url)
+    shared.replace(STATE, sealed.to_text("registry", snapshot).encode(), shared.read(STATE))
+    with pytest.raises(BadInput, match="is no id of an adapter"):
+        second.pull()
+    assert (precious / "file").read_text() == "mine" and second.history() == []
 
 
 def test_a_damaged_adapter_here_gives_way_to_the_one_there(registries: Registries) -> None:

@@ -14,11 +14,11 @@ from moltlm.pipeline.service import bundles, sealed
 from moltlm.pipeline.service.bundles import History
 from moltlm.pipeline.service.entries import REPAIR, Entry, changed
 from moltlm.pipeline.service.registry import STATE, Registry
-from moltlm.pipeline.storage import Changed, Storage, Version
+from moltlm.pipeline.storage import Changed, Storage, Version, is_plain
 
 
 class Diverged(BadInput):
-    """A registry has not what its copy in the storage has, or both have been changed."""
+    """A registry lacks what its copy in the storage has, or both have been changed."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ class SharedRegistry(Registry):
             Changed: if another command changes the registry or the storage at the same time.
         """
         history, entries = self.history(), self._undamaged()
-        there, version = self._snapshot()
-        if not _goes_on(history, there.history):
+        remote, version = self._snapshot()
+        if not _goes_on(history, remote.history):
             raise Diverged(
                 f"{self._storage.url} has changes that {self.folder} does not have.",
                 f"Take them over first: molt registry pull {self._storage.url} CONFIG",
@@ -64,12 +64,12 @@ class SharedRegistry(Registry):
         for identity in stored:
             self._storage.store(_name(identity), self.path(identity))
         gone = bundles.forgotten(history)
-        for identity in gone & {entry.id for entry in there.entries}:
+        for identity in gone & {entry.id for entry in remote.entries}:
             self._storage.forget(_name(identity))
         with self._unchanged_since(history):
-            merged = [entry for entry in _merged(entries, there.entries) if entry.id not in gone]
+            merged = [entry for entry in _merged(entries, remote.entries) if entry.id not in gone]
             snapshot = Snapshot(history, merged)
-            if snapshot != there:
+            if snapshot != remote:
                 self._storage.replace(STATE, sealed.to_text("registry", snapshot).encode(), version)
         return stored
 
@@ -85,30 +85,30 @@ class SharedRegistry(Registry):
             Changed: if another command changes this registry at the same time.
         """
         history, (entries, _) = self.history(), self.entries()
-        there, version = self._snapshot()
+        remote, version = self._snapshot()
         if version is None:
             raise BadInput(
                 f"{self._storage.url} has no registry.",
                 f"Push one first: molt registry push {self._storage.url} CONFIG",
             )
-        if not _goes_on(there.history, history) and not _goes_on(history, there.history):
-            here, aside = (shlex.quote(str(path)) for path in (self.folder, self.folder / "aside"))
+        if not _goes_on(remote.history, history) and not _goes_on(history, remote.history):
+            folder, aside = (shlex.quote(str(path)) for path in (self.folder, self.folder / "aside"))
             raise Diverged(
                 f"{self.folder} and {self._storage.url} have both been changed since they were the same.",
                 f"Put the history of this one aside, pull, and promote its adapters again: mkdir -p {aside} && "
-                f"mv {here}/registry*.json {aside} && molt registry pull {self._storage.url} CONFIG",
+                f"mv {folder}/registry*.json {aside} && molt registry pull {self._storage.url} CONFIG",
             )
         intact = {entry.id for entry in entries if not self.changed_files(entry)} | bundles.forgotten(history)
-        missing = [entry for entry in there.entries if entry.id not in intact]
+        missing = [entry for entry in remote.entries if entry.id not in intact]
         for entry in missing:
             self._fetch(entry)
         with self._unchanged_since(history):
-            if len(there.history) > len(history):
-                gone = bundles.forgotten(there.history)
-                for entry in _merged(there.entries, entries):
+            if len(remote.history) > len(history):
+                gone = bundles.forgotten(remote.history)
+                for entry in _merged(remote.entries, entries):
                     if entry.id not in gone:
                         self._write(entry)
-                self._write_history(there.history)
+                self._write_history(remote.history)
                 for identity in gone:
                     shutil.rmtree(self.path(identity), ignore_errors=True)
         return [entry.id for entry in missing]
@@ -126,7 +126,7 @@ class SharedRegistry(Registry):
         if version is None:
             return Snapshot(), None
         try:
-            return sealed.from_text(version.content.decode(), "registry", Snapshot), version
+            return _checked(sealed.from_text(version.content.decode(), "registry", Snapshot)), version
         except ValueError as error:
             raise BadInput(
                 f"{self._storage.url}/{STATE} is damaged ({error}); nothing is changed.",
@@ -160,6 +160,14 @@ class SharedRegistry(Registry):
             if self.history() != history:
                 raise Changed(f"Another command has changed {self.folder} in the meantime.", "Run the same one again.")
             yield
+
+
+def _checked(snapshot: Snapshot) -> Snapshot:
+    """Raises ValueError for ids that lead out of the folder of adapters, in which they are replaced and removed."""
+    ids = {entry.id for entry in snapshot.entries} | bundles.forgotten(snapshot.history)
+    if wrong := sorted(identity for identity in ids if not is_plain(identity)):
+        raise ValueError(f"{wrong[0]!r} is no id of an adapter")
+    return snapshot
 
 
 def _merged(entries: list[Entry], others: list[Entry]) -> list[Entry]:
