@@ -322,7 +322,8 @@ def without_screen(folder: Path) -> None:
 
 @app.command("allow")
 def allow_skill(folder: FolderOption = Path("/tmp/year")) -> None:
-    """After the year, on a copy: allow what was set aside of the new skill, and retrain once more."""
+    """After the year, on a copy: allow what was set aside of the new skill, and retrain once more. With five times as
+    many benchmark items, since the 24 of the year resolve no margin by now."""
     month, copy = max(KINDS), folder / "allowed"
     file = folder / "months" / "allowed.json"
     if file.is_file():
@@ -335,24 +336,35 @@ def allow_skill(folder: FolderOption = Path("/tmp/year")) -> None:
     questions = {row.question for row in conversations(config, month)}
     names = [name for name, row in set_aside.read(config).items() if row.question in questions]
     molt("screen allow " + ",".join(names), path, *places)
-    result, seconds = molt("retrain", path, *places, "--json")
-    skill = skill_of(config)
-    write_json(file, {"allowed": len(names), "result": result, "seconds": seconds, "skill": list(skill.values())[-2:]})
+    result, seconds = molt("retrain", path, *places, "capability.items={arc_easy: 60, piqa: 60}", "--json")
+    write_json(file, {"allowed": len(names), "seconds": seconds, **allowed_figures(config, result)})
+
+
+def allowed_figures(config: Config, result: dict[str, Any]) -> dict[str, Any]:
+    """What became of the allowed conversations: the outcome of the cycle, and the skill before and after."""
+    registry = Registry(config.registry.folder)
+    last = registry.history()[-1]
+    ids = {"before": result["current"], "candidate": (last.candidate or last.after).get("personality")}
+    skill = skill_of(config, registry, list(ids.values()))
+    facts = {key: result[key] for key in ("new_exchanges", "promoted")}
+    checks = outcomes(result["verdict"]["checks"])
+    return {**facts, "checks": checks, "skill": {name: skill[identity] for name, identity in ids.items()}}
 
 
 def measure_skill(config: Path, folder: Path, month: int) -> None:
-    """Measure the new skill, and store it."""
-    write_json(folder / "months" / f"skill-{month:02}.json", skill_of(load(str(config))))
-
-
-def skill_of(settings: Config) -> dict[str, dict[str, float]]:
-    """How often the form of the new skill is answered to things that were not taught, by everything in use so far."""
+    """Measure the new skill in everything that was in use so far, and store it."""
+    settings = load(str(config))
     registry = Registry(settings.registry.folder)
     in_use = list(dict.fromkeys(change.after.get("personality") for change in registry.history()))
+    write_json(folder / "months" / f"skill-{month:02}.json", skill_of(settings, registry, in_use))
+
+
+def skill_of(settings: Config, registry: Registry, ids: Sequence[str]) -> dict[str, dict[str, float]]:
+    """How often the form of the new skill is answered to things that were not taught, by each personality."""
     rows = [Said(*tidying(line)) for line in TIDYING[SIZE:]]
     shares = {}
     run = Run(settings, Console())
-    for identity in in_use:
+    for identity in ids:
         run.release()
         run.base.load(str(PERSONALITY), registry.path(identity))
         with run.base.state(PERSONALITY):
@@ -381,6 +393,8 @@ def report(
     figures["ranked"] = [rank_figures(read_json(file)) for file in sorted((folder / "ranked").glob("*"))]
     for file in sorted((folder / "months").glob("skill-*.json")):
         figures.setdefault("skill", {})[file.stem] = list(read_json(file).values())
+    if (file := folder / "months" / "allowed.json").is_file():
+        figures["skill_allowed"] = read_json(file)
     if (file := folder / "months" / "control.json").is_file():
         figures["without_screen"] = control_figures(folder, read_json(file))
     write_json(out, figures)
