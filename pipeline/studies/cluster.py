@@ -8,6 +8,7 @@ behind, and Ray runs it again on another node.
 from __future__ import annotations
 
 import io
+import logging
 import os
 import shutil
 import socket
@@ -16,7 +17,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from moltlm.data.errors import BadInput, MoltError
 from moltlm.data.io import publish
@@ -130,7 +131,7 @@ def connect(cpus: float = 1, gpus: float | None = None) -> Cluster:
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report to a server
     if not ray.is_initialized():
         try:
-            ray.init(log_to_driver=False, logging_level="ERROR")
+            ray.init(log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError) as error:
             raise BadInput(
                 f"No Ray cluster answers: {str(error).splitlines()[0]}",
@@ -179,7 +180,7 @@ def work(config: Config, inputs: dict[str, Any], job: Job, working_folder: str) 
 
 def _result_of(job: Job, reference: Any) -> Result:
     try:
-        result = ray.get(reference)
+        result = cast(Result, ray.get(reference))
     except exceptions.RayTaskError as error:
         raise MoltError(
             f"{job.label} failed on a node: {str(error.cause) or type(error.cause).__name__}", RESUME
