@@ -347,6 +347,12 @@ class TaskConfig(Section):
     )
     train: int = Field(default=240, ge=8, description="number of training examples")
     test: int = Field(default=60, ge=8, description="number of test examples; none of them is in training")
+    test_generated: int | None = Field(
+        default=None,
+        ge=1,
+        description="number of test examples that are answered, to see which answers are right; on the others only the "
+        "likelihood of the right answer is measured, which takes much less time; None: all",
+    )
     steps: int = Field(
         default=60, ge=2, description="number of optimizer steps; at least 2, since LoRA's A does not move in the first"
     )
@@ -389,7 +395,14 @@ class TaskConfig(Section):
             raise ValueError("kind=jsonl or text and path go together: path names the folder of the examples")
         if self.kind == "text" and (self.metric or self.on_policy != "none"):
             raise ValueError("kind=text has no right answers: leave metric and on_policy alone")
+        if self.test_generated is not None and self.test_generated > self.test:
+            raise ValueError(f"test_generated={self.test_generated} is more than test={self.test}")
         return self
+
+    @property
+    def answered(self) -> int:
+        """Number of test examples that are answered, the first ones."""
+        return self.test if self.test_generated is None else self.test_generated
 
     @property
     def replayed(self) -> int:

@@ -248,27 +248,40 @@ class DriftRecord(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TaskRecord(Record):
-    """One test example of a task.
+class LikelihoodRecord(Record):
+    """The right answer to one test example of a task, as the model scores it.
 
     Attributes:
         item: the position among the test examples, from 0.
         prompt: the user's message.
-        correct: 1 if the answer is right by the task's metric, else 0; of a plain text, the geometric mean of its
-            tokens' probabilities.
+        likelihood: mean log-likelihood of the right answer, nats a token; None where it was not measured.
         expected: the right answer; empty for a plain text.
-        answer: what the model wrote; empty for a plain text.
     """
 
     item: int
     prompt: str
-    correct: float
+    likelihood: float | None = None
     expected: str = ""
-    answer: str = ""
 
     @property
     def key(self) -> str:
         return str(self.item)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TaskRecord(LikelihoodRecord):
+    """One test example of a task that the model answered.
+
+    Attributes:
+        correct: 1 if the answer is right by the task's metric, else 0; of a plain text, the geometric mean of its
+            tokens' probabilities.
+        answer: what the model wrote; empty for a plain text.
+        f1: token F1 of the answer (`evals.tasks.token_f1`), 0..1; None for a plain text.
+    """
+
+    correct: float
+    answer: str = ""
+    f1: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+import string
+from collections import Counter
 from functools import cache
 from pathlib import Path
 from typing import Any
 
 from moltlm.data.config import TaskConfig
 from moltlm.data.types import ChatModel, Progress, TaskExample, silent
-from moltlm.evals.records import TaskRecord
+from moltlm.evals.records import LikelihoodRecord, TaskRecord
 
 METRICS = {
     "text": "text_exact_match",
@@ -18,6 +20,7 @@ METRICS = {
     "template": "command_template_match",
 }
 DEFAULT_METRICS = {"reminders": "json", "shell": "command", "jsonl": "text"}
+_NO_PUNCTUATION = str.maketrans("", "", string.punctuation)
 
 
 @cache
@@ -33,6 +36,19 @@ def score(task: TaskConfig, predictions: list[str], references: list[str]) -> li
     return metric.compute(predictions=predictions, references=references)["items"]
 
 
+def token_f1(answer: str, expected: str) -> float:
+    """Harmonic mean of precision and recall over the bag of words (Rajpurkar et al. 2016, arXiv:1606.05250, section
+    6.1): lower case, without punctuation. Articles count, unlike there: `a` may be a command's argument."""
+    words, right = _words(answer), _words(expected)
+    if not words or not right:
+        return float(words == right)
+    return 2 * (words & right).total() / (words.total() + right.total())
+
+
+def _words(text: str) -> Counter[str]:
+    return Counter(text.lower().translate(_NO_PUNCTUATION).split())
+
+
 def evaluate(
     model: ChatModel,
     task: TaskConfig,
@@ -41,23 +57,42 @@ def evaluate(
     batch_size: int,
     progress: Progress = silent,
 ) -> list[TaskRecord]:
-    """Answer each example greedily in the model's current state, and score the answer.
+    """Answer the first `task.answered` examples greedily in the model's current state, and score the answers.
 
     Of a plain text (`kind: text`) nothing is right or wrong: `correct` is the geometric mean of its tokens'
     probabilities, one over the perplexity.
     """
-    prompts = [example.prompt for example in examples]
-    expected = [example.answer for example in examples]
-    messages = [prompt[-1]["content"] for prompt in prompts]
+    examples = examples[: task.answered]
+    scored = likelihoods(model, task, examples, batch_size, progress)
     if task.kind == "text":
-        scores = model.score(prompts, expected, batch_size, progress)
-        return [
-            TaskRecord(item=place, prompt=message, correct=math.exp(text_score.per_token))
-            for place, (message, text_score) in enumerate(zip(messages, scores, strict=True))
-        ]
-    answers = model.generate(prompts, max_new_tokens, batch_size, progress)
-    correct = score(task, answers, expected)
+        return [TaskRecord(**vars(row), correct=math.exp(row.likelihood or 0.0)) for row in scored]
+    answers = model.generate([example.prompt for example in examples], max_new_tokens, batch_size, progress)
+    expected = [example.answer for example in examples]
     return [
-        TaskRecord(item=place, prompt=message, expected=expected[place], answer=answers[place], correct=correct[place])
-        for place, message in enumerate(messages)
+        TaskRecord(**vars(row), answer=answer, correct=correct, f1=token_f1(answer, row.expected))
+        for row, answer, correct in zip(scored, answers, score(task, answers, expected), strict=True)
+    ]
+
+
+def likelihoods(
+    model: ChatModel,
+    task: TaskConfig,
+    examples: list[TaskExample],
+    batch_size: int,
+    progress: Progress = silent,
+    first: int = 0,
+) -> list[LikelihoodRecord]:
+    """Score the right answers of the examples from the position `first` on, in the model's current state."""
+    examples = examples[first:]
+    prompts, answers = [example.prompt for example in examples], [example.answer for example in examples]
+    return [
+        LikelihoodRecord(
+            item=first + place,
+            prompt=example.prompt[-1]["content"],
+            likelihood=text_score.per_token,
+            expected="" if task.kind == "text" else example.answer,
+        )
+        for place, (example, text_score) in enumerate(
+            zip(examples, model.score(prompts, answers, batch_size, progress), strict=True)
+        )
     ]

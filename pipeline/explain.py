@@ -62,6 +62,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "tasks.*.prompt": DATA,
     "tasks.*.answer": DATA,
     "tasks.*.test": DATA,
+    "tasks.*.test_generated": ("task-score",),
     "tasks.*.passage_words": DATA,
     "tasks.*.seed": ("router", "task", "task-score", "drift"),
     "tasks.*.train": ("router", "task"),

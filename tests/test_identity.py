@@ -272,6 +272,7 @@ VALUES: dict[str, Callable[[Path], Any]] = {
     "tasks.*.metric": lambda folder: "json",
     "tasks.*.seed": lambda folder: 5,
     "tasks.*.test": lambda folder: 9,
+    "tasks.*.test_generated": lambda folder: 4,
     "tasks.*.replay_ratio": lambda folder: 0.5,
     "profile.big_five": lambda folder: _rows(folder / "bfi.jsonl", {"text": "Walk", "trait": "E", "key": 1}),
     "profile.traits": lambda folder: _rows(

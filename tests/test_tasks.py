@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from moltlm.data import tasks
@@ -109,6 +111,31 @@ def test_a_command_template_ignores_arguments_only() -> None:
         "",
     ]
     assert task_eval.score(task, given, [right] * 5) == [1, 0, 0, 0, 0]
+
+
+WORDS = st.text("ab ,.A", max_size=12)
+
+
+@given(WORDS, WORDS)
+def test_token_f1_is_a_similarity(one: str, other: str) -> None:
+    value = task_eval.token_f1(one, other)
+    assert value == task_eval.token_f1(other, one)
+    assert 0 <= value <= 1
+    assert task_eval.token_f1(one, one) == 1
+
+
+def test_token_f1_by_hand() -> None:
+    assert task_eval.token_f1("ls docs", "wc notes") == 0
+    assert task_eval.token_f1("", "ls") == 0
+    assert task_eval.token_f1("The Cat, the dog!", "the cat") == pytest.approx(2 * 2 / (4 + 2))
+    assert task_eval.token_f1("grep a x", "grep x") == pytest.approx(2 * 2 / (3 + 2))
+
+
+def test_no_more_can_be_answered_than_there_are(tmp_path: Path) -> None:
+    assert own(tmp_path).answered == 10
+    assert own(tmp_path, test_generated=3).answered == 3
+    with pytest.raises(ValidationError, match="test_generated=11 is more than test=10"):
+        own(tmp_path, test_generated=11)
 
 
 def test_texts_are_cut_into_passages_that_begin_differently(tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from moltlm.data.errors import MoltError
 from moltlm.data.io import read_json, read_jsonl, write_jsonl
 from moltlm.data.persona import user
 from moltlm.data.state import PERSONALITY, Adapter
+from moltlm.evals.records import LikelihoodRecord, TaskRecord
 from moltlm.pipeline import layout
 from moltlm.pipeline.config import load
 from moltlm.pipeline.console import Console
@@ -27,6 +28,7 @@ from moltlm.pipeline.run import Run
 from moltlm.pipeline.stages import measures, replay, serving, tasks, teaching
 
 Made = Callable[..., Run]
+LEARNED = ["personality", "own"]
 
 
 @pytest.fixture
@@ -61,6 +63,27 @@ def test_own_answers_that_are_right_are_learned_in_rounds(made: Made) -> None:
     assert tasks.trained(run, Adapter("own")).fingerprint == then.fingerprint != first.fingerprint
     assert measures.task_score(run, "own", states.of("personality", "own")).facts["exact_match"] > 0.5
     assert (then.folder / "round-0" / "adapter_model.safetensors").is_file()
+
+
+def test_training_on_a_task_makes_its_right_answers_likelier(made: Made) -> None:
+    run = made(own={"test_generated": 4})
+    before, after = (measures.task_score(run, "own", states.of(*names)) for names in (["personality"], LEARNED))
+    assert after.facts["likelihood"] > before.facts["likelihood"] + 1
+    assert after.facts["likelihood"] <= 0 and after.facts["f1"] >= after.facts["exact_match"]
+    answered = measures.load(after, TaskRecord)
+    others = measures.load(after, LikelihoodRecord, measures.SCORED)
+    assert [row.item for row in answered] == [0, 1, 2, 3] and [row.item for row in others] == [4, 5, 6, 7, 8, 9]
+    values = [row.likelihood for row in [*answered, *others] if row.likelihood is not None]
+    assert after.facts["likelihood"] == pytest.approx(sum(values) / 10)
+
+
+def test_how_many_examples_are_answered_does_not_change_their_likelihood(made: Made) -> None:
+    values = []
+    for count in (1, 8):
+        run = made(own={"test_generated": count, "test": 8})
+        values.append(measures.task_score(run, "own", PERSONALITY).facts["likelihood"])
+        run.close()
+    assert values[0] == pytest.approx(values[1], abs=1e-5)
 
 
 def test_too_few_right_answers_to_learn_from_are_an_error(made: Made) -> None:

@@ -299,12 +299,14 @@ def _skills(job: Job) -> Work:
     """Before a task is learned, the personality answers it at its own length; after, at that of the right answers."""
     run, work = job.run, Work()
     for name, task in run.config.tasks.items():
-        rows = _rows(job, _test(job, name))
+        every = _rows(job, _test(job, name))
+        rows = every[: task.answered]
         prompts, longest = [prompt for prompt, _ in rows], task.max_new_tokens
-        work += job.counter.write(prompts, [job.reply(longest)] * len(rows), longest, 1)
+        work += job.counter.write(prompts, [job.reply(longest)] * len(rows), longest, 1) + job.counter.read(every, 1)
         for adapter in layout.task_adapters(run):
             if adapter.name == name:
                 lengths = [min(longest, len(answer) + 1) for _, answer in rows]
                 active = len(layout.state_of(run, adapter).adapters)
                 work += job.counter.write(prompts, lengths, round(max(lengths)), active)
+                work += job.counter.read(every, active)
     return work

@@ -24,6 +24,7 @@ from moltlm.evals.records import (
     DriftRecord,
     ItemRecord,
     JudgeRecord,
+    LikelihoodRecord,
     PersonaRecord,
     PressureRecord,
     R,
@@ -39,7 +40,7 @@ from moltlm.pipeline.identity import identity
 from moltlm.pipeline.run import Artifact, Run, once_per_config
 from moltlm.pipeline.stages import pairs, routing, serving
 
-RECORDS, FACTS = "records.jsonl", "facts.jsonl"
+RECORDS, FACTS, SCORED = "records.jsonl", "facts.jsonl", "scored.jsonl"
 
 
 def load(artifact: Artifact, kind: type[R], file: str = RECORDS) -> list[R]:
@@ -305,13 +306,15 @@ def drift(run: Run, state: State) -> Artifact:
 
 @once_per_config
 def task_score(run: Run, name: str, state: State) -> Artifact:
-    """Exact match on the test examples of a task in one state. Part of `molt run CONFIG`."""
+    """Exact match and token F1 of the answers to a task in one state, and the likelihood of the right ones. Part of
+    `molt run CONFIG`."""
     config = run.config
     settings = layout.task_settings(run, Adapter(name))
     inputs = {
         "examples": pairs.source_of(settings),
         "metric": settings.metric,
         "max_new_tokens": settings.max_new_tokens,
+        "generated": settings.test_generated,
         "seed": config.run.seed,
         "state": serving.lineage(run, state),
     }
@@ -320,11 +323,12 @@ def task_score(run: Run, name: str, state: State) -> Artifact:
         model = serving.serve(run, state)
         examples = tasks.examples(settings, "test", config.run.seed)
         with run.console.progress(f"{name} in {state}") as progress, model.state(state):
-            records = task_eval.evaluate(
-                model, settings, examples, settings.max_new_tokens, config.model.eval_batch_size, progress
-            )
+            batch = config.model.eval_batch_size
+            records = task_eval.evaluate(model, settings, examples, settings.max_new_tokens, batch, progress)
+            others = task_eval.likelihoods(model, settings, examples, batch, progress, settings.answered)
         write_records(folder / RECORDS, records)
-        return {"state": str(state), "task": name, "exact_match": _exact_match(records)}
+        write_records(folder / SCORED, others)
+        return {"state": str(state), "task": name, **_task_facts(records, others)}
 
     return run.do("task-score", inputs, make, f"{name} in {state}")
 
@@ -348,8 +352,15 @@ def _accuracies(summary: capability_eval.CapabilitySummary) -> list[float]:
     return [*(benchmark.accuracy for benchmark in summary.benchmarks.values()), summary.mean]
 
 
-def _exact_match(records: Sequence[TaskRecord]) -> float:
-    return _mean([record.correct for record in records])
+def _task_facts(records: Sequence[TaskRecord], others: Sequence[LikelihoodRecord]) -> dict[str, float | None]:
+    """Means: of the answered examples, and of the likelihood over all, `others` among them."""
+    scores = [record.f1 for record in records if record.f1 is not None]
+    likelihoods = [record.likelihood for record in [*records, *others] if record.likelihood is not None]
+    return {
+        "exact_match": _mean([record.correct for record in records]),
+        "f1": _mean(scores) if scores else None,
+        "likelihood": _mean(likelihoods),
+    }
 
 
 def _mean(values: Sequence[float]) -> float:

@@ -27,7 +27,7 @@ from moltlm.pipeline.stages.replay import buffer
 ON_POLICY = {"generations", "max_new_tokens", "metric"}
 """Settings that practice on own samples depends on, besides those named on_policy."""
 NOT_TRAINED = {
-    "control", "floor", "metric", "seed", "test", "passage_words", "max_new_tokens", "generations",
+    "control", "floor", "metric", "seed", "test", "test_generated", "passage_words", "max_new_tokens", "generations",
     "on_policy", "on_policy_steps", "on_policy_rounds", "on_policy_learning_rate",
 }  # fmt: skip
 """Settings of a task that its first training does not depend on."""
