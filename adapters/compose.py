@@ -131,6 +131,8 @@ def _in_fp32(model: Any, names: list[str], name: str, weights: list[float]) -> N
     """Concatenate in fp32: PEFT does so in the base's type, and rounds where that has 16 bits."""
     for layer in layers(model):
         parts = [(one, weight) for one, weight in zip(names, weights, strict=True) if one in layer.lora_A]
+        if not parts:  # the adapters are on other layers than one below them
+            continue
         reads = [weight * layer.scaling[one] * layer.lora_A[one].weight.float() for one, weight in parts]
         layer.lora_A[name].weight.data = torch.cat(reads, 0)
         layer.lora_B[name].weight.data = torch.cat([layer.lora_B[one].weight.float() for one, _ in parts], 1)

@@ -230,6 +230,10 @@ class ProtectConfig(Monitored):
         "too; shared: one adapter that all tasks train further; mixture: a shared adapter cut into experts, some of "
         "which are active for each request",
     )
+    target_modules: str | list[str] | None = Field(
+        default=None,
+        description="modules that get an adapter in tasks, as in lora.target_modules; None: the same as there",
+    )
     experts: int = Field(
         default=4, ge=2, description="mixture: experts in each of its two blocks; they share the LoRA's rank"
     )

@@ -6,10 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from peft import PeftModel
+from peft import LoraConfig, PeftModel
 
 from moltlm.adapters import card, mixture, training
 from moltlm.adapters.base import Base
+from moltlm.adapters.config import AdaptersConfig
 from moltlm.adapters.protections.base import ActiveProtections
 from moltlm.adapters.training import AdapterJob
 
@@ -28,7 +29,7 @@ def trainable_above(job: AdapterJob, protections: ActiveProtections) -> tuple[Pe
     trainable; and the hashes of those below by name."""
     config, base = job.config, job.base
     hashes = {name: card.check_base(path, base).weights_sha256 for name, path in job.adapters_below.items()}
-    lora = protections.shape(training.lora_config(config.lora, base.model)) if job.start is None else None
+    lora = protections.shape(_lora_config(config, base)) if job.start is None else None
     model = stack_adapters(base, job.adapters_below)
     if lora is not None:
         model.add_adapter(job.name, lora)
@@ -43,6 +44,15 @@ def trainable_above(job: AdapterJob, protections: ActiveProtections) -> tuple[Pe
     for key, parameter in model.named_parameters():
         parameter.requires_grad = f".{job.name}." in key
     return model, hashes
+
+
+def _lora_config(config: AdaptersConfig, base: Base) -> LoraConfig:
+    """Of a new adapter above the personality: on the modules of `protect.target_modules`, if that names any."""
+    modules = config.protect.target_modules
+    if modules is None:
+        return training.lora_config(config.lora, base.model)
+    lora = config.lora.model_copy(update={"target_modules": modules})
+    return training.lora_config(lora, base.model, "protect.target_modules")
 
 
 def write_card(job: AdapterJob, label: str, hashes: dict[str, str], training_record: dict[str, Any]) -> None:

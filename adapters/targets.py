@@ -17,7 +17,7 @@ EXPERT = {"gate", "gate_proj", "up_proj", "down_proj", "w1", "w2", "w3"}
 Adapters on stacked experts cannot be combined."""
 
 
-def targets(model: Any, wanted: str | list[str]) -> list[str]:
+def targets(model: Any, wanted: str | list[str], setting: str = "lora.target_modules") -> list[str]:
     """The full names of the layers that get a LoRA.
 
     The towers of a vision or audio model, the output layer, state-space mixers, and the feed-forward layers of a
@@ -25,6 +25,7 @@ def targets(model: Any, wanted: str | list[str]) -> list[str]:
 
     Args:
         wanted: `all-linear`, endings of names, or a regular expression for whole names.
+        setting: the one that says so.
 
     Raises:
         BadInput: if that is no layer at all.
@@ -39,8 +40,8 @@ def targets(model: Any, wanted: str | list[str]) -> list[str]:
     if not chosen:
         endings = ", ".join(sorted({name.rpartition(".")[2] for name in available}))
         raise BadInput(
-            f"No layer of {type(model).__name__} can get a LoRA by lora.target_modules={wanted}.",
-            f"Its linear layers: {endings or 'none'}. Set lora.target_modules=all-linear",
+            f"No layer of {type(model).__name__} can get a LoRA by {setting}={wanted}.",
+            f"Its linear layers: {endings or 'none'}. Set {setting}=all-linear",
         )
     return chosen
 

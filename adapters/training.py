@@ -315,13 +315,14 @@ def _examples(batches: list[Any], tokenizer: Any) -> str:
     return f"{len(rows)} rows: " + "; ".join(f"{fingerprint(text)} {text[:50]!r}" for text in texts[:8])
 
 
-def lora_config(settings: LoraSettings, model: Any) -> LoraConfig:
-    """PEFT's configuration of a new adapter on a model that has none yet (`adapters.targets`)."""
+def lora_config(settings: LoraSettings, model: Any, setting: str = "lora.target_modules") -> LoraConfig:
+    """PEFT's configuration of a new adapter on a model that has none yet (`adapters.targets`); `setting` is the one
+    that names its modules."""
     return LoraConfig(
         r=settings.r,
         lora_alpha=settings.alpha,  # type: ignore[arg-type]
         lora_dropout=settings.dropout,
-        target_modules=targets.targets(model, settings.target_modules),
+        target_modules=targets.targets(model, settings.target_modules, setting),
         task_type="CAUSAL_LM",
     )
 

@@ -1,7 +1,8 @@
-"""Transfer and forgetting over a sequence of tasks, from the matrix of accuracies. Their signs are fixed here only.
+"""Transfer and forgetting over a sequence of tasks, from the matrix of a score. Their signs are fixed here only.
 
-R is (T, T): R[k][j] is the accuracy on task j after training task k, both in the order of training; NaN where it was
-not measured, which does no harm where j > k + 1. Positive is good for every measure but `forgetting`.
+R is (T, T): R[k][j] is the score on task j after training task k, both in the order of training; NaN where it was
+not measured, which does no harm where j > k + 1. A score is an accuracy, a token F1 or a log-likelihood: higher is
+better. Positive is good for every measure but `forgetting`.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Transfer:
-    """Accuracies 0..1 and their differences.
+    """Scores and their differences, in the unit of the score.
 
     Attributes:
-        final: mean accuracy after the last task.
-        learned: mean accuracy of each task right after its own training.
+        final: mean score after the last task.
+        learned: mean score of each task right after its own training.
         backward: backward transfer (Lopez-Paz and Ranzato 2017, arXiv:1706.08840); None for one task, as the next two.
-        forward: forward transfer, ibid.
-        forgetting: from each task's best accuracy before the last training (Chaudhry et al. 2018, arXiv:1801.10112).
+        forward: forward transfer, ibid.: what earlier tasks give to one that is not trained yet (zero-shot).
+        forgetting: from each task's best score before the last training (Chaudhry et al. 2018, arXiv:1801.10112).
     """
 
     final: float
@@ -36,7 +37,7 @@ def transfer(matrix: Sequence[Sequence[float]], before: Sequence[float]) -> Tran
 
     Args:
         matrix: R, (T, T).
-        before: accuracies (T,) before any task was trained.
+        before: scores (T,) before any task was trained.
 
     Raises:
         ValueError: if the shapes do not agree.
@@ -44,7 +45,7 @@ def transfer(matrix: Sequence[Sequence[float]], before: Sequence[float]) -> Tran
     r, start = np.asarray(matrix, dtype=float), np.asarray(before, dtype=float)
     n = len(start)
     if r.shape != (n, n):
-        raise ValueError(f"accuracies of shape {r.shape} for {n} tasks")
+        raise ValueError(f"scores of shape {r.shape} for {n} tasks")
     last, learned = r[-1], r.diagonal()
     if n == 1:
         return Transfer(float(last.mean()), float(learned.mean()), None, None, None)

@@ -216,6 +216,16 @@ class SequenceConfig(Section):
         min_length=1,
         description="seeds of examples, data order and adapter initialisation",
     )
+    orders: list[list[str]] = Field(
+        default_factory=list,
+        description="orders of the tasks: the first seed learns them in the first order, the second in the second, and "
+        "so on, from the beginning again after the last; empty: the order of `tasks`",
+    )
+    bounds: bool = Field(
+        default=False,
+        description="also train, with each seed, every task alone above the personality, and one adapter on all tasks "
+        "at once: what the methods are compared with",
+    )
 
 
 class Config(Section):
@@ -277,6 +287,16 @@ class Config(Section):
         if self.sequence.methods and self.sequence.reference not in self.sequence.methods:
             reason = f"sequence.reference={self.sequence.reference} is none of sequence.methods"
             problems.append(("sequence.reference", reason))
+        if self.sequence.bounds and "joint" in self.tasks:
+            reason = "sequence.bounds trains an adapter joint, on all tasks at once: call tasks.joint something else"
+            problems.append(("sequence.bounds", reason))
+        for order in self.sequence.orders:
+            if sorted(order) != sorted(self.tasks):
+                reason = (
+                    f"sequence.orders: {', '.join(order) or 'an empty one'} is no order of the tasks, which are "
+                    f"{', '.join(self.tasks) or 'none'}: name each once"
+                )
+                problems.append(("sequence.orders", reason))
         for name, section in (("teacher", self.teacher), ("judge", self.judge)):
             missing = [key for key in ("url", "model") if section.kind == "endpoint" and not getattr(section, key)]
             problems += [(f"{name}.{key}", f"{name}.kind=endpoint needs {name}.{key}") for key in missing]

@@ -13,14 +13,14 @@ from moltlm.data.errors import BadInput
 from moltlm.pipeline.config import Config
 from moltlm.pipeline.fields import choices_of, default_of, known_keys, settings_of, type_text
 
-DATA = ("pairs", "router", "task", "task-score", "drift")
+DATA = ("pairs", "router", "task", "joint", "task-score", "drift")
 """Stages that read the examples of tasks."""
 USED_BY: dict[str, tuple[str, ...]] = {
     "run.folder": (),
     "run.storage": (),
     "run.seed": (
-        "carried", "pairs", "personality", "introspection-samples", "replay", "router", "gates", "task", "capability",
-        "pressure", "profile", "drift", "task-score", "retrain",
+        "carried", "pairs", "personality", "introspection-samples", "replay", "router", "gates", "task", "joint",
+        "capability", "pressure", "profile", "drift", "task-score", "retrain",
     ),
     "model": ("pairs", "knowledge-base", "knowledge-job"),
     "model.shape": (),
@@ -31,10 +31,10 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "teacher": ("pairs",),
     "pairs": ("pairs",),
     "filters": ("pairs",),
-    "lora": ("personality", "task", "job", "knowledge-job"),
-    "lora.r": ("personality", "task", "job"),
-    "lora.alpha": ("personality", "task", "job"),
-    "train": ("personality", "task", "gates", "job", "knowledge-job", "retrain"),
+    "lora": ("personality", "task", "job", "knowledge-job", "joint"),
+    "lora.r": ("personality", "task", "job", "joint"),
+    "lora.alpha": ("personality", "task", "job", "joint"),
+    "train": ("personality", "task", "gates", "job", "knowledge-job", "retrain", "joint"),
     "train.report_to": (),
     "personality": ("personality",),
     "personality.batch_size": ("personality", "retrain"),
@@ -64,8 +64,11 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "tasks.*.test": DATA,
     "tasks.*.test_generated": ("task-score",),
     "tasks.*.passage_words": DATA,
-    "tasks.*.seed": ("router", "task", "task-score", "drift"),
-    "tasks.*.train": ("router", "task"),
+    "tasks.*.seed": ("router", "task", "joint", "task-score", "drift"),
+    "tasks.*.steps": ("task", "joint"),
+    "tasks.*.batch_size": ("task", "joint"),
+    "tasks.*.learning_rate": ("task", "joint"),
+    "tasks.*.train": ("router", "task", "joint"),
     "tasks.*.metric": ("task", "practice", "task-score"),
     "tasks.*.max_new_tokens": ("task", "practice", "task-score"),
     "tasks.*.on_policy": ("practice",),

@@ -25,6 +25,7 @@ STAGES = {
     "replay-update": 3,
     "task": 1,
     "practice": 1,
+    "joint": 1,
     "router": 1,
     "gates": 1,
     "capability": 1,

@@ -29,7 +29,7 @@ from moltlm.pipeline.service import retrain, screening
 from moltlm.pipeline.service.bundles import Bundle
 from moltlm.pipeline.service.moving import carry, proof
 from moltlm.pipeline.service.registry import Registry
-from moltlm.pipeline.stages import direction, first_answers, measures, replay, routing, tasks
+from moltlm.pipeline.stages import direction, first_answers, joint, measures, replay, routing, tasks
 from moltlm.pipeline.studies import explore, grid, knowledge, sequence
 
 HYPOTHESIS: dict[str, Any] = {
@@ -138,6 +138,7 @@ def record(config: Config) -> Recorded:
         explore.explore(run)
         knowledge.answer(run)
         sequence.measure(run, "sequence")
+        joint.joint(run)
         new = [Exchange([{"role": "user", "content": "hi"}], "Hello.")]
         bundle = Bundle({"personality": "personality-1"})
         cycle = retrain.CycleJob(Registry(config.registry.folder), bundle, "", 1, new, {})
@@ -263,6 +264,8 @@ VALUES: dict[str, Callable[[Path], Any]] = {
     "conversations.paths": lambda folder: [str(folder / "instructions.jsonl")],
     "replay.instructions": lambda folder: "",
     "protect.average_decay": lambda folder: 0.5,
+    "protect.target_modules": lambda folder: ["q_proj"],
+    "sequence.orders": lambda folder: [["own", "shell"]],
     "protect.stop_kl": lambda folder: 0.5,
     "personality.stop_kl": lambda folder: 0.5,
     "filters.min_margin": lambda folder: 0.1,

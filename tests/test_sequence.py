@@ -10,15 +10,23 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from commands import molt
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
 
 from moltlm.data.errors import BadInput
+from moltlm.data.state import Adapter
 from moltlm.pipeline import config
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.reporting import methods as methods_report
 from moltlm.pipeline.run import Run
-from moltlm.pipeline.studies import methods, sequence
-from moltlm.pipeline.studies.methods import CapabilityChange, MethodRow
+from moltlm.pipeline.stages import joint, tasks
+from moltlm.pipeline.studies import bounds, methods, ranking, sequence, sequence_plan
+from moltlm.pipeline.studies.bounds import BoundRow
+from moltlm.pipeline.studies.methods import CapabilityChange, MeasuredTransfer, MethodRow
+from moltlm.pipeline.typed_json import from_plain, write_document
 
 COMMITTED = Path(__file__).resolve().parent.parent / "docs" / "results"
 METHODS = ["plain", "stacked", "routed", "mixture", "arrow", "gates", "held"]
@@ -74,6 +82,106 @@ def test_rows_of_another_run_stand_for_its_trainings(
     for file, message in ((part, "is no methods.json"), (other, "is of other tasks than reminders, shell")):
         assert molt("compare-methods", *elsewhere, str(file)) == 2
         assert message in capsys.readouterr().err.replace("\n", " ")
+
+
+ORDERS = [["reminders", "shell"], ["shell", "reminders"]]
+FEW = {
+    "plain": {"protect.layout": "shared"},
+    "mlp": {"protect.layout": "shared", "protect.target_modules": ["up_proj", "down_proj"]},
+}
+
+
+@pytest.fixture
+def bounded(tiny_project: Path, tmp_path: Path) -> list[str]:
+    """Arguments of a comparison of two methods with two orders, and with bounds."""
+    settings = {"methods": FEW, "reference": "plain", "seeds": [3, 5], "orders": ORDERS, "bounds": True}
+    overrides = [f"run.folder={tmp_path / 'run'}", f"sequence={json.dumps(settings)}", "tasks.*.test_generated=2"]
+    return [str(tiny_project / "project.yaml"), *overrides]
+
+
+def modules_of(folder: Path) -> set[str]:
+    """The last parts of the names of the modules that an adapter is on."""
+    read = json.loads((folder / "adapter_config.json").read_text())
+    return {name.rpartition(".")[2] for name in read["target_modules"]}
+
+
+def test_seeds_are_crossed_with_orders_and_bounds_stand_beside_the_methods(
+    bounded: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "run"
+    assert molt("compare-methods", *bounded) == 0
+    rows = methods.read_rows(folder / "methods.json", ["reminders", "shell"], dict(zip([3, 5], ORDERS, strict=True)))
+    assert {(row.method, row.seed, tuple(row.tasks)) for row in rows} == {
+        (name, seed, tuple(order)) for name in FEW for seed, order in zip([3, 5], ORDERS, strict=True)
+    }
+    limits = from_plain(json.loads((folder / "bounds.json").read_text()), list[BoundRow])
+    assert [(row.bound, row.seed) for row in limits] == [("alone", 3), ("joint", 3), ("alone", 5), ("joint", 5)]
+    assert [row.steps for row in limits] == [6] * 4
+    alone = {
+        (row.seed, task): value
+        for row in limits
+        if row.bound == "alone"
+        for task, value in zip(row.tasks, row.likelihood, strict=True)
+    }
+    for row in rows:
+        assert row.likelihood is not None and row.f1 is not None
+        if row.method == "plain":  # a sequence begins with its first task alone
+            assert row.likelihood.matrix[0][0] == pytest.approx(alone[row.seed, row.tasks[0]])
+            plain = row
+    for path in (folder / "personality").iterdir():
+        assert {"q_proj", "up_proj", "down_proj"} <= modules_of(path)
+    placed = [modules_of(path) for path in (folder / "task-shell").iterdir()]
+    assert placed.count({"up_proj", "down_proj"}) == 2 and len(placed) > 4
+    table = (folder / "methods.md").read_text()
+    assert "| *each task alone* | 2 |" in table and "| *all tasks at once* | 2 |" in table
+    assert "2 seeds at most, 2 orders." in table
+    made = sorted(folder.rglob("artifact.json"))
+    capsys.readouterr()
+    assert molt("compare-methods", *bounded, "--plan") == 0
+    assert "4 sequences and 4 bounds, of which 4 and 4 are finished; 0 trainings" in capsys.readouterr().out.replace(
+        "\n", " "
+    )
+    assert molt("compare-methods", *bounded) == 0
+    assert sorted(folder.rglob("artifact.json")) == made
+    wrong = [replace(plain, tasks=plain.tasks[::-1])]
+    other = tmp_path / "other.json"
+    write_document(other, wrong)
+    assert molt("compare-methods", *bounded, "--with", str(other)) == 2
+    assert "seed 5 learned reminders, shell, not shell, reminders" in capsys.readouterr().err.replace("\n", " ")
+
+
+def test_a_plan_estimates_what_has_not_been_run(bounded: list[str], tmp_path: Path) -> None:
+    run = Run(config.load(bounded[0], bounded[1:]), Console())
+    try:
+        planned = sequence_plan.plan(run)
+        part = sequence_plan.plan(run, ["mlp"])
+    finally:
+        run.close()
+    assert (planned.sequences, planned.finished, planned.bounds, planned.trainings) == (4, 0, 4, 4 * 2 + 2 * 3)
+    assert planned.seconds_each > 0 and not planned.measured
+    assert (part.sequences, part.bounds, part.trainings) == (2, 0, 4)
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_tasks_at_once_are_the_task_where_there_is_one(tiny_project: Path, tmp_path: Path) -> None:
+    settings = config.load(str(tiny_project / "project.yaml"), [f"run.folder={tmp_path / 'run'}", "sequence={}"])
+    run = Run(
+        config.vary(settings, {"tasks": {"shell": settings.model_dump(mode="json")["tasks"]["shell"]}}, "test"),
+        Console(),
+    )
+    try:
+        together, alone = joint.joint(run), tasks.task(run, Adapter("shell"))
+    finally:
+        run.close()
+    one, other = (load_file(artifact.folder / "adapter_model.safetensors") for artifact in (together, alone))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(value, other[name]) for name, value in one.items())
+
+
+@pytest.mark.parametrize("order", [["shell"], ["shell", "shell"], ["shell", "remindres"]])
+def test_an_order_names_each_task_once(tiny_project: Path, order: list[str]) -> None:
+    with pytest.raises(BadInput, match="is no order of the tasks, which are reminders, shell: name each once"):
+        config.load(str(tiny_project / "project.yaml"), [f"sequence.orders={json.dumps([order])}"])
 
 
 @pytest.mark.parametrize(
@@ -153,9 +261,78 @@ def test_a_method_is_compared_with_the_reference_of_its_own_seeds() -> None:
     assert "| other | 0 |" not in failing
 
 
+def liked(method: str, finals: list[float]) -> list[MethodRow]:
+    """Rows of a method with this likelihood after the last task, one for each seed."""
+    return [
+        replace(
+            row(method, seed, 0.5, 1.0, 0.0),
+            likelihood=MeasuredTransfer(
+                final, final, -0.1, 0.0, 0.1, [[final, None], [final, final]], [-5.0, -5.0], None
+            ),
+        )
+        for seed, final in enumerate(finals)
+    ]
+
+
+NATS = st.floats(-5, 0)
+SEEDS = st.lists(NATS, min_size=3, max_size=3)
+
+
+@given(st.lists(SEEDS, min_size=1, max_size=5))
+def test_places_follow_from_who_is_better(finals: list[list[float]]) -> None:
+    rows = [each for place, values in enumerate(finals) for each in liked(f"m{place}", values)]
+    ranked = ranking.ranking(rows, "m0")
+    assert {one.method for one in ranked} == {f"m{place}" for place in range(len(finals))}
+    assert ranked[0].place == 1 and [one.place for one in ranked] == sorted(one.place for one in ranked)
+    for one in ranked:
+        seeds = dict(enumerate(finals[int(one.method[1:])]))
+        assert not ranking.better(seeds, seeds)
+        assert one.gain is not None and one.gain.mean == pytest.approx(one.final - np.mean(finals[0]))
+
+
+def test_a_method_is_better_by_the_margin_and_with_every_seed() -> None:
+    plain = [-1.0, -0.9, -1.1]
+    for shift, places in ((0.2, [1, 2]), (0.04, [1, 1])):
+        rows = [*liked("plain", plain), *liked("other", [value + shift for value in plain])]
+        assert [one.place for one in ranking.ranking(rows, "plain")] == places
+    noisy = [*liked("plain", plain), *liked("other", [0.0, -1.2, -0.9])]
+    assert [one.place for one in ranking.ranking(noisy, "plain")] == [1, 1]
+    single = [*liked("plain", [-1.0]), *liked("other", [-0.1])]
+    assert [(one.method, one.place) for one in ranking.ranking(single, "plain")] == [("other", None), ("plain", None)]
+    assert "One seed ranks nothing." in methods_report.table(single, "plain")
+    assert ranking.ranking([row("plain", 0, 0.5, 1.0, 0.0)], "plain") == []
+
+
+def test_the_bounds_say_whether_there_is_anything_to_protect() -> None:
+    rows = liked("plain", [-1.0, -2.0])
+    for likelihood, nothing in ((-1.52, True), (-1.4, False)):
+        limit = [
+            BoundRow("joint", seed, ["a", "b"], [0.4, 0.4], [likelihood] * 2, [0.5, 0.5], 1.0, 6) for seed in (0, 1)
+        ]
+        assert ("nothing to protect" in methods_report.table(rows, "plain", limit)) == nothing
+        assert "all tasks at once" in methods_report.plot(rows, limit)
+
+
+def test_what_is_learned_is_counted_from_what_is_learned_alone() -> None:
+    rows = liked("plain", [-1.0, -2.0])
+    alone = [BoundRow("alone", seed, ["a", "b"], [0.4, 0.4], [-1.5, -2.5], [0.5, None], 1.0, 6) for seed in (0, 1)]
+    assert bounds.gap(rows, alone).likelihood == pytest.approx(0.5)
+    assert bounds.gap(rows, alone).exact == pytest.approx(0.1)
+    assert bounds.gap(rows, alone[:1]).likelihood == pytest.approx(1.0)
+    assert bounds.gap(rows, []) == bounds.Gap(None, None, None)
+
+
+def test_rows_survive_being_written(tmp_path: Path) -> None:
+    committed = methods.read_rows(COMMITTED / "methods.json", ["clinc150", "snips", "wikisql", "nl2bash"])
+    assert {each.likelihood for each in committed} == {None}
+    for rows in (committed, liked("plain", [-1.0, -2.0])):
+        write_document(tmp_path / "methods.json", rows)
+        assert methods.read_rows(tmp_path / "methods.json", rows[0].tasks) == rows
+
+
 def test_the_committed_table_and_figure_are_those_of_the_committed_rows() -> None:
-    tasks = list(config.load("sequence-135m", ["tasks.*.path=/x"]).tasks)
-    rows = methods.read_rows(COMMITTED / "methods.json", tasks)
+    names = list(config.load("sequence-screening", ["tasks.*.path=/x"]).tasks)
+    rows = methods.read_rows(COMMITTED / "methods.json", names)
     assert methods_report.table(rows, "unprotected") in (COMMITTED / "methods.md").read_text(encoding="utf-8")
     label = re.findall(r'aria-label="[^"]*"', methods_report.plot(rows))
     assert len(label) == 1 and label[0] in (COMMITTED / "methods.svg").read_text(encoding="utf-8")

@@ -23,7 +23,7 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(help="settings to change, as KEY=VALUE, for example dpo.beta=0.2")
 ]
 MethodsConfigArg = Annotated[
-    str, typer.Argument(help="YAML file or shipped config with methods to compare: sequence-135m")
+    str, typer.Argument(help="YAML file or shipped config with methods to compare: sequence-135m, sequence-screening")
 ]
 StudyConfigArg = Annotated[
     str, typer.Argument(help="YAML file or shipped config to train with: evidence-135m (the committed study), demo")

@@ -40,31 +40,40 @@ def compare_methods(
     measured_rows: Annotated[
         list[Path] | None, typer.Option("--with", help="methods.json of another run; its rows are not measured again")
     ] = None,
+    plan: Annotated[
+        bool, typer.Option("--plan", help="print how many trainings are left and how long they take; train nothing")
+    ] = False,
     engine: EngineName = "local",
     job_cpus: JobCpus = 1,
     job_gpus: JobGpus = None,
     json_output: Json = False,
 ) -> None:
-    """Compare methods against forgetting on one sequence of tasks: what each learns and keeps.
+    """Compare methods against forgetting on sequences of tasks: what each learns and keeps.
 
-    Shipped configs with methods: sequence-135m. An interrupted comparison resumes.
+    Shipped configs with methods: sequence-135m, sequence-screening. An interrupted comparison resumes.
     """
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline.reporting import methods as methods_report
-        from moltlm.pipeline.studies import sequence
+        from moltlm.pipeline.studies import bounds, sequence, sequence_plan
         from moltlm.pipeline.studies.methods import MethodRow
         from moltlm.pipeline.typed_json import to_plain
 
         selected = [name.strip() for name in only.split(",") if name.strip()]
         reference, files = current.config.sequence.reference, list[Path]()
+        executor = engine_of(engine, job_cpus, job_gpus)
+        sequence.methods_to_train(current.config, selected)  # a wrong name or setting shows before anything is trained
+        if plan:
+            planned = sequence_plan.plan(current, selected, best)
+            console.result(asdict(planned), str(planned))
+            return
+        limits = bounds.compare(current, bool(selected), executor)
 
         def write(rows: list[MethodRow]) -> None:
-            files[:] = methods_report.write(current.folder, rows, reference)
+            files[:] = methods_report.write(current.folder, rows, reference, limits)
 
-        executor = engine_of(engine, job_cpus, job_gpus)
         rows = sequence.compare(current, selected, best, measured_rows or [], write, executor)
-        table = methods_report.table(rows, reference)
+        table = methods_report.table(rows, reference, limits)
         console.result(to_plain(rows), f"{table}\n{', '.join(map(str, files))}")
 
 

@@ -10,8 +10,10 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from moltlm.data.io import write_text
-from moltlm.pipeline.reporting import plots
+from moltlm.pipeline.reporting import plots, ranking
+from moltlm.pipeline.studies import bounds as bound_rows
 from moltlm.pipeline.studies import methods
+from moltlm.pipeline.studies.bounds import BoundRow
 from moltlm.pipeline.studies.methods import ACCURACY_SHARE, CAPABILITY_COST, PERSONA_KEPT, MethodMeans, MethodRow
 from moltlm.pipeline.typed_json import write_document
 
@@ -25,23 +27,29 @@ LABEL, LETTER, LINE, REACH = 6.5, 0.55, 8.0, 48.0
 point a label may lie."""
 
 
-def write(folder: Path, rows: Sequence[MethodRow], reference: str) -> list[Path]:
-    """Write methods.json, methods.md and methods.svg into a folder, and return their paths."""
+def write(folder: Path, rows: Sequence[MethodRow], reference: str, bounds: Sequence[BoundRow] = ()) -> list[Path]:
+    """Write methods.json, methods.md and methods.svg into a folder, with bounds.json where there are bounds, and return
+    their paths."""
     data, text, figure = (folder / f"methods.{ending}" for ending in ("json", "md", "svg"))
+    files = [text, figure, data]
     write_document(data, list(rows))
-    write_text(text, table(rows, reference))
-    write_text(figure, plot(rows))
-    return [text, figure, data]
+    write_text(text, table(rows, reference, bounds))
+    write_text(figure, plot(rows, bounds))
+    if bounds:
+        files.append(folder / "bounds.json")
+        write_document(files[-1], list(bounds))
+    return files
 
 
-def table(rows: Sequence[MethodRow], reference: str) -> str:
-    """Markdown: a row for each method, best first, accuracies in points of 100; what an oracle router would gain; which
-    methods meet all demands; and each seed of the methods that have several."""
+def table(rows: Sequence[MethodRow], reference: str, bounds: Sequence[BoundRow] = ()) -> str:
+    """Markdown: the ranking by likelihood where it was measured; then a row for each method, best first, accuracies in
+    points of 100; what an oracle router would gain; which methods meet all demands; and each seed of the methods that
+    have several."""
     means = methods.means(rows, reference)
     order = [*methods.best(means, len(means), reference), reference]
     if any(row.method == reference for row in means):
         means.sort(key=lambda row: order.index(row.method))
-    lines = [_line(HEAD), _rule(HEAD), *map(_row, means), ""]
+    lines = [*ranking.table(rows, reference, bounds), _line(HEAD), _rule(HEAD), *map(_row, means), ""]
     return "\n".join([*lines, *_oracle(means), verdict(means, reference), *_seeds(rows, means)]) + "\n"
 
 
@@ -103,12 +111,17 @@ def _points(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.1f}"
 
 
-def plot(rows: Sequence[MethodRow]) -> str:
-    """SVG: final accuracy against the share of the personality that is kept, each method a point, its seeds faint."""
-    placed = [row for row in rows if row.persona_kept is not None]
+def plot(rows: Sequence[MethodRow], bounds: Sequence[BoundRow] = ()) -> str:
+    """SVG: what the last state can do against the share of the personality that is kept, each method a point, its seeds
+    faint: by likelihood, with the bounds as lines, or by accuracy where no likelihood was measured."""
+    measured = any(row.likelihood is not None for row in rows)
+    placed = [row for row in rows if row.persona_kept is not None and measured == (row.likelihood is not None)]
+    axis = "likelihood of right answers, nats a token" if measured else "final accuracy, points"
     means = methods.means(placed)
     points = [(*_place(row), row.method) for row in means]
-    title = "Final accuracy and personality kept"
+    digits = 2 if measured else 0
+    title = "Likelihood of right answers and personality kept" if measured else "Final accuracy and personality kept"
+    unit = "nats a token" if measured else "accuracy in points"
     with plt.rc_context(plots.STYLE):
         figure = plt.figure(figsize=(plots.WIDTH * 1.6, 4.6))
         axes = figure.add_axes((0.09, 0.09, 0.88, 0.86))
@@ -119,15 +132,22 @@ def plot(rows: Sequence[MethodRow]) -> str:
             if len(seeds) > 1:
                 axes.plot(*zip(*seeds, strict=True), "o", color=colour, markersize=2, alpha=0.5)
             axes.plot(x, y, "o", color=colour, markersize=4)
+        for bound, name in ranking.NAMES.items():
+            if measured and (at := bound_rows.final(bounds, bound)) is not None:
+                axes.axvline(at, color=plots.SOFT, linewidth=0.6, linestyle="--" if bound == "joint" else ":")
+                axes.text(
+                    at, 1.0, name, transform=axes.get_xaxis_transform(), fontsize=LABEL, color=plots.SOFT, va="bottom"
+                )
         _label(axes, points)
-        axes.set_xlabel("final accuracy, points", fontsize=7.5)
+        axes.set_xlabel(axis, fontsize=7.5)
         axes.set_ylabel("personality kept, %", fontsize=7.5)
-        values = "; ".join(f"{name} {x:.0f}, {y:.0f}" for x, y, name in points)
-        return plots.svg(figure, title, f"{title}, accuracy in points and % kept: {values}")
+        values = "; ".join(f"{name} {x:.{digits}f}, {y:.0f}" for x, y, name in points)
+        return plots.svg(figure, title, f"{title}, {unit} and % kept: {values}")
 
 
 def _place(row: MethodRow | MethodMeans) -> tuple[float, float]:
-    return 100 * row.final, 100 * (row.persona_kept or 0.0)
+    final = 100 * row.final if row.likelihood is None else row.likelihood.final
+    return final, 100 * (row.persona_kept or 0.0)
 
 
 def _label(axes: Any, points: Sequence[tuple[float, float, str]]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -12,6 +12,7 @@ from pydantic import ValidationError
 
 from moltlm.data.errors import BadInput
 from moltlm.data.io import read_json
+from moltlm.evals.continual import Transfer
 from moltlm.pipeline.typed_json import first_problem, from_plain
 
 PERSONA_KEPT, CAPABILITY_COST, ACCURACY_SHARE = 0.95, 1.0, 0.95
@@ -31,18 +32,33 @@ class CapabilityChange:
 
 
 @dataclass(frozen=True)
+class MeasuredTransfer(Transfer):
+    """Transfer by one measure of a task: nats a token for the likelihood of the right answers, 0..1 for token F1.
+
+    Attributes:
+        matrix: (tasks, tasks): row k is measured after training task k; None where it was not measured.
+        before: (tasks,): before any task was trained.
+        oracle: final value where an oracle names the task of each request; None where no router is involved.
+    """
+
+    matrix: list[list[float | None]]
+    before: list[float]
+    oracle: float | None
+
+
+@dataclass(frozen=True)
 class SequenceMeasures:
     """One method with one seed, after the whole sequence of tasks. Accuracies are 0..1.
 
     Attributes:
         layout: `protect.layout` of the method.
-        tasks: the tasks in the order of training.
+        tasks: the tasks in the order of training, which is that of `accuracy`, `before` and `steps`.
         accuracy: (tasks, tasks): row k is measured after training task k; None where it was not measured.
         before: (tasks,): accuracy before any task was trained.
         final: mean accuracy after the last task.
         learned: mean accuracy of each task right after its own training.
         backward: backward transfer; None for one task, as the next two.
-        forward: forward transfer.
+        forward: forward transfer to tasks that are not trained yet (zero-shot).
         forgetting: mean loss from each task's best accuracy.
         oracle: final accuracy where an oracle names the task of each request; None where no router is involved.
         persona: mean persona score, 0..1.
@@ -53,6 +69,9 @@ class SequenceMeasures:
         seconds: training time of the tasks, gates and routers not counted.
         steps: optimizer steps of each task.
         peak_gib: the largest memory of any training.
+        likelihood: transfer by the mean log-likelihood of the right answers, nats a token; None where it was not
+            measured, as the next.
+        f1: transfer by the token F1 of the answers.
     """
 
     layout: str
@@ -73,6 +92,8 @@ class SequenceMeasures:
     seconds: float
     steps: list[int]
     peak_gib: float
+    likelihood: MeasuredTransfer | None = None
+    f1: MeasuredTransfer | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +105,13 @@ class _Trial:
 @dataclass(frozen=True)
 class MethodRow(SequenceMeasures, _Trial):
     """A row of methods.json: the measures of one method (its name in the config) with one seed."""
+
+
+@dataclass(frozen=True)
+class TransferMeans(Transfer):
+    """The means of transfer by one measure over seeds; `oracle` as in `MeasuredTransfer`."""
+
+    oracle: float | None
 
 
 @dataclass(frozen=True)
@@ -112,6 +140,8 @@ class MethodMeans:
     peak_gib: float
     share: float | None
     share_of_learned: float | None
+    likelihood: TransferMeans | None
+    f1: TransferMeans | None
 
 
 @dataclass(frozen=True)
@@ -122,11 +152,14 @@ class MethodsVerdict:
     passing: list[MethodMeans]
 
 
-def read_rows(file: Path, tasks: Sequence[str]) -> list[MethodRow]:
+def read_rows(file: Path, tasks: Sequence[str], orders: Mapping[int, Sequence[str]] | None = None) -> list[MethodRow]:
     """Read a methods.json.
 
+    Args:
+        orders: the order of the tasks that each seed has to have.
+
     Raises:
-        BadInput: if it is none, or one of other tasks than these.
+        BadInput: if it is none, one of other tasks than these, or of another order.
     """
     try:
         rows = from_plain(read_json(file), list[MethodRow])
@@ -134,8 +167,15 @@ def read_rows(file: Path, tasks: Sequence[str]) -> list[MethodRow]:
         raise BadInput(
             f"{file} is no methods.json: {first_problem(error)}.", "Name the file that molt compare-methods wrote."
         ) from None
-    if any(row.tasks != list(tasks) for row in rows):
+    if any(sorted(row.tasks) != sorted(tasks) for row in rows):
         raise BadInput(f"{file} is of other tasks than {', '.join(tasks)}.", "Name one of the same tasks.")
+    for row in rows:
+        order = (orders or {}).get(row.seed, row.tasks)
+        if row.tasks != list(order):
+            raise BadInput(
+                f"In {file}, {row.method} with seed {row.seed} learned {', '.join(row.tasks)}, not {', '.join(order)}.",
+                "Name a file of the same orders, or set sequence.orders to its own.",
+            )
     return rows
 
 
@@ -167,6 +207,23 @@ def _means_of(rows: Sequence[MethodRow], plain: dict[int, MethodRow]) -> MethodM
         peak_gib=max(row.peak_gib for row in rows),
         share=_share(reached, sum(other.final for _, other in pairs)),
         share_of_learned=_share(reached, sum(other.learned for _, other in pairs)),
+        likelihood=transfer_means([row.likelihood for row in rows]),
+        f1=transfer_means([row.f1 for row in rows]),
+    )
+
+
+def transfer_means(seeds: Sequence[MeasuredTransfer | None]) -> TransferMeans | None:
+    """The means over the seeds that have this measure; None where none has."""
+    measured = [each for each in seeds if each is not None]
+    if not measured:
+        return None
+    return TransferMeans(
+        final=_mean([each.final for each in measured]),
+        learned=_mean([each.learned for each in measured]),
+        backward=_mean_of_known([each.backward for each in measured]),
+        forward=_mean_of_known([each.forward for each in measured]),
+        forgetting=_mean_of_known([each.forgetting for each in measured]),
+        oracle=_mean_of_known([each.oracle for each in measured]),
     )
 
 

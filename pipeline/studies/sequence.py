@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from moltlm.data.errors import BadInput
-from moltlm.data.state import BASE, PERSONALITY, Adapter
+from moltlm.data.state import BASE, PERSONALITY, Adapter, State
 from moltlm.evals import stats
 from moltlm.evals.continual import transfer
 from moltlm.evals.records import ItemRecord, paired_values
@@ -19,7 +19,7 @@ from moltlm.pipeline.run import Artifact, Missing, Run
 from moltlm.pipeline.stages import measures, tasks
 from moltlm.pipeline.studies import methods
 from moltlm.pipeline.studies.engine import Engine, Job, local
-from moltlm.pipeline.studies.methods import CapabilityChange, MethodRow
+from moltlm.pipeline.studies.methods import CapabilityChange, MeasuredTransfer, MethodRow
 from moltlm.pipeline.typed_json import from_plain
 
 CHANGEABLE = ("protect", "tasks", "replay", "router")
@@ -47,9 +47,12 @@ def compare(
     Raises:
         BadInput: for a method that the config does not have, or a setting that no method may change.
     """
-    settings, names = run.config.sequence, _methods_to_train(run.config, only)
+    settings, names = run.config.sequence, methods_to_train(run.config, only)
+    orders = {seed: order(run.config, seed) for seed in settings.seeds}
     available = {
-        (row.method, row.seed): row for file in other_runs for row in methods.read_rows(file, list(run.config.tasks))
+        (row.method, row.seed): row
+        for file in other_runs
+        for row in methods.read_rows(file, list(run.config.tasks), orders)
     }
     rows: list[MethodRow] = []
     if best is None:
@@ -103,7 +106,15 @@ def _row(run: Run, name: str, seed: int, train: bool) -> MethodRow | None:
         run.only_read = False
 
 
-def _methods_to_train(config: Config, only: Sequence[str]) -> list[str]:
+def order(config: Config, seed: int) -> list[str]:
+    """The order in which this seed learns the tasks: seeds and orders are crossed, one order a seed in turn."""
+    settings = config.sequence
+    if not settings.orders or seed not in settings.seeds:
+        return list(config.tasks)
+    return settings.orders[settings.seeds.index(seed) % len(settings.orders)]
+
+
+def methods_to_train(config: Config, only: Sequence[str]) -> list[str]:
     names = list(config.sequence.methods)
     if not names or not config.tasks:
         raise BadInput(
@@ -125,7 +136,11 @@ def method(config: Config, name: str, seed: int) -> Config:
             f"sequence.methods.{name} changes {other[0]}.",
             f"A method may change {', '.join(CHANGEABLE)}: all share the rest.",
         )
-    return vary(config, {**changes, "tasks.*.seed": seed, "sequence.methods": {}}, f"sequence.methods.{name}")
+    raw = config.model_dump(mode="json")["tasks"]
+    in_order = {task: raw[task] for task in order(config, seed)}
+    return vary(
+        config, {"tasks": in_order, **changes, "tasks.*.seed": seed, "sequence": {}}, f"sequence.methods.{name}"
+    )
 
 
 def measure(run: Run, label: str) -> Artifact:
@@ -148,17 +163,17 @@ def measure(run: Run, label: str) -> Artifact:
     artifacts = [artifact for group in (scores, personas, abilities) for artifact in group.values()]
 
     def make(folder: Path) -> dict[str, Any]:
-        exact = {key: artifact.facts["exact_match"] for key, artifact in scores.items()}
-        matrix = [[exact.get((state, name), math.nan) for name in names] for state in states]
-        before = [exact[PERSONALITY, name] for name in names]
+        by_measure = {key: _transfer(scores, oracle, states, names, key) for key in ("exact_match", "likelihood", "f1")}
+        exact = by_measure["exact_match"]
+        if exact is None:
+            raise ValueError("a task score without exact match")
         base, start, end = (personas[state].facts for state in (BASE, PERSONALITY, states[-1]))
         return {
             "layout": run.config.protect.layout,
             "tasks": names,
-            "accuracy": [[None if math.isnan(value) else value for value in row] for row in matrix],
-            "before": before,
-            **asdict(transfer(matrix, before)),
-            "oracle": sum(artifact.facts["exact_match"] for artifact in oracle) / len(oracle) if oracle else None,
+            "accuracy": exact.matrix,
+            **{key: value for key, value in asdict(exact).items() if key != "matrix"},
+            **{key: each and asdict(each) for key, each in by_measure.items() if key != "exact_match"},
             "persona": end["score"],
             "persona_kept": (end["score"] - base["score"]) / ((start["score"] - base["score"]) or math.nan),
             "coherent": end["coherent"],
@@ -171,6 +186,24 @@ def measure(run: Run, label: str) -> Artifact:
 
     inputs = {"measured": [artifact.fingerprint for artifact in [*artifacts, *oracle, drift]]}
     return run.do("sequence", inputs, make, label)
+
+
+def _transfer(
+    scores: Mapping[tuple[State, str], Artifact],
+    oracle: Sequence[Artifact],
+    states: Sequence[State],
+    names: Sequence[str],
+    key: str,
+) -> MeasuredTransfer | None:
+    """Transfer by one fact of the task scores; None where a task does not have it."""
+    values = {place: artifact.facts[key] for place, artifact in scores.items()}
+    if any(value is None for value in values.values()):
+        return None
+    matrix = [[values.get((state, name)) for name in names] for state in states]
+    before = [values[PERSONALITY, name] for name in names]
+    result = transfer([[math.nan if value is None else value for value in row] for row in matrix], before)
+    routed = sum(artifact.facts[key] for artifact in oracle) / len(oracle) if oracle else None
+    return MeasuredTransfer(**asdict(result), matrix=matrix, before=before, oracle=routed)
 
 
 def _capability_change(before: Artifact, after: Artifact) -> CapabilityChange:

@@ -1,0 +1,155 @@
+"""What methods against forgetting are compared with: each task learned alone from scratch, and all tasks at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from moltlm.data.state import PERSONALITY, Adapter
+from moltlm.pipeline.config import Config, vary
+from moltlm.pipeline.run import Artifact, Missing, Run
+from moltlm.pipeline.stages import measures, tasks
+from moltlm.pipeline.stages.joint import JOINT, STATE, joint, together
+from moltlm.pipeline.studies.engine import Engine, Job, local
+from moltlm.pipeline.studies.methods import MethodRow
+
+Bound = Literal["alone", "joint"]
+
+
+@dataclass(frozen=True)
+class BoundRow:
+    """A bound with one seed: a row of bounds.json. The lists are by task, in the order of the config.
+
+    Attributes:
+        bound: alone: an adapter for each task, above the personality; joint: one adapter on the examples of all tasks
+            at once (`stages.joint`). Neither has any protection or replay.
+        exact: exact match, 0..1.
+        likelihood: mean log-likelihood of the right answers, nats a token.
+        f1: token F1 of the answers, 0..1; None for a task of plain texts.
+        seconds: training time.
+        steps: optimizer steps in all.
+    """
+
+    bound: Bound
+    seed: int
+    tasks: list[str]
+    exact: list[float]
+    likelihood: list[float]
+    f1: list[float | None]
+    seconds: float
+    steps: int
+
+
+@dataclass(frozen=True)
+class Gap:
+    """What a method has learned of each task right after its training, less what the task reaches alone from scratch:
+    means over tasks and seeds. Positive: the sequence helped.
+
+    Attributes:
+        likelihood: nats a token; None where no seed has both, as the next two.
+        f1: 0..1; `exact` likewise.
+    """
+
+    likelihood: float | None
+    f1: float | None
+    exact: float | None
+
+
+def compare(run: Run, only_read: bool = False, engine: Engine = local) -> list[BoundRow]:
+    """Train and measure both bounds with every seed; those that are stored are reused. None if the config asks for
+    none.
+
+    Args:
+        only_read: leave out what is not stored.
+    """
+    settings = run.config.sequence
+    if not settings.bounds:
+        return []
+    cells = [(bound, seed) for seed in settings.seeds for bound in get_args(Bound)]
+    if not only_read:
+        engine(run, [Job(f"{bound}, seed {seed}", trial, (bound, seed)) for bound, seed in cells])
+    rows = [_row(run, bound, seed, only_read) for bound, seed in cells]
+    return [row for row in rows if row is not None]
+
+
+def trial(run: Run, bound: Bound, seed: int) -> BoundRow:
+    """Train and measure one bound with one seed."""
+    return _alone(run, seed) if bound == "alone" else _joint(run, seed)
+
+
+def _row(run: Run, bound: Bound, seed: int, only_read: bool) -> BoundRow | None:
+    run.only_read = only_read
+    try:
+        return trial(run, bound, seed)
+    except Missing:
+        return None
+    finally:
+        run.only_read = False
+
+
+def _plain(config: Config, seed: int, source: str) -> Config:
+    """The configuration without any protection, each task for itself."""
+    changes = {"tasks.*.seed": seed, "tasks.*.replay_ratio": 0.0, "tasks.*.on_policy": "none"}
+    return vary(config, {"sequence": {}, "protect": {}, **changes}, source)
+
+
+def _alone(run: Run, seed: int) -> BoundRow:
+    with run.varied(_plain(run.config, seed, "sequence.bounds")):
+        names = list(run.config.tasks)
+        trainings = [tasks.task(run, Adapter(name)) for name in names]
+        scores = [measures.task_score(run, name, PERSONALITY.above(Adapter(name))) for name in names]
+        return _measured("alone", seed, names, trainings, scores)
+
+
+def _joint(run: Run, seed: int) -> BoundRow:
+    names = list(run.config.tasks)
+    plain = _plain(run.config, seed, "sequence.bounds")
+    settings = together(list(plain.tasks.values())).model_dump(mode="json")
+    with run.varied(vary(plain, {f"tasks.{JOINT}": settings}, "sequence.bounds")):
+        training = joint(run)
+        with _standing_in(run, training):
+            scores = [measures.task_score(run, name, STATE) for name in names]
+        return _measured("joint", seed, names, [training], scores)
+
+
+@contextmanager
+def _standing_in(run: Run, training: Artifact) -> Iterator[None]:
+    """Serve the joint adapter, which belongs to no task, under its name."""
+    before, run.in_use = run.in_use, {**run.in_use, str(JOINT): training}
+    try:
+        yield
+    finally:
+        run.in_use = before
+
+
+def _measured(
+    bound: Bound, seed: int, names: list[str], trainings: Sequence[Artifact], scores: Sequence[Artifact]
+) -> BoundRow:
+    exact, likelihood, f1 = ([score.facts[key] for score in scores] for key in ("exact_match", "likelihood", "f1"))
+    seconds, steps = (sum(training.facts[key] for training in trainings) for key in ("seconds", "steps"))
+    return BoundRow(bound, seed, names, exact, likelihood, f1, seconds, steps)
+
+
+def final(rows: Sequence[BoundRow], bound: Bound) -> float | None:
+    """Mean log-likelihood over tasks and seeds, nats a token; None where there is no row."""
+    values = [value for row in rows if row.bound == bound for value in row.likelihood]
+    return float(np.mean(values)) if values else None
+
+
+def gap(rows: Sequence[MethodRow], bounds: Sequence[BoundRow]) -> Gap:
+    """What the rows of one method learned, less what the tasks reach alone with the same seeds."""
+    alone = {row.seed: row for row in bounds if row.bound == "alone"}
+    pairs = [(row, alone[row.seed]) for row in rows if row.seed in alone]
+    return Gap(
+        likelihood=_mean([r.likelihood.learned - np.mean(a.likelihood) for r, a in pairs if r.likelihood is not None]),
+        f1=_mean([r.f1.learned - np.mean([value or 0.0 for value in a.f1]) for r, a in pairs if r.f1 is not None]),
+        exact=_mean([r.learned - np.mean(a.exact) for r, a in pairs]),
+    )
+
+
+def _mean(values: Sequence[float]) -> float | None:
+    return float(np.mean(values)) if values else None
