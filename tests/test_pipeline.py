@@ -223,7 +223,7 @@ EARLY = [
     (["train", "task", "nosuch", "demo", RUN], "no task nosuch"),
     (["train", "task", "own", "demo", RUN, OWN], "tasks.own.path: {tmp}/nowhere does not exist"),
     (["train", "personality", "demo", RUN, OWN], "tasks.own.path: {tmp}/nowhere does not exist"),
-    (["train", "personality", "sequence-135m", RUN, "tasks.*.path={tmp}/nowhere"], "tasks.clinc150.path"),
+    (["train", "personality", "sequence-135m", RUN, "tasks.*.path={tmp}/nowhere"], "tasks.banking77.path"),
     (["train", "task", "shell", "demo", RUN, "replay.instructions={tmp}/no.jsonl"], "no.jsonl does not exist"),
     (["hypothesis", "run", "nosuch", "demo", RUN], "No config nosuch"),
     (["hypothesis", "run", "h014", "demo", RUN, "--arm", "nosuch"], "has no arm nosuch"),
