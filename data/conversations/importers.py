@@ -27,7 +27,7 @@ from moltlm.data.conversations.turns import Conversation, FileReport, Turn
 from moltlm.data.conversations.voices import Voice
 from moltlm.data.errors import BadInput
 from moltlm.data.forgotten import Forgotten
-from moltlm.data.types import EDITED, Exchange
+from moltlm.data.types import EDITED, Exchange, Message
 
 VERSION = 9
 """Raise it when the same files give other exchanges: artifacts made from conversations are then made anew."""
@@ -224,11 +224,12 @@ def write(exchanges: Iterable[Exchange], path: Path) -> int:
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    count = 0
+    count, texts = 0, dict[str, str]()
     try:
         with os.fdopen(handle, "w", encoding="utf-8") as out:
             for exchange in exchanges:
-                out.write(json.dumps(message_row(exchange), ensure_ascii=False) + "\n")
+                line, texts = _line(exchange, texts)
+                out.write(line)
                 count += 1
         Path(name).chmod(0o644)
         Path(name).replace(path)
@@ -238,9 +239,37 @@ def write(exchanges: Iterable[Exchange], path: Path) -> int:
     return count
 
 
+_in_json = json.JSONEncoder(ensure_ascii=False).encode
+
+
+def _line(exchange: Exchange, before: dict[str, str]) -> tuple[str, dict[str, str]]:
+    """`message_row` as a line of JSON, and the JSON of each text in it.
+
+    Args:
+        before: the JSON of the texts of the row before, most of which are in this one too.
+    """
+    if exchange.rejected or any(len(turn) != 2 for turn in exchange.prompt):
+        return _in_json(message_row(exchange)) + "\n", {}
+    answer: Message = {"role": "assistant", "content": exchange.answer}
+    texts = {
+        text: before.get(text) or _in_json(text) for text in (turn["content"] for turn in (*exchange.prompt, answer))
+    }
+    turns = [
+        f'{{"role": {_in_json(turn["role"])}, "content": {texts[turn["content"]]}'
+        + (', "weight": 0}' if turn["role"] == "assistant" and turn is not answer else "}")
+        for turn in (*exchange.prompt, answer)
+    ]
+    labels = "".join(f", {_in_json(key)}: {_in_json(value)}" for key, value in _labels(exchange).items())
+    return f'{{"messages": [{", ".join(turns)}]{labels}}}\n', texts
+
+
+def _labels(exchange: Exchange) -> dict[str, str]:
+    return {key: value for key in ("source", "topic", "trait") if (value := getattr(exchange, key))}
+
+
 def message_row(exchange: Exchange) -> dict[str, Any]:
     """A row of messages, or TRL's preference row where there is a rejected answer; `provenance` marks a correction."""
-    labels = {key: value for key in ("source", "topic", "trait") if (value := getattr(exchange, key))}
+    labels = _labels(exchange)
     if exchange.rejected:
         labels |= {"provenance": EDITED} if exchange.is_correction else {}
         sides = {"chosen": exchange.answer, "rejected": exchange.rejected}

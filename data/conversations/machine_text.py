@@ -313,6 +313,7 @@ GATES = {(side, is_ascii): _gates(marks, is_ascii) for side, marks in BY_SIDE.it
 BEGINNINGS = {
     side: tuple(hint for mark in marks if _begins(mark) for hint in mark.hints) for side, marks in BY_SIDE.items()
 }
+FIRST_LETTERS = {side: frozenset(hint[0] for hint in hints) for side, hints in BEGINNINGS.items()}
 BLANK_LINES = re.compile(r"\n[ \t]*\n(?:[ \t]*\n)+")
 
 
@@ -321,7 +322,8 @@ def is_likely(text: str, role: str) -> bool:
     for gate, hints in GATES[role, text.isascii()]:
         if gate in text and (not hints or any(map(text.__contains__, hints))):
             return True
-    return text.lstrip(" \t\r\n*_`").startswith(BEGINNINGS[role])
+    start = text.lstrip(" \t\r\n*_`")
+    return start[:1] in FIRST_LETTERS[role] and start.startswith(BEGINNINGS[role])
 
 
 def clean(text: str, role: str, noise: Counter[str]) -> Cleaned:

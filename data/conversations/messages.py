@@ -102,6 +102,10 @@ def _pairs(messages: Any) -> list[Record] | None:
 
 def message_turns(messages: Any, record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     """The turns of a list of messages, along the shown path where they name their parents."""
+    if isinstance(messages, list) and set(map(type, messages)) <= {dict}:
+        keys = set[str]().union(*messages)
+        if RESPONSES not in keys and RELATIVES.isdisjoint(keys):
+            return turns_of(messages, report, fail)
     if isinstance(messages, list) and any(isinstance(each, dict) and RESPONSES in each for each in messages):
         messages = [message for each in messages for message in _shown_response(each, report)]
     if not isinstance(messages, list) or not all(isinstance(message, dict) for message in messages):

@@ -155,9 +155,11 @@ class DuplicateIndex:
         keys = (bands << HASH | numbers[:, None]).ravel()
         keys.sort()
         self.bands.add(keys)
-        sizes = np.diff(pairs.bounds)
-        rank = np.arange(len(pairs.keys)) - np.repeat(pairs.bounds[:-1], sizes)
-        stored = pairs.keys[(rank < SKETCH) & np.repeat(is_new, sizes)].astype(np.uint32)
+        sizes, stored = np.diff(pairs.bounds), pairs.keys
+        if not is_new.all() or sizes.max() > SKETCH:
+            rank = np.arange(len(pairs.keys)) - np.repeat(pairs.bounds[:-1], sizes)
+            stored = stored[(rank < SKETCH) & np.repeat(is_new, sizes)]
+        stored = stored.astype(np.uint32)
         self.sketches.write(stored.tobytes())
         ends = self.offsets[-1] + np.cumsum(np.minimum(sizes, SKETCH)[is_new]) * stored.itemsize
         self.offsets.frombytes(ends.astype(np.uint64).tobytes())
@@ -204,7 +206,9 @@ def pairs_of(sides: Sequence[Sequence[np.ndarray]]) -> Pairs:
         parts += (ENDS[:1], question, ENDS[1:2], answer, ENDS[2:])
     whole = np.concatenate(parts)
     sizes = np.array([(len(question) + 1, len(answer) + 2) for question, answer in sides])
-    mixed = whole[:-1] * MIX[0] + whole[1:] * MIX[1]
+    mixed = whole[:-1] * MIX[0]
+    whole *= MIX[1]
+    mixed += whole[1:]
     mixed *= np.repeat(np.tile(np.array([MIX[2], 1], np.uint64), len(sides)), sizes.ravel())[:-1]
     # the finalizer of MurmurHash3, so that the smallest hashes are a fair sample
     mixed ^= mixed >> MIX[3]
@@ -221,10 +225,11 @@ def pairs_of(sides: Sequence[Sequence[np.ndarray]]) -> Pairs:
 def signatures(keys: np.ndarray, count: int) -> np.ndarray:
     """The BINS minima of each exchange."""
     parts = keys >> BIN
-    first = np.append(True, parts[1:] != parts[:-1])
+    # numbers of places are several times as fast as a mask of which few are true
+    first = np.flatnonzero(np.append(True, parts[1:] != parts[:-1]))
     minima, filled = np.zeros(count * BINS, np.uint64), np.zeros(count * BINS, bool)
-    places = parts[first].astype(np.int64)
-    minima[places], filled[places] = keys[first] & np.uint64(0xFFFFFFFF), True
+    places = parts.take(first).astype(np.int64)
+    minima[places], filled[places] = keys.take(first) & np.uint64(0xFFFFFFFF), True
     minima, filled = minima.reshape(count, BINS), filled.reshape(count, BINS)
     rows, empty = np.nonzero(~filled)
     for probes in PROBES:

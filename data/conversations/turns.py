@@ -31,6 +31,8 @@ OTHER, MACHINE = "other", "machine"
 """Roles of whoever is neither the user nor the persona: another speaker, and a machine that writes in a user's place.
 An answer to one of them is not learned."""
 
+SIDES = ("user", "assistant")
+
 REJECTED_ANSWER, EQUAL = "rejected answer", "equal to the rejected answer"
 """Why an answer of preference data is dropped: no better one of the row is learned; it is not better than the other."""
 
@@ -137,6 +139,10 @@ def turns_of(messages: Any, report: FileReport, fail: Fail) -> Iterator[Turn]:
         if not isinstance(message, dict):
             raise fail(f"a message is {type_name(message)}, not an object with a role and a content.")
         name, content = message.get("role"), message.get("content")  # by far the commonest, and read fast
+        plain = len(message) == 2 and name in SIDES and content and isinstance(content, str)
+        if plain and not machine_text.is_likely(content, name):
+            yield Turn(name, content)
+            continue
         if not isinstance(name, str) or not content:
             message = {**inner_of(message), **message}
             name, content = sender_of(message), content_of(message)

@@ -243,7 +243,7 @@ def runs(turns: Iterable[Turn], report: FileReport) -> Iterator[list[Turn]]:
         else:
             interrupted = interrupted if turn.role != "user" else ""
             turn = turn._replace(role=interrupted) if interrupted else turn
-            if run and _side(turn) != _side(run[0]):
+            if run and (turn.role != run[0].role or _side(turn) != _side(run[0])):
                 yield run
                 run = []
             run.append(turn)

@@ -92,18 +92,23 @@ def hashes(letters: bytes, starts: np.ndarray, ends: np.ndarray) -> np.ndarray:
     """A 64-bit hash of each word. At least BLOCK bytes follow the last word."""
     blocks = np.ndarray((len(letters) - BLOCK + 1,), "<u8", letters, strides=(1,))
     sizes = ends - starts
-    mixed = (blocks[starts] & KEPT[np.minimum(sizes, BLOCK)]) * FACTOR
-    rest, at = np.flatnonzero((sizes > BLOCK) & (sizes <= LONG)), BLOCK
+    mixed = blocks[starts]
+    mixed &= KEPT.take(sizes, mode="clip")
+    mixed *= FACTOR
+    longer = np.flatnonzero(sizes > BLOCK)
+    is_long = sizes[longer] > LONG
+    rest, at = longer[~is_long], BLOCK
     while len(rest):
-        block = blocks[starts[rest] + at] & KEPT[np.minimum(sizes[rest] - at, BLOCK)]
+        block = blocks[starts[rest] + at] & KEPT.take(sizes[rest] - at, mode="clip")
         before = mixed[rest]
         mixed[rest] = ((before ^ (before >> HALF)) + block) * FACTOR
         at += BLOCK
         rest = rest[sizes[rest] > at]
-    for place in np.flatnonzero(sizes > LONG):
+    for place in longer[is_long]:
         digest = blake2b(letters[starts[place] : ends[place]], digest_size=BLOCK).digest()
         mixed[place] = int.from_bytes(digest, "little")
-    return mixed ^ (mixed >> HALF)
+    mixed ^= mixed >> HALF
+    return mixed
 
 
 def word_hashes(texts: Sequence[str]) -> list[np.ndarray]:

@@ -67,7 +67,9 @@ def _numbers(data: bytes, signs: np.ndarray, digits: np.ndarray) -> tuple[np.nda
         return digits, digits
     after, following = digits[:-1] + 1, digits[1:]
     separated = following > after
-    for gap in np.flatnonzero(separated & _BETWEEN[signs[after]] & _BETWEEN[signs[following - 1]]).tolist():
+    may_be_one = separated & _BETWEEN[signs[after]] & _BETWEEN[signs[following - 1]]
+    may_be_one &= _BETWEEN[signs[np.minimum(after + 1, following - 1)]]
+    for gap in np.flatnonzero(may_be_one).tolist():
         separated[gap] = _NO_BETWEEN.search(data, after[gap], following[gap]) is not None
     first = np.append(0, np.flatnonzero(separated) + 1)
     return digits[first], np.diff(np.append(first, len(digits)))
@@ -103,9 +105,10 @@ def _colons(signs: np.ndarray) -> np.ndarray:
 
 def _spelled_at(lower: bytes, signs: np.ndarray) -> Iterator[int]:
     """Where an @ is written as `(at)`."""
-    for place in np.flatnonzero((signs == ord("(")) | (signs == ord("[")) | (signs == ord("{"))).tolist():
-        if AT_BYTES.match(lower, place):
-            yield place
+    if any(bracket in lower for bracket in (b"(", b"[", b"{")):
+        for place in np.flatnonzero((signs == ord("(")) | (signs == ord("[")) | (signs == ord("{"))).tolist():
+            if AT_BYTES.match(lower, place):
+                yield place
 
 
 def _bigrams(lower: bytes) -> np.ndarray:
