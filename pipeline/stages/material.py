@@ -16,7 +16,6 @@ from moltlm.data import endpoint, leakage, prompts, tasks, teacher
 from moltlm.data import pairs as pair_data
 from moltlm.data import persona as personas
 from moltlm.data.carried import Carried
-from moltlm.data.conversations import importers
 from moltlm.data.conversations.report import ImportReport
 from moltlm.data.conversations.voices import Voice
 from moltlm.data.errors import BadInput
@@ -45,6 +44,8 @@ def gather(run: Run, persona: Persona) -> Material:
     Raises:
         BadInput: if there is nothing to train on, or nothing to hold out.
     """
+    from moltlm.data.conversations import importers
+
     config, carried = run.config, load_carried(run)
     if not (persona.train or carried.train or config.conversations.paths or config.teacher.kind != "none"):
         raise _too_few([], persona.heldout)  # before the model is loaded

@@ -11,7 +11,6 @@ from moltlm.data import dataset_card, filters, forgotten
 from moltlm.data import pairs as pair_data
 from moltlm.data import persona as personas
 from moltlm.data.config import TaskConfig
-from moltlm.data.conversations import importers
 from moltlm.data.errors import BadInput
 from moltlm.data.io import sha256_tree
 from moltlm.data.persona import Persona
@@ -39,7 +38,7 @@ def pairs(run: Run) -> Artifact:
         "chat_template": sha256_tree(Path(config.model.chat_template)) if config.model.chat_template else None,
         "persona": persona.fingerprint,
         "conversation_files": [[name, sha256_tree(Path(name))] for name in config.conversations.paths],
-        "reader": importers.VERSION if config.conversations.paths else None,
+        "reader": _version_of_reader() if config.conversations.paths else None,
         "benchmarks": {name: [count, capability.files(name)] for name, count in config.capability.items.items()},
         "tasks": {name: source_of(task, seeded=False) for name, task in config.tasks.items()},
         "forgotten": _forgotten(run),
@@ -153,6 +152,12 @@ def _labelled(run: Run) -> tuple[list[style.Labelled], list[style.Labelled]]:
         if pair.base_answer.strip() not in ("", pair.chosen.strip())
     ]
     return positive, negative
+
+
+def _version_of_reader() -> int:
+    from moltlm.data.conversations import importers
+
+    return importers.VERSION
 
 
 @once_per_config

@@ -9,7 +9,6 @@ from typing import Any
 from moltlm.data import coherence
 from moltlm.data import pairs as pair_data
 from moltlm.data import replay as buffers
-from moltlm.data.conversations import importers
 from moltlm.data.conversations.report import ImportReport
 from moltlm.data.errors import BadInput
 from moltlm.data.rows import fingerprint_rows
@@ -56,6 +55,8 @@ def _own_answers(run: Run, exchanges: list[Exchange]) -> list[Exchange]:
 
 def updated_buffer(run: Run, paths: list[Path]) -> Artifact:
     """Choose the next buffer from the present one and new conversations. `molt replay update CONFIG PATH...`"""
+    from moltlm.data.conversations import importers
+
     config, report = run.config, ImportReport()
     if not paths:
         raise BadInput("No new conversations are named.", "Name some: molt replay update CONFIG conversations.jsonl")

@@ -9,7 +9,6 @@ from typing import Any
 from moltlm.data import replay as buffers
 from moltlm.data import tasks as task_data
 from moltlm.data.config import TaskConfig
-from moltlm.data.conversations import importers
 from moltlm.data.conversations.report import ImportReport
 from moltlm.data.conversations.voices import Voice
 from moltlm.data.rows import fingerprint_rows
@@ -165,6 +164,8 @@ def _instructions(run: Run) -> list[Exchange]:
     path = run.config.replay.instructions
     if not path:
         return []
+    from moltlm.data.conversations import importers
+
     voice = Voice(option="conversations.assistant={}")
     return list(importers.read([Path(path).expanduser()], run.config.conversations, ImportReport(), voice))
 
