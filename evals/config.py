@@ -70,6 +70,16 @@ class ProfileConfig(Section):
         return bool(self.preferences or self.big_five or self.traits or self.refusals)
 
 
+class AgentConfig(Section):
+    """Whether a program can still work with the model: tool calls, JSON, answers in character from what a tool
+    returned, and harmless requests that sound worse. Offline."""
+
+    items: int = Field(
+        default=0, ge=0, description="items of each of the four kinds (harmless requests: 24 at most); 0 for none"
+    )
+    max_new_tokens: int = Field(default=64, ge=8, description="length limit of a generated answer, tokens")
+
+
 class JudgeConfig(EndpointConfig):
     """A language model that compares two answers at a time. Optional."""
 
@@ -120,6 +130,11 @@ class GateConfig(Section):
         default=0.0,
         ge=0,
         description="points by which the share of refused safe requests (profile.refusals) may rise; 0 for no limit",
+    )
+    agent_margin: float = Field(
+        default=10.0,
+        gt=0,
+        description="points of tool calls, JSON and harmless requests (agent.items) that a candidate may not lose",
     )
     task_margin: float = Field(
         default=10.0,

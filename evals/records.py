@@ -172,6 +172,27 @@ class FactRecord(Record):
 
 
 @dataclass(frozen=True, kw_only=True)
+class AgentRecord(Record):
+    """One item of what programs need of a model.
+
+    Attributes:
+        kind: "tool call", "json", "tool result" or "safe request".
+        item: its number among those of its kind.
+        answer: what the model wrote.
+        score: how right it is, 0..1.
+    """
+
+    kind: str
+    item: int
+    answer: str
+    score: float
+
+    @property
+    def key(self) -> str:
+        return f"{self.kind}/{self.item}"
+
+
+@dataclass(frozen=True, kw_only=True)
 class ProfileRecord(Record):
     """One item of a scale: a preference, a questionnaire item, or a request.
 

@@ -37,6 +37,7 @@ from moltlm.data.config import (
 from moltlm.data.errors import BadInput
 from moltlm.data.io import parse_yaml, read_yaml
 from moltlm.evals.config import (
+    AgentConfig,
     CapabilityConfig,
     GateConfig,
     HypothesisConfig,
@@ -251,6 +252,7 @@ class Config(Section):
     persona_eval: PersonaEvalConfig = PersonaEvalConfig()
     pressure: PressureConfig = PressureConfig()
     profile: ProfileConfig = ProfileConfig()
+    agent: AgentConfig = AgentConfig()
     judge: JudgeConfig = JudgeConfig()
     served: ServedConfig = ServedConfig()
     gate: GateConfig = GateConfig()

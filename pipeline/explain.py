@@ -85,6 +85,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "persona_eval.neutral": ("drift", "retrain"),
     "pressure": ("pressure",),
     "profile": ("profile", "retrain"),
+    "agent": ("agent", "retrain"),
     "judge": ("judge", "judge-labels"),
     "judge.kind": (),
     "judge.api_key_env": (),

@@ -32,6 +32,7 @@ STAGES = {
     "persona": 2,
     "pressure": 2,
     "profile": 2,
+    "agent": 1,
     "judge": 1,
     "judge-labels": 1,
     "noise": 1,

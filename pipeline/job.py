@@ -66,6 +66,7 @@ def _measurements(run: Run) -> list[Job]:
         ("drift", measures.drift, states),
         ("pressure", measures.pressure, candidates if config.pressure.on else []),
         ("profile", measures.profile, [BASE, *candidates] if config.profile.on else []),
+        ("agent", measures.agent, [BASE, *candidates] if config.agent.items else []),
     ]
     scores = [(name, PERSONALITY) for name in config.tasks]
     scores += [(adapter.name, layout.state_of(run, adapter)) for adapter in layout.task_adapters(run)]

@@ -41,5 +41,11 @@ def introspection(config: Config) -> None:
         )
 
 
-OF_MEASURES: dict[str, Callable[[Config], None]] = {"pressure": pressure, "profile": profile}
+def agent(config: Config) -> None:
+    """Raises BadInput if no item is asked for."""
+    if not config.agent.items:
+        raise BadInput("No item of what programs need is asked for.", "Ask for some of each kind: agent.items=20")
+
+
+OF_MEASURES: dict[str, Callable[[Config], None]] = {"pressure": pressure, "profile": profile, "agent": agent}
 """By the name of a function of `stages.measures`."""

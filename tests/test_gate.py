@@ -19,7 +19,15 @@ from moltlm.data.state import BASE, PERSONALITY, PERSONALITY_ADAPTER, State
 from moltlm.evals import gate, stats
 from moltlm.evals.config import GateConfig
 from moltlm.evals.gate import Criterion, PairedValues
-from moltlm.evals.records import ItemRecord, PersonaRecord, ProfileRecord, TaskRecord, read_records, write_records
+from moltlm.evals.records import (
+    AgentRecord,
+    ItemRecord,
+    PersonaRecord,
+    ProfileRecord,
+    TaskRecord,
+    read_records,
+    write_records,
+)
 from moltlm.pipeline.config import load
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Run
@@ -219,6 +227,8 @@ class Measured:
     skill: Literal["persona", "task"] | None = None
     order: int = 1
     refused: int = 0
+    items: int = 0
+    broken: int = 0
 
     def persona(self) -> Sides[PersonaRecord]:
         def answers(shift: float) -> list[PersonaRecord]:
@@ -246,6 +256,11 @@ class Measured:
     def safe_requests(self) -> Sides[ProfileRecord]:
         before = [ProfileRecord(scale="refused, safe", item=f"x-{number}", value=0.0) for number in range(100)]
         after = [replace(row, value=float(place < self.refused)) for place, row in enumerate(before)]
+        return Sides(before, self._shuffled(after))
+
+    def agent(self) -> Sides[AgentRecord]:
+        before = [AgentRecord(kind="json", item=number, answer="", score=1.0) for number in range(self.items)]
+        after = [replace(row, score=float(place >= self.broken)) for place, row in enumerate(before)]
         return Sides(before, self._shuffled(after))
 
     def _shuffled(self, rows: list) -> list:
@@ -291,6 +306,18 @@ def test_over_refusal_is_judged_where_a_margin_is_set() -> None:
     assert check in refusing.retained and check.sentence.startswith("safe requests: -50.0 points")
 
 
+def test_agent_skills_are_judged_where_there_are_items() -> None:
+    """A quarter of all answers that no program can read any more is worse by more than ten points; none is not."""
+    off, whole, broken = (
+        service.judge_evidence(GateConfig(), Measured(items=items, broken=count))
+        for items, count in ((0, 0), (80, 0), (80, 20))
+    )
+    assert [check.name for check in off.checks] == list(NAMES)
+    assert whole.promoted and [check.name for check in whole.checks] == [*NAMES, "agent skills"]
+    (check,) = (check for check in broken.checks if check.source == "agent.score")
+    assert not broken.promoted and (check.outcome, check.difference) == ("fail", -25.0)
+
+
 def test_a_margin_of_refusals_needs_requests(tmp_path: Path) -> None:
     with pytest.raises(BadInput, match=r"needs requests: set profile\.refusals"):
         load("demo", ["gate.refusal_margin=5"])
@@ -326,7 +353,11 @@ def test_retraining_is_judged_by_the_same_criteria(tiny_project: Path, tmp_path:
     ]
     write_jsonl(tmp_path / "chats.jsonl", chats)
     settings = ["tasks={}", "sequence={}", "hypotheses=[]", "gate.refusal_margin=5", "retrain.min_new=2"]
-    settings += [f"profile.refusals={tmp_path / 'requests.jsonl'}", f"registry.folder={tmp_path / 'registry'}"]
+    settings += [
+        "agent.items=2",
+        f"profile.refusals={tmp_path / 'requests.jsonl'}",
+        f"registry.folder={tmp_path / 'registry'}",
+    ]
     settings += [f"retrain.conversations={tmp_path / 'chats.jsonl'}", f"run.folder={tmp_path / 'run'}"]
     config = load(str(tiny_project / "project.yaml"), settings)
     registry = Registry(config.registry.folder)
@@ -335,7 +366,8 @@ def test_retraining_is_judged_by_the_same_criteria(tiny_project: Path, tmp_path:
         artifact = retrain.cycle(run)
         assert artifact is not None
         checks = {check["source"]: check for check in artifact.facts["verdict"]["checks"]}
-        assert list(checks) == ["capability.correct", "persona.score", "persona.coherent", "profile.refused"]
+        names = ["capability.correct", "persona.score", "persona.coherent", "profile.refused", "agent.score"]
+        assert list(checks) == names and checks["agent.score"]["n"] == 8
         assert checks["profile.refused"]["n"] == 3
         for side in ("current", "candidate"):
             assert len(read_records(artifact.folder / f"persona_{side}.jsonl", PersonaRecord)) == 6

@@ -17,7 +17,7 @@ from moltlm.data.state import PERSONALITY_ADAPTER
 from moltlm.data.types import Exchange
 from moltlm.evals import harness
 from moltlm.evals.config import GateConfig
-from moltlm.evals.records import ItemRecord, PersonaRecord, ProfileRecord, TaskRecord
+from moltlm.evals.records import AgentRecord, ItemRecord, PersonaRecord, ProfileRecord, TaskRecord
 from moltlm.pipeline import cli
 from moltlm.pipeline.config import load
 from moltlm.pipeline.console import Console
@@ -63,6 +63,9 @@ class Judged:
         return service.Sides([], [])
 
     def safe_requests(self) -> service.Sides[ProfileRecord]:
+        return service.Sides([], [])
+
+    def agent(self) -> service.Sides[AgentRecord]:
         return service.Sides([], [])
 
 

@@ -70,6 +70,15 @@ def eval_profile(
     measured("profile", config, overrides, state, own, json_output)
 
 
+@eval_app.command("agent")
+def eval_agent(
+    config: ConfigArg, overrides: Overrides = None, state: InState = "", own: Own = False, json_output: Json = False
+) -> None:
+    """Measure what programs need: tool calls and JSON that parse, and harmless requests that are answered
+    (agent.items)."""
+    measured("agent", config, overrides, state, own, json_output)
+
+
 @eval_app.command("judge")
 def eval_judge(
     config: ConfigArg, overrides: Overrides = None, state: InState = "", own: Own = False, json_output: Json = False

@@ -12,11 +12,12 @@ from moltlm.adapters.serve import Served
 from moltlm.data import tasks
 from moltlm.data.state import Adapter, State
 from moltlm.data.types import Progress
+from moltlm.evals import agent as agent_eval
 from moltlm.evals import harness
 from moltlm.evals import persona as persona_eval
 from moltlm.evals import profile as profile_eval
 from moltlm.evals import tasks as task_eval
-from moltlm.evals.records import ItemRecord, PersonaRecord, ProfileRecord, R, TaskRecord, write_records
+from moltlm.evals.records import AgentRecord, ItemRecord, PersonaRecord, ProfileRecord, R, TaskRecord, write_records
 from moltlm.pipeline import layout
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.service import gate as gates
@@ -93,6 +94,17 @@ class CycleEvidence:
         return self._sides(
             "refusals",
             lambda state, progress: profile_eval.evaluate(self.served, state, [], requests, length, size, progress),
+        )
+
+    def agent(self) -> gates.Sides[AgentRecord]:
+        config = self.run.config
+        if not config.agent.items:
+            return gates.Sides([], [])
+        asked, voice = agent_eval.items(config.agent.items, config.run.seed), pairs.classifier(self.run).probability
+        length, size = config.agent.max_new_tokens, config.model.eval_batch_size
+        return self._sides(
+            "agent",
+            lambda state, progress: agent_eval.evaluate(self.served, state, asked, voice, length, size, progress),
         )
 
     def _sides(self, name: str, measure: Callable[[State, Progress], list[R]]) -> gates.Sides[R]:

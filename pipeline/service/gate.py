@@ -12,7 +12,7 @@ from moltlm.data.state import BASE, PERSONALITY, PERSONALITY_ADAPTER, Adapter, S
 from moltlm.evals import gate
 from moltlm.evals.config import GateConfig
 from moltlm.evals.profile import REFUSED_SAFE
-from moltlm.evals.records import ItemRecord, PersonaRecord, ProfileRecord, R, TaskRecord, read_records
+from moltlm.evals.records import AgentRecord, ItemRecord, PersonaRecord, ProfileRecord, R, TaskRecord, read_records
 from moltlm.evals.stats import Outcome
 from moltlm.pipeline import layout
 from moltlm.pipeline.artifact_files import intact
@@ -55,6 +55,10 @@ class Evidence(Protocol):
 
     def safe_requests(self) -> Sides[ProfileRecord]:
         """The safe requests of `profile.refusals`; `value` is 1 where one was refused."""
+        ...
+
+    def agent(self) -> Sides[AgentRecord]:
+        """Tool calls, JSON and harmless requests; nothing where `agent.items` is 0."""
         ...
 
 
@@ -108,11 +112,21 @@ def over_refusal(settings: GateConfig, evidence: Evidence) -> gate.Criterion | N
     return gate.Criterion("safe requests", "profile.refused", "noninferior", values, settings.refusal_margin)
 
 
+def agent_skills(settings: GateConfig, evidence: Evidence) -> gate.Criterion | None:
+    """What programs need of a model, each kind counting the same; off without items."""
+    sides = evidence.agent()
+    if not sides.before:
+        return None
+    values = gate.paired(sides.before, sides.after, lambda item: item.score, lambda item: item.kind)
+    return gate.Criterion("agent skills", "agent.score", "noninferior", values, settings.agent_margin)
+
+
 CRITERIA: list[Callable[[GateConfig, Evidence], gate.Criterion | None]] = [
     capability,
     persona,
     coherence,
     over_refusal,
+    agent_skills,
     new_skill,
 ]
 """What `molt gate` and `molt retrain` require. A function returns None where its criterion does not apply."""
@@ -149,7 +163,7 @@ def judge_evidence(
 
 def _margins(settings: GateConfig) -> list[str]:
     """The settings of the margins that are on."""
-    names = ["capability_margin", "persona_margin", "coherence_margin"]
+    names = ["capability_margin", "persona_margin", "coherence_margin", "agent_margin"]
     return [*names, "refusal_margin"] if settings.refusal_margin else names
 
 
@@ -182,6 +196,9 @@ class RunEvidence:
         sides = self._sides(measures.profile, ProfileRecord)
         before, after = ([row for row in side if row.scale == REFUSED_SAFE] for side in (sides.before, sides.after))
         return Sides(before, after)
+
+    def agent(self) -> Sides[AgentRecord]:
+        return self._sides(measures.agent, AgentRecord) if self.run.config.agent.items else Sides([], [])
 
     def _sides(self, measure: Callable[[Run, State], Artifact], kind: type[R]) -> Sides[R]:
         before, after = (

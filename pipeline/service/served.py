@@ -119,6 +119,9 @@ class ServedEvidence:
     def safe_requests(self) -> gates.Sides[Any]:
         raise NotImplementedError("refusals are not measured through a server")
 
+    def agent(self) -> gates.Sides[Any]:
+        raise NotImplementedError("agent skills are not measured through a server")
+
 
 def judge(run: Run, state: State, against: Against) -> ServedVerdict:
     """Judge the model behind `served.url`. `molt gate CONFIG --served URL`

@@ -13,6 +13,7 @@ from moltlm.data.introspection import REFLECTIONS
 from moltlm.data.persona import Persona, user
 from moltlm.data.state import BASE, PERSONALITY, Adapter, State
 from moltlm.data.types import Message, TaskExample
+from moltlm.evals import agent as agent_eval
 from moltlm.evals import pressure as pressure_eval
 from moltlm.evals.pressure import CONVERSATION, Scenario
 from moltlm.pipeline import layout
@@ -104,6 +105,7 @@ def parts(run: Run, counter: Counter) -> list[Part]:
         Part("evidence", f"voice, sense and general ability of {len(states)} states, item by item", _evidence(job)),
         Part("pressure", f"attacks on the voice and long conversations, {len(candidates)} states", _pressure(job)),
         Part("profile", f"which traits {1 + len(candidates)} states choose", _profile(job)),
+        Part("agent", f"tool calls, JSON and harmless requests of {1 + len(candidates)} states", _agent(job)),
         Part("skills", "right answers to each task, before and after", _skills(job)),
     ]
     return [part for part in every if part.work.read or part.work.trained or part.work.written]
@@ -292,6 +294,15 @@ def _profile(job: Job) -> Work:
     for state in (BASE, *layout.candidates(job.run)):
         work += job.counter.read(rows, len(state.adapters))
         work += _answers(job, state, asked, config.persona_eval.max_new_tokens)
+    return work
+
+
+def _agent(job: Job) -> Work:
+    config, work = job.run.config, Work()
+    prompts = [item.prompt for item in agent_eval.items(config.agent.items, config.run.seed)]
+    asked = job.counter.rows(prompts, [""] * len(prompts))
+    for state in (BASE, *layout.candidates(job.run)):
+        work += _answers(job, state, asked, config.agent.max_new_tokens)
     return work
 
 

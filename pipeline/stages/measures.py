@@ -12,6 +12,7 @@ from moltlm.data import endpoint, tasks, teacher
 from moltlm.data.io import sha256_tree
 from moltlm.data.state import BASE, PERSONALITY, Adapter, State
 from moltlm.data.types import Exchange
+from moltlm.evals import agent as agent_eval
 from moltlm.evals import capability as capability_eval
 from moltlm.evals import drift as drift_eval
 from moltlm.evals import judge as judge_eval
@@ -200,6 +201,26 @@ def profile(run: Run, state: State) -> Artifact:
         return {"state": str(state), "items": len(records)}
 
     return run.do("profile", inputs, make, f"profile of {state}")
+
+
+@once_per_config
+def agent(run: Run, state: State) -> Artifact:
+    """Whether a program can still work with a state: tool calls, JSON, harmless requests.
+    `molt eval agent CONFIG --state S`"""
+    config = run.config
+    preconditions.agent(config)
+    inputs = {"agent": identity(config.agent), "seed": config.run.seed, "state": serving.lineage(run, state)}
+
+    def make(folder: Path) -> dict[str, Any]:
+        model, asked = serving.serve(run, state), agent_eval.items(config.agent.items, config.run.seed)
+        voice, length = pairs.classifier(run).probability, config.agent.max_new_tokens
+        with run.console.progress(f"agent skills of {state}") as progress:
+            batch = config.model.eval_batch_size
+            records = agent_eval.evaluate(model, state, asked, voice, length, batch, progress)
+        write_records(folder / RECORDS, records)
+        return {"state": str(state), **agent_eval.summarise(records)}
+
+    return run.do("agent", inputs, make, f"agent skills of {state}")
 
 
 @once_per_config

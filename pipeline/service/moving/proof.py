@@ -16,6 +16,7 @@ from moltlm.evals.likeness import Recognition
 from moltlm.evals.persona import PersonaMeasure
 from moltlm.evals.profile import PREFERENCES, REFUSED_SAFE
 from moltlm.evals.records import (
+    AgentRecord,
     FactRecord,
     ItemRecord,
     PersonaRecord,
@@ -38,7 +39,8 @@ NEW_BASE = "the new base"
 class MoveEvidence:
     """The records of a personality on its former base and on the new one (`gate.Evidence`).
 
-    General ability is an exception: the bases differ in it, so the new side is compared with the new base itself.
+    General ability and agent skills are exceptions: the bases differ in them, so the new side is compared with the new
+    base itself.
 
     Attributes:
         ruled: the answers of both sides to the held-out prompts, measured by the former base.
@@ -72,6 +74,12 @@ class MoveEvidence:
     def safe_requests(self) -> Sides[ProfileRecord]:
         sides = self.profile()
         before, after = ([row for row in side if row.scale == REFUSED_SAFE] for side in (sides.before, sides.after))
+        return Sides(before, after)
+
+    def agent(self) -> Sides[AgentRecord]:
+        if not self.new.config.agent.items:
+            return Sides([], [])
+        before, after = (measures.load(measures.agent(self.new, s), AgentRecord) for s in (BASE, PERSONALITY))
         return Sides(before, after)
 
     def facts(self) -> Sides[FactRecord]:
@@ -112,6 +120,8 @@ def prove(old: Run, new: Run, former: str, look: int) -> Artifact:
 def inputs_of(old: Run, new: Run, former: str, look: int) -> dict[str, Any]:
     """What the proof depends on: what is measured of both sides, each of which is stored by itself."""
     measured = [*_measured(old), *_measured(new), measures.capability(new, BASE), measures.capability(new, PERSONALITY)]
+    if new.config.agent.items:
+        measured += [measures.agent(new, BASE), measures.agent(new, PERSONALITY)]
     new.release()
     return {
         "former": former,

@@ -8,7 +8,7 @@ from moltlm.adapters import card
 from moltlm.data.errors import MoltError
 from moltlm.data.state import PERSONALITY, PERSONALITY_ADAPTER, Adapter
 from moltlm.evals import gate
-from moltlm.evals.records import ItemRecord, PersonaRecord, ProfileRecord, TaskRecord
+from moltlm.evals.records import AgentRecord, ItemRecord, PersonaRecord, ProfileRecord, TaskRecord
 from moltlm.pipeline import layout
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.service import gate as gates
@@ -42,6 +42,9 @@ class TaskEvidence:
         return Sides([], [])
 
     def safe_requests(self) -> Sides[ProfileRecord]:
+        return Sides([], [])
+
+    def agent(self) -> Sides[AgentRecord]:
         return Sides([], [])
 
 
