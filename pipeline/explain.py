@@ -20,7 +20,7 @@ USED_BY: dict[str, tuple[str, ...]] = {
     "run.storage": (),
     "run.seed": (
         "carried", "pairs", "personality", "introspection-samples", "replay", "router", "gates", "task", "joint",
-        "capability", "pressure", "profile", "drift", "task-score", "retrain",
+        "capability", "pressure", "profile", "agent", "drift", "task-score", "retrain",
     ),
     "model": ("pairs", "knowledge-base", "knowledge-job"),
     "model.shape": (),

@@ -103,6 +103,7 @@ def raw(tmp_path: Path) -> dict[str, Any]:
         },
         "judge": {"kind": "endpoint", "model": "m", "labels": str(tmp_path / "labels.jsonl")},
         "profile": {"big_five": _rows(tmp_path / "mpi.jsonl", {"text": "Talk", "trait": "E", "key": 1})},
+        "agent": {"items": 2},
         "gate": {"noise_runs": 2},
         "knowledge": {"facts": [4], "ranks": [2], "seeds": [1]},
         "hypotheses": [str(tmp_path / "h1.yaml")],
@@ -121,7 +122,7 @@ def record(config: Config) -> Recorded:
         for state in (BASE, PERSONALITY, *above):
             for measure in (measures.capability, measures.persona_of, measures.drift, measures.pressure):
                 measure(run, state)
-            for measure in (measures.profile, measures.judge):
+            for measure in (measures.profile, measures.agent, measures.judge):
                 measure(run, state)
             measures.task_score(run, "shell", state)
         first_answers.first_answers(run)

@@ -26,6 +26,9 @@ from moltlm.pipeline.service.registry import Entry, Outdated, Registry
 from moltlm.pipeline.stages import measures, pairs
 from moltlm.pipeline.typed_json import from_plain
 
+SECTIONS = ("train", "dpo", "persona_eval", "capability", "agent", "gate")
+"""Sections all of whose settings a cycle depends on."""
+
 
 @dataclass(frozen=True)
 class CycleJob:
@@ -220,5 +223,5 @@ def inputs_of(run: Run, job: CycleJob) -> dict[str, Any]:
         "seed": config.run.seed,
         "prose": prose_of(config.train, config.dpo.kl_on),
         **measures.profile_inputs(run),
-        **{name: identity(getattr(config, name)) for name in ("train", "dpo", "persona_eval", "capability", "gate")},
+        **{name: identity(getattr(config, name)) for name in SECTIONS},
     }
