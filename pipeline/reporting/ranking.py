@@ -31,8 +31,8 @@ def table(rows: Sequence[MethodRow], reference: str, bounds: Sequence[BoundRow] 
     head = [cell.format(reference=reference) for cell in HEAD]
     lines = [_line(head), "|---" * len(head) + "|"]
     for each in ranked:
-        own = [row for row in rows if row.method == each.method]
-        lines.append(_method(each, means[each.method], bound_rows.gap(own, bounds).likelihood))
+        rows_of_it = [row for row in rows if row.method == each.method]
+        lines.append(_method(each, means[each.method], bound_rows.gap(rows_of_it, bounds).likelihood))
     lines += [_bound(bound, bounds) for bound in get_args(Bound) if any(row.bound == bound for row in bounds)]
     return [*_nothing_to_protect(ranked, reference, bounds), *lines, _before(rows), "", _explained(rows, ranked), ""]
 

@@ -145,11 +145,15 @@ def gap(rows: Sequence[MethodRow], bounds: Sequence[BoundRow]) -> Gap:
     alone = {row.seed: row for row in bounds if row.bound == "alone"}
     pairs = [(row, alone[row.seed]) for row in rows if row.seed in alone]
     return Gap(
-        likelihood=_mean([r.likelihood.learned - np.mean(a.likelihood) for r, a in pairs if r.likelihood is not None]),
-        f1=_mean([r.f1.learned - np.mean([value or 0.0 for value in a.f1]) for r, a in pairs if r.f1 is not None]),
-        exact=_mean([r.learned - np.mean(a.exact) for r, a in pairs]),
+        likelihood=_mean([r.likelihood.learned - _mean_of(a.likelihood) for r, a in pairs if r.likelihood is not None]),
+        f1=_mean([r.f1.learned - _mean_of([value or 0.0 for value in a.f1]) for r, a in pairs if r.f1 is not None]),
+        exact=_mean([r.learned - _mean_of(a.exact) for r, a in pairs]),
     )
 
 
 def _mean(values: Sequence[float]) -> float | None:
-    return float(np.mean(values)) if values else None
+    return _mean_of(values) if values else None
+
+
+def _mean_of(values: Sequence[float]) -> float:
+    return float(np.mean(values))
