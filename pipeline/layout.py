@@ -7,6 +7,8 @@ from moltlm.data.errors import BadInput
 from moltlm.data.state import BASE, PERSONALITY, PERSONALITY_ADAPTER, Adapter, State
 from moltlm.pipeline.run import Run
 
+JOINT = Adapter("joint")
+"""An adapter of all tasks at once, which belongs to no task: it is served where `run.in_use` names it."""
 SINGLE_ADAPTER = ("shared", "mixture")
 """Layouts in which one adapter learns all tasks."""
 
@@ -63,7 +65,7 @@ def task_settings(run: Run, adapter: Adapter) -> TaskConfig:
 def check_state(run: Run, state: State) -> None:
     """Raises BadInput if the config has no task for one of the state's adapters."""
     for adapter in state.members:
-        if adapter != PERSONALITY_ADAPTER:
+        if adapter not in (PERSONALITY_ADAPTER, JOINT):
             task_settings(run, adapter)
 
 

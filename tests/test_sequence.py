@@ -128,8 +128,8 @@ def test_seeds_are_crossed_with_orders_and_bounds_stand_beside_the_methods(
         if row.method == "plain":  # a sequence begins with its first task alone
             assert row.likelihood.matrix[0][0] == pytest.approx(alone[row.seed, row.tasks[0]])
             plain = row
-    for path in (folder / "personality").iterdir():
-        assert {"q_proj", "up_proj", "down_proj"} <= modules_of(path)
+    (path,) = (folder / "personality").iterdir()  # one for all methods, seeds, orders and bounds
+    assert {"q_proj", "up_proj", "down_proj"} <= modules_of(path)
     placed = [modules_of(path) for path in (folder / "task-shell").iterdir()]
     assert placed.count({"up_proj", "down_proj"}) == 2 and len(placed) > 4
     table = (folder / "methods.md").read_text()

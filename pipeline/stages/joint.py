@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from moltlm.data.config import TaskConfig
-from moltlm.data.state import PERSONALITY, Adapter
+from moltlm.data.state import PERSONALITY
 from moltlm.pipeline import layout
 from moltlm.pipeline.identity import identity
 from moltlm.pipeline.run import Artifact, Run, once_per_config
@@ -18,8 +18,7 @@ from moltlm.pipeline.stages.pairs import load_exchanges, pairs, source_of
 from moltlm.pipeline.stages.personality import personality
 from moltlm.pipeline.stages.tasks import training_examples
 
-JOINT = Adapter("joint")
-STATE = PERSONALITY.above(JOINT)
+STATE = PERSONALITY.above(layout.JOINT)
 
 
 def together(tasks: Sequence[TaskConfig]) -> TaskConfig:
@@ -42,7 +41,7 @@ def together(tasks: Sequence[TaskConfig]) -> TaskConfig:
 def joint(run: Run) -> Artifact:
     """Train one adapter on the shuffled examples of all tasks (`together`). Part of `molt compare-methods CONFIG`"""
     config, below = run.config, personality(run)
-    tasks = {name: task for name, task in config.tasks.items() if name != JOINT.name}
+    tasks = config.tasks
     settings = together(list(tasks.values()))
     seeds = {name: layout.seed_of(run, task) for name, task in tasks.items()}
     inputs: dict[str, Any] = {
@@ -56,7 +55,7 @@ def joint(run: Run) -> Artifact:
     def make(folder: Path) -> dict[str, Any]:
         examples = [item for name, task in tasks.items() for item in training_examples(task, name, seeds[name])]
         lesson = teaching.Lesson(
-            name=JOINT.name,
+            name=layout.JOINT.name,
             task=settings,
             seed=min(seeds.values()),
             examples=examples,

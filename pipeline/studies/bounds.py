@@ -11,9 +11,10 @@ import numpy as np
 
 from moltlm.data.state import PERSONALITY, Adapter
 from moltlm.pipeline.config import Config, vary
+from moltlm.pipeline.layout import JOINT
 from moltlm.pipeline.run import Artifact, Missing, Run
 from moltlm.pipeline.stages import measures, tasks
-from moltlm.pipeline.stages.joint import JOINT, STATE, joint, together
+from moltlm.pipeline.stages.joint import STATE, joint
 from moltlm.pipeline.studies.engine import Engine, Job, local
 from moltlm.pipeline.studies.methods import MethodRow
 
@@ -107,9 +108,7 @@ def _alone(run: Run, seed: int) -> BoundRow:
 
 def _joint(run: Run, seed: int) -> BoundRow:
     names = list(run.config.tasks)
-    plain = _plain(run.config, seed, "sequence.bounds")
-    settings = together(list(plain.tasks.values())).model_dump(mode="json")
-    with run.varied(vary(plain, {f"tasks.{JOINT}": settings}, "sequence.bounds")):
+    with run.varied(_plain(run.config, seed, "sequence.bounds")):
         training = joint(run)
         with _standing_in(run, training):
             scores = [measures.task_score(run, name, STATE) for name in names]
