@@ -99,6 +99,7 @@ def run(tiny_project: Path, tmp_path: Path) -> Iterator[Run]:
     found.close()
 
 
+@pytest.mark.slow
 def test_a_small_model_learns_facts_and_its_control_does_not(run: Run, tmp_path: Path) -> None:
     artifact = knowledge.answer(run)
     (capacity,) = read_document(artifact.folder / "knowledge.json", list[judge.Capacity])
