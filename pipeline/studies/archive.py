@@ -62,11 +62,8 @@ def import_trainings(run: Run, folder: Path) -> list[Path]:
         BadInput: for a file that is truncated, or whose name is not the fingerprint of its inputs: one of another
             version, or an altered one.
     """
-    files = sorted(folder.glob(f"*{SUFFIX}"))
-    if not files:
-        raise BadInput(f"No {SUFFIX} file is in {folder}.", "Write some: molt hypothesis export FOLDER CONFIG")
     imported = []
-    for file in files:
+    for file in _files(folder):
         stage, _, key = file.name.removesuffix(SUFFIX).rpartition("-")
         target = run.folder / stage / key
         if stage not in FILES or target.exists():
@@ -77,9 +74,20 @@ def import_trainings(run: Run, folder: Path) -> list[Path]:
 
 
 def folder_apart(config: Config, folder: Path) -> str:
-    """Where the trainings of a folder are judged alone: a run folder that no other training is in."""
-    names = sorted(file.name for file in folder.glob(f"*{SUFFIX}"))
+    """Where the trainings of a folder are judged alone: a run folder that no other training is in.
+
+    Raises:
+        BadInput: if there are none.
+    """
+    names = [file.name for file in _files(folder)]
     return str(Path(config.run.folder) / "recomputed" / f"{folder.name}-{fingerprint(names)}")
+
+
+def _files(folder: Path) -> list[Path]:
+    files = sorted(folder.glob(f"*{SUFFIX}"))
+    if not files:
+        raise BadInput(f"No {SUFFIX} file is in {folder}.", "Write some: molt hypothesis export FOLDER CONFIG")
+    return files
 
 
 def _packed(artifact: Path, names: tuple[str, ...]) -> bytes:
