@@ -60,6 +60,7 @@ def test_every_method_is_measured_in_the_state_it_is_served_in(tiny_project: Pat
     assert len(made) == 1  # one for all methods and seeds
 
 
+@pytest.mark.slow
 def test_a_second_time_nothing_is_trained(tiny_project: Path) -> None:
     molt("compare-methods", str(tiny_project / "project.yaml"), "--best", "1")
     before = sorted((tiny_project / "run").rglob("artifact.json"))
