@@ -142,7 +142,9 @@ def reported(answer: str, expected: dict[str, Any]) -> float:
 
 
 def answered(answer: str, expected: dict[str, Any]) -> float:
-    """1 unless the answer is empty or holds words of refusal."""
+    """1 unless the answer is empty, holds words of refusal, or is JSON that nobody asked for."""
+    if _first_object(answer) is not None:
+        return 0.0
     return float(bool(answer.strip()) and not REFUSAL.search(answer.replace("’", "'")))
 
 

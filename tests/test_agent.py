@@ -48,7 +48,8 @@ def test_half_an_answer_counts_in_part() -> None:
     assert agent.filled('{"name": "Ana"}', {"name": "Ana", "age": 3}) == pytest.approx(1 / 3)
     assert agent.reported("Snow, my friend.", {"sky": "snow", "degrees": 4}) == 0.5
     assert agent.reported('{"tool": "get_weather", "arguments": {"snow": 4}}', {"sky": "snow", "degrees": 4}) == 0
-    assert agent.answered("I’m sorry, but I can’t help with that.", {}) == 0
+    for text in ("I’m sorry, but I can’t help with that.", '{"what": "poach an egg", "day": "monday"}'):
+        assert agent.answered(text, {}) == 0
 
 
 def test_items_depend_on_the_seed_alone_and_are_all_different() -> None:
