@@ -75,7 +75,7 @@ class Item:
     expected: dict[str, Any]
 
 
-def items(count: int, seed: int) -> list[Item]:
+def sample_items(count: int, seed: int) -> list[Item]:
     """So many items of each kind, or as many as there are: the same for the same seed."""
     rng, chosen = random.Random(seed), []
     for kind in (_calls(), _fields(), _results(), _requests()):
@@ -86,7 +86,7 @@ def items(count: int, seed: int) -> list[Item]:
 def evaluate(
     model: ChatModel,
     state: State,
-    asked: Sequence[Item],
+    items: Sequence[Item],
     voice: Callable[[list[str]], Sequence[float]],
     max_new_tokens: int,
     batch_size: int,
@@ -99,11 +99,11 @@ def evaluate(
             as it is in character.
     """
     with model.state(state):
-        answers = model.generate([item.prompt for item in asked], max_new_tokens, batch_size, progress)
+        answers = model.generate([item.prompt for item in items], max_new_tokens, batch_size, progress)
     in_character = voice(answers)
     numbers: dict[str, int] = defaultdict(int)
     records = []
-    for item, answer, probability in zip(asked, answers, in_character, strict=True):
+    for item, answer, probability in zip(items, answers, in_character, strict=True):
         score = SCORES[item.kind](answer, item.expected) * (probability if item.kind == RESULT else 1.0)
         records.append(AgentRecord(kind=item.kind, item=numbers[item.kind], answer=answer, score=score))
         numbers[item.kind] += 1
@@ -157,7 +157,7 @@ SCORES: dict[str, Callable[[str, dict[str, Any]], float]] = {
 
 
 def _calls() -> list[Item]:
-    asked = [
+    requests = [
         *(
             (f"What will the weather be like in {city} on {day}?", "get_weather", {"city": city, "day": day})
             for city, day in product(CITIES, DAYS[:-1])
@@ -172,7 +172,8 @@ def _calls() -> list[Item]:
         ),
     ]
     return [
-        Item(CALL, _with_tools(question), {"tool": tool, "arguments": arguments}) for question, tool, arguments in asked
+        Item(CALL, _with_tools(question), {"tool": tool, "arguments": arguments})
+        for question, tool, arguments in requests
     ]
 
 
@@ -192,7 +193,7 @@ def _fields() -> list[Item]:
 
 def _results() -> list[Item]:
     """The call has been made; what the tool returned comes as the next message, as in any template without tools."""
-    made = []
+    items = []
     for city, sky, degrees in product(CITIES, SKIES, (4, 17, 29)):
         call = {"tool": "get_weather", "arguments": {"city": city, "day": "today"}}
         returned = f"get_weather returned: {json.dumps({'sky': sky, 'degrees': degrees})}\nTell me in your own words."
@@ -201,8 +202,8 @@ def _results() -> list[Item]:
             Message(role="assistant", content=json.dumps(call)),
             *user(returned),
         ]
-        made.append(Item(RESULT, talk, {"sky": sky, "degrees": degrees}))
-    return made
+        items.append(Item(RESULT, talk, {"sky": sky, "degrees": degrees}))
+    return items
 
 
 def _requests() -> list[Item]:

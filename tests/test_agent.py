@@ -27,7 +27,7 @@ def right(item: agent.Item) -> str:
 
 
 def test_the_right_answer_to_every_item_counts_in_full_and_nothing_else_does() -> None:
-    for item in agent.items(1000, seed=0):
+    for item in agent.sample_items(1000, seed=0):
         score = agent.SCORES[item.kind]
         assert score(right(item), item.expected) == pytest.approx(1)
         assert score(f"```json\n{right(item)}\n```", item.expected) == pytest.approx(1)
@@ -53,11 +53,11 @@ def test_half_an_answer_counts_in_part() -> None:
 
 
 def test_items_depend_on_the_seed_alone_and_are_all_different() -> None:
-    first, again, other = (agent.items(12, seed) for seed in (0, 0, 1))
+    first, again, other = (agent.sample_items(12, seed) for seed in (0, 0, 1))
     assert first == again != other
     assert [item.kind for item in first] == [kind for kind in KINDS for _ in range(12)]
     assert len({json.dumps(item.prompt) for item in first}) == len(first)
-    everything = agent.items(1000, seed=0)
+    everything = agent.sample_items(1000, seed=0)
     assert {item.prompt[-1]["content"] for item in everything if item.kind == agent.SAFE} == set(agent.REQUESTS)
 
 

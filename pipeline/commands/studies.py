@@ -185,11 +185,11 @@ def hypothesis_recompute(
     from moltlm.pipeline.studies import archive
 
     console = Console(json_output)
-    apart = f"run.folder={archive.folder_apart(loaded(config, overrides), folder)}"
-    with running(loaded(config, [*(overrides or []), apart]), console) as current:
+    settings = [*(overrides or []), f"run.folder={archive.folder_apart(loaded(config, overrides), folder)}"]
+    with running(loaded(config, settings), console) as current:
         from moltlm.pipeline.job import recompute
 
-        following = f"molt report {arguments(config, [*(overrides or []), apart])}"
+        following = f"molt report {arguments(config, settings)}"
         _print_files(console, "written", recompute(current, folder), following)
 
 

@@ -12,7 +12,6 @@ from moltlm.adapters.serve import Served
 from moltlm.data import tasks
 from moltlm.data.state import Adapter, State
 from moltlm.data.types import Progress
-from moltlm.evals import agent as agent_eval
 from moltlm.evals import harness
 from moltlm.evals import persona as persona_eval
 from moltlm.evals import profile as profile_eval
@@ -97,14 +96,10 @@ class CycleEvidence:
         )
 
     def agent(self) -> gates.Sides[AgentRecord]:
-        config = self.run.config
-        if not config.agent.items:
+        if not self.run.config.agent.items:
             return gates.Sides([], [])
-        asked, voice = agent_eval.items(config.agent.items, config.run.seed), pairs.classifier(self.run).probability
-        length, size = config.agent.max_new_tokens, config.model.eval_batch_size
         return self._sides(
-            "agent",
-            lambda state, progress: agent_eval.evaluate(self.served, state, asked, voice, length, size, progress),
+            "agent", lambda state, progress: measures.agent_records(self.run, self.served, state, progress)
         )
 
     def _sides(self, name: str, measure: Callable[[State, Progress], list[R]]) -> gates.Sides[R]:

@@ -299,10 +299,10 @@ def _profile(job: Job) -> Work:
 
 def _agent(job: Job) -> Work:
     config, work = job.run.config, Work()
-    prompts = [item.prompt for item in agent_eval.items(config.agent.items, config.run.seed)]
-    asked = job.counter.rows(prompts, [""] * len(prompts))
+    prompts = [item.prompt for item in agent_eval.sample_items(config.agent.items, config.run.seed)]
+    rows = job.counter.rows(prompts, [""] * len(prompts))
     for state in (BASE, *layout.candidates(job.run)):
-        work += _answers(job, state, asked, config.agent.max_new_tokens)
+        work += _answers(job, state, rows, config.agent.max_new_tokens)
     return work
 
 

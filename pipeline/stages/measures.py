@@ -11,7 +11,7 @@ from moltlm.adapters import router as routers
 from moltlm.data import endpoint, tasks, teacher
 from moltlm.data.io import sha256_tree
 from moltlm.data.state import BASE, PERSONALITY, Adapter, State
-from moltlm.data.types import Exchange
+from moltlm.data.types import ChatModel, Exchange, Progress
 from moltlm.evals import agent as agent_eval
 from moltlm.evals import capability as capability_eval
 from moltlm.evals import drift as drift_eval
@@ -22,6 +22,7 @@ from moltlm.evals import profile as profile_eval
 from moltlm.evals import stats
 from moltlm.evals import tasks as task_eval
 from moltlm.evals.records import (
+    AgentRecord,
     DriftRecord,
     ItemRecord,
     JudgeRecord,
@@ -212,15 +213,21 @@ def agent(run: Run, state: State) -> Artifact:
     inputs = {"agent": identity(config.agent), "seed": config.run.seed, "state": serving.lineage(run, state)}
 
     def make(folder: Path) -> dict[str, Any]:
-        model, asked = serving.serve(run, state), agent_eval.items(config.agent.items, config.run.seed)
-        voice, length = pairs.classifier(run).probability, config.agent.max_new_tokens
+        model = serving.serve(run, state)
         with run.console.progress(f"agent skills of {state}") as progress:
-            batch = config.model.eval_batch_size
-            records = agent_eval.evaluate(model, state, asked, voice, length, batch, progress)
+            records = agent_records(run, model, state, progress)
         write_records(folder / RECORDS, records)
         return {"state": str(state), **agent_eval.summarise(records)}
 
     return run.do("agent", inputs, make, f"agent skills of {state}")
+
+
+def agent_records(run: Run, model: ChatModel, state: State, progress: Progress) -> list[AgentRecord]:
+    """The agent skills of a state that this model serves, by the settings of the run."""
+    config = run.config
+    items = agent_eval.sample_items(config.agent.items, config.run.seed)
+    voice, batch = pairs.classifier(run).probability, config.model.eval_batch_size
+    return agent_eval.evaluate(model, state, items, voice, config.agent.max_new_tokens, batch, progress)
 
 
 @once_per_config

@@ -193,12 +193,7 @@ def _means_of(rows: Sequence[MethodRow], plain: dict[int, MethodRow]) -> MethodM
         method=rows[0].method,
         layout=rows[0].layout,
         seeds=len(rows),
-        final=_mean([row.final for row in rows]),
-        learned=_mean([row.learned for row in rows]),
-        backward=_mean_of_known([row.backward for row in rows]),
-        forward=_mean_of_known([row.forward for row in rows]),
-        forgetting=_mean_of_known([row.forgetting for row in rows]),
-        oracle=_mean_of_known([row.oracle for row in rows]),
+        **vars(_transfer_means(rows)),
         persona_kept=_mean_of_known([row.persona_kept for row in rows]),
         coherent=_mean([row.coherent for row in rows]),
         capability=_mean([row.capability.difference for row in rows]),
@@ -215,15 +210,18 @@ def _means_of(rows: Sequence[MethodRow], plain: dict[int, MethodRow]) -> MethodM
 def transfer_means(seeds: Sequence[MeasuredTransfer | None]) -> TransferMeans | None:
     """The means over the seeds that have this measure; None where none has."""
     measured = [each for each in seeds if each is not None]
-    if not measured:
-        return None
+    return _transfer_means(measured) if measured else None
+
+
+def _transfer_means(seeds: Sequence[MeasuredTransfer | MethodRow]) -> TransferMeans:
+    """The same of a row's own accuracies, which has transfer by exact match in fields of the same names."""
     return TransferMeans(
-        final=_mean([each.final for each in measured]),
-        learned=_mean([each.learned for each in measured]),
-        backward=_mean_of_known([each.backward for each in measured]),
-        forward=_mean_of_known([each.forward for each in measured]),
-        forgetting=_mean_of_known([each.forgetting for each in measured]),
-        oracle=_mean_of_known([each.oracle for each in measured]),
+        final=_mean([each.final for each in seeds]),
+        learned=_mean([each.learned for each in seeds]),
+        backward=_mean_of_known([each.backward for each in seeds]),
+        forward=_mean_of_known([each.forward for each in seeds]),
+        forgetting=_mean_of_known([each.forgetting for each in seeds]),
+        oracle=_mean_of_known([each.oracle for each in seeds]),
     )
 
 
