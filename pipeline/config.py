@@ -222,6 +222,11 @@ class SequenceConfig(Section):
         description="orders of the tasks: the first seed learns them in the first order, the second in the second, and "
         "so on, from the beginning again after the last; empty: the order of `tasks`",
     )
+    history: bool = Field(
+        default=True,
+        description="score every earlier task after every training; false: a task only right before and right after "
+        "its own training and after the last one, which takes less time and misses a best score in between",
+    )
     bounds: bool = Field(
         default=False,
         description="also train, with each seed, every task alone above the personality, and one adapter on all tasks "

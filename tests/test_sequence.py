@@ -18,6 +18,7 @@ from safetensors.torch import load_file
 
 from moltlm.data.errors import BadInput
 from moltlm.data.state import Adapter
+from moltlm.evals.continual import transfer
 from moltlm.pipeline import config
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.reporting import methods as methods_report
@@ -163,6 +164,21 @@ def test_a_plan_estimates_what_has_not_been_run(bounded: list[str], tmp_path: Pa
     assert planned.seconds_each > 0 and not planned.measured
     assert (part.sequences, part.bounds, part.trainings) == (2, 0, 4)
     assert not (tmp_path / "run").exists()
+
+
+@given(st.integers(1, 6), st.integers(0, 2**32 - 1))
+def test_without_history_only_the_best_score_in_between_is_missed(n: int, seed: int) -> None:
+    scores, names = np.random.default_rng(seed).normal(size=(n + 1, n)), [str(place) for place in range(n)]
+    results = []
+    for history in (True, False):
+        kept = [[name in sequence.scored_after(names, row, history) for name in names] for row in range(n + 1)]
+        results.append(transfer(np.where(kept, scores, np.nan)[1:].tolist(), scores[0].tolist()))
+        assert all(kept[0]) and all(kept[-1])
+    full, ends = results
+    assert (full.final, full.learned, full.backward, full.forward) == (
+        ends.final, ends.learned, ends.backward, ends.forward,
+    )  # fmt: skip
+    assert full.forgetting is None or full.forgetting >= ends.forgetting
 
 
 def test_all_tasks_at_once_are_the_task_where_there_is_one(tiny_project: Path, tmp_path: Path) -> None:

@@ -138,8 +138,9 @@ def method(config: Config, name: str, seed: int) -> Config:
         )
     raw = config.model_dump(mode="json")["tasks"]
     in_order = {task: raw[task] for task in order(config, seed)}
+    measured = {"history": config.sequence.history}
     return vary(
-        config, {"tasks": in_order, **changes, "tasks.*.seed": seed, "sequence": {}}, f"sequence.methods.{name}"
+        config, {"tasks": in_order, **changes, "tasks.*.seed": seed, "sequence": measured}, f"sequence.methods.{name}"
     )
 
 
@@ -153,7 +154,7 @@ def measure(run: Run, label: str) -> Artifact:
     scores = {
         (state, name): measures.task_score(run, name, state)
         for place, state in enumerate([PERSONALITY, *states])
-        for name in (names if state == PERSONALITY else names[: place + 1])
+        for name in scored_after(names, place, run.config.sequence.history)
     }
     alone = {name: layout.state_of(run, Adapter(name)) for name in names} if states[-1].routes else {}
     oracle = [measures.task_score(run, name, state) for name, state in alone.items()]
@@ -186,6 +187,18 @@ def measure(run: Run, label: str) -> Artifact:
 
     inputs = {"measured": [artifact.fingerprint for artifact in [*artifacts, *oracle, drift]]}
     return run.do("sequence", inputs, make, label)
+
+
+def scored_after(names: Sequence[str], trained: int, history: bool) -> Sequence[str]:
+    """The tasks that are scored after so many trainings: all before the first and after the last, else those trained
+    so far, or only the last of them, and the next one.
+
+    Args:
+        names: the tasks in the order of training.
+    """
+    if trained in (0, len(names)):
+        return names
+    return names[0 if history else trained - 1 : trained + 1]
 
 
 def _transfer(

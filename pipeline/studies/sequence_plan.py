@@ -101,12 +101,14 @@ def _stored(run: Run, job: Job, trial: tuple[str, int] | None) -> dict[str, floa
 
 
 def _estimate(run: Run, name: str, seed: int) -> float:
-    """Seconds of a sequence: its trainings, half a square of task scores, and the evidence of its last state."""
+    """Seconds of a sequence: its trainings, the task scores, and the evidence of its last state."""
     with run.varied(sequence.method(run.config, name, seed)):
         speed = forecast.measure(run)
         every = setup_parts.parts(run, forecast.counter(run))
         seconds = {part.name: speed.seconds(part.work) for part in every}
-        tasks = len(run.config.tasks)
-        trainings = sum(seconds[task] for task in run.config.tasks)
+        names = list(run.config.tasks)
+        trainings = sum(seconds[task] for task in names)
+    after = range(1, len(names) + 1)
+    scores = sum(len(sequence.scored_after(names, count, run.config.sequence.history)) for count in after)
     # `skills` scores each task before and after its training, `evidence` the base, the personality and every task
-    return trainings + seconds["skills"] * (tasks + 1) / 4 + seconds["evidence"] / (tasks + 2)
+    return trainings + seconds["skills"] * scores / (2 * len(names)) + seconds["evidence"] / (len(names) + 2)
