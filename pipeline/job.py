@@ -6,10 +6,11 @@ import shutil
 from pathlib import Path
 
 from moltlm.data import assets
+from moltlm.data.errors import BadInput
 from moltlm.data.state import BASE, PERSONALITY
 from moltlm.pipeline import layout
 from moltlm.pipeline.reporting.writing import Outcome, write_report
-from moltlm.pipeline.run import Run
+from moltlm.pipeline.run import Missing, Run
 from moltlm.pipeline.service import gate as gates
 from moltlm.pipeline.setup import forecast
 from moltlm.pipeline.setup.parts import parts
@@ -91,18 +92,33 @@ def _first_result(run: Run, arguments: str) -> None:
     run.console.say(f"Talk to it in another terminal while the evidence is gathered: molt chat {arguments}")
 
 
+def _check_pairs(run: Run, folder: Path) -> None:
+    """Refuse trainings on other pairs than the configuration makes: every one of them would be made again."""
+    only_read, run.only_read = run.only_read, True
+    try:
+        pairs.pairs(run)
+    except Missing:
+        raise BadInput(
+            f"The trainings in {folder} were made with other settings: they have other pairs.",
+            "Give those settings, as for example: persona.spec=odile model.precision=fp32",
+        ) from None
+    finally:
+        run.only_read = only_read
+
+
 def recompute(run: Run, folder: Path) -> list[Path]:
     """Judge the hypotheses of the configuration, explore, and answer how much knowledge fits, from the stored trainings
-    in a folder, and write results and report beside it: FOLDER.json, FOLDER.md and FOLDER.html. What the folder lacks
-    is trained. `molt hypothesis recompute FOLDER CONFIG`
+    in a folder, and write results and report beside it: FOLDER.json, FOLDER.md and FOLDER.html. A training that the
+    folder lacks is made. `molt hypothesis recompute FOLDER CONFIG`
 
     Args:
         run: without any other training, which would be explored, too (`archive.folder_apart`).
 
     Raises:
-        BadInput: for a folder without trainings, or with damaged ones.
+        BadInput: for a folder without trainings, or with damaged ones, or of other settings than the run's.
     """
     archive.import_trainings(run, folder)
+    _check_pairs(run, folder)
     for name in run.config.hypotheses:
         grid.verdict(run, name)
     if run.stored("job"):
