@@ -55,7 +55,7 @@ def _masked(results: Results, task: str) -> str:
     if not (alone and control and alone.margin and control.margin and alone.margin.mean > 0):
         return ""
     share = control.margin.mean / alone.margin.mean
-    return f"; by likelihood {share:.0%} of the gain is left"
+    return f"; by likelihood {share:.0%} of the gain is left without replay"
 
 
 def _capability_lines(results: Results) -> list[str]:
