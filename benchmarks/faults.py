@@ -97,7 +97,7 @@ def _conclude_all(study: Study, row: Row, folder: Path, endings: list[Ended]) ->
 
 
 def reader(study: Study, times: int) -> None:
-    row = study.row("a reader all the time, the promotion among it")
+    row = study.row("a reader that reads all the time, also during the promotion")
     reads = 0
     for _ in range(times):
         folder = study.copy()
@@ -207,7 +207,7 @@ def out_of_memory(study: Study, times: int) -> None:
 
 
 def endpoint(study: Study, times: int) -> None:
-    row = study.row("who is told of a cycle is down, slow or lies")
+    row = study.row("the receiver of notices is down, slow or lies")
     for answer in lying.ANSWERS[:times]:
         with lying.server(answer) as url:
             notify = "schedule.notify_on=[promoted, not promoted, failed]", f"schedule.notify={url}"
