@@ -170,7 +170,9 @@ def test_a_study_is_recomputed_from_its_trainings_alone(run: Run, tiny_project: 
         assert result.exit_code == 0, result.output
         explored[name] = json.loads((tmp_path / f"{name}.json").read_text())["explored"]["early"]["n"]
     assert explored == {"three": 6, "two": 4}
-    result = CliRunner().invoke(app, ["hypothesis", "recompute", str(folder), project, *settings, "pairs.max_new_tokens=9"])
+    result = CliRunner().invoke(
+        app, ["hypothesis", "recompute", str(folder), project, *settings, "pairs.max_new_tokens=9"]
+    )
     assert isinstance(result.exception, BadInput) and "made with other settings" in str(result.exception)
 
 

@@ -146,6 +146,18 @@ def test_seeds_are_crossed_with_orders_and_bounds_stand_beside_the_methods(
     )
     assert molt("compare-methods", *bounded) == 0
     assert sorted(folder.rglob("artifact.json")) == made
+    elsewhere = [*bounded, f"run.folder={tmp_path / 'elsewhere'}", "--with", str(folder / "methods.json")]
+    assert molt("compare-methods", *elsewhere, "--plan") == 0
+    assert "0 sequences and 0 bounds" in capsys.readouterr().out.replace("\n", " ")
+    assert molt("compare-methods", *elsewhere) == 0
+    assert all(
+        (tmp_path / "elsewhere" / name).read_text() == (folder / name).read_text()
+        for name in ("methods.json", "bounds.json", "methods.md")
+    )
+    assert not list((tmp_path / "elsewhere").rglob("artifact.json"))
+    (tmp_path / "elsewhere" / "bounds.json").write_text('[{"bound": "alone"}]')
+    assert molt("compare-methods", *bounded, "--with", str(tmp_path / "elsewhere" / "methods.json")) == 2
+    assert "is no bounds.json" in capsys.readouterr().err.replace("\n", " ")
     wrong = [replace(plain, tasks=plain.tasks[::-1])]
     other = tmp_path / "other.json"
     write_document(other, wrong)

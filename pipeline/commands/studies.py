@@ -38,7 +38,11 @@ def compare_methods(
     ] = "",
     best: Annotated[int | None, typer.Option(min=1, help="run the remaining seeds only for the N best methods")] = None,
     measured_rows: Annotated[
-        list[Path] | None, typer.Option("--with", help="methods.json of another run; its rows are not measured again")
+        list[Path] | None,
+        typer.Option(
+            "--with",
+            help="methods.json of another run; its rows are not measured again, nor those of bounds.json beside it",
+        ),
     ] = None,
     plan: Annotated[
         bool, typer.Option("--plan", help="print how many trainings are left and how long they take; train nothing")
@@ -60,19 +64,27 @@ def compare_methods(
         from moltlm.pipeline.typed_json import to_plain
 
         selected = [name.strip() for name in only.split(",") if name.strip()]
-        reference, files = current.config.sequence.reference, list[Path]()
+        reference, files, others = current.config.sequence.reference, list[Path](), measured_rows or []
         executor = engine_of(engine, job_cpus, job_gpus)
         sequence.methods_to_train(current.config, selected)  # a wrong name or setting shows before anything is trained
         if plan:
-            planned = sequence_plan.plan(current, selected, best)
+            planned = sequence_plan.plan(current, selected, best, others)
             console.result(asdict(planned), str(planned))
             return
-        limits = bounds.compare(current, bool(selected), executor)
+        limits, rows, reached = bounds.measured(current, [], others), list[MethodRow](), list[int]()
 
-        def write(rows: list[MethodRow]) -> None:
+        def write(rows_so_far: list[MethodRow]) -> None:
+            rows[:] = rows_so_far
             files[:] = methods_report.write(current.folder, rows, reference, limits)
 
-        rows = sequence.compare(current, selected, best, measured_rows or [], write, executor)
+        def measure_bounds(seed: int) -> None:
+            reached.append(seed)
+            if not selected:
+                limits[:] = bounds.measured(current, reached, others)
+                write(rows)
+
+        beside = [] if selected else bounds.jobs(current, others)
+        sequence.compare(current, selected, best, others, write, measure_bounds, executor, beside)
         table = methods_report.table(rows, reference, limits)
         console.result(to_plain(rows), f"{table}\n{', '.join(map(str, files))}")
 

@@ -36,7 +36,7 @@ def write(folder: Path, rows: Sequence[MethodRow], reference: str, bounds: Seque
     write_text(text, table(rows, reference, bounds))
     write_text(figure, plot(rows, bounds))
     if bounds:
-        files.append(folder / "bounds.json")
+        files.append(folder / bound_rows.FILE)
         write_document(files[-1], list(bounds))
     return files
 

@@ -5,20 +5,26 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
+from pydantic import ValidationError
 
+from moltlm.data.errors import BadInput
+from moltlm.data.io import read_json
 from moltlm.data.state import PERSONALITY, Adapter
 from moltlm.pipeline.config import Config, vary
 from moltlm.pipeline.layout import JOINT
 from moltlm.pipeline.run import Artifact, Missing, Run
 from moltlm.pipeline.stages import measures, tasks
 from moltlm.pipeline.stages.joint import STATE, joint
-from moltlm.pipeline.studies.engine import Engine, Job, local
+from moltlm.pipeline.studies.engine import Job
 from moltlm.pipeline.studies.methods import MethodRow
+from moltlm.pipeline.typed_json import first_problem, from_plain
 
 Bound = Literal["alone", "joint"]
+FILE = "bounds.json"
 
 
 @dataclass(frozen=True)
@@ -60,21 +66,49 @@ class Gap:
     exact: float | None
 
 
-def compare(run: Run, only_read: bool = False, engine: Engine = local) -> list[BoundRow]:
-    """Train and measure both bounds with every seed; those that are stored are reused. None if the config asks for
-    none.
+def cells(config: Config, other_runs: Sequence[Path] = ()) -> list[tuple[Bound, int]]:
+    """Both bounds with every seed, without those that other runs have. Empty if the config asks for none.
 
     Args:
-        only_read: leave out what is not stored.
+        other_runs: methods.json files, whose bounds are in bounds.json beside them.
     """
-    settings = run.config.sequence
-    if not settings.bounds:
-        return []
-    cells = [(bound, seed) for seed in settings.seeds for bound in get_args(Bound)]
-    if not only_read:
-        engine(run, [Job(f"{bound}, seed {seed}", trial, (bound, seed)) for bound, seed in cells])
-    rows = [_row(run, bound, seed, only_read) for bound, seed in cells]
-    return [row for row in rows if row is not None]
+    settings = config.sequence
+    every = [(bound, seed) for seed in settings.seeds for bound in get_args(Bound)] if settings.bounds else []
+    available = rows_of(config, other_runs)
+    return [cell for cell in every if cell not in available]
+
+
+def jobs(run: Run, other_runs: Sequence[Path] = ()) -> list[Job]:
+    """The bounds that other runs do not have, for an engine."""
+    return [Job(f"{bound}, seed {seed}", trial, (bound, seed)) for bound, seed in cells(run.config, other_runs)]
+
+
+def measured(run: Run, train: Sequence[int], other_runs: Sequence[Path] = ()) -> list[BoundRow]:
+    """The bounds that other runs have, those that are stored, and those of the seeds `train`, which are trained and
+    measured if need be."""
+    available: dict[tuple[Bound, int], BoundRow | None] = {**rows_of(run.config, other_runs)}
+    for bound, seed in cells(run.config, other_runs):
+        available[bound, seed] = _row(run, bound, seed, seed not in train)
+    rows = [row for row in available.values() if row is not None]
+    return sorted(rows, key=lambda row: (row.seed, row.bound))
+
+
+def rows_of(config: Config, other_runs: Sequence[Path]) -> dict[tuple[Bound, int], BoundRow]:
+    """The rows of the bounds.json beside each methods.json, by bound and seed, of the config's tasks and seeds.
+
+    Raises:
+        BadInput: for a file that is none.
+    """
+    rows: list[BoundRow] = []
+    for file in (path.with_name(FILE) for path in other_runs if path.with_name(FILE).exists()):
+        try:
+            rows += from_plain(read_json(file), list[BoundRow])
+        except ValidationError as error:
+            raise BadInput(
+                f"{file} is no {FILE}: {first_problem(error)}.", "Name the files that molt compare-methods wrote."
+            ) from None
+    wanted = [row for row in rows if row.tasks == list(config.tasks) and row.seed in config.sequence.seeds]
+    return {(row.bound, row.seed): row for row in wanted}
 
 
 def trial(run: Run, bound: Bound, seed: int) -> BoundRow:

@@ -25,6 +25,7 @@ from moltlm.pipeline.typed_json import from_plain
 CHANGEABLE = ("protect", "tasks", "replay", "router")
 """The sections of the config that a method may change."""
 OnRow = Callable[[list[MethodRow]], None]
+OnSeed = Callable[[int], None]
 
 
 def compare(
@@ -33,7 +34,9 @@ def compare(
     best: int | None = None,
     other_runs: Sequence[Path] = (),
     on_row: OnRow = lambda rows: None,
+    on_seed: OnSeed = lambda seed: None,
     engine: Engine = local,
+    beside: Sequence[Job] = (),
 ) -> list[MethodRow]:
     """Train and measure every method with every seed. What is there already is reused. `molt compare-methods CONFIG`
 
@@ -42,21 +45,18 @@ def compare(
         best: after the first seed, train only the reference and so many of the best methods.
         other_runs: methods.json files of other runs, whose rows are taken as they are.
         on_row: called with all rows so far after each new one, to write them down.
+        on_seed: called with each seed whose methods are measured, before the next one.
         engine: trains and measures the methods of a seed, or of all seeds unless `best` chooses among them.
+        beside: jobs that the engine does at the same time.
 
     Raises:
         BadInput: for a method that the config does not have, or a setting that no method may change.
     """
     settings, names = run.config.sequence, methods_to_train(run.config, only)
-    orders = {seed: order(run.config, seed) for seed in settings.seeds}
-    available = {
-        (row.method, row.seed): row
-        for file in other_runs
-        for row in methods.read_rows(file, list(run.config.tasks), orders)
-    }
+    available = rows_of(run.config, other_runs)
     rows: list[MethodRow] = []
     if best is None:
-        engine(run, [job for seed in settings.seeds for job in _jobs(names, seed, available)])
+        engine(run, [*(job for seed in settings.seeds for job in _jobs(names, seed, available)), *beside])
     for seed in settings.seeds:
         if best is not None and rows and seed == settings.seeds[1]:
             means = methods.means(rows, settings.reference)
@@ -68,7 +68,22 @@ def compare(
             if row is not None:
                 rows.append(row)
                 on_row(rows)
+        on_seed(seed)
     return rows
+
+
+def rows_of(config: Config, other_runs: Sequence[Path]) -> dict[tuple[str, int], MethodRow]:
+    """The rows of other runs by method and seed.
+
+    Args:
+        other_runs: methods.json files.
+
+    Raises:
+        BadInput: for one that has other tasks, or another order of them.
+    """
+    orders = {seed: order(config, seed) for seed in config.sequence.seeds}
+    rows = [row for file in other_runs for row in methods.read_rows(file, list(config.tasks), orders)]
+    return {(row.method, row.seed): row for row in rows}
 
 
 def _jobs(names: Sequence[str], seed: int, available: Collection[tuple[str, int]]) -> list[Job]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import get_args
+from pathlib import Path
 
 from moltlm.pipeline.run import Missing, Run
 from moltlm.pipeline.setup import forecast
 from moltlm.pipeline.setup import parts as setup_parts
 from moltlm.pipeline.studies import bounds, sequence
-from moltlm.pipeline.studies.bounds import Bound
 from moltlm.pipeline.studies.engine import Job
 
 
@@ -53,21 +52,22 @@ class Plan:
         )
 
 
-def plan(run: Run, only: Sequence[str] = (), best: int | None = None) -> Plan:
+def plan(run: Run, only: Sequence[str] = (), best: int | None = None, other_runs: Sequence[Path] = ()) -> Plan:
     """Plan a comparison. Trains nothing for good. `molt compare-methods CONFIG --plan`
 
     Args:
         only: as in `sequence.compare`; bounds are not trained with it.
-        best: likewise.
+        best: likewise, as the next.
+        other_runs: what they have is not counted.
     """
     config = run.config
     seeds, tasks = config.sequence.seeds, len(config.tasks)
     names = sequence.methods_to_train(config, only)
     later = names if best is None else names[: best + 1]
-    trials = [(name, seeds[0]) for name in names] + [(name, seed) for seed in seeds[1:] for name in later]
-    limits: list[tuple[Bound, int]] = []
-    if config.sequence.bounds and not only:
-        limits = [(bound, seed) for seed in seeds for bound in get_args(Bound)]
+    every = [(name, seeds[0]) for name in names] + [(name, seed) for seed in seeds[1:] for name in later]
+    available = sequence.rows_of(config, other_runs)
+    trials = [trial for trial in every if trial not in available]
+    limits = [] if only else bounds.cells(config, other_runs)
     times = [_stored(run, Job("", sequence.trial, trial), trial) for trial in trials]
     finished = {key: seconds for each in times if each is not None for key, seconds in each.items()}
     count = sum(each is not None for each in times)
