@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, Self
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
@@ -194,6 +194,18 @@ class Arm(Section):
         description="optimizer steps, where this arm takes more of them than the others to reach the gain levels at "
         "its best rate; its checkpoints go on at the distance of the last two",
     )
+    rank: PositiveInt | None = Field(
+        default=None, description="rank of the LoRA, where it differs from `lora.r`; alpha keeps its ratio to it"
+    )
+    target_modules: str | list[str] | None = Field(
+        default=None, description="modules that get the LoRA, where they differ from `lora.target_modules`"
+    )
+
+    @model_validator(mode="after")
+    def a_lora(self) -> Self:
+        if self.parameters == "full" and (self.rank or self.target_modules):
+            raise ValueError("rank and target_modules are of a LoRA, and parameters=full trains none")
+        return self
 
     @field_validator("learning_rate", mode="before")
     @classmethod

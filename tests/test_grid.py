@@ -99,6 +99,28 @@ def test_an_arm_beside_the_others_has_a_base_of_its_own_precision_and_decides_no
         assert {each["hypothesis"]["precision"] for each in inputs} == {"fp32", "nf4"}
 
 
+def test_an_arm_has_a_rank_and_a_place_of_its_own(run: Run, tmp_path: Path) -> None:
+    file, modules = tmp_path / "h1.yaml", ["down_proj", "up_proj"]
+    arms = {
+        "lora": {"method": "sft", "learning_rate": 1e-3},
+        "small": {"method": "sft", "learning_rate": 1e-3, "rank": 2},
+        "mlp": {"method": "sft", "learning_rate": 1e-3, "target_modules": modules},
+    }
+    settings = {**FILE, "arms": arms, "than": ["small", "mlp"], "positive_control": None, "tuning_seeds": []}
+    file.write_text(yaml.safe_dump({**settings, "seeds": [1]}))
+    grid.verdict(run, str(file))
+    own = run.config.lora
+    made = [json.loads(path.read_text()) for path in run.folder.glob("job/*/weights/adapter_config.json")]
+    assert sorted(each["r"] for each in made) == sorted([2, own.r, own.r])
+    assert {each["lora_alpha"] / each["r"] for each in made} == {own.alpha / own.r}
+    places = [{name.rpartition(".")[2] for name in each["target_modules"]} for each in made]
+    assert places.count({*modules}) == 1 and sum("q_proj" in place for place in places) == 2
+    full = {"full": {"method": "sft", "parameters": "full", "learning_rate": 1e-4, "rank": 2}}
+    file.write_text(yaml.safe_dump({**settings, "arms": {**arms, **full}}))
+    with pytest.raises(BadInput, match="parameters=full trains none"):
+        grid.verdict(run, str(file))
+
+
 def test_trainings_are_exported_without_weights_and_judged_alike_elsewhere(run: Run, tmp_path: Path) -> None:
     file, there = tmp_path / "h1.yaml", tmp_path / "records"
     file.write_text(yaml.safe_dump(FILE))

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from moltlm.adapters.config import AdaptersConfig
+from moltlm.adapters.config import AdaptersConfig, LoraSettings
 from moltlm.data.errors import BadInput
 from moltlm.evals.config import Arm, HypothesisConfig
 from moltlm.pipeline.config import Config, load_hypothesis
@@ -81,6 +81,12 @@ def beyond(arm: Arm, best: Arm) -> Arm | None:
     return None if rate is None else best.model_copy(update={"learning_rate": rate})
 
 
+def _lora(settings: LoraSettings, arm: Arm) -> LoraSettings:
+    rank, modules = arm.rank or settings.r, arm.target_modules or settings.target_modules
+    changes = {"r": rank, "alpha": settings.alpha * rank / settings.r, "target_modules": modules}
+    return settings.model_copy(update=changes)
+
+
 def arm_config(config: Config, hypothesis: HypothesisConfig, arm: Arm) -> AdaptersConfig:
     """The run's configuration with what the arm and the hypothesis fix.
 
@@ -97,7 +103,7 @@ def arm_config(config: Config, hypothesis: HypothesisConfig, arm: Arm) -> Adapte
     try:
         return AdaptersConfig(
             model=config.model.model_copy(update={"precision": arm.precision or hypothesis.precision}),
-            lora=config.lora,
+            lora=_lora(config.lora, arm),
             train=config.train,
             personality=config.personality.model_copy(update=changes),
             dpo=config.dpo.model_copy(

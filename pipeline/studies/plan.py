@@ -58,7 +58,7 @@ def plan_of(run: Run, hypothesis: HypothesisConfig) -> Plan:
     memory, device = [], fitting.this_machine().device
     for arm in names:
         settings = arm_config(run.config, hypothesis, options[arm][0])
-        changes = {"model": settings.model, "personality": settings.personality}
+        changes = {"model": settings.model, "lora": settings.lora, "personality": settings.personality}
         memory.append(estimate.training_memory(run.config.model_copy(update=changes), device).total)
     seconds = [read_json(folder / "artifact.json")["seconds"] for folder in run.stored("job")]
     return Plan(
