@@ -19,7 +19,7 @@ from moltlm.data.errors import BadInput, MoltError
 from moltlm.pipeline import config
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.run import Artifact, Run
-from moltlm.pipeline.studies import grid, sequence
+from moltlm.pipeline.studies import comparison, grid
 from moltlm.pipeline.studies.engine import Job
 
 ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'moltlm[ray]'")
@@ -160,10 +160,10 @@ def test_methods_that_share_a_training_have_it_made_once(nodes: Nodes, open_run:
         'sequence.methods={"plain": {"protect.layout": "shared"}, "routed": {}, "arrow": {"router.method": "arrow"}}'
     )
     here, there = (open_run(name, changes, "sequence.seeds=[0]") for name in ("here", "there"))
-    expected = sequence.compare(here)
+    expected = comparison.compare(here).rows
     said: list[str] = []
     there.console.stage = lambda name, note: said.append(f"{name}: {note}")  # type: ignore[method-assign]
-    rows = sequence.compare(there, engine=cluster.connect(cpus=1, gpus=0))
+    rows = comparison.compare(there, engine=cluster.connect(cpus=1, gpus=0)).rows
     assert [_without_times(vars(row)) for row in rows] == [_without_times(vars(row)) for row in expected]
     assert records_of(there) == records_of(here)
     assert sorted(line.partition(":")[0] for line in said if "done in" in line) == [

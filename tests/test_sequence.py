@@ -24,7 +24,7 @@ from moltlm.pipeline.console import Console
 from moltlm.pipeline.reporting import methods as methods_report
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.stages import joint, tasks
-from moltlm.pipeline.studies import bounds, methods, ranking, sequence, sequence_plan
+from moltlm.pipeline.studies import bounds, comparison, methods, ranking, sequence, sequence_plan
 from moltlm.pipeline.studies.bounds import BoundRow
 from moltlm.pipeline.studies.methods import CapabilityChange, MeasuredTransfer, MethodRow
 from moltlm.pipeline.typed_json import from_plain, write_document
@@ -231,7 +231,7 @@ def test_what_cannot_be_compared_is_told_before_training(
     run = Run(found, Console())
     try:
         with pytest.raises(BadInput, match=message):
-            sequence.compare(run, only)
+            comparison.compare(run, only)
     finally:
         run.close()
 

@@ -59,8 +59,8 @@ def compare_methods(
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline.reporting import methods as methods_report
-        from moltlm.pipeline.studies import bounds, sequence, sequence_plan
-        from moltlm.pipeline.studies.methods import MethodRow
+        from moltlm.pipeline.studies import comparison, sequence, sequence_plan
+        from moltlm.pipeline.studies.comparison import Comparison
         from moltlm.pipeline.typed_json import to_plain
 
         selected = [name.strip() for name in only.split(",") if name.strip()]
@@ -71,22 +71,13 @@ def compare_methods(
             planned = sequence_plan.plan(current, selected, best, others)
             console.result(asdict(planned), str(planned))
             return
-        limits, rows, reached = bounds.measured(current, [], others), list[MethodRow](), list[int]()
 
-        def write(rows_so_far: list[MethodRow]) -> None:
-            rows[:] = rows_so_far
-            files[:] = methods_report.write(current.folder, rows, reference, limits)
+        def write(now: Comparison) -> None:
+            files[:] = methods_report.write(current.folder, now.rows, reference, now.bounds)
 
-        def measure_bounds(seed: int) -> None:
-            reached.append(seed)
-            if not selected:
-                limits[:] = bounds.measured(current, reached, others)
-                write(rows)
-
-        beside = [] if selected else bounds.jobs(current, others)
-        sequence.compare(current, selected, best, others, write, measure_bounds, executor, beside)
-        table = methods_report.table(rows, reference, limits)
-        console.result(to_plain(rows), f"{table}\n{', '.join(map(str, files))}")
+        result = comparison.compare(current, selected, best, others, write, executor)
+        table = methods_report.table(result.rows, reference, result.bounds)
+        console.result(to_plain(result.rows), f"{table}\n{', '.join(map(str, files))}")
 
 
 @hypothesis_app.command("run")

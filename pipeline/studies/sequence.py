@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -15,81 +15,12 @@ from moltlm.evals.continual import transfer
 from moltlm.evals.records import ItemRecord, paired_values
 from moltlm.pipeline import layout
 from moltlm.pipeline.config import Config, vary
-from moltlm.pipeline.run import Artifact, Missing, Run
+from moltlm.pipeline.run import Artifact, Run
 from moltlm.pipeline.stages import measures, tasks
-from moltlm.pipeline.studies import methods
-from moltlm.pipeline.studies.engine import Engine, Job, local
-from moltlm.pipeline.studies.methods import CapabilityChange, MeasuredTransfer, MethodRow
-from moltlm.pipeline.typed_json import from_plain
+from moltlm.pipeline.studies.methods import CapabilityChange, MeasuredTransfer
 
 CHANGEABLE = ("protect", "tasks", "replay", "router")
 """The sections of the config that a method may change."""
-OnRow = Callable[[list[MethodRow]], None]
-OnSeed = Callable[[int], None]
-
-
-def compare(
-    run: Run,
-    only: Sequence[str] = (),
-    best: int | None = None,
-    other_runs: Sequence[Path] = (),
-    on_row: OnRow = lambda rows: None,
-    on_seed: OnSeed = lambda seed: None,
-    engine: Engine = local,
-    beside: Sequence[Job] = (),
-) -> list[MethodRow]:
-    """Train and measure every method with every seed. What is there already is reused. `molt compare-methods CONFIG`
-
-    Args:
-        only: the methods to train; all if empty. Methods that were measured before are reported in any case.
-        best: after the first seed, train only the reference and so many of the best methods.
-        other_runs: methods.json files of other runs, whose rows are taken as they are.
-        on_row: called with all rows so far after each new one, to write them down.
-        on_seed: called with each seed whose methods are measured, before the next one.
-        engine: trains and measures the methods of a seed, or of all seeds unless `best` chooses among them.
-        beside: jobs that the engine does at the same time.
-
-    Raises:
-        BadInput: for a method that the config does not have, or a setting that no method may change.
-    """
-    settings, names = run.config.sequence, methods_to_train(run.config, only)
-    available = rows_of(run.config, other_runs)
-    rows: list[MethodRow] = []
-    if best is None:
-        engine(run, [*(job for seed in settings.seeds for job in _jobs(names, seed, available)), *beside])
-    for seed in settings.seeds:
-        if best is not None and rows and seed == settings.seeds[1]:
-            means = methods.means(rows, settings.reference)
-            names = [settings.reference, *methods.best(means, best, settings.reference)]
-        if best is not None:
-            engine(run, _jobs(names, seed, available))
-        for name in settings.methods:
-            row = available.get((name, seed)) or _row(run, name, seed, train=name in names)
-            if row is not None:
-                rows.append(row)
-                on_row(rows)
-        on_seed(seed)
-    return rows
-
-
-def rows_of(config: Config, other_runs: Sequence[Path]) -> dict[tuple[str, int], MethodRow]:
-    """The rows of other runs by method and seed.
-
-    Args:
-        other_runs: methods.json files.
-
-    Raises:
-        BadInput: for one that has other tasks, or another order of them.
-    """
-    orders = {seed: order(config, seed) for seed in config.sequence.seeds}
-    rows = [row for file in other_runs for row in methods.read_rows(file, list(config.tasks), orders)]
-    return {(row.method, row.seed): row for row in rows}
-
-
-def _jobs(names: Sequence[str], seed: int, available: Collection[tuple[str, int]]) -> list[Job]:
-    """The methods with this seed that are not available, after what they have in common."""
-    jobs = [Job(f"{name}, seed {seed}", trial, (name, seed)) for name in names if (name, seed) not in available]
-    return [Job(f"before any task, seed {seed}", before_tasks, jobs[0].arguments), *jobs] if jobs else []
 
 
 def trial(run: Run, name: str, seed: int) -> Artifact:
@@ -107,18 +38,6 @@ def before_tasks(run: Run, name: str, seed: int) -> None:
         for state in (BASE, PERSONALITY):
             measures.persona_of(run, state)
         measures.capability(run, PERSONALITY)
-
-
-def _row(run: Run, name: str, seed: int, train: bool) -> MethodRow | None:
-    """None where it has not been measured and is not to be trained now."""
-    run.only_read = not train
-    try:
-        facts = trial(run, name, seed).facts
-        return from_plain({"method": name, "seed": seed, **facts}, MethodRow)
-    except Missing:
-        return None
-    finally:
-        run.only_read = False
 
 
 def order(config: Config, seed: int) -> list[str]:

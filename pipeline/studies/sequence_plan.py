@@ -9,7 +9,7 @@ from pathlib import Path
 from moltlm.pipeline.run import Missing, Run
 from moltlm.pipeline.setup import forecast
 from moltlm.pipeline.setup import parts as setup_parts
-from moltlm.pipeline.studies import bounds, sequence
+from moltlm.pipeline.studies import bounds, comparison, sequence
 from moltlm.pipeline.studies.engine import Job
 
 
@@ -56,7 +56,7 @@ def plan(run: Run, only: Sequence[str] = (), best: int | None = None, other_runs
     """Plan a comparison. Trains nothing for good. `molt compare-methods CONFIG --plan`
 
     Args:
-        only: as in `sequence.compare`; bounds are not trained with it.
+        only: as in `comparison.compare`; bounds are not trained with it.
         best: likewise, as the next.
         other_runs: what they have is not counted.
     """
@@ -65,7 +65,7 @@ def plan(run: Run, only: Sequence[str] = (), best: int | None = None, other_runs
     names = sequence.methods_to_train(config, only)
     later = names if best is None else names[: best + 1]
     every = [(name, seeds[0]) for name in names] + [(name, seed) for seed in seeds[1:] for name in later]
-    available = sequence.rows_of(config, other_runs)
+    available = comparison.rows_of(config, other_runs)
     trials = [trial for trial in every if trial not in available]
     limits = [] if only else bounds.cells(config, other_runs)
     times = [_stored(run, Job("", sequence.trial, trial), trial) for trial in trials]
