@@ -40,7 +40,7 @@ STAGES = {
     "task-score": 2,
     "job-base": 1,
     "job": 1,
-    "hypothesis": 3,
+    "hypothesis": 4,
     "explored": 3,
     "knowledge-base": 1,
     "knowledge-job": 1,

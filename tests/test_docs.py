@@ -101,6 +101,8 @@ def test_the_committed_verdicts_are_those_of_the_committed_trainings(
     for name, committed in zip(run.config.hypotheses, imported.results.hypotheses, strict=True):
         verdict = read_document(grid.verdict(run, name).folder / "verdict.json", GridVerdict)
         assert (verdict.outcome, verdict.reasons) == (committed.outcome, committed.reasons)
+        assert verdict.by_authorship and committed.by_authorship
+        assert verdict.by_authorship.reasons == committed.by_authorship.reasons
         for one, other in zip(verdict.comparisons, committed.comparisons, strict=True):
             assert one.values == pytest.approx(other.values)
 

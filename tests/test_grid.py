@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,10 @@ from moltlm.pipeline.cli import app
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.reporting.writing import write_report
 from moltlm.pipeline.run import Run
+from moltlm.pipeline.stages import pairs
 from moltlm.pipeline.studies import archive as records
 from moltlm.pipeline.studies import arms, explore, grid, plan
+from moltlm.pipeline.studies.authorship import by_authorship
 
 FILE: dict[str, Any] = {
     "id": "H1",
@@ -97,6 +100,24 @@ def test_an_arm_beside_the_others_has_a_base_of_its_own_precision_and_decides_no
     for stage in ("job", "job-base"):
         inputs = [json.loads(path.read_text()) for path in run.folder.glob(f"{stage}/*/inputs.json")]
         assert {each["hypothesis"]["precision"] for each in inputs} == {"fp32", "nf4"}
+
+
+def test_one_sentence_for_every_prompt_is_no_gain_by_authorship(run: Run, tmp_path: Path) -> None:
+    file = tmp_path / "h1.yaml"
+    file.write_text(yaml.safe_dump({**FILE, "seeds": [1]}))
+    hypothesis = arms.check(run, str(file))
+    (arm,) = arms.candidates(hypothesis.arms["full"], {})
+    row, *_ = grid.records_of(run, hypothesis, grid.job(run, hypothesis, "full", arm, 1), "full", arm, 1)
+    written = {pair.id: pair.chosen for pair in pairs.load_pairs(pairs.pairs(run), "heldout")}
+    one = written[row.answers[0].id]
+
+    def gain(texts: dict[str, str]) -> float:
+        answers = [replace(each, answer=texts[each.id], coherent=True, score=1.0) for each in row.answers]
+        return by_authorship(run, [replace(row, answers=answers)])[0].gain
+
+    assert gain(dict.fromkeys(written, one)) <= 0 < gain(written)
+    (base,) = by_authorship(run, [replace(row, answers=row.base.answers)] if row.base else [])
+    assert base.gain == 0
 
 
 def test_an_arm_has_a_rank_and_a_place_of_its_own(run: Run, tmp_path: Path) -> None:

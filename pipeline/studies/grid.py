@@ -18,6 +18,7 @@ from moltlm.pipeline.run import Artifact, Run
 from moltlm.pipeline.stages import pairs
 from moltlm.pipeline.studies import checkpoint
 from moltlm.pipeline.studies.arms import arm_config, arm_names, beyond, candidates, check, fixed, in_order
+from moltlm.pipeline.studies.authorship import by_authorship
 from moltlm.pipeline.studies.engine import Engine, Job, local
 from moltlm.pipeline.studies.plan import plan_of
 from moltlm.pipeline.studies.verdict import GridVerdict, TuningRow
@@ -64,8 +65,18 @@ def verdict(run: Run, name: str, engine: Engine = local) -> Artifact:
             for row in records_of(run, hypothesis, artifact, name, tuned.arms[name], seed)
         ]
         result = judge.judge(hypothesis, records)
-        grid = {"axis": hypothesis.axis, "precision": hypothesis.precision, "arms": tuned.arms, "tuning": tuned.tables}
-        write_document(folder / "verdict.json", GridVerdict(**vars(result), **grid))
+        other = judge.judge(hypothesis, by_authorship(run, records)) if hypothesis.axis == "persona" else None
+        write_document(
+            folder / "verdict.json",
+            GridVerdict(
+                **vars(result),
+                axis=hypothesis.axis,
+                precision=hypothesis.precision,
+                arms=tuned.arms,
+                tuning=tuned.tables,
+                by_authorship=other and replace(other, curves=[]),
+            ),
+        )
         return {"id": hypothesis.id, "outcome": result.outcome, "reasons": result.reasons}
 
     return run.do("hypothesis", inputs, make, subject=hypothesis.id.lower())

@@ -32,12 +32,15 @@ class GridVerdict(Verdict):
         precision: of the base that all arms share.
         arms: the arms as they were trained, with everything that was open in the hypothesis chosen.
         tuning: by arm, all that was tried to choose it; none for arms where nothing was open.
+        by_authorship: the verdict with the persona gain by authorship in place of style (`studies.authorship`), for
+            information; None where gain is of the other axis.
     """
 
     axis: str
     precision: str
     arms: dict[str, Arm] = field(default_factory=dict)
     tuning: dict[str, list[TuningRow]] = field(default_factory=dict)
+    by_authorship: Verdict | None = None
 
 
 @dataclass(frozen=True)
