@@ -202,9 +202,11 @@ class Arm(Section):
     )
 
     @model_validator(mode="after")
-    def a_lora(self) -> Self:
-        if self.parameters == "full" and (self.rank or self.target_modules):
-            raise ValueError("rank and target_modules are of a LoRA, and parameters=full trains none")
+    def full_has_no_lora(self) -> Self:
+        if self.parameters == "full" and (self.rank is not None or self.target_modules is not None):
+            raise ValueError(
+                "a full fine-tuning has no LoRA: leave out rank and target_modules, or set parameters: lora"
+            )
         return self
 
     @field_validator("learning_rate", mode="before")

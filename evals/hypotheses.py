@@ -166,7 +166,7 @@ def _check_control(hypothesis: HypothesisConfig, runs: Trajectories) -> Differen
     if not control.values:
         arms = f"{control.better} - {control.than}"
         reason = f"The positive control, {arms}, has no common support, so nothing can be refuted. {control.left_out}"
-        return replace(control, outcome="inconclusive", reason=reason)
+        return replace(control, reason=reason)
     if control.low > 0:
         return replace(control, outcome="supported", reason=_sentence("The positive control stands out: ", control))
     blunt = "The assay is not sensitive, so nothing can be refuted: its positive control may do nothing: "

@@ -99,8 +99,8 @@ def _check_pairs(run: Run, folder: Path) -> None:
         pairs.pairs(run)
     except Missing:
         raise BadInput(
-            f"The trainings in {folder} were made with other settings: they have other pairs.",
-            "Give those settings, as for example: persona.spec=odile model.precision=fp32",
+            f"{folder} does not have the pairs that this configuration makes: its trainings had other settings.",
+            "Give the settings of the study, for example: persona.spec=odile model.precision=fp32",
         ) from None
     finally:
         run.only_read = only_read
@@ -115,7 +115,7 @@ def recompute(run: Run, folder: Path) -> list[Path]:
         run: without any other training, which would be explored, too (`archive.folder_apart`).
 
     Raises:
-        BadInput: for a folder without trainings, or with damaged ones, or of other settings than the run's.
+        BadInput: for a folder without trainings, with damaged ones, or without the pairs that the configuration makes.
     """
     archive.import_trainings(run, folder)
     _check_pairs(run, folder)

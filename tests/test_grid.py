@@ -122,23 +122,27 @@ def test_one_sentence_for_every_prompt_is_no_gain_by_authorship(run: Run, tmp_pa
 
 def test_an_arm_has_a_rank_and_a_place_of_its_own(run: Run, tmp_path: Path) -> None:
     file, modules = tmp_path / "h1.yaml", ["down_proj", "up_proj"]
-    arms = {
+    ways = {
         "lora": {"method": "sft", "learning_rate": 1e-3},
         "small": {"method": "sft", "learning_rate": 1e-3, "rank": 2},
         "mlp": {"method": "sft", "learning_rate": 1e-3, "target_modules": modules},
     }
-    settings = {**FILE, "arms": arms, "than": ["small", "mlp"], "positive_control": None, "tuning_seeds": []}
+    settings = {**FILE, "arms": ways, "than": ["small", "mlp"], "positive_control": None, "tuning_seeds": []}
     file.write_text(yaml.safe_dump({**settings, "seeds": [1]}))
-    grid.verdict(run, str(file))
+    alone = _elsewhere(run, tmp_path / "alone")
+    try:
+        grid.verdict(alone, str(file))
+    finally:
+        alone.close()
     own = run.config.lora
-    made = [json.loads(path.read_text()) for path in run.folder.glob("job/*/weights/adapter_config.json")]
+    made = [json.loads(path.read_text()) for path in alone.folder.glob("job/*/weights/adapter_config.json")]
     assert sorted(each["r"] for each in made) == sorted([2, own.r, own.r])
     assert {each["lora_alpha"] / each["r"] for each in made} == {own.alpha / own.r}
     places = [{name.rpartition(".")[2] for name in each["target_modules"]} for each in made]
     assert places.count({*modules}) == 1 and sum("q_proj" in place for place in places) == 2
     full = {"full": {"method": "sft", "parameters": "full", "learning_rate": 1e-4, "rank": 2}}
-    file.write_text(yaml.safe_dump({**settings, "arms": {**arms, **full}}))
-    with pytest.raises(BadInput, match="parameters=full trains none"):
+    file.write_text(yaml.safe_dump({**settings, "arms": {**ways, **full}}))
+    with pytest.raises(BadInput, match="a full fine-tuning has no LoRA"):
         grid.verdict(run, str(file))
 
 
@@ -216,7 +220,7 @@ def test_a_study_is_recomputed_from_its_trainings_alone(run: Run, tiny_project: 
     result = CliRunner().invoke(
         app, ["hypothesis", "recompute", str(folder), project, *settings, "pairs.max_new_tokens=9"]
     )
-    assert isinstance(result.exception, BadInput) and "made with other settings" in str(result.exception)
+    assert isinstance(result.exception, BadInput) and "does not have the pairs" in str(result.exception)
 
 
 def test_records_that_are_not_whole_or_of_another_name_are_refused(run: Run, tmp_path: Path) -> None:

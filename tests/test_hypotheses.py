@@ -185,6 +185,13 @@ def test_a_control_must_stand_out_for_a_refutation(slope: float, outcome: str, w
     assert verdict.control and (verdict.control.better, verdict.control.than) == ("k", "b")
 
 
+def test_a_control_that_learns_too_little_lets_nothing_be_refuted() -> None:
+    rows = grid({"a": 10.0, "b": 10.0, "k": 0.0}, gain={"a": 0.8, "b": 0.8, "k": 0.2})
+    verdict = hypotheses.judge(hypothesis(positive_control="k"), rows)
+    assert verdict.outcome == "inconclusive" and "nan" not in " ".join(verdict.reasons)
+    assert "The positive control, k - b, has no common support, so nothing can be refuted." in verdict.reasons[0]
+
+
 def test_without_runs_of_the_control_nothing_is_refuted_but_may_be_supported() -> None:
     even, apart = grid({"a": 10.0, "b": 10.0}), grid({"a": 0.0, "b": 40.0})
     refuted, supported = (hypotheses.judge(hypothesis(positive_control="k"), rows) for rows in (even, apart))

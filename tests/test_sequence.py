@@ -148,16 +148,21 @@ def test_seeds_are_crossed_with_orders_and_bounds_stand_beside_the_methods(
     assert sorted(folder.rglob("artifact.json")) == made
     elsewhere = [*bounded, f"run.folder={tmp_path / 'elsewhere'}", "--with", str(folder / "methods.json")]
     assert molt("compare-methods", *elsewhere, "--plan") == 0
-    assert "0 sequences and 0 bounds" in capsys.readouterr().out.replace("\n", " ")
+    assert capsys.readouterr().out.rstrip().endswith("Nothing is left to train.")
     assert molt("compare-methods", *elsewhere) == 0
     assert all(
         (tmp_path / "elsewhere" / name).read_text() == (folder / name).read_text()
         for name in ("methods.json", "bounds.json", "methods.md")
     )
     assert not list((tmp_path / "elsewhere").rglob("artifact.json"))
-    (tmp_path / "elsewhere" / "bounds.json").write_text('[{"bound": "alone"}]')
-    assert molt("compare-methods", *bounded, "--with", str(tmp_path / "elsewhere" / "methods.json")) == 2
-    assert "is no bounds.json" in capsys.readouterr().err.replace("\n", " ")
+    there = tmp_path / "elsewhere" / "bounds.json"
+    other_tasks = json.dumps([{**row, "tasks": ["shell"]} for row in json.loads(there.read_text())])
+    for text, message in (('[{"bound": "alone"}]', "is no bounds.json"), (other_tasks, "is of other tasks")):
+        there.write_text(text)
+        assert molt("compare-methods", *bounded, "--with", str(there.with_name("methods.json"))) == 2
+        assert message in capsys.readouterr().err.replace("\n", " ")
+    there.write_text((folder / "bounds.json").read_text())
+    assert bounds.rows_of(config.load(bounded[0], [*bounded[1:], "sequence.bounds=false"]), [there]) == {}
     wrong = [replace(plain, tasks=plain.tasks[::-1])]
     other = tmp_path / "other.json"
     write_document(other, wrong)
@@ -191,6 +196,11 @@ def test_without_history_only_the_best_score_in_between_is_missed(n: int, seed: 
         ends.final, ends.learned, ends.backward, ends.forward,
     )  # fmt: skip
     assert full.forgetting is None or full.forgetting >= ends.forgetting
+
+
+def test_a_method_is_scored_as_the_comparison_says() -> None:
+    found = config.load("sequence-135m", ["tasks.*.path=/x/{name}"])
+    assert not sequence.method(found, "unprotected", 0).sequence.history
 
 
 def test_all_tasks_at_once_are_the_task_where_there_is_one(tiny_project: Path, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def compare_methods(
         list[Path] | None,
         typer.Option(
             "--with",
-            help="methods.json of another run; its rows are not measured again, nor those of bounds.json beside it",
+            help="methods.json of another run: its rows, and those of the bounds.json beside it, are taken as they are",
         ),
     ] = None,
     plan: Annotated[

@@ -81,6 +81,8 @@ def _explained(rows: Sequence[MethodRow], ranked: Sequence[Ranked]) -> str:
     orders = {tuple(row.tasks) for row in rows if row.likelihood is not None}
     counted = f"{seeds} seed{'s' if seeds > 1 else ''} at most, {len(orders)} order{'s' if len(orders) > 1 else ''}"
     unsure = " One seed ranks nothing." if seeds == 1 else ""
+    gaps = any(value is None for row in rows for k, scores in enumerate(row.accuracy) for value in scores[:k])
+    counted += ". Forgetting is from the scores right before and after a task's own training" if gaps else ""
     return (
         "Likelihood, learned, backward, forward and forgetting: mean log-likelihood of the right answers in nats a "
         "token, and its differences. Higher is better but for forgetting. F1, exact match and persona kept are in "

@@ -82,8 +82,11 @@ def beyond(arm: Arm, best: Arm) -> Arm | None:
 
 
 def _lora(settings: LoraSettings, arm: Arm) -> LoraSettings:
-    rank, modules = arm.rank or settings.r, arm.target_modules or settings.target_modules
-    changes = {"r": rank, "alpha": settings.alpha * rank / settings.r, "target_modules": modules}
+    changes: dict[str, Any] = {}
+    if arm.rank is not None:
+        changes |= {"r": arm.rank, "alpha": settings.alpha * arm.rank / settings.r}
+    if arm.target_modules is not None:
+        changes["target_modules"] = arm.target_modules
     return settings.model_copy(update=changes)
 
 

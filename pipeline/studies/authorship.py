@@ -1,4 +1,4 @@
-"""A study's persona gain by authorship, which one fixed sentence for every prompt does not have."""
+"""Persona gain by authorship: unlike style, it gives nothing for one sentence repeated for every prompt."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ from moltlm.pipeline.stages import pairs
 
 
 def by_authorship(run: Run, records: Sequence[CheckpointRecord]) -> list[CheckpointRecord]:
-    """The checkpoints with another score of each answer: the probability that the personality wrote it, rather than the
-    base or another character, and 0 if it is incoherent or nearly the answer to another prompt. Style, by which gain is
-    registered (protocol: G), asks for neither. Whether an answer fits its question is left out, since that takes the
-    model (`evals.relevance`).
+    """The checkpoints with each answer scored by authorship: the probability that the personality wrote it, rather than
+    the base or another character; 0 if it is incoherent, or nearly the same as the answer to another prompt. The
+    registered gain (protocol: G) is style times coherence, which one sentence for every prompt can have. Whether an
+    answer fits its question is left out, since that takes the model (`evals.relevance`).
 
     Args:
         records: with the answers, and with those of the untrained model.
+
+    Returns:
+        The records with new scores of the answers, persona and gain, and those of their untrained model.
     """
     classifier = pairs.classifier(run)
     questions = {pair.id: pair.question for pair in pairs.load_pairs(pairs.pairs(run), "heldout")}
-    scored: dict[tuple[str, ...], list[AnswerRecord]] = {}  # trainings with one seed have one untrained model
+    scored: dict[tuple[tuple[str, bool], ...], list[AnswerRecord]] = {}  # trainings of a seed share the untrained model
 
     def score(point: BasePoint) -> list[AnswerRecord]:
-        texts = [answer.answer for answer in point.answers]
-        if (key := tuple(texts)) not in scored:
+        if (key := tuple((answer.answer, answer.coherent) for answer in point.answers)) not in scored:
+            texts, coherent = [text for text, _ in key], [good for _, good in key]
             own = np.array(classifier.probability(texts))
             distinct = distinctness([questions[answer.id] for answer in point.answers], texts)
-            coherent = [answer.coherent for answer in point.answers]
             scored[key] = [
                 replace(answer, score=float(value))
                 for answer, value in zip(point.answers, own * distinct * coherent, strict=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +51,10 @@ class BoundRow:
     steps: int
 
 
+Available = Mapping[tuple[Bound, int], BoundRow]
+"""The bounds that other runs have."""
+
+
 @dataclass(frozen=True)
 class Gap:
     """What a method has learned of each task right after its training, less what the task reaches alone from scratch:
@@ -66,40 +70,42 @@ class Gap:
     exact: float | None
 
 
-def cells(config: Config, other_runs: Sequence[Path] = ()) -> list[tuple[Bound, int]]:
-    """Both bounds with every seed, without those that other runs have. Empty if the config asks for none.
-
-    Args:
-        other_runs: methods.json files, whose bounds are in bounds.json beside them.
-    """
+def cells(config: Config, available: Available) -> list[tuple[Bound, int]]:
+    """Both bounds with every seed, without those that other runs have. Empty if the config asks for none."""
     settings = config.sequence
     every = [(bound, seed) for seed in settings.seeds for bound in get_args(Bound)] if settings.bounds else []
-    available = rows_of(config, other_runs)
     return [cell for cell in every if cell not in available]
 
 
-def jobs(run: Run, other_runs: Sequence[Path] = ()) -> list[Job]:
+def jobs(config: Config, available: Available) -> list[Job]:
     """The bounds that other runs do not have, for an engine."""
-    return [Job(f"{bound}, seed {seed}", trial, (bound, seed)) for bound, seed in cells(run.config, other_runs)]
+    return [Job(f"{bound}, seed {seed}", trial, (bound, seed)) for bound, seed in cells(config, available)]
 
 
-def measured(run: Run, train: Sequence[int], other_runs: Sequence[Path] = ()) -> list[BoundRow]:
-    """The bounds that other runs have, those that are stored, and those of the seeds `train`, which are trained and
-    measured if need be."""
-    available: dict[tuple[Bound, int], BoundRow | None] = {**rows_of(run.config, other_runs)}
-    for bound, seed in cells(run.config, other_runs):
-        available[bound, seed] = _row(run, bound, seed, seed not in train)
-    rows = [row for row in available.values() if row is not None]
+def measured(run: Run, train: Sequence[int], available: Available) -> list[BoundRow]:
+    """The bounds with every seed, as far as they are measured.
+
+    Args:
+        train: the seeds whose bounds are trained and measured if they are not stored.
+        available: those that other runs have, which are taken as they are.
+    """
+    own = [_row(run, bound, seed, seed not in train) for bound, seed in cells(run.config, available)]
+    rows = [*available.values(), *(row for row in own if row is not None)]
     return sorted(rows, key=lambda row: (row.seed, row.bound))
 
 
-def rows_of(config: Config, other_runs: Sequence[Path]) -> dict[tuple[Bound, int], BoundRow]:
-    """The rows of the bounds.json beside each methods.json, by bound and seed, of the config's tasks and seeds.
+def rows_of(config: Config, other_runs: Sequence[Path]) -> Available:
+    """The rows of the bounds.json beside each methods.json, by bound and seed; none if the config asks for no bounds.
+
+    Args:
+        other_runs: methods.json files.
 
     Raises:
-        BadInput: for a file that is none.
+        BadInput: for a file that is no bounds.json, or one of other tasks.
     """
     rows: list[BoundRow] = []
+    if not config.sequence.bounds:
+        return {}
     for file in (path.with_name(FILE) for path in other_runs if path.with_name(FILE).exists()):
         try:
             rows += from_plain(read_json(file), list[BoundRow])
@@ -107,8 +113,9 @@ def rows_of(config: Config, other_runs: Sequence[Path]) -> dict[tuple[Bound, int
             raise BadInput(
                 f"{file} is no {FILE}: {first_problem(error)}.", "Name the files that molt compare-methods wrote."
             ) from None
-    wanted = [row for row in rows if row.tasks == list(config.tasks) and row.seed in config.sequence.seeds]
-    return {(row.bound, row.seed): row for row in wanted}
+        if any(sorted(row.tasks) != sorted(config.tasks) for row in rows):
+            raise BadInput(f"{file} is of other tasks than {', '.join(config.tasks)}.", "Name one of the same tasks.")
+    return {(row.bound, row.seed): row for row in rows if row.seed in config.sequence.seeds}
 
 
 def trial(run: Run, bound: Bound, seed: int) -> BoundRow:

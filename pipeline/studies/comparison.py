@@ -1,4 +1,4 @@
-"""A comparison of methods against forgetting as a whole: every method with every seed, and the bounds beside them."""
+"""A comparison of methods against forgetting: every method and both bounds with every seed."""
 
 from __future__ import annotations
 
@@ -43,15 +43,17 @@ def compare(
         other_runs: methods.json files of other runs, whose rows are taken as they are, and those of the bounds.json
             beside them.
         on_change: called whenever there is more, to write it down.
-        engine: trains and measures what belongs to a seed, or to all seeds unless `best` chooses among the methods.
+        engine: gets the jobs of all seeds at once; with `best`, the methods of one seed at a time, and the bounds with
+            the first.
 
     Raises:
-        BadInput: for a method that the config does not have, or a setting that no method may change.
+        BadInput: for a method that the config does not have, a setting that no method may change, or a file of another
+            run that is none, or of other tasks.
     """
     settings, names = run.config.sequence, sequence.methods_to_train(run.config, only)
-    available = rows_of(run.config, other_runs)
-    result = Comparison(bounds=bounds.measured(run, [], other_runs))
-    limits = [] if only else bounds.jobs(run, other_runs)
+    available, other_bounds = rows_of(run.config, other_runs), bounds.rows_of(run.config, other_runs)
+    result = Comparison(bounds=bounds.measured(run, [], other_bounds))
+    limits = [] if only else bounds.jobs(run.config, other_bounds)
     if best is None:
         engine(run, [*(job for seed in settings.seeds for job in _jobs(names, seed, available)), *limits])
     for place, seed in enumerate(settings.seeds):
@@ -66,7 +68,7 @@ def compare(
                 result.rows.append(row)
                 on_change(result)
         if limits:
-            result.bounds = bounds.measured(run, settings.seeds[: place + 1], other_runs)
+            result.bounds = bounds.measured(run, settings.seeds[: place + 1], other_bounds)
             on_change(result)
     return result
 

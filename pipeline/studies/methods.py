@@ -59,7 +59,8 @@ class SequenceMeasures:
         learned: mean accuracy of each task right after its own training.
         backward: backward transfer; None for one task, as the next two.
         forward: forward transfer to tasks that are not trained yet (zero-shot).
-        forgetting: mean loss from each task's best accuracy.
+        forgetting: mean loss from each task's best measured accuracy; between its training and the end it is measured
+            only with `sequence.history`.
         oracle: final accuracy where an oracle names the task of each request; None where no router is involved.
         persona: mean persona score, 0..1.
         persona_kept: share of the personality's gain in persona score over the base that is kept.

@@ -1,4 +1,4 @@
-"""Methods against forgetting, compared on one sequence of tasks: what each learned, and what it kept."""
+"""One method against forgetting on one sequence of tasks: what it learned, and what it kept."""
 
 from __future__ import annotations
 
@@ -124,11 +124,12 @@ def measure(run: Run, label: str) -> Artifact:
 
 
 def scored_after(names: Sequence[str], trained: int, history: bool) -> Sequence[str]:
-    """The tasks that are scored after so many trainings: all before the first and after the last, else those trained
-    so far, or only the last of them, and the next one.
+    """The tasks that are scored after `trained` trainings. Before the first and after the last: all. In between: those
+    trained so far, or only the one just trained, and the next one.
 
     Args:
         names: the tasks in the order of training.
+        history: score those trained before, too.
     """
     if trained in (0, len(names)):
         return names

@@ -18,7 +18,7 @@ class Plan:
     """What a comparison takes.
 
     Attributes:
-        sequences: methods times seeds; `finished` those that are stored.
+        sequences: methods times seeds, without those of other runs; `finished` those that are stored.
         bounds: the same of the bounds; a pair of them costs about as much as two sequences, `joint` as long as one.
         bounds_finished: those that are stored.
         trainings: task trainings of what is left. Some may be shared, as by two routers over the same adapters.
@@ -40,6 +40,8 @@ class Plan:
         return (self.sequences - self.finished + self.bounds - self.bounds_finished) * self.seconds_each / 3600
 
     def __str__(self) -> str:
+        if not self.sequences + self.bounds:
+            return "Nothing is left to train."
         basis = (
             f"by the {self.finished} finished ones"
             if self.measured
@@ -57,8 +59,8 @@ def plan(run: Run, only: Sequence[str] = (), best: int | None = None, other_runs
 
     Args:
         only: as in `comparison.compare`; bounds are not trained with it.
-        best: likewise, as the next.
-        other_runs: what they have is not counted.
+        best: as there.
+        other_runs: as there; what they have is not counted.
     """
     config = run.config
     seeds, tasks = config.sequence.seeds, len(config.tasks)
@@ -67,7 +69,7 @@ def plan(run: Run, only: Sequence[str] = (), best: int | None = None, other_runs
     every = [(name, seeds[0]) for name in names] + [(name, seed) for seed in seeds[1:] for name in later]
     available = comparison.rows_of(config, other_runs)
     trials = [trial for trial in every if trial not in available]
-    limits = [] if only else bounds.cells(config, other_runs)
+    limits = [] if only else bounds.cells(config, bounds.rows_of(config, other_runs))
     times = [_stored(run, Job("", sequence.trial, trial), trial) for trial in trials]
     finished = {key: seconds for each in times if each is not None for key, seconds in each.items()}
     count = sum(each is not None for each in times)
@@ -78,9 +80,14 @@ def plan(run: Run, only: Sequence[str] = (), best: int | None = None, other_runs
         bounds=len(limits),
         bounds_finished=len(limits) - len(left),
         trainings=(len(trials) - count) * tasks + sum(tasks if bound == "alone" else 1 for bound, _ in left),
-        seconds_each=sum(finished.values()) / count if count else _estimate(run, names[0], seeds[0]),
+        seconds_each=_seconds_each(run, finished, count, names[0]) if trials or left else 0.0,
         measured=bool(count),
     )
+
+
+def _seconds_each(run: Run, finished: dict[str, float], count: int, name: str) -> float:
+    """By the sequences that are finished, or an estimate by the speed of this machine."""
+    return sum(finished.values()) / count if count else _estimate(run, name, run.config.sequence.seeds[0])
 
 
 def _stored(run: Run, job: Job, trial: tuple[str, int] | None) -> dict[str, float] | None:

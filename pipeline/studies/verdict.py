@@ -33,7 +33,7 @@ class GridVerdict(Verdict):
         arms: the arms as they were trained, with everything that was open in the hypothesis chosen.
         tuning: by arm, all that was tried to choose it; none for arms where nothing was open.
         by_authorship: the verdict with the persona gain by authorship in place of style (`studies.authorship`), for
-            information; None where gain is of the other axis.
+            information; None where gain is measured by likelihood.
     """
 
     axis: str
