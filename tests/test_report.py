@@ -251,7 +251,9 @@ def test_results_are_read_as_they_were_written(tmp_path: Path) -> None:
         assert report.render(load_results(path)) == report.render(written)
 
 
-@pytest.mark.parametrize("name", ["demo.json", "second-model.json", "evidence.json", "control.json", "odile.json"])
+@pytest.mark.parametrize(
+    "name", ["demo.json", "second-model.json", "evidence.json", "control.json", "odile.json", "qwen.json"]
+)
 def test_the_committed_results_are_read_without_loss(name: str, tmp_path: Path) -> None:
     write_results(tmp_path / name, load_results(COMMITTED / name))
     assert (tmp_path / name).read_text(encoding="utf-8") == (COMMITTED / name).read_text(encoding="utf-8")
