@@ -41,7 +41,11 @@ STUDIES = {
     "evidence": [],
     "control": ["hypotheses=[h015-control-135m]"],
     "odile": ["persona.spec=odile", "model.precision=fp32", "hypotheses=[h014-replication,h015-replication]"],
-    "qwen": ["model.id=qwen2.5-coder-0.5b-instruct-q4_k_m", "hypotheses=[h014-second-model]"],
+    "qwen": [
+        "model.id=qwen2.5-coder-0.5b-instruct-q4_k_m",
+        "model.eval_batch_size=16",
+        "hypotheses=[h014-second-model]",
+    ],
 }
 """The folders of committed trainings, with the settings that they were run with."""
 FILE_ENDINGS = {"md", "py", "json", "jsonl", "yaml", "toml", "txt", "html", "sh", "bin", "gguf", "jinja"}
