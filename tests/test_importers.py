@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from moltlm.data.config import ImportConfig
@@ -1233,6 +1233,7 @@ anything = st.recursive(
 
 @settings(FUZZ, max_examples=150)
 @given(st.lists(st.dictionaries(KEYS, anything, max_size=6), min_size=1, max_size=3), st.booleans())
+@example([{"messages": [{"responses": 1}]}], False)
 def test_any_json_is_an_error_or_a_result(tmp_path: Path, rows: list[Any], as_lines: bool) -> None:
     path = tmp_path / "a.json"
     result_or_bad_input(write(path, *rows) if as_lines else write(path, json.dumps(rows, indent=1)))

@@ -57,7 +57,7 @@ def _shown_response(message: Any, report: FileReport) -> list[Any]:
     responses = message.get(RESPONSES) if isinstance(message, dict) and "role" not in message else None
     lists = [
         each["messages"]
-        for each in responses or []
+        for each in (responses if isinstance(responses, list) else [])
         if isinstance(each, dict) and isinstance(each.get("messages"), list)
     ]
     if not lists:
