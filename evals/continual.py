@@ -2,8 +2,8 @@
 
 R is (T, T): R[k][j] is the score on task j after training task k, both in the order of training; NaN where it was
 not measured. That changes nothing where j > k + 1; where j < k < T - 1, `forgetting` misses a best score that was
-reached there. A score is an accuracy, a token F1 or a log-likelihood: higher is
-better. Positive is good for every measure but `forgetting`.
+reached there. A score is an accuracy, a token F1 or a log-likelihood: higher is better. Positive is good for every
+measure but `forgetting`.
 """
 
 from __future__ import annotations

@@ -94,16 +94,14 @@ def _first_result(run: Run, arguments: str) -> None:
 
 def _check_pairs(run: Run, folder: Path) -> None:
     """Refuse trainings on other pairs than the configuration makes: every one of them would be made again."""
-    only_read, run.only_read = run.only_read, True
     try:
-        pairs.pairs(run)
+        with run.reading():
+            pairs.pairs(run)
     except Missing:
         raise BadInput(
             f"{folder} does not have the pairs that this configuration makes: its trainings had other settings.",
             "Give the settings of the study, for example: persona.spec=odile model.precision=fp32",
         ) from None
-    finally:
-        run.only_read = only_read
 
 
 def recompute(run: Run, folder: Path) -> list[Path]:

@@ -236,6 +236,19 @@ class Run:
             self.config = before
             self.release()
 
+    @contextmanager
+    def reading(self, only: bool = True) -> Iterator[None]:
+        """Make nothing inside the `with`: what is not stored raises `Missing`.
+
+        Args:
+            only: False to make what is not stored.
+        """
+        before, self.only_read = self.only_read, only
+        try:
+            yield
+        finally:
+            self.only_read = before
+
     @property
     def base(self) -> Any:
         """The base model of the configuration, loaded once, to serve adapters from (`adapters.serve.Served`)."""

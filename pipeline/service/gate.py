@@ -241,13 +241,11 @@ def _data_of(run: Run, adapter: Adapter) -> str:
 
 def _buffer_of(run: Run) -> str:
     """What identifies the replay buffer of the run; empty if it has none."""
-    before, run.only_read = run.only_read, True
     try:
-        return origin.buffer_id(replay.buffer(run).folder)
+        with run.reading():
+            return origin.buffer_id(replay.buffer(run).folder)
     except Missing:
         return ""
-    finally:
-        run.only_read = before
 
 
 def activation_obstacle(registry: Registry, entry: Entry) -> str:

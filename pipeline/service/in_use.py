@@ -74,12 +74,10 @@ def _since(registry: Registry, slot: str) -> str:
 
 def _own_id(run: Run, slot: str) -> str:
     """The id that the run's own adapter has in a registry; empty where it is not trained with these settings."""
-    before, run.only_read = run.only_read, True
     try:
-        adapter = PERSONALITY_ADAPTER if slot == str(PERSONALITY_ADAPTER) else Adapter.parse(slot)
-        manifest = read_json(tasks.trained(run, adapter).folder / card.MANIFEST)
-        return entry_id(slot, manifest["weights_sha256"])
+        with run.reading():
+            adapter = PERSONALITY_ADAPTER if slot == str(PERSONALITY_ADAPTER) else Adapter.parse(slot)
+            manifest = read_json(tasks.trained(run, adapter).folder / card.MANIFEST)
+            return entry_id(slot, manifest["weights_sha256"])
     except MoltError:
         return ""
-    finally:
-        run.only_read = before

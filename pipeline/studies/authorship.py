@@ -32,11 +32,11 @@ def by_authorship(run: Run, records: Sequence[CheckpointRecord]) -> list[Checkpo
     def score(point: BasePoint) -> list[AnswerRecord]:
         if (key := tuple((answer.answer, answer.coherent) for answer in point.answers)) not in scored:
             texts, coherent = [text for text, _ in key], [good for _, good in key]
-            own = np.array(classifier.probability(texts))
+            authorship = np.array(classifier.probability(texts))
             distinct = distinctness([questions[answer.id] for answer in point.answers], texts)
             scored[key] = [
                 replace(answer, score=float(value))
-                for answer, value in zip(point.answers, own * distinct * coherent, strict=True)
+                for answer, value in zip(point.answers, authorship * distinct * coherent, strict=True)
             ]
         return scored[key]
 

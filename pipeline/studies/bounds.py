@@ -9,10 +9,7 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import numpy as np
-from pydantic import ValidationError
 
-from moltlm.data.errors import BadInput
-from moltlm.data.io import read_json
 from moltlm.data.state import PERSONALITY, Adapter
 from moltlm.pipeline.config import Config, vary
 from moltlm.pipeline.layout import JOINT
@@ -20,8 +17,7 @@ from moltlm.pipeline.run import Artifact, Missing, Run
 from moltlm.pipeline.stages import measures, tasks
 from moltlm.pipeline.stages.joint import STATE, joint
 from moltlm.pipeline.studies.engine import Job
-from moltlm.pipeline.studies.methods import MethodRow
-from moltlm.pipeline.typed_json import first_problem, from_plain
+from moltlm.pipeline.studies.methods import MethodRow, read_table
 
 Bound = Literal["alone", "joint"]
 FILE = "bounds.json"
@@ -89,8 +85,8 @@ def measured(run: Run, train: Sequence[int], available: Available) -> list[Bound
         train: the seeds whose bounds are trained and measured if they are not stored.
         available: those that other runs have, which are taken as they are.
     """
-    own = [_row(run, bound, seed, seed not in train) for bound, seed in cells(run.config, available)]
-    rows = [*available.values(), *(row for row in own if row is not None)]
+    stored = [_row(run, bound, seed, seed not in train) for bound, seed in cells(run.config, available)]
+    rows = [*available.values(), *(row for row in stored if row is not None)]
     return sorted(rows, key=lambda row: (row.seed, row.bound))
 
 
@@ -107,14 +103,7 @@ def rows_of(config: Config, other_runs: Sequence[Path]) -> Available:
     if not config.sequence.bounds:
         return {}
     for file in (path.with_name(FILE) for path in other_runs if path.with_name(FILE).exists()):
-        try:
-            rows += from_plain(read_json(file), list[BoundRow])
-        except ValidationError as error:
-            raise BadInput(
-                f"{file} is no {FILE}: {first_problem(error)}.", "Name the files that molt compare-methods wrote."
-            ) from None
-        if any(sorted(row.tasks) != sorted(config.tasks) for row in rows):
-            raise BadInput(f"{file} is of other tasks than {', '.join(config.tasks)}.", "Name one of the same tasks.")
+        rows += read_table(file, FILE, list[BoundRow], list(config.tasks))
     return {(row.bound, row.seed): row for row in rows if row.seed in config.sequence.seeds}
 
 
@@ -124,13 +113,11 @@ def trial(run: Run, bound: Bound, seed: int) -> BoundRow:
 
 
 def _row(run: Run, bound: Bound, seed: int, only_read: bool) -> BoundRow | None:
-    run.only_read = only_read
     try:
-        return trial(run, bound, seed)
+        with run.reading(only_read):
+            return trial(run, bound, seed)
     except Missing:
         return None
-    finally:
-        run.only_read = False
 
 
 def _plain(config: Config, seed: int, source: str) -> Config:

@@ -97,11 +97,9 @@ def _jobs(names: Sequence[str], seed: int, available: Collection[tuple[str, int]
 
 def _row(run: Run, name: str, seed: int, train: bool) -> MethodRow | None:
     """None where it has not been measured and is not to be trained now."""
-    run.only_read = not train
     try:
-        facts = sequence.trial(run, name, seed).facts
-        return from_plain({"method": name, "seed": seed, **facts}, MethodRow)
+        with run.reading(not train):
+            facts = sequence.trial(run, name, seed).facts
     except Missing:
         return None
-    finally:
-        run.only_read = False
+    return from_plain({"method": name, "seed": seed, **facts}, MethodRow)

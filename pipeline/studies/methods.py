@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Protocol, TypeVar
 
 import numpy as np
 from pydantic import ValidationError
@@ -153,6 +153,34 @@ class MethodsVerdict:
     passing: list[MethodMeans]
 
 
+class _OfTasks(Protocol):
+    @property
+    def tasks(self) -> list[str]: ...
+
+
+T = TypeVar("T", bound=_OfTasks)
+
+
+def read_table(file: Path, name: str, kind: type[list[T]], tasks: Sequence[str]) -> list[T]:
+    """Read rows that a comparison wrote.
+
+    Args:
+        name: what the comparison calls such a file.
+
+    Raises:
+        BadInput: if it is none, or one of other tasks than these.
+    """
+    try:
+        rows = from_plain(read_json(file), kind)
+    except ValidationError as error:
+        raise BadInput(
+            f"{file} is no {name}: {first_problem(error)}.", "Name the file that molt compare-methods wrote."
+        ) from None
+    if any(sorted(row.tasks) != sorted(tasks) for row in rows):
+        raise BadInput(f"{file} is of other tasks than {', '.join(tasks)}.", "Name one of the same tasks.")
+    return rows
+
+
 def read_rows(file: Path, tasks: Sequence[str], orders: Mapping[int, Sequence[str]] | None = None) -> list[MethodRow]:
     """Read a methods.json.
 
@@ -162,14 +190,7 @@ def read_rows(file: Path, tasks: Sequence[str], orders: Mapping[int, Sequence[st
     Raises:
         BadInput: if it is none, one of other tasks than these, or of another order.
     """
-    try:
-        rows = from_plain(read_json(file), list[MethodRow])
-    except ValidationError as error:
-        raise BadInput(
-            f"{file} is no methods.json: {first_problem(error)}.", "Name the file that molt compare-methods wrote."
-        ) from None
-    if any(sorted(row.tasks) != sorted(tasks) for row in rows):
-        raise BadInput(f"{file} is of other tasks than {', '.join(tasks)}.", "Name one of the same tasks.")
+    rows = read_table(file, "methods.json", list[MethodRow], tasks)
     for row in rows:
         order = (orders or {}).get(row.seed, row.tasks)
         if row.tasks != list(order):

@@ -59,13 +59,11 @@ def source(run: Run, bundle: Bundle) -> Source:
 def _later(run: Run, bundle: Bundle, first: list[Exchange]) -> list[Exchange]:
     """What retrainings taught it, and what else its buffer has; a buffer may hold own answers to the same prompts."""
     since = origin.learned_since(run, bundle.get("personality"))
-    before, run.only_read = run.only_read, True
     try:
-        buffered = replay.load(origin.buffer_of(run, bundle)).exchanges
+        with run.reading():
+            buffered = replay.load(origin.buffer_of(run, bundle)).exchanges
     except Missing:
         buffered = []
-    finally:
-        run.only_read = before
     prompts = {fingerprint(item.prompt) for item in [*first, *since]}
     return [*since, *(item for item in buffered if fingerprint(item.prompt) not in prompts)]
 
