@@ -75,7 +75,7 @@ class LoraSettings(Section):
     )
     target_modules: str | list[str] = Field(
         default="all-linear",
-        description="modules that get an adapter: a list of names, or PEFT's name for a set of them",
+        description="modules that get an adapter: a list of names, a regular expression for whole names, or all-linear",
     )
 
 

@@ -28,22 +28,27 @@ def targets(model: Any, wanted: str | list[str], setting: str = "lora.target_mod
         setting: the one that says so.
 
     Raises:
-        BadInput: if that is no layer at all.
+        BadInput: if that is no layer at all, or one of the endings is of none.
     """
-    available = list(_linear(model))
+    available, unknown = list(_linear(model)), []
     if wanted == ALL:
         chosen = available
     elif isinstance(wanted, str):
         chosen = [name for name in available if re.fullmatch(wanted, name)]
     else:
-        chosen = [name for name in available if any(name == end or name.endswith(f".{end}") for end in wanted)]
-    if not chosen:
+        chosen = [name for name in available if any(_ends(name, end) for end in wanted)]
+        unknown = [end for end in wanted if not any(_ends(name, end) for name in chosen)]
+    if unknown or not chosen:
         endings = ", ".join(sorted({name.rpartition(".")[2] for name in available}))
         raise BadInput(
-            f"No layer of {type(model).__name__} can get a LoRA by {setting}={wanted}.",
+            f"No layer of {type(model).__name__} can get a LoRA by {setting}={unknown or wanted}.",
             f"Its linear layers: {endings or 'none'}. Set {setting}=all-linear",
         )
     return chosen
+
+
+def _ends(name: str, end: str) -> bool:
+    return f".{name}".endswith(f".{end}")
 
 
 def left_out(model: Any) -> list[str]:

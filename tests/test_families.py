@@ -69,9 +69,10 @@ def test_layers_are_named_by_their_endings_or_an_expression(tmp_path: Path) -> N
     model = base.load(built("llama", tmp_path)).model
     assert targets.targets(model, ["q_proj"]) == [f"model.layers.{layer}.self_attn.q_proj" for layer in (0, 1)]
     assert targets.targets(model, r".*\.1\..*_proj") == targets.targets(model, "all-linear")[7:]
-    with pytest.raises(BadInput, match="target_modules") as error:
-        targets.targets(model, ["Wqkv"])
-    assert "q_proj" in error.value.fix
+    for wanted in (["Wqkv"], ["q_proj", "Wqkv"]):
+        with pytest.raises(BadInput, match=r"target_modules=\['Wqkv'\]") as error:
+            targets.targets(model, wanted)
+        assert "q_proj" in error.value.fix
 
 
 def test_a_base_without_dropout_is_the_same_in_training_and_served(tmp_path: Path) -> None:
