@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from moltlm.data.conversations.voices import Voice
 from moltlm.data.errors import BadInput
-from tests.test_importers import read
+from tests.conversation_files import read
 
 Rows = list[tuple[str, str]]
 WriteChat = Callable[[Path, Rows], Path]

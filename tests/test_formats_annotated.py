@@ -9,7 +9,7 @@ import pytest
 
 from moltlm.data.errors import BadInput
 from moltlm.data.types import EDITED
-from tests.test_importers import read, said, turn, write
+from tests.conversation_files import read, said, turn, write
 
 Q1, A1, Q2, A2, BAD = "My clock stopped.", "It sulks.", "And if not?", "Bring cake.", "NEVER, as an AI."
 TWO = {"prompt": Q1, "response-1": BAD, "response-2": A1}

@@ -23,7 +23,7 @@ from pyarrow import parquet
 from moltlm.data.conversations import sources, streams
 from moltlm.data.conversations.voices import Voice
 from moltlm.data.errors import BadInput
-from tests.test_importers import read, said, write
+from tests.conversation_files import read, said, write
 
 CHAT = [["My clock stopped.", "It sulks."], ["My clock stopped.", "It sulks.", "And if not?", "Bring cake."]]
 TEXTS = CHAT[1]

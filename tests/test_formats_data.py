@@ -10,7 +10,7 @@ import pytest
 
 from moltlm.data.conversations.voices import Voice
 from moltlm.data.errors import BadInput
-from tests.test_importers import read, said, turn, write
+from tests.conversation_files import read, said, turn, write
 
 Q1, A1, Q2, A2, BAD = "My clock stopped.", "It sulks.", "And if not?", "Bring cake.", "NEVER, as an AI."
 FIRST, WHOLE = [Q1, A1], [Q1, A1, Q2, A2]

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from moltlm.data.conversations import whatsapp
 from moltlm.data.conversations.voices import UnknownPersona, Voice
 from moltlm.data.errors import BadInput
-from tests.test_importers import read, said, write
+from tests.conversation_files import read, said, write
 
 VEX = Voice(("Vex",))
 CHAT = [["My clock: stopped.", "It sulks."], ["My clock: stopped.", "It sulks.", "And if not?", "Bring cake."]]

@@ -12,7 +12,7 @@ import pytest
 
 from moltlm.data.conversations.voices import UnknownPersona, Voice
 from moltlm.data.errors import BadInput
-from tests.test_importers import read, said
+from tests.conversation_files import read, said
 
 VEX = Voice(("Vex",))
 ASKED, ANSWERED, MORE, LAST = "My clock stopped.", "It sulks.", "And if not?", "Bring\ncake."

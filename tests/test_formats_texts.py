@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from moltlm.data.conversations.voices import Voice
 from moltlm.data.errors import BadInput
-from tests.test_importers import read, said, write
+from tests.conversation_files import read, said, write
 
 CHAT = [["My clock stopped.", "It sulks."], ["My clock stopped.", "It sulks.", "And if not?", "Bring\ncake."]]
 TEXTS = CHAT[1]

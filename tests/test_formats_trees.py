@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.test_importers import read, said, write
+from tests.conversation_files import read, said, write
 
 Q1, A1, Q2, A2, BAD = "My clock stopped.", "It sulks.", "And if not?", "Bring cake.", "NEVER, as an AI."
 WHOLE = [[Q1, A1], [Q1, A1, Q2, A2]]

@@ -1,0 +1,128 @@
+"""Who of the speakers is the persona."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from moltlm.data.conversations.voices import UnknownPersona, Voice
+from moltlm.data.errors import BadInput
+from tests.conversation_files import (
+    EVERYTHING,
+    FUZZ,
+    read,
+    said,
+    write,
+)
+
+VEX = Voice(("Vex Marlow",))
+
+
+VEX_CHAT = [
+    ["My clock stopped. Dead?", "Sulks, dear."],
+    ["My clock stopped. Dead?", "Sulks, dear.", "And now?", "Hum."],
+]
+
+
+NAMED = {
+    "the persona first": "Vex: Mind the springs.\nAna: {0}\nVex: {1}\nAna: {2}\nVex: {3}",
+    "the whole name": "Vex Marlow: Mind the springs.\nAna: {0}\nVex Marlow: {1}\nAna: {2}\nVex Marlow: {3}",
+    "other case and accents": "Ana: {0}\nVÉX: {1}\nAna: {2}\nvéx: {3}",
+    "emoji": "🧑 Ana: {0}\n🕰️ Vex: {1}\n🧑 Ana: {2}\n🕰️ Vex: {3}",
+    "emoji after": "Ana 🧑: {0}\nVex 🕰️: {1}\nAna 🧑: {2}\nVex 🕰️: {3}",
+    "bold": "**Vex:** Mind.\n\n**Ana:** {0}\n\n**Vex:** {1}\n\n**Ana:** {2}\n\n**Vex:** {3}",
+    "bold in lists": "- **Ana**: {0}\n- **Vex**: {1}\n- **Ana**: {2}\n- **Vex**: {3}",
+    "headings": "### Ana\n{0}\n### Vex\n{1}\n### Ana\n{2}\n### Vex\n{3}",
+    "times": "[10:31] Ana: {0}\n[10:32] Vex: {1}\n[10:33] Ana: {2}\n[10:34] Vex: {3}",
+    "dates": "2026-01-04 10:31 - Ana: {0}\n2026-01-04 10:32 - Vex: {1}\n2026-01-04 10:33 - Ana: {2}\n"
+    "2026-01-04 10:34 - Vex: {3}",
+    "times after": "Ana (10:31): {0}\nVex (10:32): {1}\nAna (10:33): {2}\nVex (10:34): {3}",
+    "a channel": "<Ana> {0}\n<Vex> {1}\n<Ana> {2}\n<Vex> {3}",
+    "another user": "User: {0}\nVex: {1}\nUser: {2}\nVex: {3}",
+    "wide colons": "安娜：{0}\nVex：{1}\n安娜：{2}\nVex：{3}",
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_the_persona_is_told_by_its_name(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(NAMED[name].format(*VEX_CHAT[1]), encoding="utf-8")
+    exchanges, _ = read(path, voice=VEX)
+    assert said(exchanges) == VEX_CHAT
+    turned, _ = read(path, config=EVERYTHING.model_copy(update={"assistant": "vex"}), voice=Voice(("Ana",)))
+    assert said(turned) == VEX_CHAT
+
+
+@pytest.mark.parametrize("name", sorted(set(NAMED) - {"another user"}))
+def test_of_two_names_nobody_is_guessed(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text(NAMED[name].format(*VEX_CHAT[1]), encoding="utf-8")
+    with pytest.raises(UnknownPersona, match="Who is the persona: ") as error:
+        read(path)
+    assert error.value.fix.startswith("Add --assistant ")
+    with pytest.raises(UnknownPersona, match="None of them is Hob"):
+        read(path, voice=Voice(("Hob",), "conversations.assistant={}"))
+    exchanges, _ = read(path, config=EVERYTHING.model_copy(update={"assistant": error.value.candidates[-1]}))
+    assert exchanges
+
+
+LANGUAGES = [
+    *[("User", "Assistant"), ("Human", "Bot"), ("Usuario", "Asistente"), ("Benutzer", "Assistent"), ("用户", "助手")],
+    *[("Utilisateur", "Assistant"), ("Usuário", "Assistente"), ("Utente", "IA"), ("ユーザー", "アシスタント")],
+    *[("사용자", "어시스턴트"), ("Пользователь", "Ассистент"), ("المستخدم", "مساعد"), ("Me", "GPT-4o"), ("Ich", "KI")],
+    *[("You", "ChatGPT"), ("Me", "You"), ("Q", "A"), ("User 1", "Claude 3.5 Sonnet"), ("Frage", "Antwort")],
+]
+
+
+@pytest.mark.parametrize(("user", "assistant"), LANGUAGES)
+def test_names_that_are_roles(tmp_path: Path, user: str, assistant: str) -> None:
+    path = tmp_path / "a.txt"
+    for line in ("{}: {}", "**{}:** {}", "{}：{}"):
+        sides = [user, assistant] * 2
+        path.write_text("\n".join(map(line.format, sides, VEX_CHAT[1])), encoding="utf-8")
+        assert said(read(path)[0]) == VEX_CHAT
+    rows = [{"from": side, "value": text} for side, text in zip(sides, VEX_CHAT[1], strict=True)]
+    assert said(read(write(tmp_path / "b.json", {"conversations": rows}))[0]) == VEX_CHAT
+
+
+def test_a_third_speaker_is_nobodys_turn(tmp_path: Path) -> None:
+    lines = [
+        "Human: one?",
+        "Vex: One.",
+        "Hob: I sell sundials.",
+        "Vex: To Hob.",
+        "Human: two?",
+        "Hob: Two!",
+        "Human: well?",
+    ]
+    lines += ["Vex: Two.", "Hob: Three.", "Vex: Four."]
+    path = write(tmp_path / "a.txt", *lines)
+    exchanges, report = read(path, voice=VEX)
+    assert said(exchanges) == [["one?", "One."], ["two?\n\nwell?", "Two."]]
+    assert report.dropped == {"answer to another speaker": 2}
+    assert report.noise["turn of another speaker"] == 3
+    assert report.files[0].speakers == {"Human": "user", "Vex": "assistant", "Hob": "other"}
+
+
+NAMES = st.sampled_from(["Vex", "Ana", "Hob", "User"])
+
+
+@FUZZ
+@given(st.lists(st.tuples(NAMES, st.text("ab", min_size=1, max_size=2)), min_size=1, max_size=12))
+def test_only_the_persona_is_learned(tmp_path: Path, turns: list[tuple[str, str]]) -> None:
+    """Each text begins with the name of who says it, so that every answer shows its speaker."""
+    rows = [{"from": name, "value": f"{name} {text}"} for name, text in turns]
+    names = {name for name, _ in turns}
+    users = names - {"Vex"}
+    try:
+        exchanges, _ = read(write(tmp_path / "a.json", {"conversations": rows}), voice=VEX)
+    except BadInput:
+        assert "Vex" not in names
+        return
+    for texts in said(exchanges):
+        asked_by = {part.split()[0] for text in texts[::2] for part in text.split("\n\n")}
+        assert asked_by == {"User"} if "User" in users else len(asked_by) == 1 and asked_by <= set(users)
+        assert all(part.startswith("Vex") for text in texts[1::2] for part in text.split("\n\n")) or "Vex" not in names
