@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,12 +18,13 @@ from moltlm.data.errors import BadInput
 from moltlm.evals.config import HypothesisConfig
 from moltlm.pipeline import config
 from moltlm.pipeline.cli import app
+from moltlm.pipeline.commands.studies import HYPOTHESIS
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.reporting.writing import write_report
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.stages import pairs
 from moltlm.pipeline.studies import archive as records
-from moltlm.pipeline.studies import arms, explore, grid, plan
+from moltlm.pipeline.studies import arms, explore, grid
 from moltlm.pipeline.studies.authorship import by_authorship
 
 FILE: dict[str, Any] = {
@@ -251,19 +253,29 @@ def test_the_plan_counts_what_is_trained(run: Run, tmp_path: Path) -> None:
     file.write_text(yaml.safe_dump({**FILE, "seeds": [1, 2, 3], "tuning_seeds": [11, 12]}))
     other = _elsewhere(run, tmp_path / "other")
     try:
-        found = plan.plan(other, str(file))
+        before = grid.planned(other, str(file))
     finally:
         other.close()
     # two rates and two weights of KL, on two seeds; three arms of three seeds; one rate more on each tuning seed
-    assert (found.tuning, found.confirming, found.beyond) == (8, 9, 2)
-    assert found.seconds_each is None and "known after the first" in str(found)
+    assert (before.tuning, before.confirming, before.beyond, before.left) == (8, 9, 2, 17)
+    assert before.seconds_each is None and "known after the first" in str(before)
     file.write_text(yaml.safe_dump(FILE))
     grid.verdict(run, str(file))
-    before = len(list(run.folder.glob("job/*")))
-    after = plan.plan(run, str(file))
-    assert after.finished == before == len(list(run.folder.glob("job/*")))
-    assert after.seconds_each is not None and after.seconds_each > 0 and "minutes each" in str(after)
-    assert after.gib > plan.plan(run, str(_lora_alone(file))).gib > 0  # a full fine-tuning needs more
+    count = len(list(run.folder.glob("job/*")))
+    after = grid.planned(run, str(file))
+    assert after.left == 0 and "all are finished" in str(after)
+    more = {**FILE, "seeds": [*FILE["seeds"], 8, 9]}
+    file.write_text(yaml.safe_dump(more))
+    begun = grid.planned(run, str(file))
+    assert begun.confirming - len(more["arms"]) * 2 == after.confirming and begun.left == len(more["arms"]) * 2
+    assert begun.seconds_each is not None and begun.seconds_each > 0 and "are finished; about" in str(begun)
+    assert begun.gib > grid.planned(run, str(_lora_alone(file))).gib > 0  # a full fine-tuning needs more
+    assert count == len(list(run.folder.glob("job/*")))
+
+
+def test_the_help_names_every_shipped_hypothesis() -> None:
+    named = set(re.findall(r"h01[0-9a-z-]+", HYPOTHESIS))
+    assert {file.stem for file in config.shipped("hypotheses").glob("*.yaml")} == named
 
 
 def _lora_alone(file: Path) -> Path:

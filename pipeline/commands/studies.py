@@ -25,6 +25,12 @@ from moltlm.pipeline.commands.common import (
 )
 from moltlm.pipeline.console import Console
 
+HYPOTHESIS = (
+    "YAML file or shipped hypothesis: h014, h015; h014-135m, h015-135m, h015-control-135m, h014-replication, "
+    "h015-replication, h014-second-model, h015-second-model, h014-placement, h014-rank"
+)
+HypothesisArg = Annotated[str, typer.Argument(help=HYPOTHESIS)]
+
 app = typer.Typer()
 hypothesis_app = group(app, "hypothesis", "Test pre-registered hypotheses about training.")
 
@@ -82,9 +88,7 @@ def compare_methods(
 
 @hypothesis_app.command("run")
 def hypothesis_run(
-    name: Annotated[
-        str, typer.Argument(help="hypothesis: h014, h015, h014-135m, h015-135m, or a YAML file of your own")
-    ],
+    name: HypothesisArg,
     config: StudyConfigArg = "demo",
     overrides: Overrides = None,
     arm: Annotated[str, typer.Option(help="run only the trainings of this arm, without a verdict")] = "",
@@ -105,9 +109,7 @@ def hypothesis_run(
 
 @hypothesis_app.command("plan")
 def hypothesis_plan(
-    name: Annotated[
-        str, typer.Argument(help="hypothesis: h014, h015, h014-135m, h015-135m, or a YAML file of your own")
-    ],
+    name: HypothesisArg,
     config: StudyConfigArg = "demo",
     overrides: Overrides = None,
     json_output: Json = False,
@@ -115,9 +117,9 @@ def hypothesis_plan(
     """Print how many trainings a hypothesis takes, how long, and how much memory. Trains nothing."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
-        from moltlm.pipeline.studies.plan import plan
+        from moltlm.pipeline.studies import grid
 
-        planned = plan(current, name)
+        planned = grid.planned(current, name)
         console.result(asdict(planned), f"{planned}\nnext: molt hypothesis run {name} {arguments(config, overrides)}")
 
 

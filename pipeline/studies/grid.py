@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,13 +15,13 @@ from moltlm.evals.config import Arm, HypothesisConfig
 from moltlm.evals.records import BasePoint, CheckpointRecord, read_records, write_records
 from moltlm.pipeline.config import load_hypothesis
 from moltlm.pipeline.identity import identity, prose_of
-from moltlm.pipeline.run import Artifact, Run
+from moltlm.pipeline.run import Artifact, Missing, Run
 from moltlm.pipeline.stages import pairs
 from moltlm.pipeline.studies import checkpoint
 from moltlm.pipeline.studies.arms import arm_config, arm_names, beyond, candidates, check, fixed, in_order
 from moltlm.pipeline.studies.authorship import by_authorship
 from moltlm.pipeline.studies.engine import Engine, Job, local
-from moltlm.pipeline.studies.plan import plan_of
+from moltlm.pipeline.studies.plan import Plan, plan
 from moltlm.pipeline.studies.verdict import GridVerdict, TuningRow
 from moltlm.pipeline.typed_json import write_document
 
@@ -45,7 +46,7 @@ def verdict(run: Run, name: str, engine: Engine = local) -> Artifact:
     """Run what is missing of a hypothesis' grid and judge it. `molt hypothesis run H014 CONFIG`"""
     hypothesis = check(run, name)
     if not run.only_read:
-        run.console.say(str(plan_of(run, hypothesis)))
+        run.console.say(str(_planned(run, hypothesis)))
     tuned = tune(run, hypothesis, arm_names(hypothesis), engine)
     engine(run, _jobs(hypothesis, tuned.arms.items(), hypothesis.seeds))
     jobs = {
@@ -80,6 +81,41 @@ def verdict(run: Run, name: str, engine: Engine = local) -> Artifact:
         return {"id": hypothesis.id, "outcome": result.outcome, "reasons": result.reasons}
 
     return run.do("hypothesis", inputs, make, subject=hypothesis.id.lower())
+
+
+def planned(run: Run, name: str) -> Plan:
+    """What is left of a grid, and how long it takes. Trains nothing, but builds the pairs, on which depends what can be
+    run. `molt hypothesis plan H014 CONFIG`"""
+    return _planned(run, check(run, name))
+
+
+def _planned(run: Run, hypothesis: HypothesisConfig) -> Plan:
+    whole = plan(run, hypothesis)
+    names = in_order(hypothesis, arm_names(hypothesis))
+    reader = Run(run.config, run.console)  # of its own, so that the run itself still says what is reused
+    reader.only_read = True
+    try:
+        arms, tuning = tune(reader, hypothesis, names).arms, 0
+    except Missing:
+        tuning = whole.tuning - _finished(reader, _first_tuning(hypothesis, names))
+        arms = {name: hypothesis.arms[name] for name in names if _is_fixed(hypothesis.arms[name])}
+    confirming = whole.confirming - _finished(reader, _jobs(hypothesis, arms.items(), hypothesis.seeds))
+    return replace(whole, left=tuning + confirming)
+
+
+def _is_fixed(arm: Arm) -> bool:
+    """Whether nothing is to be chosen for it."""
+    return isinstance(arm.learning_rate, float) and not isinstance(arm.kl_weight, list)
+
+
+def _finished(reader: Run, jobs: Iterable[Job]) -> int:
+    """How many of the trainings among these jobs are stored."""
+    count = 0
+    for each in jobs:
+        with suppress(Missing):
+            each(reader)
+            count += each.function is job
+    return count
 
 
 def train_arm(run: Run, name: str, arm: str, engine: Engine = local) -> list[Artifact]:

@@ -8,7 +8,7 @@ from moltlm.data.io import read_json
 from moltlm.evals.config import HypothesisConfig
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.setup import estimate, fitting
-from moltlm.pipeline.studies.arms import ANY_RATE, arm_config, arm_names, candidates, check, in_order
+from moltlm.pipeline.studies.arms import ANY_RATE, arm_config, arm_names, candidates, in_order
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class Plan:
     Attributes:
         tuning: trainings that choose settings; `confirming` those that are compared.
         beyond: how many more can follow where the best learning rate lies at an edge.
-        finished: trainings in the folder, of whatever hypothesis.
-        seconds_each: their mean; None before the first.
+        left: how many of them are not finished.
+        seconds_each: the mean of all trainings in the folder, of whatever hypothesis; None before the first.
         gib: estimated for the largest arm, without the base that the measurements load too.
     """
 
@@ -27,7 +27,7 @@ class Plan:
     tuning: int
     confirming: int
     beyond: int
-    finished: int
+    left: int
     seconds_each: float | None
     gib: float
 
@@ -35,22 +35,18 @@ class Plan:
         total = self.tuning + self.confirming
         count = f"{total} trainings, {self.tuning} to tune and {self.confirming} to confirm"
         more = f" (and up to {self.beyond} beyond an edge)" if self.beyond else ""
+        if self.left == 0:
+            return f"{self.id}: {count}{more}; all are finished"
+        finished = f"; {total - self.left} are finished" if self.left < total else ""
         time = "the time of each is known after the first"
         if self.seconds_each is not None:
-            hours = total * self.seconds_each / 3600
-            minutes = self.seconds_each / 60
-            time = f"about {minutes:.0f} minutes each by the {self.finished} finished ones, {hours:.1f} h in all"
-        return f"{self.id}: {count}{more}; {time}; about {self.gib:.1f} GiB for training alone"
+            hours = self.left * self.seconds_each / 3600
+            time = f"about {self.seconds_each / 60:.0f} minutes each by those in the folder, {hours:.1f} h in all"
+        return f"{self.id}: {count}{more}{finished}; {time}; about {self.gib:.1f} GiB for training alone"
 
 
-def plan(run: Run, name: str) -> Plan:
-    """Plan a grid. Trains nothing, but builds the pairs, since it depends on them what can be run.
-    `molt hypothesis plan H014 CONFIG`"""
-    return plan_of(run, check(run, name))
-
-
-def plan_of(run: Run, hypothesis: HypothesisConfig) -> Plan:
-    """Plan the grid of a hypothesis that was checked."""
+def plan(run: Run, hypothesis: HypothesisConfig) -> Plan:
+    """Plan the whole grid of a hypothesis that was checked, as if nothing of it were finished. Trains nothing."""
     names = in_order(hypothesis, arm_names(hypothesis))
     options = {name: candidates(hypothesis.arms[name], dict.fromkeys(names, ANY_RATE)) for name in names}
     seeds = len(hypothesis.tuning_seeds)
@@ -61,12 +57,14 @@ def plan_of(run: Run, hypothesis: HypothesisConfig) -> Plan:
         changes = {"model": settings.model, "lora": settings.lora, "personality": settings.personality}
         memory.append(estimate.training_memory(run.config.model_copy(update=changes), device).total)
     seconds = [read_json(folder / "artifact.json")["seconds"] for folder in run.stored("job")]
+    tuning = sum(len(arms) * seeds for arms in options.values() if len(arms) > 1)
+    confirming = len(names) * len(hypothesis.seeds)
     return Plan(
         id=hypothesis.id,
-        tuning=sum(len(arms) * seeds for arms in options.values() if len(arms) > 1),
-        confirming=len(names) * len(hypothesis.seeds),
+        tuning=tuning,
+        confirming=confirming,
         beyond=len(several) * seeds,
-        finished=len(seconds),
+        left=tuning + confirming,
         seconds_each=sum(seconds) / len(seconds) if seconds else None,
         gib=max(memory),
     )
