@@ -85,7 +85,7 @@ class RetrainConfig(Section):
     """One retraining cycle: train a candidate on new conversations, and judge it against the personality in use."""
 
     conversations: Path = Field(
-        default=Path("conversations"), description="a JSONL file of `messages`, or a folder of such files"
+        default=Path("conversations"), description="a file of conversations, or a folder of them, in any format that `molt data import` reads"
     )
     sources: list[Path] = Field(
         default_factory=list,

@@ -174,7 +174,9 @@ def test_a_wrong_command_is_noticed() -> None:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_every_setting_that_the_documents_name_exists(name: str) -> None:
-    spans = re.findall(r"`([a-z_]+(?:\.(?:[A-Za-z_][A-Za-z_0-9]*|\*))+)(?::[^`]*|=[^`]*)?`", PAGES[name])
+    key = r"[a-z_]+(?:\.(?:[A-Za-z_][A-Za-z_0-9]*|\*))+"
+    spans = re.findall(rf"`({key})(?::[^`]*|=[^`]*)?`", PAGES[name])
+    spans += re.findall(rf"(?<=[` ])({key})=", " ".join(re.findall(r"`([^`\n]+=[^`\n]+)`", PAGES[name])))
     named = [key for key in spans if key.split(".")[0] not in PACKAGES and key.rsplit(".", 1)[1] not in FILE_ENDINGS]
     assert [key for key in named if not setting_exists(key)] == []
 

@@ -49,7 +49,8 @@ def data_correct(
 ) -> None:
     """Show an answer, take your better version, and write both down as preference data.
 
-    The better version is a line on standard input, or /edit for the editor in $EDITOR; an empty line changes nothing.
+    The better version is a line on standard input, or /edit for the editor in $VISUAL or $EDITOR; an empty line changes
+    nothing.
     """
     console, resolved = Console(json_output), loaded(config, overrides)
     _check(prompt, answer, edited, source)
