@@ -83,8 +83,9 @@ class Detection:
     Attributes:
         n: the runs, of which `events` lost `drop` points of accuracy or more, the effect of their seed taken away.
         lead: mean steps from the first checkpoint to the end.
-        baseline: log learning rate and training loss; None where a class is too rare.
-        detectors: the predictors, best first; none where a class is too rare.
+        baseline: log learning rate and training loss; None where nothing can be judged, since a class is too rare or in
+            one group alone.
+        detectors: the predictors, best first; none where nothing can be judged.
         best: the predictor whose gain has an interval above 0; None if there is none.
     """
 
@@ -145,7 +146,7 @@ def detect(runs: Sequence[EarlyRun], seed: int = 0) -> Detection:
     event = costs >= drop
     lead = float(np.mean([one.lead for one in runs])) if runs else 0.0
     groups = [one.group for one in runs]
-    if not runs or not SHARE <= event.mean() <= 1 - SHARE or len(set(groups)) < 3:
+    if not _can_be_judged(event, groups):
         return Detection(len(runs), int(event.sum()), drop, lead, None, [], None)
     draws = stats.cluster_draws([one.seed for one in runs], RESAMPLES, seed)
     base = _held_out(runs, BASELINE, event, groups)
@@ -157,6 +158,13 @@ def detect(runs: Sequence[EarlyRun], seed: int = 0) -> Detection:
     best = next((one.predictor for one in detectors if one.gain_low > 0), None)
     baseline = _detector("log rate and loss", base, base, event, draws, len(measured))
     return Detection(len(runs), int(event.sum()), drop, lead, baseline, detectors, best)
+
+
+def _can_be_judged(event: np.ndarray, groups: Sequence[str]) -> bool:
+    """Whether no class is rare, and the others of each group have both classes, of which a model can learn."""
+    labels = np.array(groups)
+    outside = [event[labels != group] for group in set(groups)]
+    return len(outside) > 2 and SHARE <= event.mean() <= 1 - SHARE and all(len(set(each)) == 2 for each in outside)
 
 
 def _centred(runs: Sequence[EarlyRun]) -> list[EarlyRun]:
@@ -195,10 +203,6 @@ def _held_out(
     features = np.array([[one.signals[name] for name in names] for one in runs])
     odds, alarm = np.zeros(len(runs)), np.zeros(len(runs), dtype=bool)
     for inside, outside in LeaveOneGroupOut().split(features, event, groups):
-        if len(set(event[inside])) < 2:
-            odds[outside] = 30.0 if event[inside][0] else -30.0
-            alarm[outside] = event[inside][0]
-            continue
         fitted = make_pipeline(StandardScaler(), LogisticRegression()).fit(features[inside], event[inside])
         odds[outside] = fitted.decision_function(features[outside])
         false, true, thresholds = roc_curve(event[inside], fitted.decision_function(features[inside]))

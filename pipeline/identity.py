@@ -41,7 +41,7 @@ STAGES = {
     "job-base": 1,
     "job": 1,
     "hypothesis": 4,
-    "explored": 3,
+    "explored": 4,
     "knowledge-base": 1,
     "knowledge-job": 1,
     "knowledge": 2,

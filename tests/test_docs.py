@@ -44,7 +44,7 @@ STUDIES = {
     "qwen": [
         "model.id=qwen2.5-coder-0.5b-instruct-q4_k_m",
         "model.eval_batch_size=16",
-        "hypotheses=[h014-second-model]",
+        "hypotheses=[h014-second-model,h015-second-model]",
     ],
 }
 """The folders of committed trainings, with the settings that they were run with."""

@@ -69,6 +69,16 @@ def test_where_hardly_any_run_forgets_nothing_is_claimed() -> None:
     assert early.detect([]).n == 0
 
 
+def test_where_one_setting_alone_is_spared_nothing_is_claimed() -> None:
+    """What was fitted without it knows no training that was spared, and would tell the wrong way round."""
+    rows = [replace(row, cost=0.0 if row.group == "0-1.0" else 20.0 + row.cost) for row in trainings("kl")]
+    rows = [row for row in rows if row.group in ("0-1.0", "0-2.0", "1-1.0", "2-4.0")]
+    detected = early.detect(rows)
+    assert (detected.n, detected.events, detected.detectors, detected.best) == (40, 30, [], None)
+    both = [replace(row, cost=0.0) if row.group == "1-1.0" else row for row in rows]
+    assert early.detect(both).detectors
+
+
 def test_where_nearly_all_forget_the_worse_half_is_told_from_the_rest() -> None:
     rows = [replace(row, cost=row.cost + 30) for row in trainings("kl")]
     found = early.detect(rows)
