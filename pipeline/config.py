@@ -85,7 +85,8 @@ class RetrainConfig(Section):
     """One retraining cycle: train a candidate on new conversations, and judge it against the personality in use."""
 
     conversations: Path = Field(
-        default=Path("conversations"), description="a file of conversations, or a folder of them, in any format that `molt data import` reads"
+        default=Path("conversations"),
+        description="a file or folder of conversations, in any format that `molt data import` reads",
     )
     sources: list[Path] = Field(
         default_factory=list,
