@@ -148,9 +148,10 @@ def _reasons(
         lacks = f"The positive control lacks runs ({', '.join(unchecked)}), so nothing can be refuted."
         blunt = outcome != "refuted" and any(item.outcome == "refuted" for item in comparisons)
         reasons.insert(0 if blunt else len(reasons), control.reason if control else lacks)
-    bare = any(item.second is None or item.composite is None for item in comparisons)
-    if outcome == "supported" and bare:
-        reasons.append("This rests on LAMBADA alone: a second axis and a composite are not in the records.")
+    seconds, composites = ([getattr(item, name) for item in comparisons] for name in ("second", "composite"))
+    lacking = [name for name, each in (("second axis", seconds), ("composite", composites)) if None in each]
+    if outcome == "supported" and lacking:
+        reasons.append(f"The records have no {' and no '.join(lacking)}, which could have contradicted this.")
     return reasons
 
 

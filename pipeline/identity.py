@@ -40,7 +40,7 @@ STAGES = {
     "task-score": 2,
     "job-base": 1,
     "job": 1,
-    "hypothesis": 4,
+    "hypothesis": 5,
     "explored": 4,
     "knowledge-base": 1,
     "knowledge-job": 1,

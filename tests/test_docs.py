@@ -40,7 +40,11 @@ RESULTS = load_results(ROOT / "docs" / "results" / "demo.json")
 STUDIES = {
     "evidence": [],
     "control": ["hypotheses=[h015-control-135m]"],
-    "odile": ["persona.spec=odile", "model.precision=fp32", "hypotheses=[h014-replication,h015-replication]"],
+    "odile": [
+        "persona.spec=odile",
+        "model.precision=fp32",
+        "hypotheses=[h014-replication,h015-replication,h014-placement]",
+    ],
     "qwen": [
         "model.id=qwen2.5-coder-0.5b-instruct-q4_k_m",
         "model.eval_batch_size=16",

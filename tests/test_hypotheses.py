@@ -86,6 +86,25 @@ def test_verdicts_with_known_truth(truth: dict[str, float], outcome: str, words:
     assert words in verdict.reasons[0]
 
 
+@pytest.mark.parametrize(
+    ("measured", "sentence"),
+    [
+        ([], "The records have no second axis and no composite, which could have contradicted this."),
+        (["second"], "The records have no composite, which could have contradicted this."),
+        (["second", "composite"], None),
+    ],
+)
+def test_a_support_says_which_measures_could_not_contradict_it(measured: list[str], sentence: str | None) -> None:
+    rows = []
+    for each in grid({"a": 0.0, "b": 40.0}):
+        several = (1 + each.seed / 100 if each.arm == "a" else 0.0) if each.step == 10 else None
+        values = {"second": each.gain, "composite": several}
+        rows.append(replace(each, **{name: values[name] for name in measured}))
+    verdict = hypotheses.judge(hypothesis(), rows)
+    lacking = [reason for reason in verdict.reasons if reason.startswith("The records have no")]
+    assert (verdict.outcome, lacking) == ("supported", [sentence] if sentence else [])
+
+
 def test_noisy_seeds_are_inconclusive_and_say_what_could_be_seen() -> None:
     verdict = hypotheses.judge(hypothesis(), grid({"a": 5.0, "b": 10.0}, noise=0.06))
     found = verdict.comparisons[0]
