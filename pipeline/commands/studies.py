@@ -114,7 +114,7 @@ def hypothesis_plan(
     overrides: Overrides = None,
     json_output: Json = False,
 ) -> None:
-    """Print how many trainings a hypothesis takes, how long, and how much memory. Trains nothing."""
+    """Print how many trainings of a hypothesis are left, how long they take, and how much memory. Trains nothing."""
     console = Console(json_output)
     with running(loaded(config, overrides), console) as current:
         from moltlm.pipeline.studies import grid
