@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from moltlm.data.config import ImportConfig
@@ -269,6 +269,7 @@ def test_every_assistant_message_is_accounted_for(tmp_path: Path, chats: list[li
 
 @FUZZ
 @given(st.lists(messages, min_size=1, max_size=4))
+@example([[("user", "\ufeff hi"), ("assistant", "tea \x1b")], [("user", "again"), ("assistant", " \x1b ")]])
 def test_what_is_written_reads_the_same(tmp_path: Path, chats: list[list[tuple[str, str]]]) -> None:
     path = write(tmp_path / "a.jsonl", *({"messages": [turn(*row) for row in chat]} for chat in chats))
     config = ImportConfig(max_context_turns=4)

@@ -97,8 +97,8 @@ class Reading:
 
     def _clean(self, batch: list[tuple[Conversation, Turn]]) -> list[Text]:
         """The texts of turns, each followed by its rejected answer if it has one."""
-        texts = [text for _, turn in batch for text in (turn.text.strip(), turn.rejected)[: 1 + bool(turn.rejected)]]
-        texts = [plain_text(text) for text in texts]
+        texts = [text for _, turn in batch for text in (turn.text, turn.rejected)[: 1 + bool(turn.rejected)]]
+        texts = [plain_text(text).strip() for text in texts]
         in_bytes, redacted = Bytes.of(texts), texts
         if self.config.redact:
             redacted, counts = redact_all(texts, in_bytes)
