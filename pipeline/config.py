@@ -59,6 +59,10 @@ def _is_url(folder: Path) -> bool:
     return re.match(r"[a-z][a-z0-9+]+:/", folder.as_posix()) is not None
 
 
+HYPOTHESES = "hypotheses"
+"""The folder of the shipped hypotheses."""
+
+
 class RunConfig(Section):
     """Where a run's files go, and the seed of everything random in it."""
 
@@ -342,7 +346,7 @@ def shipped(*parts: str) -> Path:
 
 
 def find(name: str, folder: str = "") -> Path:
-    """The file of a config: a path, or the name of a shipped one (`demo`, `h014`).
+    """The file of a config or hypothesis: a path, or the name of a shipped one (`demo`, `h014`).
 
     Raises:
         BadInput: if there is none, naming the shipped ones.
@@ -356,7 +360,8 @@ def find(name: str, folder: str = "") -> Path:
     available = sorted(file.stem for file in shipped(folder).glob("*.yaml"))
     close = difflib.get_close_matches(path.stem, available, n=1)
     hint = f"Did you mean {close[0]}? " if close else ""
-    raise BadInput(f"No config {name}.", f"{hint}Give a path to a YAML file, or one of: {', '.join(available)}.")
+    kind = "hypothesis" if folder == HYPOTHESES else "config"
+    raise BadInput(f"No {kind} {name}.", f"{hint}Give a path to a YAML file, or one of: {', '.join(available)}.")
 
 
 def load(name: str, overrides: list[str] | None = None) -> Config:
@@ -377,7 +382,7 @@ def load(name: str, overrides: list[str] | None = None) -> Config:
 
 def load_hypothesis(name: str) -> HypothesisConfig:
     """Read a hypothesis file. Raises BadInput naming everything that is wrong with it."""
-    return _validate(HypothesisConfig, _parse(find(name, "hypotheses")), name)
+    return _validate(HypothesisConfig, _parse(find(name, HYPOTHESES)), name)
 
 
 def check_hypotheses(config: Config) -> None:
@@ -385,7 +390,7 @@ def check_hypotheses(config: Config) -> None:
     problems: list[Problem] = []
     for name in config.hypotheses:
         try:
-            problems += attributed(problems_of(HypothesisConfig, _parse(find(name, "hypotheses"))), [], name, [])
+            problems += attributed(problems_of(HypothesisConfig, _parse(find(name, HYPOTHESES))), [], name, [])
         except BadInput as error:
             problems.append(Problem("hypotheses", error.what.rstrip("."), source="hypotheses"))
     raise_for(problems)

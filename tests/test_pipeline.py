@@ -110,7 +110,7 @@ def test_what_does_not_go_together_is_traced_to_its_override() -> None:
 def test_a_missing_hypothesis_is_told_by_config_check(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["config", "check", "demo", "hypotheses=[h999]"])
-    assert "No config h999" in capsys.readouterr().err
+    assert "No hypothesis h999" in capsys.readouterr().err
 
 
 def test_every_setting_is_explained() -> None:
@@ -167,7 +167,7 @@ BAD = [
     (["config", "check", "{tmp}/empty.yaml"], "is empty"),
     (["config", "check", "{tmp}/list.yaml"], "holds no settings"),
     (["config", "check", "{tmp}/broken.yaml"], "line 2: not valid YAML"),
-    (["hypothesis", "run", "H999", "demo", "run.folder={tmp}/run"], "No config H999"),
+    (["hypothesis", "run", "H999", "demo", "run.folder={tmp}/run"], "No hypothesis H999"),
     (["data", "build", "demo", "run.folder={tmp}/run", "persona.spec=nobody"], "No persona nobody"),
     (["data", "build", "demo", "run.folder={tmp}/empty.yaml/x"], "is a file, not a folder"),
     (["data", "build", "demo", "run.folder={tmp}/run", "model.id=./nowhere"], "No model folder"),
@@ -225,7 +225,7 @@ EARLY = [
     (["train", "personality", "demo", RUN, OWN], "tasks.own.path: {tmp}/nowhere does not exist"),
     (["train", "personality", "sequence-135m", RUN, "tasks.*.path={tmp}/nowhere"], "tasks.banking77.path"),
     (["train", "task", "shell", "demo", RUN, "replay.instructions={tmp}/no.jsonl"], "no.jsonl does not exist"),
-    (["hypothesis", "run", "nosuch", "demo", RUN], "No config nosuch"),
+    (["hypothesis", "run", "nosuch", "demo", RUN], "No hypothesis nosuch"),
     (["hypothesis", "run", "h014", "demo", RUN, "--arm", "nosuch"], "has no arm nosuch"),
     (["replay", "update", "demo", "{tmp}/no.jsonl", RUN], "no.jsonl does not exist"),
     (["replay", "update", "demo", RUN], "No new conversations"),
