@@ -52,15 +52,13 @@ from moltlm.pipeline.problems import Problem, attributed, inconsistent, problems
 
 RESERVED = ("base", "personality", "default", "ref")
 """Names that no task can have: states and PEFT's own adapters."""
+HYPOTHESES = "hypotheses"
+"""The folder of the shipped hypotheses."""
 
 
 def _is_url(folder: Path) -> bool:
     """Whether a path was meant as an address, such as s3://BUCKET/PATH."""
     return re.match(r"[a-z][a-z0-9+]+:/", folder.as_posix()) is not None
-
-
-HYPOTHESES = "hypotheses"
-"""The folder of the shipped hypotheses."""
 
 
 class RunConfig(Section):
