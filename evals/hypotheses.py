@@ -148,8 +148,11 @@ def _reasons(
         lacks = f"The positive control lacks runs ({', '.join(unchecked)}), so nothing can be refuted."
         blunt = outcome != "refuted" and any(item.outcome == "refuted" for item in comparisons)
         reasons.insert(0 if blunt else len(reasons), control.reason if control else lacks)
-    seconds, composites = ([getattr(item, name) for item in comparisons] for name in ("second", "composite"))
-    lacking = [name for name, each in (("second axis", seconds), ("composite", composites)) if None in each]
+    further = {
+        "second axis": [item.second for item in comparisons],
+        "composite": [item.composite for item in comparisons],
+    }
+    lacking = [name for name, values in further.items() if None in values]
     if outcome == "supported" and lacking:
         reasons.append(f"The records have no {' and no '.join(lacking)}, which could have contradicted this.")
     return reasons

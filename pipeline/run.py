@@ -249,6 +249,12 @@ class Run:
         finally:
             self.only_read = before
 
+    def reader(self) -> Run:
+        """Another run of this folder, which makes nothing and has read nothing yet."""
+        reader = Run(self.config, self.console)
+        reader.only_read, reader.fixed, reader.in_use = True, self.fixed, self.in_use
+        return reader
+
     @property
     def base(self) -> Any:
         """The base model of the configuration, loaded once, to serve adapters from (`adapters.serve.Served`)."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,8 +18,6 @@ from moltlm.data.errors import BadInput
 from moltlm.data.types import Exchange
 
 EVERYTHING = ImportConfig(near_duplicate=1, redact=False, max_answer_chars=10**6, max_context_turns=100)
-
-
 FUZZ = settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 
 
@@ -107,11 +103,6 @@ TRANSCRIPTS = [
 def asked(*answers: dict[str, Any]) -> dict[str, Any]:
     """A conversation whose answers are these."""
     return {"messages": [each for i, answer in enumerate(answers) for each in (turn("user", f"question {i}"), answer)]}
-
-
-def run_import(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "moltlm.pipeline.cli", "data", "import", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 EVENTS = [

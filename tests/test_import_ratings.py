@@ -13,14 +13,7 @@ from hypothesis import strategies as st
 
 from moltlm.data.conversations import importers
 from moltlm.data.errors import BadInput
-from tests.conversation_files import (
-    FUZZ,
-    asked,
-    read,
-    said,
-    turn,
-    write,
-)
+from tests.conversation_files import FUZZ, asked, read, said, turn, write
 
 PREFERENCE_ROWS: dict[str, dict[str, Any]] = {
     "texts": {"prompt": "and tea?", "chosen": "always tea", "rejected": "NEVER"},

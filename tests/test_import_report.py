@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import json
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 from moltlm.data.config import ImportConfig
 from moltlm.data.conversations.report import lines
-from tests.conversation_files import (
-    read,
-    run_import,
-    turn,
-    write,
-)
+from tests.conversation_files import read, turn, write
+
+
+def run_import(*arguments: object) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "moltlm.pipeline.cli", "data", "import", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 def test_the_command_that_names_the_persona_runs(tmp_path: Path) -> None:

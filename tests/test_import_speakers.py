@@ -10,13 +10,7 @@ from hypothesis import strategies as st
 
 from moltlm.data.conversations.voices import UnknownPersona, Voice
 from moltlm.data.errors import BadInput
-from tests.conversation_files import (
-    EVERYTHING,
-    FUZZ,
-    read,
-    said,
-    write,
-)
+from tests.conversation_files import EVERYTHING, FUZZ, read, said, write
 
 VEX = Voice(("Vex Marlow",))
 

@@ -9,15 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.conversation_files import (
-    CHAT,
-    FUZZ,
-    asked,
-    read,
-    said,
-    turn,
-    write,
-)
+from tests.conversation_files import CHAT, FUZZ, asked, read, said, turn, write
 
 
 def tree_of(id_key: str, parent_key: str) -> list[dict[str, Any]]:

@@ -13,11 +13,7 @@ from hypothesis import strategies as st
 from moltlm.data.config import ImportConfig
 from moltlm.data.conversations import near
 from moltlm.data.conversations.words import word_hashes
-from tests.conversation_files import (
-    conversations,
-    said,
-    write,
-)
+from tests.conversation_files import conversations, said, write
 
 
 def pairs(question: str, answer: str) -> set[tuple[str, ...]]:

@@ -41,8 +41,7 @@ def awaits(run: Run, job: Job) -> tuple[str | None, list[Artifact]]:
     Returns:
         The fingerprint of the first artifact that is missing, None where the job's own is stored; and the artifacts.
     """
-    reader = Run(run.config, run.console)
-    reader.only_read, reader.fixed, reader.in_use = True, run.fixed, run.in_use
+    reader = run.reader()
     try:
         job(reader)
     except Missing as missing:

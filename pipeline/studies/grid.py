@@ -92,8 +92,7 @@ def planned(run: Run, name: str) -> Plan:
 def _planned(run: Run, hypothesis: HypothesisConfig) -> Plan:
     whole = plan(run, hypothesis)
     names = in_order(hypothesis, arm_names(hypothesis))
-    reader = Run(run.config, run.console)  # of its own, so that the run itself still says what is reused
-    reader.only_read = True
+    reader = run.reader()  # so that the run itself still says what is reused
     try:
         arms, tuning = tune(reader, hypothesis, names).arms, 0
     except Missing:

@@ -92,14 +92,12 @@ def _seconds_each(run: Run, finished: dict[str, float], count: int, name: str) -
 
 def _stored(run: Run, job: Job, trial: tuple[str, int] | None) -> dict[str, float] | None:
     """The seconds of every artifact of a trial, without what all trials have in common; None if it is not finished."""
-    reader = Run(run.config, run.console)
-    reader.only_read = True
+    reader = run.reader()
     try:
         job(reader)
         whole = dict(reader.artifacts)
         if trial is not None:
-            common = Run(run.config, run.console)
-            common.only_read = True
+            common = run.reader()
             sequence.before_tasks(common, *trial)
             whole = {key: each for key, each in whole.items() if key not in common.artifacts}
     except Missing:
