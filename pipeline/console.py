@@ -98,12 +98,16 @@ class _Lines:
 
     def __init__(self, label: str, say: Any, every_s: float = 20.0) -> None:
         self._label, self._say, self._every = label, say, every_s
-        self._began = self._last = time.monotonic()
+        self._last = time.monotonic()
+        self._first: tuple[float, int] | None = None
 
     def __call__(self, count: int, total: int, note: str) -> None:
         now = time.monotonic()
-        if now - self._last < self._every or not count:
+        # what came before the first call took no time here: steps before an interruption, the reading of a model
+        self._first = self._first or (now, count)
+        began, before = self._first
+        if now - self._last < self._every or count == before:
             return
         self._last = now
-        left = (now - self._began) / count * (total - count)
+        left = (now - began) / (count - before) * (total - count)
         self._say(f"  {self._label}: {count}/{total} {note}, about {left:.0f} s left")
