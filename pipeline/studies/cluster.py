@@ -32,7 +32,7 @@ try:
     from ray import exceptions
 except ImportError:
     raise BadInput(
-        "Ray is not installed, so there is no --engine ray.", "Install it: pip install 'moltlm[ray]'"
+        "Ray is not installed, so there is no --engine ray.", "Install it: pip install 'ray>=2.50,<3'"
     ) from None
 
 RETRIES = 5
