@@ -26,6 +26,10 @@ POWER = 0.8
 RESAMPLES = 4999
 SAME = 1e-9
 """Differences closer than this are equal but for rounding."""
+SLIGHT = 0.01
+"""An item whose score in 0..1 changed by no more than this has not moved."""
+FEW = 5
+"""Where fewer items moved, they do not show how many may move and how far, and Student's interval is too narrow."""
 UNKNOWN = dict.fromkeys(("difference", "low", "high", "detectable"), math.nan)
 
 
@@ -91,13 +95,24 @@ def mean(values: Sequence[float], confidence: float = 0.95) -> Estimate:
 
 
 def within(estimate: Estimate, low: float, high: float) -> Estimate:
-    """The same with bounds that no value can pass: an interval over few values may reach beyond what is possible."""
-    return replace(estimate, low=min(max(estimate.low, low), high), high=max(min(estimate.high, high), low))
+    """The same with a mean and bounds that lie in what is possible: an interval over few values may reach beyond."""
+    mean, lower, upper = (min(max(value, low), high) for value in (estimate.mean, estimate.low, estimate.high))
+    return replace(estimate, mean=mean, low=lower, high=upper)
 
 
 def score(values: Sequence[float], confidence: float = 0.95) -> Estimate:
-    """The mean of scores that lie in 0..1, as `mean`; so do its bounds."""
-    return within(mean(values, confidence), 0.0, 1.0)
+    """The mean of scores that lie in 0..1, as `mean`; so do its bounds.
+
+    Equal scores do not show that all are equal: the share of others is at most what n equal ones leave room for
+    (Clopper and Pearson 1934), and they may lie anywhere in 0..1.
+    """
+    estimate = mean(values, confidence)
+    if len(values) > 1 and np.ptp(values) <= SAME:
+        others = _unseen(len(values), confidence)
+        estimate = replace(
+            estimate, low=estimate.mean * (1 - others), high=estimate.mean + (1 - estimate.mean) * others
+        )
+    return within(estimate, 0.0, 1.0)
 
 
 def paired(
@@ -106,10 +121,10 @@ def paired(
     confidence: float = 0.95,
     clusters: Sequence[Hashable] | None = None,
 ) -> Comparison:
-    """Compare two states on the same items, in the same order, each score in 0..1, by Student's interval.
+    """Compare two states on the same items, in the same order, each score in 0..1, by Student's interval within -1..1.
 
     `clusters` (a label for each item) averages within each cluster first, since its items are no independent draws.
-    Right/wrong items that did not move, or all one way, get the wider exact bound: see `_error`.
+    Items of which hardly any moved, or all one way, get a wider bound: see `_error`.
     """
     first, second = np.asarray(before, dtype=float), np.asarray(after, dtype=float)
     if len(first) != len(second) or not len(first):
@@ -286,7 +301,7 @@ def seed_difference(differences: Sequence[float], confidence: float = 0.95, item
     """The mean of one difference a seed, by Student's interval over seeds; infinite bounds for a single seed.
 
     Several seeds that agree exactly (coarse scores do) would give an interval of no width: `item_error`, the standard
-    error from sampling items alone, in the same unit, then stands in for theirs.
+    error from sampling items alone, in the same unit, then stands in for theirs; without it the bounds are infinite.
     """
     estimate = mean(differences, confidence)
     if estimate.n == 1 or np.ptp(differences) > SAME:
@@ -296,7 +311,7 @@ def seed_difference(differences: Sequence[float], confidence: float = 0.95, item
 
 
 def seed_or_item_error(
-    differences: Sequence[np.ndarray], items: Sequence[Hashable], confidence: float = 0.95
+    differences: Sequence[np.ndarray], items: Sequence[Hashable], confidence: float = 0.95, bounded: bool = True
 ) -> tuple[float, Literal["seeds", "items"]]:
     """Standard error of the mean of seeds, and whether it is that of the seeds or that of the items.
 
@@ -306,9 +321,14 @@ def seed_or_item_error(
     Args:
         differences: (items,) of each seed, unscaled.
         items: a label for each item, seed after seed; items that seeds share are averaged first.
+        bounded: the values lie in 0..1. Of others that hardly any item changed, nothing is known: the error is
+            infinite.
     """
-    pooled = np.concatenate([np.asarray(each, dtype=float) for each in differences])
-    by_items = _error(_by_cluster(pooled, items), confidence)
+    pooled = _by_cluster(np.concatenate([np.asarray(each, dtype=float) for each in differences]), items)
+    if bounded:
+        by_items = _error(pooled, confidence)
+    else:
+        by_items = _standard_error(pooled) if (np.abs(pooled) > SAME).sum() >= FEW else math.inf
     by_seeds = _standard_error(np.array([float(np.mean(each)) for each in differences]))
     if math.isfinite(by_seeds) and by_seeds >= by_items:
         return by_seeds, "seeds"
@@ -339,8 +359,8 @@ def _with_interval(comparison: Comparison, confidence: float) -> Comparison:
     return replace(
         comparison,
         difference=difference,
-        low=difference - half,
-        high=difference + half,
+        low=max(difference - half, -1.0),
+        high=min(difference + half, 1.0),
         detectable=detectable,
     )
 
@@ -364,23 +384,33 @@ def _standard_error(values: np.ndarray) -> float:
 
 
 def _error(change: np.ndarray, confidence: float) -> float:
-    """Standard error of the mean change; a larger one where these items hide the spread that the population may have.
+    """Standard error of the mean change of scores in 0..1; a larger one where these items hide the spread that the
+    population may have.
 
-    Student's interval promises too much of right/wrong items that did not move, or all one way: 60 items would pass 19%
-    of the candidates that lost 5 points at a margin of 5, instead of 5%. There the error is what makes Student's bound
-    the longer side of the exact interval of the share that moved (Clopper and Pearson 1934; with none of n, about 3.7/n
-    at 95%, one-sided the rule of three). Equal changes of any size: the share that differs from what all n items
-    showed, by at most the room that scores in 0..1 leave.
+    Student's interval promises too much where few items moved, or all one way and by the whole score: 60 right/wrong
+    items would pass 19% of the candidates that lost 5 points at a margin of 5, instead of 5%. There the error is what
+    makes Student's bound the longer side of the exact interval of the share that moved (Clopper and Pearson 1934; with
+    none of n, about 3.7/n at 95%, one-sided the rule of three), times the room of a move: the largest that was seen,
+    or, where none was, what scores in 0..1 leave. A change that all items share is none.
     """
-    n, nonzero = len(change), np.abs(change) > SAME
-    room, center = 1.0, float(nonzero.mean())
-    if np.ptp(change) <= SAME:
-        room, center = 1 + abs(float(change.mean())), 0.0
-    elif set(np.unique(change)) not in ({-1.0, 0.0}, {0.0, 1.0}):
+    n = len(change)
+    shared = float(change.mean()) if np.ptp(change) <= SAME else 0.0
+    moves = change[np.abs(change - shared) > SLIGHT]
+    one_way = (moves > 0).all() or (moves < 0).all()
+    by_whole_scores = set(np.unique(change)) in ({-1.0, 0.0}, {0.0, 1.0})
+    if not ((one_way and len(moves) < FEW) or by_whole_scores):
         return _standard_error(change)
-    bounds: Any = proportion_confint(round(center * n), n, alpha=1 - confidence, method="beta")
-    half = room * max(center - _number(bounds[0]), _number(bounds[1]) - center)
+    share = len(moves) / n
+    bounds: Any = proportion_confint(len(moves), n, alpha=1 - confidence, method="beta")
+    room = float(np.abs(moves).max()) if len(moves) else 1 + abs(float(change.mean()))
+    half = room * max(share - _number(bounds[0]), _number(bounds[1]) - share)
     return max(_standard_error(change) if n > 1 else 0.0, half / _quantile((1 + confidence) / 2, n - 1))
+
+
+def _unseen(n: int, confidence: float) -> float:
+    """The largest share of a population of which n draws may well hold none."""
+    bounds: Any = proportion_confint(0, n, alpha=1 - confidence, method="beta")
+    return _number(bounds[1])
 
 
 def _by_cluster(values: np.ndarray, clusters: Sequence[Hashable]) -> np.ndarray:

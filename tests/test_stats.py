@@ -70,7 +70,8 @@ def test_by_hand() -> None:
     found = stats.paired([1, 1, 0, 0, 1], [1, 0, 1, 1, 1])
     assert (found.lost, found.gained, found.difference) == (1, 2, pytest.approx(0.2))
     # differences 0 -1 1 1 0: sd sqrt(.7), t(4) = 2.7764
-    assert found.high - found.difference == pytest.approx(2.7764 * math.sqrt(0.7 / 5), abs=1e-4)
+    assert found.bound(0.975) == pytest.approx(2.7764 * math.sqrt(0.7 / 5), abs=1e-4)
+    assert (found.low, found.high) == (pytest.approx(0.2 - found.bound(0.975)), 1.0)  # no score changes by more
 
 
 def test_p_values_by_hand() -> None:
@@ -129,6 +130,37 @@ def test_a_few_items_without_change_resolve_nothing() -> None:
     assert stats.noninferior(unchanged(500), 0.05) == "pass"
     rounding = stats.paired([0.8, 0.9, 0.7], [0.7, 0.8, 0.6])  # equal but for the last bit
     assert rounding.high - rounding.low > 0.5
+
+
+@pytest.mark.parametrize("jitter", [0.0, 0.001, 0.008])
+def test_slight_changes_do_not_show_that_large_ones_are_rare(jitter: float) -> None:
+    """A twentieth and more of the prompts loses .8: items that happen to hold none of these, or one, pass no gate."""
+    slight = [jitter * (-1) ** k for k in range(20)]
+    for lost in (0, 1):
+        before = [0.8] * 20
+        after = [score - 0.8 if k < lost else score + slight[k] for k, score in enumerate(before)]
+        assert stats.noninferior(stats.paired(before, after), 0.05) != "pass"
+
+
+def test_a_slight_change_of_every_item_is_seen() -> None:
+    assert stats.paired([0.5] * 30, [0.52 + 0.001 * (k % 3) for k in range(30)]).low > 0.02
+
+
+def test_a_measure_without_bounds_that_does_not_move_tells_nothing() -> None:
+    """Nats have no largest change, so nothing follows from seeing none."""
+    still = [np.zeros(8)] * 4
+    assert stats.seed_or_item_error(still, range(32), bounded=False)[0] == math.inf
+    assert stats.seed_or_item_error(still, range(32))[0] < 1
+
+
+def test_equal_scores_leave_room_for_others() -> None:
+    none, all_of_it, half = (stats.score([value] * 8) for value in (0.0, 1.0, 0.5))
+    unseen = stats.proportion_confint(0, 8, method="beta")[1]
+    assert (none.low, none.high) == (0.0, pytest.approx(unseen)) and (all_of_it.low, all_of_it.high) == (
+        pytest.approx(1 - unseen),
+        1.0,
+    )
+    assert half.high - 0.5 == pytest.approx(0.5 - half.low) == pytest.approx(unseen / 2)
 
 
 def test_all_items_changed_alike_is_no_certainty_either() -> None:
@@ -214,7 +246,7 @@ def test_results_survive_json() -> None:
 
 def test_one_pair_tells_nothing() -> None:
     found = stats.paired([0.4], [0.9])
-    assert found.p == 1.0 and found.low < 0 < 1 < found.high
+    assert found.p == 1.0 and found.low < 0 and found.high == 1.0
 
 
 def test_equivalence_errs_at_its_nominal_rate() -> None:
