@@ -56,6 +56,8 @@ class Difference(OverSeeds):
         mixed: estimate of a mixed model of seeds and items; for information.
         second: the difference at equal gain on the other axis, where it was measured.
         composite: the difference over several benchmarks in points, where they were measured.
+        prompts: held-out prompts, which all seeds share and whose choice widens the intervals; 0 where the records of
+            no seed hold them for both arms.
         others: further measures; for information.
         outcome: of this comparison, and `reason` why.
     """
@@ -72,6 +74,7 @@ class Difference(OverSeeds):
     mixed: stats.Estimate | None = None
     second: OverSeeds | None = None
     composite: OverSeeds | None = None
+    prompts: int = 0
     others: list[Secondary] = field(default_factory=list)
     outcome: Answer = "inconclusive"
     reason: str = ""
@@ -115,7 +118,7 @@ def compare(hypothesis: HypothesisConfig, runs: Trajectories, better: str, than:
     sides = Sides(*([runs[arm, seed] for seed in hypothesis.seeds] for arm in (better, than)))
     _check(hypothesis, sides, better, than)
     lowest = sides.lowest
-    levels = [level for level in hypothesis.gain_levels if 0 <= level <= lowest.top]
+    levels = [level for level in hypothesis.gain_levels if level <= lowest.top]
     dropped = ", ".join(f"{level:g}" for level in sorted({*hypothesis.gain_levels} - {*levels}))
     at_gain = at_equal_gain(hypothesis, sides, "logprob", levels)
     differences = _differences(sides, "logprob", levels) if levels else []
@@ -132,6 +135,7 @@ def compare(hypothesis: HypothesisConfig, runs: Trajectories, better: str, than:
         accuracy=at_equal_gain(hypothesis, sides, "accuracy", levels),
         sign_flip=stats.sign_flip(at_gain.values) if several else None,
         mixed=_mixed(differences, hypothesis) if several else None,
+        prompts=_prompts(sides),
         others=_secondaries(hypothesis, sides, levels),
     )
 
@@ -140,16 +144,16 @@ def second_axis(
     hypothesis: HypothesisConfig, records: Sequence[CheckpointRecord], item: Difference
 ) -> OverSeeds | None:
     """The comparison at equal gain on the other axis, on the part of each run where that gain rises; None where it was
-    not measured or nothing was gained on it."""
+    not measured, without any value where nothing was gained on it."""
     axis = "likelihood" if hypothesis.axis == "persona" else "persona"
     runs = trajectories(records, axis, second=True)
     pairs = [(runs.get((item.better, seed)), runs.get((item.than, seed))) for seed in hypothesis.seeds]
-    complete = [(first.rising(), second.rising()) for first, second in pairs if first and second]
+    complete = [(first, second) for first, second in pairs if first and second]
     if len(complete) < len(pairs):
         return None
     sides = Sides([first for first, _ in complete], [second for _, second in complete])
     top = sides.lowest.top
-    return at_equal_gain(hypothesis, sides, "logprob", [share * top for share in SHARES]) if top > 0 else None
+    return at_equal_gain(hypothesis, sides, "logprob", [share * top for share in SHARES] if top > 0 else [])
 
 
 def composite(hypothesis: HypothesisConfig, records: Sequence[CheckpointRecord], item: Difference) -> OverSeeds | None:
@@ -168,16 +172,20 @@ def composite(hypothesis: HypothesisConfig, records: Sequence[CheckpointRecord],
 def at_equal_gain(hypothesis: HypothesisConfig, sides: Sides, measure: Measure, levels: list[float]) -> OverSeeds:
     """First minus second in the change since the base, averaged over the levels; blank without any."""
     if not levels:
-        return OverSeeds([], math.nan, -math.inf, math.inf, math.inf, "seeds")
+        return _blank()
     spread = math.sqrt(_prompt_variance(sides, measure, levels))
-    return _over_seeds(_differences(sides, measure, levels), sides, hypothesis, SCALE[measure], spread)
+    return _over_seeds(_differences(sides, measure, levels), sides, hypothesis, measure, spread)
+
+
+def _blank() -> OverSeeds:
+    return OverSeeds([], math.nan, -math.inf, math.inf, math.inf, "seeds")
 
 
 def _over_seeds(
     differences: list[np.ndarray],
     sides: Sides,
     hypothesis: HypothesisConfig,
-    scale: float = 1.0,
+    measure: Measure = "logprob",
     prompt_error: float = 0.0,
 ) -> OverSeeds:
     """The mean difference with Student's interval over seeds, never narrower than the sampling of the items alone makes
@@ -185,15 +193,19 @@ def _over_seeds(
 
     Args:
         differences: (items,) for each seed.
-        scale: what the result is multiplied by.
+        measure: what they are differences of.
         prompt_error: standard error of the mean, since other prompts might have been asked.
     """
-    confidence, n = hypothesis.confidence, len(differences)
+    confidence, n, scale = hypothesis.confidence, len(differences), SCALE[measure]
+    if not all(np.isfinite(each).all() for each in differences):
+        return _blank()
     values = [scale * float(each.mean()) for each in differences]
     labels = [item for run in sides.first for item in run.items]
-    error, source = stats.seed_or_item_error(differences, labels, confidence)
+    error, source = stats.seed_or_item_error(differences, labels, confidence, bounded=measure == "accuracy")
     error = scale * math.hypot(error, prompt_error)
     interval = stats.seed_interval(values, error, confidence)
+    if measure == "accuracy":
+        interval = stats.within(interval, -scale, scale)
     units = n if n > 1 else len(labels)  # a t-test over one seed detects nothing; over its items it does
     detectable = stats.detectable(error * math.sqrt(units), units, confidence)
     return OverSeeds(values, interval.mean, interval.low, interval.high, detectable, source)
@@ -208,17 +220,27 @@ def _differences(sides: Sides, measure: Measure, levels: list[float]) -> list[np
 
 
 def _prompt_variance(sides: Sides, measure: Measure, levels: list[float]) -> float:
-    """The jackknife's estimate over the held-out prompts, which decide where gains are equal; 0 where the records do
-    not hold them."""
+    """The jackknife's estimate over the held-out prompts, which decide where gains are equal, from the seeds whose
+    records hold them; 0 where none do."""
     without = [
         (one.without_each_prompt(measure, levels), other.without_each_prompt(measure, levels))
         for one, other in _pairs(sides)
     ]
     differences = [one - other for one, other in without if one is not None and other is not None]
-    if len(differences) < len(without):
+    if not differences:
         return 0.0
     mean = np.mean(differences, axis=0)
     return float((len(mean) - 1) / len(mean) * ((mean - mean.mean()) ** 2).sum())
+
+
+def _prompts(sides: Sides) -> int:
+    """How many held-out prompts the error of the prompts is from; 0 without any."""
+    counts = [
+        one.by_prompt.shape[1]
+        for one, other in _pairs(sides)
+        if one.by_prompt is not None and other.by_prompt is not None
+    ]
+    return min(counts, default=0)
 
 
 def _mixed(differences: list[np.ndarray], hypothesis: HypothesisConfig) -> stats.Estimate | None:
@@ -238,7 +260,7 @@ def _secondaries(hypothesis: HypothesisConfig, sides: Sides, levels: list[float]
         if levels and len(sides.first) > 1 and all(measure in run.values for run in [*sides.first, *sides.second]):
             values = [float(each.mean()) for each in _differences(sides, measure, levels)]
             interval = stats.seed_difference(values, hypothesis.confidence)
-            p = stats.t_test(values)
+            p = stats.t_test(values) if math.isfinite(interval.low) else 1.0
             secondaries.append(Secondary(measure, interval.mean, interval.low, interval.high, p))
     return secondaries
 

@@ -4,11 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
 from moltlm.data.config import EndpointConfig, Section, ServerConfig
+
+T = TypeVar("T")
+
+
+def distinct(values: list[T]) -> list[T]:
+    """The values, of which one that is named twice would be counted twice.
+
+    Raises:
+        ValueError: for such a value.
+    """
+    if twice := [value for value in values if values.count(value) > 1]:
+        raise ValueError(f"{twice[0]} is named twice")
+    return values
 
 
 class CapabilityConfig(Section):
@@ -248,6 +261,8 @@ class KnowledgeConfig(Section):
     )
     drop: float = Field(default=3.0, gt=0, description="points of LAMBADA accuracy whose loss is the limit")
 
+    _distinct = field_validator("facts", "ranks", "seeds")(distinct)
+
     @field_validator("facts")
     @classmethod
     def few(cls, value: list[int]) -> list[int]:
@@ -278,7 +293,7 @@ class HypothesisConfig(Section):
     )
     steps: int = Field(ge=2, description="optimizer steps of a training")
     batch_size: int = Field(default=6, ge=1, description="pairs of a step")
-    checkpoints: list[int] = Field(min_length=1, description="steps at which the model is measured")
+    checkpoints: list[PositiveInt] = Field(min_length=1, description="steps at which the model is measured")
     pairs: int = Field(default=60, ge=2, description="training pairs that a seed samples")
     items: int = Field(
         default=250, ge=8, description="LAMBADA items of a seed; no two seeds share any, and all arms have the same"
@@ -299,7 +314,7 @@ class HypothesisConfig(Section):
         "in a training, where the gain first reaches the middle level",
     )
     precision: Literal["bf16", "fp32"] = Field(default="bf16", description="of the base")
-    gain_levels: list[float] = Field(min_length=1, description="gains on the axis at which arms are compared")
+    gain_levels: list[PositiveFloat] = Field(min_length=1, description="gains on the axis at which arms are compared")
     margin: float = Field(
         default=0.3,
         gt=0,
@@ -316,6 +331,8 @@ class HypothesisConfig(Section):
     )
     confidence: float = Field(default=0.95, gt=0.5, lt=1, description="two-sided confidence of the intervals, 0.5..1")
 
+    _distinct = field_validator("than", "beside", "seeds", "tuning_seeds", "checkpoints", "gain_levels")(distinct)
+
     @property
     def deciding(self) -> list[str]:
         """The arms of the verdict."""
@@ -327,6 +344,16 @@ class HypothesisConfig(Section):
         distance = last - self.checkpoints[-2] if len(self.checkpoints) > 1 else last
         later = [*range(last + distance, end, distance), end] if end > self.steps else []
         return [*self.checkpoints, *later]
+
+    @model_validator(mode="after")
+    def compares_what_differs(self) -> HypothesisConfig:
+        if self.better in [*self.than, self.positive_control, *self.beside]:
+            raise ValueError(f"arm {self.better!r} is better, so it is not compared with itself")
+        if self.positive_control == self.than[0]:
+            raise ValueError(f"the positive control has to beat {self.than[0]!r}, so it is another arm")
+        if self.axis == "persona" and self.prompts < 2:
+            raise ValueError("the persona gain of one prompt has no error: ask 2 prompts at least")
+        return self
 
     @model_validator(mode="after")
     def known_arms(self) -> HypothesisConfig:

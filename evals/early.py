@@ -27,6 +27,8 @@ PREDICTORS = ("kl", "cross_entropy", "incoherent", "likelihood", "persona", "dro
 """Each is tried where all trainings have it: the last two were not measured at first."""
 BASELINE = ("log_rate", "loss")
 RESAMPLES = 2000
+SEEDS, GROUPS = 4, 8
+"""Fewer seeds or settings (arm and learning rate) show no early sign: what they have in common may be chance."""
 CHANCE = 0.5
 """The AUROC of a predictor that knows nothing. A baseline that was fitted to other settings can fall short of it."""
 
@@ -56,7 +58,7 @@ class Detector:
 
     Attributes:
         predictor: its name.
-        auroc: with a 95% interval over seeds, `low` to `high`.
+        auroc: with a 95% interval over settings and seeds, `low` to `high`.
         gain: AUROC above the baseline's, or above chance where the baseline falls short of that, with its interval,
             `gain_low` to `gain_high`, which holds with 95% for all predictors together (Bonferroni).
         sensitivity: share of events that raise the alarm, at thresholds from the other settings.
@@ -82,14 +84,20 @@ class Detection:
 
     Attributes:
         n: the runs, of which `events` lost `drop` points of accuracy or more, the effect of their seed taken away.
+        groups: the settings (arm and learning rate) of these runs; `seeds` how many seeds they have.
+        left_out: further runs, in which something that was measured is no number.
         lead: mean steps from the first checkpoint to the end.
         baseline: log learning rate and training loss; None where nothing can be judged, since a class is too rare or in
             one group alone.
         detectors: the predictors, best first; none where nothing can be judged.
-        best: the predictor whose gain has an interval above 0; None if there is none.
+        best: the predictor whose gain has an interval above 0; None if there is none, or for fewer than `SEEDS` seeds
+            or `GROUPS` settings.
     """
 
     n: int
+    groups: int
+    seeds: int
+    left_out: int
     events: int
     drop: float
     lead: float
@@ -139,25 +147,28 @@ def detect(runs: Sequence[EarlyRun], seed: int = 0) -> Detection:
     All runs of a seed are measured on the same items, of which the base happens to know more or fewer. That is in each
     of their costs, and in `drop`, and would predict one from the other; so both are centred by seed.
     """
-    runs = _centred(runs) if runs else []
+    usable = [one for one in runs if all(map(math.isfinite, [one.cost, *one.signals.values()]))]
+    left_out, runs = len(runs) - len(usable), _centred(usable) if usable else []
     costs, drop = np.array([one.cost for one in runs]), DROP
     if runs and (costs >= drop).mean() > 1 - SHARE:
         drop = float(np.median(costs))
     event = costs >= drop
     lead = float(np.mean([one.lead for one in runs])) if runs else 0.0
-    groups = [one.group for one in runs]
+    groups, seeds = [one.group for one in runs], [one.seed for one in runs]
+    counts = (len(runs), len(set(groups)), len(set(seeds)), left_out, int(event.sum()), drop, lead)
     if not _can_be_judged(event, groups):
-        return Detection(len(runs), int(event.sum()), drop, lead, None, [], None)
-    draws = stats.cluster_draws([one.seed for one in runs], RESAMPLES, seed)
+        return Detection(*counts, None, [], None)
+    draws = stats.crossed_draws(groups, seeds, RESAMPLES, seed)
     base = _held_out(runs, BASELINE, event, groups)
     measured = [name for name in PREDICTORS if all(name in one.signals for one in runs)]
     detectors = [
         _detector(name, _held_out(runs, (name,), event, groups), base, event, draws, len(measured)) for name in measured
     ]
     detectors.sort(key=lambda one: -one.auroc)
-    best = next((one.predictor for one in detectors if one.gain_low > 0), None)
+    enough = len(set(seeds)) >= SEEDS and len(set(groups)) >= GROUPS
+    best = next((one.predictor for one in detectors if enough and one.gain_low > 0), None)
     baseline = _detector("log rate and loss", base, base, event, draws, len(measured))
-    return Detection(len(runs), int(event.sum()), drop, lead, baseline, detectors, best)
+    return Detection(*counts, baseline, detectors, best)
 
 
 def _can_be_judged(event: np.ndarray, groups: Sequence[str]) -> bool:

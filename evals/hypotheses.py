@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -14,6 +14,8 @@ from moltlm.evals.config import HypothesisConfig
 from moltlm.evals.records import CheckpointRecord
 from moltlm.evals.trajectories import Curve, Measure, Trajectories, Trajectory, trajectories
 
+CONFIDENCE = 0.95
+"""What a hypothesis has if its file names none."""
 SEEDS = 4
 """Fewer decide nothing: two that agree by chance look certain."""
 
@@ -42,6 +44,7 @@ class Verdict:
     Attributes:
         reasons: sentences; what decided comes first.
         margin: in nats an item.
+        confidence: two-sided, of the intervals, 0..1.
         comparisons: `better` against each arm of `than`; these decide.
         control: the positive control against `than[0]`.
         beside: `better` against further arms, for information.
@@ -59,6 +62,7 @@ class Verdict:
     beside: list[Difference]
     gain_levels: list[float]
     curves: list[Curve]
+    confidence: float = field(default=CONFIDENCE, kw_only=True)
 
 
 def judge(hypothesis: HypothesisConfig, records: Sequence[CheckpointRecord]) -> Verdict:
@@ -84,6 +88,7 @@ def judge(hypothesis: HypothesisConfig, records: Sequence[CheckpointRecord]) -> 
     runs = trajectories(records, hypothesis.axis)
     control = [hypothesis.positive_control] if hypothesis.positive_control else []
     missing = _missing(hypothesis, runs, [hypothesis.better, *hypothesis.than])
+    uninformative = [gap for name in hypothesis.beside for gap in _missing(hypothesis, runs, [name])]
     unchecked = _missing(hypothesis, runs, control)
     informative = [name for name in hypothesis.beside if not _missing(hypothesis, runs, [name])]
     arms = [hypothesis.better, *hypothesis.than, *informative, *([] if unchecked else control)]
@@ -91,12 +96,22 @@ def judge(hypothesis: HypothesisConfig, records: Sequence[CheckpointRecord]) -> 
     curves = [run.curve for run in judged]
     reasons = [f"Runs are missing: {', '.join(missing + unchecked)}."]
     blank = Verdict(
-        hypothesis.id, hypothesis.claim, "inconclusive", reasons, hypothesis.margin, [], None, [], [], curves
+        id=hypothesis.id,
+        claim=hypothesis.claim,
+        outcome="inconclusive",
+        reasons=reasons,
+        margin=hypothesis.margin,
+        comparisons=[],
+        control=None,
+        beside=[],
+        gain_levels=[],
+        curves=curves,
+        confidence=hypothesis.confidence,
     )
     if missing:
         return blank
     comparisons = [_extended(hypothesis, runs, records, than) for than in hypothesis.than]
-    comparisons = [_doubted(_ruled(item, hypothesis.margin), hypothesis) for item in _adjusted(comparisons)]
+    comparisons = [_doubted(_ruled(item, hypothesis), hypothesis) for item in _adjusted(comparisons)]
     checked = _check_control(hypothesis, runs) if control and not unchecked else None
     information = [replace(_extended(hypothesis, runs, records, name), others=[]) for name in informative]
     used = {level for item in [*comparisons, checked] if item for level in item.gain_levels}
@@ -105,7 +120,8 @@ def judge(hypothesis: HypothesisConfig, records: Sequence[CheckpointRecord]) -> 
         outcome=_answer(hypothesis, comparisons, checked),
         reasons=[
             *_reasons(hypothesis, comparisons, checked, unchecked),
-            *(_sentence("For information, deciding nothing: ", item) for item in information if item.values),
+            *(_informed(item, hypothesis) for item in information),
+            *([f"For information, runs are missing: {', '.join(uninformative)}."] if uninformative else []),
             *_infeasible(judged),
         ],
         comparisons=comparisons,
@@ -148,19 +164,28 @@ def _reasons(
         lacks = f"The positive control lacks runs ({', '.join(unchecked)}), so nothing can be refuted."
         blunt = outcome != "refuted" and any(item.outcome == "refuted" for item in comparisons)
         reasons.insert(0 if blunt else len(reasons), control.reason if control else lacks)
-    further = {
-        "second axis": [item.second for item in comparisons],
-        "composite": [item.composite for item in comparisons],
-    }
-    lacking = [name for name, values in further.items() if None in values]
-    if outcome == "supported" and lacking:
-        reasons.append(f"The records have no {' and no '.join(lacking)}, which could have contradicted this.")
+    if outcome == "supported":
+        seconds = [item.second for item in comparisons]
+        further = {"second axis": seconds, "composite": [item.composite for item in comparisons]}
+        if lacking := [name for name, values in further.items() if None in values]:
+            reasons.append(f"The records have no {' and no '.join(lacking)}, which could have contradicted this.")
+        if any(second and not second.values for second in seconds):
+            reasons.append("Nothing was gained on the second axis, which could have contradicted this.")
     return reasons
 
 
 def _infeasible(judged: list[Trajectory]) -> list[str]:
-    points = [f"{run.name} at step {at.step}" for run in judged for at in run.curve.points if not at.feasible]
-    return [f"Left out as incoherent, which is infeasible, not forgetting: {', '.join(points)}."] if points else []
+    left_out = [(f"{run.name} at step {at.step}", at) for run in judged for at in run.curve.points if not at.feasible]
+    broken = [name for name, at in left_out if not at.in_numbers]
+    incoherent = [name for name, at in left_out if at.in_numbers]
+    return [
+        *(
+            [f"Left out as incoherent, which is infeasible, not forgetting: {', '.join(incoherent)}."]
+            if incoherent
+            else []
+        ),
+        *([f"Left out, since something that was measured is no number: {', '.join(broken)}."] if broken else []),
+    ]
 
 
 def _check_control(hypothesis: HypothesisConfig, runs: Trajectories) -> Difference:
@@ -172,24 +197,33 @@ def _check_control(hypothesis: HypothesisConfig, runs: Trajectories) -> Differen
         reason = f"The positive control, {arms}, has no common support, so nothing can be refuted. {control.left_out}"
         return replace(control, reason=reason)
     if control.low > 0:
-        return replace(control, outcome="supported", reason=_sentence("The positive control stands out: ", control))
+        reason = _sentence("The positive control stands out: ", control, hypothesis)
+        return replace(control, outcome="supported", reason=reason)
     blunt = "The assay is not sensitive, so nothing can be refuted: its positive control may do nothing: "
-    return replace(control, outcome="inconclusive", reason=_sentence(blunt, control))
+    return replace(control, outcome="inconclusive", reason=_sentence(blunt, control, hypothesis))
 
 
-def _ruled(comparison: Difference, margin: float) -> Difference:
+def _informed(item: Difference, hypothesis: HypothesisConfig) -> str:
+    if item.values:
+        return _sentence("For information, deciding nothing: ", item, hypothesis)
+    return f"For information, {item.better} - {item.than}: no common support. {item.left_out}".strip()
+
+
+def _ruled(comparison: Difference, hypothesis: HypothesisConfig) -> Difference:
     """supported: lower bound above 0 and the estimate at least the margin; refuted: upper bound below the margin."""
     if not comparison.values:
         arms = f"{comparison.better} - {comparison.than}"
         reason = f"{arms}: no common support, so they cannot be compared. {comparison.left_out}"
         return replace(comparison, reason=reason)
-    outcome, why = _rule(comparison, margin)
-    return replace(comparison, outcome=outcome, reason=_sentence("", comparison, f": {why}"))
+    outcome, why = _rule(comparison, hypothesis.margin)
+    return replace(comparison, outcome=outcome, reason=_sentence("", comparison, hypothesis, f": {why}"))
 
 
 def _rule(comparison: Difference, margin: float) -> tuple[Answer, str]:
     if len(comparison.seeds) < SEEDS:
         return "inconclusive", f"too few seeds, of which a verdict needs {SEEDS}"
+    if math.isinf(comparison.low):
+        return "inconclusive", "hardly any item changed, so the measure shows nothing"
     if comparison.low > 0 and comparison.difference >= margin:
         return "supported", f"better, with an estimate of at least {margin:g}"
     if comparison.high < margin:
@@ -202,28 +236,32 @@ def _doubted(comparison: Difference, hypothesis: HypothesisConfig) -> Difference
     if comparison.outcome != "supported":
         return comparison
     second, several, doubt = comparison.second, comparison.composite, ""
-    if second and not second.difference > 0:
+    if second and second.values and not second.difference > 0:
         doubt = f"At equal gain on the second axis it is not better ({second.difference:+z.2f} nats)."
     elif several and not several.low > -hypothesis.composite_margin:
-        worse = f"worse by more than {hypothesis.composite_margin:g} points"
-        doubt = f"The composite may be {worse} (lower bound {several.low:+z.1f})."
+        bound = f"lower bound {several.low:+z.1f}" if math.isfinite(several.low) else "its seeds agree, so no interval"
+        doubt = f"The composite may be worse by more than {hypothesis.composite_margin:g} points ({bound})."
     if not doubt:
         return comparison
     return replace(comparison, outcome="inconclusive", reason=f"{comparison.reason} {doubt}")
 
 
-def _sentence(before: str, item: Difference, after: str = "") -> str:
+def _sentence(before: str, item: Difference, hypothesis: HypothesisConfig, after: str = "") -> str:
     """The effect, its interval, what was counted and what could have been seen, as a sentence; then the levels that
     were left out."""
     seeds = f"{len(item.seeds)} seeds of {item.items} items"
-    bounds = f"{item.low:+z.2f} to {item.high:+z.2f}, {seeds}"
+    level = "" if hypothesis.confidence == CONFIDENCE else f"{hypothesis.confidence:.0%} interval "
+    bounds = f"{level}{item.low:+z.2f} to {item.high:+z.2f}, {seeds}"
     if len(item.seeds) == 1:
         bounds = f"one seed of {item.items} items, no interval"
+    elif math.isinf(item.low):
+        bounds = f"{seeds}, no interval"
     elif item.detectable_from == "items":
         bounds += " that differ less than their items alone would make them, so the interval is that of the items"
-    effect = f"{item.difference:+z.2f} nats of LAMBADA at equal persona gain ({bounds})"
-    power = f"With 80% power {item.detectable:.2f} could have been seen."
-    return f"{before}{item.better} - {item.than}: {effect}{after}. {power} {item.left_out}".strip()
+    axis = "persona gain" if hypothesis.axis == "persona" else "gain of likelihood"
+    effect = f"{item.difference:+z.2f} nats of LAMBADA at equal {axis} ({bounds})"
+    power = f" With 80% power {item.detectable:.2f} could have been seen." if math.isfinite(item.detectable) else ""
+    return f"{before}{item.better} - {item.than}: {effect}{after}.{power} {item.left_out}".strip()
 
 
 def _missing(hypothesis: HypothesisConfig, runs: Trajectories, arms: list[str]) -> list[str]:
@@ -277,4 +315,4 @@ def best(results: Sequence[TuningResult]) -> int:
     values = at_common_levels(results)
     if all(value is None for value in values):
         return int(np.argmax([one.gain for one in results]))
-    return int(np.argmax([-math.inf if value is None else value for value in values]))
+    return int(np.argmax([-math.inf if value is None or math.isnan(value) else value for value in values]))

@@ -147,7 +147,7 @@ def summarise(records: Sequence[JudgeRecord]) -> JudgeSummary:
     return JudgeSummary(
         n=len(readable),
         unread=len(records) - len(readable),
-        win_rate=stats.mean(list(values.values())),
+        win_rate=stats.score(list(values.values())),
         disagreement=stats.proportion(sum(len(set(record.orders)) > 1 for record in readable), len(readable)),
         kappa=kappa([value for value, _ in classified], [preference for _, preference in classified]),
     )

@@ -46,7 +46,7 @@ class Point:
 
     Attributes:
         facts: how many were trained on.
-        limit: what they are worth, bits; the interval of `bits` lies within 0 and this.
+        limit: what they are worth, bits; `bits` and its interval lie within 0 and this.
     """
 
     facts: int
@@ -123,7 +123,7 @@ def capacities(runs: Sequence[KnowledgeRun], drop: float) -> list[Capacity]:
         counts = sorted({run.facts for run in of_rank})
         points = [_point([run for run in of_rank if run.facts == facts]) for facts in counts]
         largest = max(run.limit for run in of_rank)
-        at_drop = stats.within(stats.mean(reached), 0.0, largest) if len(reached) > 1 else None
+        at_drop = stats.within(stats.seed_difference(reached), 0.0, largest) if len(reached) > 1 else None
         bound = any(run.bound for run in of_rank)
         results.append(Capacity(rank, len(seeds), drop, points, len(reached), at_drop, bound))
     return results
@@ -132,13 +132,17 @@ def capacities(runs: Sequence[KnowledgeRun], drop: float) -> list[Capacity]:
 def _point(runs: list[KnowledgeRun]) -> Point:
     largest = runs[0].limit
     random = [run.random for run in runs if run.random is not None]
+    bits, cost, control = (
+        stats.seed_difference(values)
+        for values in zip(*((run.bits, run.cost, run.control) for run in runs), strict=True)
+    )
     return Point(
         facts=runs[0].facts,
         limit=largest,
-        bits=stats.within(stats.mean([run.bits for run in runs]), 0.0, largest),
-        cost=stats.mean([run.cost for run in runs]),
-        control=stats.mean([run.control for run in runs]),
-        random=stats.mean(random) if random else None,
+        bits=stats.within(bits, 0.0, largest),
+        cost=cost,
+        control=control,
+        random=stats.seed_difference(random) if random else None,
     )
 
 

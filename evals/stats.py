@@ -225,6 +225,22 @@ def cluster_draws(labels: Sequence[Hashable], count: int, seed: int) -> list[np.
     return [np.concatenate([parts[i] for i in rng.choice(len(parts), len(parts))]) for _ in range(count)]
 
 
+def crossed_draws(first: Sequence[Hashable], second: Sequence[Hashable], count: int, seed: int) -> list[np.ndarray]:
+    """As `cluster_draws`, for places with two labels, both of which are chance: labels of both kinds are drawn, and a
+    place comes as often as its two labels together (the pigeonhole bootstrap, Owen 2007)."""
+    rng = np.random.default_rng(seed)
+    codes = [
+        np.unique(np.array([str(label) for label in labels]), return_inverse=True)[1] for labels in (first, second)
+    ]
+    draws = []
+    for _ in range(count):
+        times = [
+            np.bincount(rng.integers(size, size=size), minlength=size) for size in (each.max() + 1 for each in codes)
+        ]
+        draws.append(np.repeat(np.arange(len(first)), times[0][codes[0]] * times[1][codes[1]]))
+    return draws
+
+
 def holm(p_values: Sequence[float]) -> list[float]:
     """p-values adjusted so that the chance of any false positive among them is that of one test (Holm 1979)."""
     if not len(p_values):

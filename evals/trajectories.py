@@ -26,7 +26,7 @@ class Point:
         step: optimizer steps.
         gain: over the base, on the hypothesis' axis.
         accuracy: share of right items, 0..1.
-        feasible: the model is coherent, and its gain a number.
+        feasible: the model is coherent, and all that was measured are numbers.
         kl: KL to the base on neutral answers, nats a token; None where it was not measured.
         logprob: mean log-probability of the right answer, nats an item; None where it was not measured.
     """
@@ -37,6 +37,13 @@ class Point:
     feasible: bool
     kl: float | None = None
     logprob: float | None = None
+
+    @property
+    def in_numbers(self) -> bool:
+        """Whether all that was measured are numbers."""
+        return all(
+            math.isfinite(value) for value in (self.gain, self.accuracy, self.kl, self.logprob) if value is not None
+        )
 
 
 @dataclass(frozen=True)
@@ -97,7 +104,8 @@ class Trajectory:
         return np.array([weights(each, levels) @ means - means[0] for each in gains.T])
 
     def rising(self) -> Trajectory:
-        """The part until the largest gain. After it, isotonic regression would pool what lies far apart in time."""
+        """The part until the largest gain. After it, isotonic regression would pool what lies far apart in time, as
+        where a model overfits."""
         end = int(np.argmax(self.gains)) + 1
         return replace(
             self,
@@ -111,7 +119,8 @@ Trajectories = dict[tuple[str, int], Trajectory]
 
 
 def trajectories(records: Sequence[CheckpointRecord], axis: Axis, second: bool = False) -> Trajectories:
-    """Group the records by arm and seed.
+    """Group the records by arm and seed. Along the likelihood, and along a second axis, a trajectory ends where its
+    gain is largest.
 
     Args:
         axis: what gain is measured in, here.
@@ -124,7 +133,8 @@ def trajectories(records: Sequence[CheckpointRecord], axis: Axis, second: bool =
     for record in sorted(records, key=lambda record: record.step):
         if not second or record.second is not None:
             groups.setdefault((record.arm, record.seed), []).append(record)
-    return {(arm, seed): _trajectory(arm, seed, group, axis, second) for (arm, seed), group in groups.items()}
+    runs = {(arm, seed): _trajectory(arm, seed, group, axis, second) for (arm, seed), group in groups.items()}
+    return {key: run.rising() for key, run in runs.items()} if second or axis == "likelihood" else runs
 
 
 def weights(gains: np.ndarray, levels: Sequence[float]) -> np.ndarray:
@@ -168,8 +178,8 @@ def _points(trained: list[CheckpointRecord], gains: list[float], columns: dict[M
     logprob = columns["logprob"].mean(axis=1).tolist() if "logprob" in columns else [None] * len(gains)
     points = [Point(0, 0.0, accuracy[0], True, logprob=logprob[0])]
     for place, record in enumerate(trained, start=1):
-        feasible = record.feasible and math.isfinite(gains[place])
-        points.append(Point(record.step, gains[place], accuracy[place], feasible, record.kl, logprob[place]))
+        point = Point(record.step, gains[place], accuracy[place], record.feasible, record.kl, logprob[place])
+        points.append(replace(point, feasible=record.feasible and point.in_numbers))
     return points
 
 
@@ -193,13 +203,17 @@ def _drift(base: BasePoint | None, trained: list[CheckpointRecord]) -> dict[Meas
 
 
 def _by_prompt(base: BasePoint | None, trained: list[CheckpointRecord], axis: Axis) -> np.ndarray | None:
-    """(points, prompts) gains of each prompt, the base's row first."""
+    """(points, prompts) gains of each prompt, the base's row first; None where they do not have the same prompts."""
     if base is None:
         return None
-    rows = [
-        point.likelihoods if axis == "likelihood" else [answer.score for answer in point.answers]
-        for point in (base, *trained)
-    ]
+    points = (base, *trained)
+    if axis == "likelihood":
+        rows = [point.likelihoods for point in points]
+    else:
+        scores = [{answer.id: answer.score for answer in point.answers} for point in points]
+        if any(each.keys() != scores[0].keys() for each in scores):
+            return None
+        rows = [[each[prompt] for prompt in scores[0]] for each in scores]
     if len({len(row) for row in rows}) > 1:
         return None
     return np.array(rows, float) - np.array(rows[0], float)

@@ -47,6 +47,7 @@ from moltlm.evals.config import (
     PressureConfig,
     ProfileConfig,
     ServedConfig,
+    distinct,
 )
 from moltlm.pipeline.problems import Problem, attributed, inconsistent, problems_of, raise_for
 
@@ -220,6 +221,7 @@ class SequenceConfig(Section):
         min_length=1,
         description="seeds of examples, data order and adapter initialisation",
     )
+    _distinct = field_validator("seeds")(distinct)
     orders: list[list[str]] = Field(
         default_factory=list,
         description="orders of the tasks: the first seed learns them in the first order, the second in the second, and "

@@ -35,6 +35,25 @@ def test_what_tells_is_found_and_beats_rate_and_loss() -> None:
     assert (best.roc[0], best.roc[-1]) == ((0.0, 0.0), (1.0, 1.0)) and found.lead == 34
 
 
+@pytest.mark.parametrize(("settings", "seeds"), [(12, 1), (6, 4), (12, 3)])
+def test_what_settings_have_in_common_by_chance_is_no_sign(settings: int, seeds: int) -> None:
+    """Costs and predictors that vary between settings alone, unrelated: with few settings or seeds some fit by chance."""
+    for draw in range(4):
+        rng, rows = np.random.default_rng(draw), []
+        for setting in range(settings):
+            level = {name: float(rng.normal()) for name in (*early.PREDICTORS, "loss", "log_rate")}
+            cost = 5 + 10 * float(rng.normal())
+            rows += [early.EarlyRun(str(setting), seed, level, cost + float(rng.normal()), 34) for seed in range(seeds)]
+        assert early.detect(rows).best is None
+
+
+def test_a_training_without_a_number_is_left_out_and_said() -> None:
+    rows = trainings("kl")
+    bad = replace(rows[0], signals={**rows[0].signals, "kl": float("nan")})
+    detected = early.detect([bad, *rows[1:]])
+    assert (detected.n, detected.left_out) == (len(rows) - 1, 1) and detected.best == "kl"
+
+
 def test_a_predictor_that_some_trainings_lack_is_not_tried() -> None:
     rows = trainings("kl")
     without = {name: value for name, value in rows[0].signals.items() if name != "state_shift"}

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from checkpoints import NATS, checkpoint
+from pydantic import ValidationError
 
 from moltlm.data.errors import MoltError
 from moltlm.evals import hypotheses, stats
@@ -405,3 +406,72 @@ def test_the_verdict_is_plain_json_with_every_curve_from_the_base() -> None:
     assert json.loads(json.dumps(asdict(verdict), allow_nan=False)) == asdict(verdict)
     assert [(curve.arm, curve.seed) for curve in verdict.curves] == [(arm, seed) for arm in "abk" for seed in range(8)]
     assert [(at.step, at.gain) for at in verdict.curves[0].points] == [(0, 0), (5, 0.4), (10, 0.8)]
+
+
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"seeds": [1, 1, 1, 1]}, "1 is named twice"),
+        ({"gain_levels": [0.0, 0.3]}, "greater than 0"),
+        ({"gain_levels": [0.3, 0.3]}, "0.3 is named twice"),
+        ({"than": ["a"]}, "not compared with itself"),
+        ({"than": ["b"], "positive_control": "b"}, "it is another arm"),
+        ({"axis": "persona", "prompts": 1}, "has no error"),
+    ],
+)
+def test_a_hypothesis_that_would_count_or_compare_nothing_is_refused(changes: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValidationError, match=problem):
+        hypothesis(**changes)
+
+
+def overfitted(a: int, b: int) -> list[CheckpointRecord]:
+    """Likelihood that rises to .6 and falls to .3, in arms that have lost `a` and `b` items of 120 at the first step; both
+    have lost 40 at the second."""
+    rng, rows = np.random.default_rng(7), []
+    for seed in range(8):
+        for arm, lost in (("a", a), ("b", b)):
+            for step, gain, gone in ((5, 0.6, lost), (10, 0.3, 40)):
+                right = np.ones(120, int)
+                right[rng.choice(120, gone, replace=False)] = 0
+                rows.append(row(arm, seed, step, gain, right, [1] * 120))
+    return rows
+
+
+def test_what_comes_after_the_peak_of_likelihood_says_nothing() -> None:
+    verdict = hypotheses.judge(hypothesis(), overfitted(0, 20))
+    assert verdict.outcome == "supported" and "at equal gain of likelihood" in verdict.reasons[0]
+    (item,) = verdict.comparisons
+    assert item.difference == pytest.approx(NATS * 20 / 120 * np.mean([0.3, 0.5]) / 0.6)
+
+
+def test_a_measure_that_does_not_move_decides_nothing() -> None:
+    still = [
+        row(arm, seed, step, 0.8 * step / 10, [0] * 20, [0] * 20)
+        for arm in "ab"
+        for seed in range(8)
+        for step in (5, 10)
+    ]
+    verdict = hypotheses.judge(hypothesis(), still)
+    assert verdict.outcome == "inconclusive" and "hardly any item changed" in verdict.reasons[0]
+    assert not any(word in " ".join(verdict.reasons) for word in ("inf", "nan"))
+
+
+def test_a_checkpoint_with_a_measure_that_is_no_number_is_infeasible() -> None:
+    rows = grid({"a": 0.0, "b": 40.0})
+    broken = replace(rows[0], items=[replace(item, logprob=math.nan) for item in rows[0].items])
+    verdict = hypotheses.judge(hypothesis(), [broken, *rows[1:]])
+    assert verdict.outcome == "supported"
+    assert "something that was measured is no number: a seed 0 at step 5." in verdict.reasons[-1]
+    assert not any(word in " ".join(verdict.reasons) for word in ("inf ", "nan"))
+
+
+def test_an_arm_beside_that_lacks_runs_is_named() -> None:
+    rows = [each for each in grid({"a": 0.0, "b": 40.0, "c": 10.0}) if (each.arm, each.seed) != ("c", 2)]
+    verdict = hypotheses.judge(hypothesis(beside=["c"]), rows)
+    assert "For information, runs are missing: c seed 2." in verdict.reasons
+
+
+def test_an_unusual_confidence_is_said() -> None:
+    rows = grid({"a": 5.0, "b": 13.0}, noise=0.08)
+    assert "60% interval" in hypotheses.judge(hypothesis(confidence=0.6), rows).reasons[0]
+    assert "interval" not in hypotheses.judge(hypothesis(), rows).reasons[0]

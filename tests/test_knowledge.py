@@ -68,6 +68,15 @@ def test_bounds_of_what_is_stored_lie_between_nothing_and_all() -> None:
     assert (found.bits.low, found.bits.high) == (0.0, 180.0) and found.limit == 180.0
 
 
+def test_confidence_in_wrong_answers_is_no_storage_and_seeds_that_agree_no_certainty() -> None:
+    wrong = [replace(one, bits=bits) for bits in (-30.0, -20.0, -45.0) for one in rows({30: 9.0}, seed=int(-bits))]
+    point = judge.capacities(wrong, 3.0)[0].points[0]
+    assert point.bits.low <= point.bits.mean == 0.0 <= point.bits.high
+    agreeing = judge.capacities([*rows({30: 9.0}), *rows({30: 9.0}, seed=1)], 3.0)[0]
+    assert agreeing.at_drop is not None and (agreeing.at_drop.low, agreeing.at_drop.high) == (0.0, 180.0)
+    assert not np.isfinite(agreeing.points[0].cost.low)
+
+
 def test_the_limit_is_interpolated_between_numbers_of_facts() -> None:
     both = [*rows({10: 1.0, 30: 5.0}), *rows({10: 6.0, 30: 8.0}, seed=1)]
     found = judge.capacities(both, drop=3.0)[0]

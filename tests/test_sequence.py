@@ -334,14 +334,29 @@ def test_places_follow_from_who_is_better(finals: list[list[float]]) -> None:
 def test_a_method_is_better_by_the_margin_and_with_every_seed() -> None:
     plain = [-1.0, -0.9, -1.1]
     for shift, places in ((0.2, [1, 2]), (0.04, [1, 1])):
-        rows = [*liked("plain", plain), *liked("other", [value + shift for value in plain])]
+        shifted = [value + shift + error for value, error in zip(plain, (0.01, 0.0, -0.01), strict=True)]
+        rows = [*liked("plain", plain), *liked("other", shifted)]
         assert [one.place for one in ranking.ranking(rows, "plain")] == places
     noisy = [*liked("plain", plain), *liked("other", [0.0, -1.2, -0.9])]
     assert [one.place for one in ranking.ranking(noisy, "plain")] == [1, 1]
     single = [*liked("plain", [-1.0]), *liked("other", [-0.1])]
     assert [(one.method, one.place) for one in ranking.ranking(single, "plain")] == [("other", None), ("plain", None)]
-    assert "One seed ranks nothing." in methods_report.table(single, "plain")
+    assert "it takes two seeds in common: other, plain." in methods_report.table(single, "plain")
     assert ranking.ranking([row("plain", 0, 0.5, 1.0, 0.0)], "plain") == []
+
+
+def test_what_cannot_be_compared_has_no_place() -> None:
+    """Seeds that agree exactly have no interval, a method with other seeds or without a number no place."""
+    agreeing = [*liked("plain", [-2.0, -2.0]), *liked("other", [-1.9, -1.9])]
+    assert [one.place for one in ranking.ranking(agreeing, "plain")] == [1, 1]
+    bad = liked("bad", [-5.0, -5.1])
+    elsewhere = [bad[0], replace(bad[1], seed=7)]
+    unknown = liked("unknown", [-1.0, float("nan")])
+    rows = [*liked("good", [-1.0, -1.1, -0.9]), *liked("plain", [-2.0, -2.05, -1.9]), *elsewhere, *unknown]
+    places = {one.method: one.place for one in ranking.ranking(rows, "plain")}
+    assert places == {"good": 1, "plain": 2, "bad": None, "unknown": None}
+    table = methods_report.table(rows, "plain")
+    assert "nan" not in table and "two seeds in common: unknown, bad." in table
 
 
 def test_the_bounds_say_whether_there_is_anything_to_protect() -> None:
@@ -352,6 +367,8 @@ def test_the_bounds_say_whether_there_is_anything_to_protect() -> None:
         ]
         assert ("nothing to protect" in methods_report.table(rows, "plain", limit)) == nothing
         assert "all tasks at once" in methods_report.plot(rows, limit)
+    lucky = [BoundRow("joint", 0, ["a", "b"], [0.4, 0.4], [-0.4] * 2, [0.5, 0.5], 1.0, 6)]
+    assert "nothing to protect" not in methods_report.table(liked("plain", [-1.0, 0.0, 0.0]), "plain", lucky)
 
 
 def test_what_is_learned_is_counted_from_what_is_learned_alone() -> None:

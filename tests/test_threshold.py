@@ -35,6 +35,30 @@ def test_what_is_no_threshold_is_not_called_one(truth: Callable[[float], float])
     assert found is not None and not found.shown
 
 
+@pytest.mark.parametrize(
+    "truth",
+    [lambda x: -8 * max(0.0, x - 1.2), lambda x: 8 * (1 - abs(x - 1)), lambda x: 10 * min(x, 1) + 3 * max(0, x - 1)],
+    ids=["improves", "recovers", "slows down"],
+)
+def test_a_break_beyond_which_capability_does_not_fall_faster_is_none(truth: Callable[[float], float]) -> None:
+    found = threshold.find(doses(truth, noise=0.3))
+    assert found is not None and found.over_line.low > 0 and not found.shown
+
+
+def test_seeds_that_agree_exactly_show_nothing_and_a_place_is_no_finer_than_the_search() -> None:
+    same = doses(lambda x: 8 * max(0.0, x - 1.2), seeds=1)
+    found = threshold.find([threshold.Dose(seed, row.dose, row.cost) for seed in range(4) for row in same])
+    assert found is not None and not found.shown and found.low < found.at < found.high
+    three = threshold.find(doses(lambda x: 8 * max(0.0, x - 1.2), seeds=3))
+    assert three is not None and not three.shown
+
+
+def test_a_dose_that_is_no_number_is_left_out() -> None:
+    rows = doses(lambda x: 4 * x)
+    found = threshold.find([*rows, threshold.Dose(0, float("nan"), 1.0), threshold.Dose(1, 1.0, float("nan"))])
+    assert found is not None and (found.n, found.left_out) == (len(rows), 2)
+
+
 def test_too_few_seeds_or_doses_tell_nothing() -> None:
     assert threshold.find(doses(lambda x: x, seeds=2)) is None
     assert threshold.find([threshold.Dose(seed, dose, 0.0) for seed in range(5) for dose in (1.0, 2.0)]) is None

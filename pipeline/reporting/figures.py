@@ -135,6 +135,10 @@ def gain_unit(verdict: GridVerdict) -> str:
     return "of the score (0 to 1)" if verdict.axis == "persona" else "nats a token"
 
 
+def gain_name(verdict: GridVerdict) -> str:
+    return "persona gain" if verdict.axis == "persona" else "gain of likelihood"
+
+
 def _differences(verdict: GridVerdict) -> str:
     """The differences that decide a hypothesis, seeds as small dots; below each the one not matched in gain."""
     rows = []
@@ -153,7 +157,7 @@ def _logprob_paths(verdict: GridVerdict) -> str:
     if not any(line.points for line in series):
         return ""
     title = f"{verdict.id}: log-probability along persona gain, each arm and seed"
-    return curves(title, series, f"persona gain, {gain_unit(verdict)}", "LAMBADA, nats", verdict.gain_levels)
+    return curves(title, series, f"{gain_name(verdict)}, {gain_unit(verdict)}", "LAMBADA, nats", verdict.gain_levels)
 
 
 def _logprob_path(curve: Curve, colour: str) -> Series:
@@ -172,7 +176,7 @@ def _drift_paths(verdict: GridVerdict) -> str:
     if not any(line.points for line in series):
         return ""
     title = f"{verdict.id}: KL to the base along persona gain, each arm and seed"
-    return curves(title, series, f"persona gain, {gain_unit(verdict)}", "nats a token")
+    return curves(title, series, f"{gain_name(verdict)}, {gain_unit(verdict)}", "nats a token")
 
 
 def _learning_rates(verdict: GridVerdict) -> str:

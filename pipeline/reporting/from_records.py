@@ -138,7 +138,10 @@ def task(
 
 
 def _share(values: Sequence[float]) -> stats.Estimate:
-    return stats.proportion(int(sum(values)), len(values))
+    """Of a plain text (`kind: text`) a value is a probability and neither right nor wrong."""
+    if set(values) <= {0.0, 1.0}:
+        return stats.proportion(round(sum(values)), len(values))
+    return stats.score(values)
 
 
 def retention(
@@ -164,7 +167,7 @@ def retention(
         replay_change=stats.paired(before, with_replay),
         retained=_retained(np.array(before), np.array(with_replay), np.array(without), seed),
         control_reached_floor=task.control is not None and task.control.mean >= task.floor,
-        control_lost_enough=loss.difference <= LOST_ENOUGH,
+        control_lost_enough=loss.difference <= LOST_ENOUGH and loss.high < 0,
     )
 
 

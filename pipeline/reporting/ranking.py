@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from typing import get_args
+from typing import TypeGuard, get_args
 
 import numpy as np
 
@@ -34,14 +35,16 @@ def table(rows: Sequence[MethodRow], reference: str, bounds: Sequence[BoundRow] 
         rows_of_it = [row for row in rows if row.method == each.method]
         lines.append(_method(each, means[each.method], bound_rows.gap(rows_of_it, bounds).likelihood))
     lines += [_bound(bound, bounds) for bound in get_args(Bound) if any(row.bound == bound for row in bounds)]
-    return [*_nothing_to_protect(ranked, reference, bounds), *lines, _before(rows), "", _explained(rows, ranked), ""]
+    return [*_nothing_to_protect(rows, reference, bounds), *lines, _before(rows), "", _explained(rows, ranked), ""]
 
 
-def _nothing_to_protect(ranked: Sequence[Ranked], reference: str, bounds: Sequence[BoundRow]) -> list[str]:
-    """A sentence where the reference ends where training on all tasks at once does (protocol: methods)."""
-    plain = next((each.final for each in ranked if each.method == reference), None)
-    together = bound_rows.final(bounds, "joint")
-    if plain is None or together is None or together - plain >= MARGIN:
+def _nothing_to_protect(rows: Sequence[MethodRow], reference: str, bounds: Sequence[BoundRow]) -> list[str]:
+    """A sentence where the reference ends where training on all tasks at once does, with the same seeds (protocol:
+    methods)."""
+    together = {row.seed: bound_rows.final([row], "joint") for row in bounds if row.bound == "joint"}
+    plain = {row.seed: row.likelihood.final for row in rows if row.method == reference and row.likelihood is not None}
+    gaps = [value - plain[seed] for seed, value in together.items() if seed in plain and value is not None]
+    if not gaps or not float(np.mean(gaps)) < MARGIN:
         return []
     return [
         f"There is nothing to protect here: {reference} ends less than {MARGIN} nats a token below training on all "
@@ -80,7 +83,8 @@ def _explained(rows: Sequence[MethodRow], ranked: Sequence[Ranked]) -> str:
     seeds = max(each.seeds for each in ranked)
     orders = {tuple(row.tasks) for row in rows if row.likelihood is not None}
     counted = f"{seeds} seed{'s' if seeds > 1 else ''} at most, {len(orders)} order{'s' if len(orders) > 1 else ''}"
-    unsure = " One seed ranks nothing." if seeds == 1 else ""
+    unplaced = [each.method for each in ranked if each.place is None]
+    unsure = f" Without a place, since it takes two seeds in common: {', '.join(unplaced)}." if unplaced else ""
     gaps = any(value is None for row in rows for k, scores in enumerate(row.accuracy) for value in scores[:k])
     counted += ". Forgetting is from the scores right before and after a task's own training" if gaps else ""
     return (
@@ -101,15 +105,19 @@ def interval(gain: Estimate | None) -> str:
 
 
 def nats(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"
+    return f"{value:.3f}" if _is_known(value) else ""
 
 
 def signed(value: float | None) -> str:
-    return "" if value is None else f"{value:+z.3f}"
+    return f"{value:+z.3f}" if _is_known(value) else ""
 
 
 def points(value: float | None) -> str:
-    return "" if value is None else f"{100 * value:.1f}"
+    return f"{100 * value:.1f}" if _is_known(value) else ""
+
+
+def _is_known(value: float | None) -> TypeGuard[float]:
+    return value is not None and math.isfinite(value)
 
 
 def _line(cells: Sequence[str]) -> str:

@@ -44,7 +44,11 @@ def _templates(escaped: bool) -> Environment:
     )
     environment.filters |= {"number": text.number, "interval": text.interval, "p": text.p_value, "minus": text.minus}
     environment.filters |= {"label": text.state_label, "path": text.path_name, "text": _in_markdown}
-    environment.globals |= {"comparisons": tables.comparisons, "gain_unit": figures.gain_unit}
+    environment.globals |= {
+        "comparisons": tables.comparisons,
+        "gain_unit": figures.gain_unit,
+        "gain_name": figures.gain_name,
+    }
     return environment
 
 

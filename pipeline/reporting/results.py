@@ -218,7 +218,8 @@ class Retention:
         replay_change: with replay.
         retained: 1 - loss with replay / loss without: 1 keeps everything, 0 protects nothing; over prompts.
         control_reached_floor: the control learned the task.
-        control_lost_enough: it lost at least 10 points of persona score; the protection is tested only where both hold.
+        control_lost_enough: it lost at least 10 points of persona score, and the interval of the loss excludes 0; the
+            protection is tested only where both hold.
     """
 
     task: str

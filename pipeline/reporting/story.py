@@ -49,10 +49,10 @@ def _retention_line(results: Results, row: Retention) -> str:
 
 def _masked(results: Results, task: str) -> str:
     """What of the preference for the hand-written answers is left without replay: a voice can be masked by the format
-    of a task and not be gone. Empty where it was not measured."""
+    of a task and not be gone. Empty where it was not measured, or may not have been gained at all."""
     personas = _personas(results)
     alone, control = (personas.get(name) for name in ("personality", f"personality+{task}{CONTROL}"))
-    if not (alone and control and alone.margin and control.margin and alone.margin.mean > 0):
+    if not (alone and control and alone.margin and control.margin and alone.margin.low > 0):
         return ""
     share = control.margin.mean / alone.margin.mean
     return f"; by likelihood {share:.0%} of the gain is left without replay"

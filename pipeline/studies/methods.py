@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,8 @@ from moltlm.pipeline.typed_json import first_problem, from_plain
 PERSONA_KEPT, CAPABILITY_COST, ACCURACY_SHARE = 0.95, 1.0, 0.95
 """What a method has to do to pass: keep this share of the personality's gain, cost at most so many points of
 capability, and reach this share of the reference's final accuracy."""
+LEAST_GAIN = 0.05
+"""Of persona score, 0..1."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +66,8 @@ class SequenceMeasures:
             only with `sequence.history`.
         oracle: final accuracy where an oracle names the task of each request; None where no router is involved.
         persona: mean persona score, 0..1.
-        persona_kept: share of the personality's gain in persona score over the base that is kept.
+        persona_kept: share of the personality's gain in persona score over the base that is kept; None where it gained
+            less than `LEAST_GAIN`, of which a share says nothing.
         coherent: share of coherent answers.
         capability: change of capability since the personality.
         kl: KL to the base on neutral answers, nats a token.
@@ -287,5 +291,5 @@ def _mean(values: Sequence[float]) -> float:
 
 
 def _mean_of_known(values: Sequence[float | None]) -> float | None:
-    known_values = [value for value in values if value is not None]
+    known_values = [value for value in values if value is not None and math.isfinite(value)]
     return _mean(known_values) if known_values else None

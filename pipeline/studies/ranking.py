@@ -3,7 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ class Ranked:
 
     Attributes:
         place: 1 + the number of methods that are better (`better`); methods that tie can share it. None for a method
-            with one seed, of which nothing is sure.
+            that does not have two seeds in common with each method that has a place (`compared`).
         final: mean log-likelihood of the right answers after the last task, over tasks and seeds, nats a token.
         gain: `final` less that of the reference with the same seeds, with Student's 95% interval over seeds, each of
             which has its own order of the tasks where there are several; None without a common seed.
@@ -39,13 +40,14 @@ def ranking(rows: Sequence[MethodRow], reference: str) -> list[Ranked]:
     """The methods whose likelihood was measured, best first."""
     finals: dict[str, dict[int, float]] = {}
     for row in rows:
-        if row.likelihood is not None:
+        if row.likelihood is not None and math.isfinite(row.likelihood.final):
             finals.setdefault(row.method, {})[row.seed] = row.likelihood.final
+    placed = compared(finals)
     ranked = [
         Ranked(
             method=name,
             seeds=len(seeds),
-            place=1 + sum(better(other, seeds) for other in finals.values()) if len(seeds) > 1 else None,
+            place=1 + sum(better(finals[other], seeds) for other in placed) if name in placed else None,
             final=float(np.mean(list(seeds.values()))),
             gain=difference(seeds, finals.get(reference, {})),
         )
@@ -54,10 +56,20 @@ def ranking(rows: Sequence[MethodRow], reference: str) -> list[Ranked]:
     return sorted(ranked, key=lambda one: (one.place or len(ranked) + 1, -one.final))
 
 
+def compared(finals: Mapping[str, dict[int, float]]) -> list[str]:
+    """The methods that can be compared with each other, each with two common seeds at least. Those with most seeds come
+    first; one that lacks common seeds with them is left out."""
+    names: list[str] = []
+    for name, seeds in sorted(finals.items(), key=lambda item: -len(item[1])):
+        if len(seeds) > 1 and all(len(seeds.keys() & finals[other].keys()) > 1 for other in names):
+            names.append(name)
+    return names
+
+
 def difference(one: dict[int, float], other: dict[int, float]) -> Estimate | None:
-    """One method less another, paired by seed."""
+    """One method less another, paired by seed. Seeds that agree exactly have no interval, as a single one."""
     common = [one[seed] - other[seed] for seed in one if seed in other]
-    return stats.mean(common) if common else None
+    return stats.seed_difference(common) if common else None
 
 
 def better(one: dict[int, float], other: dict[int, float]) -> bool:

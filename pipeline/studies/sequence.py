@@ -17,7 +17,7 @@ from moltlm.pipeline import layout
 from moltlm.pipeline.config import Config, vary
 from moltlm.pipeline.run import Artifact, Run
 from moltlm.pipeline.stages import measures, tasks
-from moltlm.pipeline.studies.methods import CapabilityChange, MeasuredTransfer
+from moltlm.pipeline.studies.methods import LEAST_GAIN, CapabilityChange, MeasuredTransfer
 
 CHANGEABLE = ("protect", "tasks", "replay", "router")
 """The sections of the config that a method may change."""
@@ -103,6 +103,7 @@ def measure(run: Run, label: str) -> Artifact:
         if exact is None:
             raise ValueError("a task score without exact match")
         base, start, end = (personas[state].facts for state in (BASE, PERSONALITY, states[-1]))
+        gain = start["score"] - base["score"]
         return {
             "layout": run.config.protect.layout,
             "tasks": names,
@@ -110,7 +111,7 @@ def measure(run: Run, label: str) -> Artifact:
             **{key: value for key, value in asdict(exact).items() if key != "matrix"},
             **{key: each and asdict(each) for key, each in by_measure.items() if key != "exact_match"},
             "persona": end["score"],
-            "persona_kept": (end["score"] - base["score"]) / ((start["score"] - base["score"]) or math.nan),
+            "persona_kept": (end["score"] - base["score"]) / gain if gain >= LEAST_GAIN else None,
             "coherent": end["coherent"],
             "capability": asdict(_capability_change(abilities[PERSONALITY], abilities[states[-1]])),
             "kl": drift.facts["kl"],
