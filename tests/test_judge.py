@@ -28,7 +28,7 @@ def test_who_knows_is_believed_and_held_against_the_classifier() -> None:
     assert found.win_rate.mean == 1.0 and found.disagreement.mean == 0.0
     assert found.kappa == 0.0  # three of four alike, which is what chance gives to one who never varies
     turned = [judge.Duel(d.id, d.question, d.other_answer, d.answer) for d in PAIRS]
-    assert judge.summarise(judge.evaluate(turned, "", knows)).win_rate == stats.mean([0.0] * 4)
+    assert judge.summarise(judge.evaluate(turned, "", knows)).win_rate == stats.score([0.0] * 4)
 
 
 def test_who_only_looks_at_the_order_decides_nothing() -> None:
