@@ -37,7 +37,7 @@ KNOWLEDGE = [
     for count, cost in ((16, 0.5), (64, 2.0), (256, 9.0))
 ]
 EXPLORED = Explored(
-    early.detect(trainings("kl", seeds=4)), threshold.find(doses(lambda x: 8 * max(0.0, x - 1.2), seeds=4))
+    early.detect(trainings("kl")), threshold.find(doses(lambda x: 8 * max(0.0, x - 1.2), seeds=4))
 )
 
 
