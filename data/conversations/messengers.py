@@ -230,10 +230,16 @@ def _perplexity(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn
 
 
 FORMATS = (
-    Format("Telegram", "Telegram, one chat as JSON", _is_telegram, _telegram),
-    Format("Discord", "Discord as JSON of DiscordChatExporter", _is_discord, _discord),
-    Format("Messenger, encrypted chats", "Messenger's encrypted chats as JSON", _is_encrypted_meta, _encrypted_meta),
-    Format("Instagram or Messenger", "Instagram and Messenger as JSON", _is_meta, _meta),
+    Format("Telegram", "Telegram, one chat as JSON", _is_telegram, _telegram, by_name=True),
+    Format("Discord", "Discord as JSON of DiscordChatExporter", _is_discord, _discord, by_name=True),
+    Format(
+        "Messenger, encrypted chats",
+        "Messenger's encrypted chats as JSON",
+        _is_encrypted_meta,
+        _encrypted_meta,
+        by_name=True,
+    ),
+    Format("Instagram or Messenger", "Instagram and Messenger as JSON", _is_meta, _meta, by_name=True),
 )
 UNREAD = (
     Format("Skype or Teams export", "", _is_skype, _skype),

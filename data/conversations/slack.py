@@ -95,4 +95,4 @@ def _plain(text: str, names: dict[str, str]) -> str:
     return html.unescape(REFERENCE.sub(written, text))
 
 
-SLACK = Format("Slack", "Slack's messages as JSON", _detect, _read, gather=_conversations)
+SLACK = Format("Slack", "Slack's messages as JSON", _detect, _read, gather=_conversations, by_name=True)

@@ -144,6 +144,7 @@ def style_of(head: str, voice: Voice, where: str = "") -> Style | None:
             continue
         is_log = style in ("tab", "stamp") or (len(labels) >= 0.9 * len(lines) and style != "heading")
         are_roles = {"user", "assistant"} <= set(map(voices.role_word, labels))
+        by_name = style in NAMING and not voices.are_roles(labels)
         if style == "bold" and are_roles:
             is_log = False  # Markdown of an assistant, whose remarks are bold too
         if style == "dash":
@@ -151,7 +152,7 @@ def style_of(head: str, voice: Voice, where: str = "") -> Style | None:
         if not _is_certain(style, labels, voice, is_log):
             continue
         try:
-            roles = _roles(labels, voice, where, is_log or style == "angle", style in NAMING)
+            roles = _roles(labels, voice, where, is_log or style == "angle", style in NAMING, by_name)
         except UnknownPersona as error:
             unknown = unknown or error
             continue
@@ -214,15 +215,18 @@ def _is_certain(style: str, labels: list[str], voice: Voice, is_log: bool) -> bo
     return style != "said" and is_log and sum(count > 1 for count in counts.values()) > 1
 
 
-def _roles(labels: list[str], voice: Voice, where: str, is_log: bool, is_naming: bool) -> dict[str, str]:
+def _roles(labels: list[str], voice: Voice, where: str, is_log: bool, is_naming: bool, by_name: bool) -> dict[str, str]:
     """The role of each label that is a speaker's; none if the text is no transcript.
 
     Args:
         is_naming: every label is a name.
+        by_name: no name is a role.
     """
     counts = Counter(labels)
     persona = voice.among(counts)
-    words = {label: "assistant" if label in persona else voices.role_word(label) for label in counts}
+    words = {label: "" if by_name else voices.role_word(label) for label in counts} | dict.fromkeys(
+        persona, "assistant"
+    )
     speakers = {label for label, word in words.items() if word}
     sides = {word for word in words.values() if word} - {"system", OTHER}
     others = [label for label, word in words.items() if not word and (is_naming or _could_be_name(label, is_log))]
@@ -235,7 +239,7 @@ def _roles(labels: list[str], voice: Voice, where: str, is_log: bool, is_naming:
     if not (sides == {"user", "assistant"} or (sides and (added or len(speakers) > 1)) or in_turn):
         return {}
     speakers |= set(added)
-    return voices.roles_of([label for label in labels if label in speakers], voice, where=where)
+    return voices.roles_of([label for label in labels if label in speakers], voice, where=where, by_name=by_name)
 
 
 def _take_turns(counts: Counter[str], speakers: set[str], others: list[str]) -> bool:

@@ -82,7 +82,7 @@ def _detect(text: str) -> bool:
 
 def _read(source: Source, report: FileReport) -> Iterator[Conversation]:
     report.conversations += 1
-    yield Conversation("the chat", _turns(source, report), source.stem)
+    yield Conversation("the chat", _turns(source, report), source.stem, by_name=True)
 
 
 def _turns(source: Source, report: FileReport) -> Iterator[Turn]:
