@@ -634,3 +634,12 @@ def test_a_notice_of_messenger_is_no_answer(tmp_path: Path, notice: str) -> None
 def test_whoever_speaks_of_himself_by_name_is_learned(tmp_path: Path, text: str) -> None:
     found, _ = read(write(tmp_path / "a.json", json.dumps(meta([("Ana", "Is it dead?"), ("Vex", text)]))), voice=VEX)
     assert said(found) == [["Is it dead?", text]]
+
+
+@pytest.mark.parametrize("mark", ["(edited)", "(bearbeitet)", "(editado)", "(modifié)", "(已编辑)"])
+def test_a_mark_of_an_edited_message_of_discord_is_not_said(tmp_path: Path, mark: str) -> None:
+    beginnings = [f"{name} — Today at 10:1{n} AM" for n, name in enumerate(["Ana", "Vex"] * 2)]
+    texts = [TEXTS[0], f"{TEXTS[1]}\n{mark}", f"{TEXTS[2]} {mark}", f"{TEXTS[3]}{mark}"]
+    lines = [line for turn in zip(beginnings, texts, strict=True) for line in turn]
+    found, report = read(write(tmp_path / "a.txt", *lines), voice=VEX)
+    assert said(found)[1] == [*TEXTS[:3], f"{TEXTS[3]}{mark}"] and report.noise["edit mark"] == 2

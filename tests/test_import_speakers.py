@@ -199,3 +199,37 @@ def test_of_two_with_the_same_first_name_nobody_is_guessed(tmp_path: Path) -> No
     with pytest.raises(UnknownPersona, match=r"Alex Jones or Alex Smith.* Each of them may be Alex"):
         read(path, voice=Voice(("Alex",)))
     assert said(read(path, voice=Voice(("Alex Jones",)))[0]) == [["a", "b"]]
+
+
+LONG_NAMES = ["João Pedro dos Santos", "Anna Lena Maria Schmidt", "Maria de la Cruz y Santos", "Hob of the Sundials"]
+LONG_NAMES += ["Dr. Ludwig van der Beek", "Rosa Maria della Valle", "محمد بن عبد الله", "Ana Luísa Gonçalves d'Ávila"]
+
+
+@pytest.mark.parametrize("form", ["{}: {}", "**{}:** {}\n", "<{}> {}"])
+@pytest.mark.parametrize("name", LONG_NAMES)
+def test_a_long_name_is_another_speakers(tmp_path: Path, name: str, form: str) -> None:
+    turns = [("Ana", "Is it dead?"), ("Vex", "It sulks."), (name, "NEVER"), ("Vex", "NEVER"), ("Ana", "Rain?")]
+    turns += [("Vex", "Upwards."), (name, "NEVER"), ("Ana", "Who is right?"), ("Vex", "The clock.")]
+    found, report = read(write(tmp_path / "a.txt", *(form.format(*turn) for turn in turns)), voice=VEX)
+    assert [item.answer for item in found] == ["It sulks.", "Upwards.", "The clock."]
+    assert report.files[0].speakers[name] == "other" and report.noise["turn of another speaker"] == 2
+    sides = zip((name, "Vex of the Clocks") * 2, VEX_CHAT[1], strict=True)
+    path = write(tmp_path / "b.txt", *(form.format(*turn) for turn in sides))
+    assert said(read(path, voice=Voice(("Vex of the Clocks",)))[0]) == VEX_CHAT
+
+
+@pytest.mark.parametrize(
+    "remark",
+    [
+        *("Note to the reader of this text: mind it.", "What To Do In The Rain: stay in.", "And so it goes on: rain."),
+        *("The three things that matter: oil.", "Warning For All Clock Owners: oil.", "Here Is What You Need: oil."),
+    ],
+)
+@pytest.mark.parametrize("form", ["{}: {}", "**{}:** {}\n"])
+def test_a_remark_of_many_words_is_a_part_of_the_answer(tmp_path: Path, remark: str, form: str) -> None:
+    title, text = remark.split(": ")
+    lines = [form.format(*turn) for turn in zip(("Ana", "Vex") * 6, (VEX_CHAT[1] * 3), strict=True)]
+    lines.append(form.format(title, text))
+    found, report = read(write(tmp_path / "a.txt", *lines), voice=VEX)
+    assert title in found[-1].answer and text in found[-1].answer
+    assert set(report.files[0].speakers) == {"Ana", "Vex"}
