@@ -382,6 +382,7 @@ WHATSAPP_NOTICES = [
     *("Esta mensagem foi eliminada", "Αυτό το μήνυμα διαγράφηκε", "Tämä viesti poistettiin", "삭제된 메시지입니다"),
     *("Tin nhắn này đã bị xóa", "Bu mesaj silindi", "הודעה זו נמחקה", "Acest mesaj a fost șters", "此消息已删除"),
     *("Live location shared", "Live-Standort wird geteilt", "Voice call, \u200e3 min", "Videoanruf, 12 Sek."),
+    *("Video call. \u200eNo answer", "Silenced voice call"),
     *("Missed voice call", "Verpasster Sprachanruf um 11:49 Uhr", "null"),
 ]
 WHATSAPP_MEDIA = [

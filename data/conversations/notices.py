@@ -13,7 +13,7 @@ CALL = (
     r"|połączenie (?:głosowe|wideo)|(?:аудио|видео)звонок|(?:sesli|görüntülü) arama|panggilan (?:suara|video)"
     r"|(?:röst|video)samtal|(?:语音|视频|語音|視訊|音声|ビデオ)通[话話]|(?:음성|영상) 통화|مكالمة (?:صوتية|فيديو)"
     r"|שיחה קולית|שיחת וידאו|(?:वॉइस|वीडियो) कॉल)"
-    r"[,،，、]\s?(?:[\u200e\u200f]?\d[^\n]{0,30}|(?:no answer|keine antwort|sin respuesta|sans réponse|sem resposta"
+    r"[.,،，、]\s?[\u200e\u200f]?(?:\d[^\n]{0,30}|(?:no answer|keine antwort|sin respuesta|sans réponse|sem resposta"
     r"|nessuna risposta|geen antwoord)[^\n]{0,20})"
 )
 LIVE = (
@@ -27,7 +27,8 @@ LIVE = (
 )
 WORDINGS = """
 this message was deleted / you deleted this message / missed voice call / missed video call
-missed group voice call / missed group video call / waiting for this message / you received a view once message
+missed group voice call / missed group video call / silenced voice call / silenced video call
+waiting for this message / you received a view once message
 diese nachricht wurde gelöscht / du hast diese nachricht gelöscht / verpasster sprachanruf
 verpasster videoanruf / auf diese nachricht wird gewartet / se eliminó este mensaje
 se ha eliminado este mensaje / este mensaje fue eliminado / este mensaje se eliminó / eliminaste este mensaje
