@@ -126,3 +126,54 @@ def test_what_is_disabled_in_risu_is_hidden(tmp_path: Path) -> None:
     found, report = read(write(tmp_path / "a.json", {"type": "risuChat", "ver": 1, "data": {"message": messages}}))
     assert said(found) == CHAT[:1]
     assert report.noise == {"hidden message": 1}
+
+
+def unseen(name: str) -> dict[str, Any]:
+    """A chat in which the user's question is hidden, and Vex answers it."""
+    rows = [(True, Q1), (False, A1), (True, "NEVER"), (False, "NEVER"), (True, Q2), (False, A2)]
+    hidden = [number == 2 for number in range(len(rows))]
+    sides = ["user" if is_user else "char" for is_user, _ in rows]
+    if name == "RisuAI":
+        messages = [
+            {"role": side, "data": text, "disabled": is_hidden}
+            for side, (_, text), is_hidden in zip(sides, rows, hidden, strict=True)
+        ]
+        return {"type": "risuChat", "data": {"message": messages}}
+    if name == "Agnai":
+        messages = [
+            {"handle": "x", "msg": text, "ooc": is_hidden, **({"userId": "u"} if is_user else {"characterId": "c"})}
+            for (is_user, text), is_hidden in zip(rows, hidden, strict=True)
+        ]
+        return {"messages": messages}
+    if name == "Character.AI":
+        states = [{"state": "STATE_REMOVED"} if is_hidden else {} for is_hidden in hidden]
+        return {"msgs": [said_by(user, "Vex", text, **more) for (user, text), more in zip(rows, states, strict=True)]}
+    turns = [
+        candidate(*row, **({"state": "STATE_REMOVED"} if is_hidden else {}))
+        for row, is_hidden in zip(rows, hidden, strict=True)
+    ]
+    return {"turns": turns}
+
+
+@pytest.mark.parametrize("name", ["RisuAI", "Agnai", "Character.AI", "Character.AI, turns"])
+def test_the_answer_to_a_hidden_question_is_not_learned(tmp_path: Path, name: str) -> None:
+    found, report = read(write(tmp_path / "a.json", json.dumps(unseen(name), indent=1)))
+    assert said(found) == [[Q1, A1], [Q2, A2]]
+    assert report.dropped["empty question"] == 1
+
+
+@pytest.mark.parametrize("text", ["NEVER", "((NEVER mind that))"])
+def test_the_answer_to_a_hidden_line_of_sillytavern_is_not_learned(tmp_path: Path, text: str) -> None:
+    rows = [(True, Q1), (False, A1), (True, text), (False, "NEVER"), (True, Q2), (False, A2)]
+    lines = [
+        {
+            "name": "Ana" if is_user else "Vex",
+            "is_user": is_user,
+            "is_system": content == "NEVER" and is_user,
+            "mes": content,
+        }
+        for is_user, content in rows
+    ]
+    found, report = read(write(tmp_path / "a.jsonl", *lines))
+    assert said(found) == [[Q1, A1], [Q2, A2]]
+    assert report.dropped == {"empty question": 1}

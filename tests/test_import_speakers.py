@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -120,3 +121,115 @@ def test_only_the_persona_is_learned(tmp_path: Path, turns: list[tuple[str, str]
         asked_by = {part.split()[0] for text in texts[::2] for part in text.split("\n\n")}
         assert asked_by == {"User"} if "User" in users else len(asked_by) == 1 and asked_by <= set(users)
         assert all(part.startswith("Vex") for text in texts[1::2] for part in text.split("\n\n")) or "Vex" not in names
+
+
+PEOPLE = [
+    ("Ben", "Ana"),
+    ("Claude", "Marie"),
+    ("Ai", "Ken"),
+    ("Me", "Mum"),
+    ("Ich", "Mama"),
+    ("Ty", "Eu"),
+    ("Gemini", "Sam"),
+]
+PEOPLE_CHATS = {
+    "WhatsApp": lambda turns: "\n".join(f"31.12.25, 10:1{n} - {name}: {text}" for n, (name, text) in enumerate(turns)),
+    "Discord": lambda turns: json.dumps(
+        {"channel": {}, "messages": [{"type": "Default", "content": b, "author": {"name": a}} for a, b in turns]}
+    ),
+    "Telegram": lambda turns: json.dumps(
+        {"messages": [{"type": "message", "from": a, "from_id": a, "text": b} for a, b in turns]}
+    ),
+    "Messenger": lambda turns: json.dumps(
+        {
+            "participants": [],
+            "messages": [{"sender_name": a, "timestamp_ms": n, "content": b} for n, (a, b) in enumerate(turns)],
+        }
+    ),
+    "Slack": lambda turns: json.dumps(
+        [
+            {"type": "message", "ts": f"{n}.0", "user": f"U{a}", "user_profile": {"real_name": a}, "text": b}
+            for n, (a, b) in enumerate(turns)
+        ]
+    ),
+    "a log": lambda turns: "\n".join(f"<{name}> {text}" for name, text in turns),
+    "Discord, copied": lambda turns: "\n".join(f"{name} — Today at 10:11 AM\n{text}" for name, text in turns),
+}
+
+
+@pytest.mark.parametrize("form", PEOPLE_CHATS)
+@pytest.mark.parametrize("names", PEOPLE)
+def test_a_name_of_people_is_no_role(tmp_path: Path, form: str, names: tuple[str, str]) -> None:
+    """Whatever it means in some language, whoever is asked for is the persona, and nobody else."""
+    turns = list(zip(names * 2, VEX_CHAT[1], strict=True))
+    path = tmp_path / "a.txt"
+    path.write_text(PEOPLE_CHATS[form](turns), encoding="utf-8")
+    with pytest.raises(UnknownPersona, match=f"Who is the persona: {names[0]} or {names[1]}\\?"):
+        read(path)
+    with pytest.raises(UnknownPersona, match="None of them is Vex Marlow"):
+        read(path, voice=VEX)
+    assert said(read(path, voice=Voice(names[1:]))[0]) == VEX_CHAT
+    group = [
+        ("Ana B", VEX_CHAT[1][0]),
+        ("Vex", VEX_CHAT[1][1]),
+        (names[0], "lol"),
+        ("Ana B", "And now?"),
+        ("Vex", "Hum."),
+    ]
+    path.write_text(PEOPLE_CHATS[form]([*group, (names[0], "!"), ("Vex", "NEVER")]), encoding="utf-8")
+    found, report = read(path, voice=VEX)
+    assert said(found) == [VEX_CHAT[0], ["And now?", "Hum."]] or said(found) == VEX_CHAT
+    assert report.files[0].speakers == {names[0]: "other", "Ana B": "user", "Vex": "assistant"}
+
+
+def test_a_name_that_nobody_has_makes_nobody_the_persona(tmp_path: Path) -> None:
+    """Whoever answers me is the persona only where no name is asked for."""
+    path = write(tmp_path / "a.txt", *map("{}: {}".format, ("Me", "Mum") * 2, VEX_CHAT[1]))
+    assert said(read(path)[0]) == VEX_CHAT
+    with pytest.raises(UnknownPersona, match="None of them is Vex Marlow"):
+        read(path, voice=VEX)
+    path = write(tmp_path / "a.txt", *map("{}: {}".format, ("Me", "ChatGPT") * 2, VEX_CHAT[1]))
+    assert said(read(path, voice=VEX)[0]) == VEX_CHAT
+
+
+def test_of_two_with_the_same_first_name_nobody_is_guessed(tmp_path: Path) -> None:
+    sides = ("Kim", "Alex Jones", "Kim", "Alex Smith")
+    lines = [f"31.12.25, 10:1{n} - {name}: {text}" for n, (name, text) in enumerate(zip(sides, "abcd", strict=True))]
+    path = write(tmp_path / "a.txt", *lines)
+    with pytest.raises(UnknownPersona, match=r"Alex Jones or Alex Smith.* Each of them may be Alex"):
+        read(path, voice=Voice(("Alex",)))
+    assert said(read(path, voice=Voice(("Alex Jones",)))[0]) == [["a", "b"]]
+
+
+LONG_NAMES = ["João Pedro dos Santos", "Anna Lena Maria Schmidt", "Maria de la Cruz y Santos", "Hob of the Sundials"]
+LONG_NAMES += ["Dr. Ludwig van der Beek", "Rosa Maria della Valle", "محمد بن عبد الله", "Ana Luísa Gonçalves d'Ávila"]
+
+
+@pytest.mark.parametrize("form", ["{}: {}", "**{}:** {}\n", "<{}> {}"])
+@pytest.mark.parametrize("name", LONG_NAMES)
+def test_a_long_name_is_another_speakers(tmp_path: Path, name: str, form: str) -> None:
+    turns = [("Ana", "Is it dead?"), ("Vex", "It sulks."), (name, "NEVER"), ("Vex", "NEVER"), ("Ana", "Rain?")]
+    turns += [("Vex", "Upwards."), (name, "NEVER"), ("Ana", "Who is right?"), ("Vex", "The clock.")]
+    found, report = read(write(tmp_path / "a.txt", *(form.format(*turn) for turn in turns)), voice=VEX)
+    assert [item.answer for item in found] == ["It sulks.", "Upwards.", "The clock."]
+    assert report.files[0].speakers[name] == "other" and report.noise["turn of another speaker"] == 2
+    sides = zip((name, "Vex of the Clocks") * 2, VEX_CHAT[1], strict=True)
+    path = write(tmp_path / "b.txt", *(form.format(*turn) for turn in sides))
+    assert said(read(path, voice=Voice(("Vex of the Clocks",)))[0]) == VEX_CHAT
+
+
+@pytest.mark.parametrize(
+    "remark",
+    [
+        *("Note to the reader of this text: mind it.", "What To Do In The Rain: stay in.", "And so it goes on: rain."),
+        *("The three things that matter: oil.", "Warning For All Clock Owners: oil.", "Here Is What You Need: oil."),
+    ],
+)
+@pytest.mark.parametrize("form", ["{}: {}", "**{}:** {}\n"])
+def test_a_remark_of_many_words_is_a_part_of_the_answer(tmp_path: Path, remark: str, form: str) -> None:
+    title, text = remark.split(": ")
+    lines = [form.format(*turn) for turn in zip(("Ana", "Vex") * 6, (VEX_CHAT[1] * 3), strict=True)]
+    lines.append(form.format(title, text))
+    found, report = read(write(tmp_path / "a.txt", *lines), voice=VEX)
+    assert title in found[-1].answer and text in found[-1].answer
+    assert set(report.files[0].speakers) == {"Ana", "Vex"}

@@ -40,8 +40,15 @@ def line(is_user: bool, name: Any, content: Any, report: FileReport, fail: Fail)
         text, count = NOTE.subn("", turn.text) if "ooc" in turn.text.lower() or "((" in turn.text else (turn.text, 0)
         report.noise["note out of character"] += count
         text = without_macros(text, name) if not is_user else CHARACTER.sub("you", USER.sub("me", text))
-        if text.strip() or not count:
+        if text.strip() or not count or is_user:
             yield turn._replace(text=text, speaker="" if role else name, noisy=turn.noisy or count > 0)
+
+
+def unseen(is_user: bool) -> Iterator[Turn]:
+    """The turn of a message that is left out: one of the user's is a question that nobody can read, so that the answer
+    to it is not joined to the answer before."""
+    if is_user:
+        yield Turn("user", "")
 
 
 def _tavern(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
@@ -52,6 +59,7 @@ def _tavern(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     extra = extra if isinstance(extra := record.get("extra"), dict) else {}
     if record.get("is_system"):
         report.noise["hidden message"] += 1
+        yield from unseen(bool(record.get("is_user")))
     elif extra.get("type") in ("narrator", "comment"):
         report.noise["system message"] += 1
     else:
@@ -145,6 +153,7 @@ def _dump(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
             or message.get("deleted")
         ):
             report.dropped["alternative branch"] += _dropped(turns, report)
+            yield from unseen(is_human)
         else:
             yield from turns
 
@@ -176,6 +185,8 @@ def _candidates(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn
         if turn.get("state") in REMOVED:
             for _ in candidates if not is_user else ():
                 report.drop("deleted")
+            report.noise["deleted message"] += is_user
+            yield from unseen(is_user)
             continue
         for other in candidates if not is_user else ():
             if other is not primary and other.get("raw_content"):

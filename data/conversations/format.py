@@ -29,6 +29,7 @@ class Format:
             them one by one, and branches are followed afterwards (`sessions.conversations`).
         gather: makes whole conversations, each with its place, of consecutive records that are parts of them, and holds
             them in memory; `read` gets those.
+        by_name: the speakers are people: a name such as Ben or Claude is no role, whatever it means in some language.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Format:
     split: Callable[[Record], Iterable[Record]] | None = None
     whole_file: bool = False
     gather: Callable[[Iterable[tuple[str, Any]]], Iterable[tuple[str, Record]]] | None = None
+    by_name: bool = False
 
 
 @dataclass(frozen=True)

@@ -203,7 +203,7 @@ def _of_record(
         turns = format.read(part, report, _fail(source, place))
         if mark != UNMARKED:
             turns = (marked(turn, mark) for turn in turns)
-        yield Conversation(place, turns, *labels)
+        yield Conversation(place, turns, *labels, by_name=format.by_name)
 
 
 def _label(record: Record, key: str) -> str:

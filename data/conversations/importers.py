@@ -29,7 +29,7 @@ from moltlm.data.errors import BadInput
 from moltlm.data.forgotten import Forgotten
 from moltlm.data.types import EDITED, Exchange, Message
 
-VERSION = 9
+VERSION = 10
 """Raise it when the same files give other exchanges: artifacts made from conversations are then made anew."""
 
 ANYBODY = Voice()
@@ -198,7 +198,8 @@ def _merged(conversation: Conversation, source: Source, voice: Voice, file: File
     def fail(what: str) -> BadInput:
         return source.bad(f", {conversation.place}: {what}")
 
-    for run in voices.runs(voices.assign(conversation.turns, voice, file, fail), file):
+    turns = voices.assign(conversation.turns, voice, file, fail, conversation.by_name)
+    for run in voices.runs(turns, file):
         first, role = run[0], "user" if run[0].role == "user" else "assistant"
         if len(run) == 1 and len(first.text) <= LIMIT:
             yield first

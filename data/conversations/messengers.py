@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from typing import Any
 
+from moltlm.data.conversations import notices
 from moltlm.data.conversations.format import Format
 from moltlm.data.conversations.marks import THUMB_DOWN, mark_of
-from moltlm.data.conversations.turns import Fail, FileReport, Record, Turn, turn_of, type_name
+from moltlm.data.conversations.turns import MACHINE, OTHER, Fail, FileReport, Record, Turn, turn_of, type_name
 from moltlm.data.errors import BadInput
 
-DISCORD_TEXTS = ("Default", "Reply", "0", "19", "ChatInputCommand", "20", "ContextMenuCommand", "23")
+DISCORD_COMMANDS = ("ChatInputCommand", "20", "ContextMenuCommand", "23")
+"""Types of Discord's messages by which a bot answers a command, which is no message."""
+DISCORD_TEXTS = ("Default", "Reply", "0", "19", *DISCORD_COMMANDS)
 """Types of Discord's messages that a person or a bot wrote. The others say that somebody joined, called, pinned."""
 
 
@@ -27,16 +29,25 @@ def _messages(record: Record, fail: Fail) -> Iterator[Record]:
 
 
 def message_turn(speaker: Any, text: str, media: bool, report: FileReport, reactions: Any = None) -> Iterator[Turn]:
-    """The turn of one message. One that is only a picture has no text: what follows does not answer what was before. A
-    thumb down among the reactions says that it is a bad answer."""
-    report.noise["attachment"] += media
+    """The turn of one message. One without words is a picture, a poll or the like. A thumb down among the reactions
+    says that it is a bad answer."""
     if not isinstance(speaker, str) or not speaker.strip():
-        report.noise["message of a deleted account"] += 1
-    elif text.strip():
-        for turn in turn_of("", text, report, lambda what: BadInput(what, "")):
+        yield unread(speaker, "message of a deleted account", report)
+    elif not text.strip():
+        yield unread(speaker, "attachment", report)
+    else:
+        report.noise["attachment"] += media
+        turns = [*turn_of("", text, report, lambda what: BadInput(what, ""))] or [Turn("", "")]
+        for turn in turns:
             yield turn._replace(speaker=speaker.strip(), unwanted=THUMB_DOWN if _is_disliked(reactions) else "")
-    elif media:
-        yield Turn("", text, speaker=speaker.strip())
+
+
+def unread(speaker: Any, kind: str, report: FileReport) -> Turn:
+    """The turn of a message that is left out, which has no text: what follows does not answer what was before it. A
+    message of nobody who is known by name is another speaker's."""
+    report.noise[kind] += 1
+    name = speaker.strip() if isinstance(speaker, str) else ""
+    return Turn("", "", speaker=name) if name else Turn(OTHER, "")
 
 
 def _is_disliked(reactions: Any) -> bool:
@@ -60,9 +71,9 @@ def _telegram(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
         if message.get("type") != "message":
             report.noise["system message"] += 1
         elif message.get("forwarded_from") or "forwarded_from_id" in message:
-            report.noise["forwarded message"] += 1
+            yield unread(message.get("from"), "forwarded message", report)
         else:
-            media = any(key in message for key in ("media_type", "photo", "file", "poll", "location_information"))
+            media = any(key in message for key in ("media_type", "photo", "file"))
             text = _entities(message.get("text"), fail)
             yield from message_turn(message.get("from"), text, media, report, message.get("reactions"))
 
@@ -98,12 +109,17 @@ def _discord(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
         if str(message.get("type", "Default")) not in DISCORD_TEXTS:
             report.noise["system message"] += 1
             continue
+        if str(message.get("type")) in DISCORD_COMMANDS or message.get("interaction"):
+            report.noise["command to a bot"] += 1
+            yield Turn(MACHINE, "")
         author = author if isinstance(author := message.get("author"), dict) else {}
+        name = author.get("nickname") or author.get("name")
+        if message.get("forwardedMessage"):
+            yield unread(name, "forwarded message", report)
+            continue
         media = any(_list(message.get(key)) for key in ("attachments", "stickers"))
         content = message.get("content")
         text = content if isinstance(content, str) else ""
-        media = media or (not text and bool(_list(message.get("embeds"))))
-        name = author.get("nickname") or author.get("name")
         yield from message_turn(name, text, media, report, message.get("reactions"))
 
 
@@ -131,22 +147,26 @@ def _meta(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
         content = message.get("content")
         text = _repaired(content) if isinstance(content, str) else ""
         name = message.get("sender_name")
-        if message.get("is_unsent") or NOTICES.fullmatch(text):
-            report.noise["deleted message" if message.get("is_unsent") else "system message"] += 1
-            continue
         name = _repaired(name) if isinstance(name, str) else name
+        yield from _meta_turn(name, text, media, message, report)
+
+
+def _meta_turn(name: Any, text: str, media: bool, message: Record, report: FileReport) -> Iterator[Turn]:
+    """The turn of a message of Instagram or Messenger. A notice is nobody's, but for one that says that there is a
+    message which the export does not have."""
+    if message.get("is_unsent") or message.get("isUnsent"):
+        yield unread(name, "deleted message", report)
+    elif message.get("type") in NOTICES or "call_duration" in message or notices.is_meta(str(name or ""), text):
+        if notices.stands_for_message(text):
+            yield unread(name, "system message", report)
+        else:
+            report.noise["system message"] += 1
+    else:
         yield from message_turn(name, text, media, report, message.get("reactions"))
 
 
-NOTICES = re.compile(
-    r"(?:Reacted \S{1,12} to your message|Liked a message|This (?:message|poll) (?:was unsent|is no longer available)"
-    r"|You (?:unsent|missed|called|started) .{0,60}"
-    r"|(?:\S+ ){1,4}(?:sent an attachment|sent a (?:photo|video|live location|link|voice message)|liked a message"
-    r"|unsent a message|missed your (?:call|video chat)|started (?:a call|an audio call|a video (?:chat|call))"
-    r"|called you|named the group .{0,60}|joined the (?:call|video chat)))\.?\s*",
-    re.IGNORECASE,
-)
-"""What Instagram and Messenger write as if somebody had said it."""
+NOTICES = ("Call", "Subscribe", "Unsubscribe", "Plan")
+"""Types of messages in Messenger that nobody wrote."""
 
 
 def _is_encrypted_meta(record: Record) -> bool:
@@ -157,13 +177,8 @@ def _is_encrypted_meta(record: Record) -> bool:
 def _encrypted_meta(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     """Messenger's encrypted chats, which it exports in UTF-8."""
     for message in sorted(_messages(record, fail), key=_time_of):
-        if message.get("isUnsent"):
-            report.noise["deleted message"] += 1
-            continue
-        text = message.get("text")
-        media = bool(_list(message.get("media")))
-        text = text if isinstance(text, str) else ""
-        yield from message_turn(message.get("senderName"), text, media, report, message.get("reactions"))
+        text = text if isinstance(text := message.get("text"), str) else ""
+        yield from _meta_turn(message.get("senderName"), text, bool(_list(message.get("media"))), message, report)
 
 
 def _time_of(message: Record) -> float:
@@ -215,10 +230,16 @@ def _perplexity(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn
 
 
 FORMATS = (
-    Format("Telegram", "Telegram, one chat as JSON", _is_telegram, _telegram),
-    Format("Discord", "Discord as JSON of DiscordChatExporter", _is_discord, _discord),
-    Format("Messenger, encrypted chats", "Messenger's encrypted chats as JSON", _is_encrypted_meta, _encrypted_meta),
-    Format("Instagram or Messenger", "Instagram and Messenger as JSON", _is_meta, _meta),
+    Format("Telegram", "Telegram, one chat as JSON", _is_telegram, _telegram, by_name=True),
+    Format("Discord", "Discord as JSON of DiscordChatExporter", _is_discord, _discord, by_name=True),
+    Format(
+        "Messenger, encrypted chats",
+        "Messenger's encrypted chats as JSON",
+        _is_encrypted_meta,
+        _encrypted_meta,
+        by_name=True,
+    ),
+    Format("Instagram or Messenger", "Instagram and Messenger as JSON", _is_meta, _meta, by_name=True),
 )
 UNREAD = (
     Format("Skype or Teams export", "", _is_skype, _skype),

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from moltlm.data.conversations.characters import line
+from moltlm.data.conversations.characters import line, unseen
 from moltlm.data.conversations.format import Format
 from moltlm.data.conversations.turns import Fail, FileReport, Record, Turn, objects_of, turn_of
 
@@ -27,10 +27,11 @@ def _risu_parts(record: Record) -> Iterator[Record]:
 
 def _risu(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     for message in objects_of(record.get("message"), "message", fail):
+        role = {"user": True, "char": False}.get(str(message.get("role")))
         if message.get("disabled"):
             report.noise["hidden message"] += 1
+            yield from unseen(bool(role))
             continue
-        role = {"user": True, "char": False}.get(str(message.get("role")))
         if role is None:
             raise fail(f"a message needs a role (user, char); found {str(message.get('role'))[:40]}.")
         yield from line(role, None, message.get("data"), report, fail)
@@ -52,6 +53,7 @@ def _agnai(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
                 report.drop("alternative branch")
         if message.get("ooc"):
             report.noise["note out of character"] += 1
+            yield from unseen(is_user)
         else:
             yield from line(is_user, message.get("handle"), message.get("msg"), report, fail)
 

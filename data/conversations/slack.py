@@ -8,11 +8,16 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from moltlm.data.conversations.format import Format
-from moltlm.data.conversations.messengers import message_turn
+from moltlm.data.conversations.messengers import message_turn, unread
 from moltlm.data.conversations.turns import Fail, FileReport, Record, Turn
 
 SAID = (None, "bot_message", "thread_broadcast", "me_message", "file_share", "reply_broadcast")
 """Subtypes of messages that somebody wrote. The others say that somebody joined, renamed, pinned."""
+
+DELETED = ("tombstone", "message_deleted")
+"""Subtypes that stand in the place of a message that somebody deleted."""
+SLACKBOT = "USLACKBOT"
+"""Who writes a tombstone if nobody says whose message it was."""
 
 NAMES = ("display_name", "real_name", "name", "first_name")
 REFERENCE = re.compile(r"<([@#!]?)([^<>|\n]{1,2000})(?:\|([^<>\n]{0,500}))?>")
@@ -62,13 +67,17 @@ def _conversations(records: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Re
 def _read(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
     names: dict[str, str] = record["names"]
     for message in record["messages"]:
-        if message.get("subtype") not in SAID:
+        kind, code = message.get("subtype"), _code(message)
+        speaker = _name(message) or names.get(code) or code
+        if kind in DELETED:
+            yield unread("" if speaker == SLACKBOT else speaker, "deleted message", report)
+            continue
+        if kind not in SAID:
             report.noise["system message"] += 1
             continue
         text = message.get("text")
         if not isinstance(text, str | None):
             raise fail("the `text` of a message is no text.")
-        speaker = _name(message) or names.get(_code(message)) or _code(message)
         text, media = _plain(text or "", names), bool(message.get("files"))
         yield from message_turn(speaker, text, media, report, message.get("reactions"))
 
@@ -86,4 +95,4 @@ def _plain(text: str, names: dict[str, str]) -> str:
     return html.unescape(REFERENCE.sub(written, text))
 
 
-SLACK = Format("Slack", "Slack's messages as JSON", _detect, _read, gather=_conversations)
+SLACK = Format("Slack", "Slack's messages as JSON", _detect, _read, gather=_conversations, by_name=True)

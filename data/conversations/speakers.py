@@ -20,7 +20,7 @@ JOINED = "\u0300-\u036f\u0591-\u05c7\u0610-\u065f\u0900-\u0dff\u0e00-\u0eff\u100
 FACES = "👤👥🧑👩👨🙂🙋🤖🦾"
 """Signs that stand for a speaker by themselves."""
 NAME = (
-    rf"(?P<label>[^\W\d_][\w{JOINED}.'’ &-]{{0,38}}?|[{FACES}]\ufe0f?|\{{\{{(?:user|char)\}}\}})(?:\s?{SIGN}{{1,8}})?"
+    rf"(?P<label>[^\W\d_][\w{JOINED}.'’ &-]{{0,58}}?|[{FACES}]\ufe0f?|\{{\{{(?:user|char)\}}\}})(?:\s?{SIGN}{{1,8}})?"
 )
 NICK = r"[^\s<>\"=/!?\d-][^<>\"=/\t\n]{0,38}?"
 """The name of somebody in a log, which may be anything but markup."""
@@ -69,6 +69,18 @@ NOT_NAMES = voices.plain_words(
 )
 """Words before a colon that introduce a remark or a part of a text, and name nobody."""
 
+LONG = 3
+"""A name of more words looks like one by its letters, or comes twice."""
+MOST_WORDS = 7
+PARTICLE = 3
+"""So many letters in lower case may be a word of a name, such as `dos`, `von` and `of`."""
+PARTICLES = ("della", "delle", "dello", "degli", "dalla")
+"""Longer ones."""
+IN_TITLES = voices.plain_words(
+    "a about an and as at by for from how if in is it of on or that the this to what when why with you your"
+)
+"""Words with capitals in a title such as `What To Do In The Rain`, which is no name."""
+
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})([^`]*)$")
 
 
@@ -103,6 +115,8 @@ class Style:
 
     def begins(self, line: str) -> tuple[str, str] | None:
         """The role and the text of a turn that begins in this line; DOUBTFUL where it may go on with an answer."""
+        if self.name == "plain" and ":" not in line and "：" not in line:
+            return None
         match = STYLES[self.name].match(line)
         if match is None:
             return None
@@ -144,6 +158,7 @@ def style_of(head: str, voice: Voice, where: str = "") -> Style | None:
             continue
         is_log = style in ("tab", "stamp") or (len(labels) >= 0.9 * len(lines) and style != "heading")
         are_roles = {"user", "assistant"} <= set(map(voices.role_word, labels))
+        by_name = style in NAMING and not voices.are_roles(labels)
         if style == "bold" and are_roles:
             is_log = False  # Markdown of an assistant, whose remarks are bold too
         if style == "dash":
@@ -151,7 +166,7 @@ def style_of(head: str, voice: Voice, where: str = "") -> Style | None:
         if not _is_certain(style, labels, voice, is_log):
             continue
         try:
-            roles = _roles(labels, voice, where, is_log or style == "angle", style in NAMING)
+            roles = _roles(labels, voice, where, is_log or style == "angle", style in NAMING, by_name)
         except UnknownPersona as error:
             unknown = unknown or error
             continue
@@ -214,18 +229,25 @@ def _is_certain(style: str, labels: list[str], voice: Voice, is_log: bool) -> bo
     return style != "said" and is_log and sum(count > 1 for count in counts.values()) > 1
 
 
-def _roles(labels: list[str], voice: Voice, where: str, is_log: bool, is_naming: bool) -> dict[str, str]:
+def _roles(labels: list[str], voice: Voice, where: str, is_log: bool, is_naming: bool, by_name: bool) -> dict[str, str]:
     """The role of each label that is a speaker's; none if the text is no transcript.
 
     Args:
         is_naming: every label is a name.
+        by_name: no name is a role.
     """
     counts = Counter(labels)
     persona = voice.among(counts)
-    words = {label: "assistant" if label in persona else voices.role_word(label) for label in counts}
+    words = {label: "" if by_name else voices.role_word(label) for label in counts} | dict.fromkeys(
+        persona, "assistant"
+    )
     speakers = {label for label, word in words.items() if word}
     sides = {word for word in words.values() if word} - {"system", OTHER}
-    others = [label for label, word in words.items() if not word and (is_naming or _could_be_name(label, is_log))]
+    others = [
+        label
+        for label, word in words.items()
+        if not word and (is_naming or _could_be_name(label, is_log, often=counts[label] > 1))
+    ]
     often = [label for label in others if counts[label] > 1]
     if len(sides) == 1 and len(speakers) == 1 and not is_log:
         often = often if _take_turns(counts, speakers, others) and labels[0] in (*speakers, *others) else []
@@ -235,7 +257,7 @@ def _roles(labels: list[str], voice: Voice, where: str, is_log: bool, is_naming:
     if not (sides == {"user", "assistant"} or (sides and (added or len(speakers) > 1)) or in_turn):
         return {}
     speakers |= set(added)
-    return voices.roles_of([label for label in labels if label in speakers], voice, where=where)
+    return voices.roles_of([label for label in labels if label in speakers], voice, where=where, by_name=by_name)
 
 
 def _take_turns(counts: Counter[str], speakers: set[str], others: list[str]) -> bool:
@@ -243,14 +265,29 @@ def _take_turns(counts: Counter[str], speakers: set[str], others: list[str]) -> 
     return 2 * max((counts[label] for label in others), default=0) >= max(counts[label] for label in speakers)
 
 
-def _could_be_name(label: str, is_log: bool = False) -> bool:
-    """Whether a label looks like a speaker's name: up to three words, and no word for a remark. In lower case it is one
-    only in a log, and of one word."""
+def _could_be_name(label: str, is_log: bool = False, often: bool = False) -> bool:
+    """Whether a label looks like a speaker's name: up to three words or a long name, and no word for a remark. In lower
+    case it is one only in a log, and of one word."""
     name = voices.plain(label)
     numbered = voices.NUMBERED.fullmatch(name)
     is_remark = name in NOT_NAMES or (numbered is not None and numbered[1] in NOT_NAMES)
     is_handle = is_log and " " not in label
-    return len(label.split()) <= 3 and (is_handle or not label[0].islower()) and not is_remark
+    is_name = len(label.split()) <= LONG or _is_long_name(label, often)
+    return is_name and (is_handle or not label[0].islower()) and not is_remark
+
+
+def _is_long_name(label: str, often: bool) -> bool:
+    """Whether more than three words look like a name, such as `João Pedro dos Santos`, and not like a title or the
+    beginning of a sentence. Where a script has no capitals, it does if it comes often."""
+    first, *words = label.split()
+    if len(words) >= MOST_WORDS or voices.plain(first) in NOT_NAMES:
+        return False
+    if not first[0].isupper():
+        return often and not any(char.islower() or char.isupper() for char in label)
+    capitals = [word for word in words if any(map(str.isupper, word))]
+    is_title = any(word.lower() in IN_TITLES for word in capitals)
+    others = [word for word in words if word not in capitals and word not in PARTICLES]
+    return bool(capitals) and not is_title and all(len(word) <= PARTICLE for word in others)
 
 
 def _unfenced(text: str) -> Iterator[str]:

@@ -39,6 +39,13 @@ SIGNATURE = re.compile(
     r".{0,90}(?:[Cc]heck|verify|[üÜ]berprüf|Comprueba|verifi|Confira|Verifique|cek)"
 )
 """What stands beneath the last turn, in an export or on a page that was copied."""
+EDITED = re.compile(
+    r"(?:^|\s)\((?:edited|bearbeitet|editado|editada|modifié|modificato|bewerkt|edytowano|изменено|редактировалось"
+    r"|змінено|düzenlendi|redigerad|redigeret|redigert|muokattu|upraveno|diedit|đã chỉnh sửa|已编辑|已編輯|編集済み?"
+    r"|수정됨)\)\s*$",
+    re.IGNORECASE,
+)
+"""What Discord writes after a message that was edited."""
 CLOCK_LINE = re.compile(CLOCK)
 
 
@@ -75,6 +82,9 @@ def _turns(style: Style, source: Source, report: FileReport) -> Iterator[tuple[i
         elif style.name in ("angle", "tab") and NOTICE.match(line):
             report.noise["notice of a log"] += 1
         else:
+            if style.name == "stamp":
+                line, count = EDITED.subn("", line)
+                report.noise["edit mark"] += count
             pending.append(line)
             size += len(line)
             if size > LIMIT:

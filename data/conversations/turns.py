@@ -77,13 +77,18 @@ class Turn(NamedTuple):
 
 @dataclass(frozen=True)
 class Conversation:
-    """Turns in order, where they are in the file, and the labels of their exchanges."""
+    """Turns in order, where they are in the file, and the labels of their exchanges.
+
+    Args:
+        by_name: the speakers are people, and none of their names is a role.
+    """
 
     place: str
     turns: Iterable[Turn]
     source: str
     topic: str = ""
     trait: str = ""
+    by_name: bool = False
 
 
 @dataclass

@@ -2,7 +2,8 @@
 
 A reader yields such turns as `Turn("", text, speaker=name)`. `assign` gives them roles: the persona's name is the
 assistant, and names that are roles in some language (User, Assistant, Usuario, 助手) are what they say. Of two names
-that say nothing, nobody guesses.
+that say nothing, nobody guesses. In chats between people every name says nothing: Ben is no user, although the word is
+Turkish for I.
 """
 
 from __future__ import annotations
@@ -37,6 +38,8 @@ modello модель chatgpt gpt claude gemini bard bing copilot llama mistral m
 char
 answer a response reply respuesta resposta réponse antwort risposta antwoord ответ 回答 答 答复 回复 答え 답변 🤖 🦾
 """
+FIRST_NAMES = frozenset(("ai", "ben", "claude", "ty"))
+"""Words for roles that are names of people too."""
 SYSTEM = "system developer sistema système systeem система 系统 系統 システム 시스템"
 NARRATORS = "narrator narrador narradora erzähler erzählerin narrateur narratore рассказчик 旁白 ナレーター storyteller"
 SECOND_PERSON = "you du tú você tu toi vous ты вы 你 您 あなた"
@@ -63,9 +66,11 @@ class UnknownPersona(BadInput):
     """
 
     def __init__(self, where: str, candidates: Sequence[str], voice: Voice) -> None:
-        names = list(candidates[:6])
+        namesakes = voice.namesakes(candidates)
+        names = list((namesakes if len(namesakes) > 1 else candidates)[:6])
         listed = f"{', '.join(names[:-1])} or {names[-1]}" if len(names) > 1 else names[0]
         remark = f" None of them is {voice.names[0]}." if voice.names else ""
+        remark = f" Each of them may be {voice.names[0]}." if len(namesakes) > 1 else remark
         super().__init__(f"{where}Who is the persona: {listed}?{remark}", f"Add {voice.naming(names[0])}")
         self.candidates = names
 
@@ -88,10 +93,17 @@ class Voice:
         return self.option.format(*[quoted] * self.option.count("{}"))
 
     def among(self, labels: Iterable[str]) -> list[str]:
-        """The labels that name the persona: equal but for case, accents and emoji, or else by the first name."""
+        """The labels that name the persona: equal but for case, accents and emoji, or else by the first name, if it is
+        that of one label alone."""
         labels, names = list(labels), [plain(name) for name in self.names if name.strip()]
+        namesakes = self.namesakes(labels)
         exact = [label for label in labels if plain(label) in names]
-        return exact or [label for label in labels if any(_same_first_name(plain(label), name) for name in names)]
+        return exact or (namesakes if len({plain(label) for label in namesakes}) == 1 else [])
+
+    def namesakes(self, labels: Iterable[str]) -> list[str]:
+        """The labels that have the persona's first name, and nothing that says that it is somebody else's."""
+        names = [plain(name) for name in self.names if name.strip()]
+        return [label for label in labels if any(_same_first_name(plain(label), name) for name in names)]
 
 
 def _same_first_name(label: str, name: str) -> bool:
@@ -132,6 +144,12 @@ def role_word(label: str) -> str:
     return ROLE_WORDS.get(name) or ROLE_WORDS.get(numbered[1] if numbered else "", "")
 
 
+def are_roles(labels: Iterable[str]) -> bool:
+    """Whether the labels are roles of both sides, of which one at least is no name of people too."""
+    words = {plain(label): word for label in set(labels) if (word := role_word(label)) in ("user", "assistant")}
+    return len(set(words.values())) == 2 and not FIRST_NAMES.issuperset(words)
+
+
 def same_spelling(labels: Iterable[str]) -> list[str]:
     """The labels, those that differ only in case, accents or emoji as the first of them."""
     first: dict[str, str] = {}
@@ -139,24 +157,33 @@ def same_spelling(labels: Iterable[str]) -> list[str]:
 
 
 def roles_of(
-    labels: Sequence[str], voice: Voice, stated: frozenset[str] = frozenset(), where: str = ""
+    labels: Sequence[str],
+    voice: Voice,
+    stated: frozenset[str] = frozenset(),
+    where: str = "",
+    by_name: bool = False,
 ) -> dict[str, str]:
     """The role of each speaker: user, assistant, system, or OTHER for whoever is neither.
 
-    The persona's name is the assistant; without it, a label that is a role; without that, whoever else answers the
-    user. The user is whoever is called so, or else the speaker whom the assistant answers most often.
+    The persona's name is the assistant; without it, a label that is a role; without that, and if no name is asked for,
+    whoever else answers the user. The user is whoever is called so, or else the speaker whom the assistant answers most
+    often.
 
     Args:
         labels: the speakers of a conversation, one for each turn, in order.
         stated: roles that other turns of the conversation state.
         where: the beginning of an error, which names the place.
+        by_name: no label is a role, unless the labels are roles of both sides.
 
     Raises:
         UnknownPersona: if nothing tells the assistant.
     """
+    by_name = by_name and not are_roles(labels)
     counts = Counter(labels)
     persona = voice.among(counts)
-    words = {label: "" if label in persona else role_word(label) for label in counts}
+    words = {label: "" if by_name or label in persona else role_word(label) for label in counts}
+    if "assistant" not in {*words.values(), *stated}:  # Ben is no user where nobody is called the assistant
+        words |= {label: "" for label in words if plain(label) in FIRST_NAMES}
     users = [label for label, word in words.items() if word == "user"]
     assistants = persona or [label for label, word in words.items() if word == "assistant"]
     if not assistants and "assistant" not in stated:
@@ -166,9 +193,10 @@ def roles_of(
     narrators = [label for label, word in words.items() if word == OTHER]
     rest = [label for label in counts if label not in (*users, *assistants, *system, *narrators)]
     if not assistants and "assistant" not in stated:
-        assistants = _answering(labels, users, rest) if users or "user" in stated else []
+        is_told = "user" in stated or (users and not voice.names)
+        assistants = _answering(labels, users, rest) if is_told else []
         if not assistants:
-            raise UnknownPersona(where, [label for label in counts if label in rest] or list(counts), voice)
+            raise UnknownPersona(where, rest if len(rest) > 1 else list(counts), voice)
         rest = [label for label in rest if label not in assistants]
     if rest and not users and "user" not in stated:
         answered = Counter(before for before, after in pairwise(labels) if after in assistants)
@@ -196,8 +224,13 @@ def _answering(labels: Sequence[str], users: list[str], rest: list[str]) -> list
     return list(following) if len(following) == 1 else []
 
 
-def assign(turns: Iterable[Turn], voice: Voice, report: FileReport, fail: Fail) -> Iterator[Turn]:
+def assign(
+    turns: Iterable[Turn], voice: Voice, report: FileReport, fail: Fail, by_name: bool = False
+) -> Iterator[Turn]:
     """Give every turn a role. From the first turn without one, the rest of the conversation is held in memory.
+
+    Args:
+        by_name: the speakers are people.
 
     Raises:
         UnknownPersona: if nothing tells the assistant.
@@ -214,10 +247,10 @@ def assign(turns: Iterable[Turn], voice: Voice, report: FileReport, fail: Fail) 
         if len(set(labels)) == 1 and not stated & {"user", "assistant"} and not voice.among(labels):
             roles = ", ".join(ROLES)
             raise fail(f"a message needs a role ({roles}) and a content; found {labels[0]}.")
-        roles = roles_of(labels, voice, frozenset(stated), where=fail("").what)
-        by_name = {plain(label): role for label, role in roles.items()}
+        roles = roles_of(labels, voice, frozenset(stated), where=fail("").what, by_name=by_name)
+        by_plain = {plain(label): role for label, role in roles.items()}
         report.speakers |= {label: role for label, role in roles.items() if label not in report.speakers}
-        yield from (each if each.role else _with_role(each, by_name[plain(each.speaker)]) for each in remaining)
+        yield from (each if each.role else _with_role(each, by_plain[plain(each.speaker)]) for each in remaining)
 
 
 def _with_role(turn: Turn, role: str) -> Turn:
