@@ -104,12 +104,14 @@ def _parsed(record: Any) -> Any:
         return record
     for key in UNPARSED:
         text = record.get(key)
-        if type(text) is str and text[:2] == "[{" and _are_messages(value := tables.parsed(text)):
+        if type(text) is str and text[:2] == "[{" and _are_messages(value := tables.parsed(text), key):
             record = {**record, key: value}
     return record
 
 
-def _are_messages(value: Any) -> bool:
+def _are_messages(value: Any, key: str) -> bool:
+    if key in tables.SAID:
+        return tables.holds_messages(value)
     return isinstance(value, list) and all(isinstance(each, dict) and {"role", "from"} & set(each) for each in value)
 
 

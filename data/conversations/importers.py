@@ -29,7 +29,7 @@ from moltlm.data.errors import BadInput
 from moltlm.data.forgotten import Forgotten
 from moltlm.data.types import EDITED, Exchange, Message
 
-VERSION = 9
+VERSION = 10
 """Raise it when the same files give other exchanges: artifacts made from conversations are then made anew."""
 
 ANYBODY = Voice()

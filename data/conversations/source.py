@@ -38,6 +38,13 @@ class Source:
         """The error for what is wrong with this file; `what` begins with a comma, a colon or a verb."""
         return BadInput(f"{self.name}{what}", fix or self.look())
 
+    def undecodable(self, where: str, byte: int, suffix: str) -> BadInput:
+        """The error for a text that is not UTF-8, at a place that begins with a comma or is "". It says how to convert
+        it to a file of this suffix."""
+        convert = self.convert("iconv -f CP1252 -t UTF-8", suffix)
+        fix = f"Convert it from its encoding, which is CP1252 in most of Western Europe: {convert}"
+        return self.bad(f"{where} is not UTF-8: byte {byte} cannot be read.", fix)
+
     def look(self, place: str = "") -> str:
         """How to see the file, or one line of it (`line 3`)."""
         line = place.removeprefix("line ")

@@ -228,9 +228,9 @@ def _source(member: Member, start: bytes, named: bool) -> Source:
         command = f"{command} | {iconv}" if command else f"{iconv} {quoted(name)}"
         origin = Origin(name, member.size, f"Convert it: {command} > fixed.txt")
         opened = partial(as_utf8, opened, encoding, origin)
-    if member.path.suffix.lower() in (".csv", ".tsv"):
-        opened = partial(tables.csv_lines, name, opened)
-    return Source(name, member.path.stem, named, opened, command)
+    source = Source(name, member.path.stem, named, opened, command)
+    suffix = member.path.suffix.lower()
+    return replace(source, open=partial(tables.csv_lines, source, suffix)) if suffix in (".csv", ".tsv") else source
 
 
 def _table(member: Member, named: bool) -> Source:
@@ -266,15 +266,9 @@ def lines(source: Source) -> Iterator[tuple[int, str]]:
             try:
                 text = line.removeprefix(codecs.BOM_UTF8).decode() if number == 1 else line.decode()
             except UnicodeDecodeError as error:
-                raise _not_utf8(source, f", line {number}", at + error.start) from None
+                raise source.undecodable(f", line {number}", at + error.start, Path(source.name).suffix) from None
             at += len(line)
             yield number, text.rstrip("\r\n")
-
-
-def _not_utf8(source: Source, where: str, byte: int) -> BadInput:
-    convert = source.convert("iconv -f CP1252 -t UTF-8", Path(source.name).suffix)
-    fix = f"Convert it from its encoding, which is CP1252 in most of Western Europe: {convert}"
-    return source.bad(f"{where} is not UTF-8: byte {byte} cannot be read.", fix)
 
 
 def parse(text: str) -> Any:
@@ -350,7 +344,8 @@ class _Buffer:
         try:
             read = self.decoder.decode(block, self.ended)
         except UnicodeDecodeError as error:
-            raise _not_utf8(self.source, "", self.bytes - pending + error.start) from None
+            byte = self.bytes - pending + error.start
+            raise self.source.undecodable("", byte, Path(self.source.name).suffix) from None
         self.bytes += len(block)
         self.text, self.at = self.text[self.at :] + read, 0
 
