@@ -12,7 +12,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from moltlm.data.conversations import importers, sources
+from moltlm.data.conversations import importers, marks, sources
 from moltlm.data.errors import BadInput
 from tests.conversation_files import (
     EVENTS,
@@ -230,3 +230,35 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
 def test_memory_stays_bounded_over_a_large_file(tmp_path: Path) -> None:
     _, _, grown_mib = streamed(tmp_path / "conversations.json", 600, 0.85)
     assert grown_mib < 300
+
+
+NULLABLE = sorted({*marks.KEYS, "answer", "prompt", "name", "tool_calls", "source", "history", "rejected", "input"})
+
+
+@pytest.mark.parametrize("lines", [True, False])
+def test_nan_is_null(tmp_path: Path, lines: bool) -> None:
+    """`json.dumps(frame.to_dict("records"))` writes NaN wherever a row has no value in a column."""
+    good = {"prompt": "Rain?", "answer": "Upwards."}
+    for key in NULLABLE:
+        message = {"messages": [turn("user", "And now?"), {**turn("assistant", "Tea."), key: float("nan")}]}
+        for rows in ([{**good, key: float("nan")}, {"prompt": "Who?", "answer": "Vex.", key: "x"}], [message, good]):
+            found = []
+            for text in (json.dumps(rows), json.dumps(rows).replace("NaN", "null")):
+                values = [json.dumps(json.loads(text)[0]), json.dumps(json.loads(text)[1])]
+                path = write(tmp_path / "a.json", *(values if lines else [text]))
+                exchanges, report = read(path)
+                found.append((said(exchanges), report.dropped, report.noise))
+            assert found[0] == found[1], key
+
+
+@pytest.mark.parametrize("ending", [",", ", ", ",\r"])
+@pytest.mark.parametrize("from_line", [0, 1])
+def test_commas_between_lines_are_removed_by_the_command(tmp_path: Path, ending: str, from_line: int) -> None:
+    rows = [{"prompt": f"question {i}", "answer": f"answer, {i}"} for i in range(3)]
+    texts = [json.dumps(row) + ("" if i < from_line else ending) for i, row in enumerate(rows)]
+    (tmp_path / "a.jsonl").write_text("\n".join(texts), newline="")
+    with pytest.raises(BadInput, match=f"line {from_line + 1}: a comma after the value") as error:
+        read(tmp_path / "a.jsonl")
+    command = error.value.fix.partition(": ")[2].partition(" && molt data import ")[0]
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path, timeout=30)
+    assert said(read(tmp_path / "fixed.jsonl")[0]) == [[row["prompt"], row["answer"]] for row in rows]

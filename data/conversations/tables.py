@@ -12,6 +12,7 @@ from itertools import chain, islice
 from typing import Any, BinaryIO
 
 from moltlm.data.conversations.compared import STEMS, SUFFIXES
+from moltlm.data.conversations.decoder import DECODER
 from moltlm.data.conversations.marks import KEYS
 from moltlm.data.conversations.source import Source
 from moltlm.data.conversations.streams import CHUNK, Blocks
@@ -158,7 +159,7 @@ def parsed(value: Any) -> Any:
     """A cell: JSON where it is an object or a list, else as it is."""
     if isinstance(value, str) and value[:1] in ("[", "{"):
         try:
-            return json.loads(value)
+            return DECODER.decode(value)
         except (ValueError, RecursionError):
             return _python_value(value)
     return value
