@@ -70,6 +70,28 @@ def test_overrides_reach_their_setting() -> None:
     assert (found.dpo.beta, found.tasks["reminders"].steps, found.personality.learning_rate) == (0.2, 7, 1e-3)
 
 
+PATHS = {key for key, field in fields.settings_of(Config) if "Path" in str(field.annotation)}
+PATHS |= {"persona.spec", "conversations.paths", "model.chat_template", "train.prose", "replay.instructions"}
+PATHS |= {"tasks.own.path", "hypotheses"}
+
+
+@pytest.mark.parametrize("key", sorted(PATHS))
+def test_every_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home of ana"))
+
+    def load(path: str) -> Any:
+        value = f"[{path}]" if key in ("conversations.paths", "retrain.sources", "hypotheses") else path
+        task = ["tasks.own.kind=text"] if "own" in key else []
+        settings: Any = config.load("demo", [f"{key}={value}", *task])
+        for name in key.split("."):
+            settings = settings[name] if isinstance(settings, dict) else getattr(settings, name)
+        return [str(each) for each in settings] if isinstance(settings, list) else str(settings)
+
+    assert load("~/deep/x.prom") == load(str(tmp_path / "home of ana/deep/x.prom"))
+    with pytest.raises(BadInput, match="nobody here has the home folder ~nosuch"):
+        load("~nosuch/x.prom")
+
+
 def test_every_problem_is_named_at_once_with_its_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("lora: {rank: 4}\ndpo: {beta: 0}\ntasks: {shell: {kind: shell, stepz: 3}}\nhypotheses: [h014]\n")
