@@ -217,6 +217,11 @@ def _cached_hash(path: Path, modified_ns: int, size: int) -> str:
     return sha256_file(path)
 
 
+def without_surrogates(text: str) -> str:
+    """The text without lone surrogates, which JSON and names of files can hold and UTF-8 cannot."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
 def fingerprint(value: Any) -> str:
     """Twelve hex digits of the SHA-256 of a JSON-able value. They do not depend on the order of keys."""
     canonical = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str)

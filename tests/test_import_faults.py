@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from moltlm.data.conversations import importers, marks, sources
+from moltlm.data.conversations.report import lines
 from moltlm.data.errors import BadInput
+from moltlm.pipeline.console import printable
 from tests.conversation_files import (
     EVENTS,
     FUZZ,
@@ -262,3 +265,50 @@ def test_commas_between_lines_are_removed_by_the_command(tmp_path: Path, ending:
     command = error.value.fix.partition(": ")[2].partition(" && molt data import ")[0]
     subprocess.run(command, shell=True, check=True, cwd=tmp_path, timeout=30)
     assert said(read(tmp_path / "fixed.jsonl")[0]) == [[row["prompt"], row["answer"]] for row in rows]
+
+
+HALF = "Vex \ud83d"
+
+
+@pytest.mark.parametrize("key", ["source", "topic", "trait"])
+@pytest.mark.parametrize("answered", ["answer", "chosen"])
+def test_half_characters_of_labels_are_written(tmp_path: Path, key: str, answered: str) -> None:
+    path = write(tmp_path / "a.jsonl", {"prompt": "Rain?", answered: "Upwards.", "rejected": "No.", key: HALF})
+    exchanges, _ = read(path)
+    importers.write(exchanges, tmp_path / "b.jsonl")
+    assert getattr(read(tmp_path / "b.jsonl")[0][0], key) == "Vex \ufffd"
+
+
+def test_half_characters_of_names_are_told(tmp_path: Path) -> None:
+    rows = [{"speaker": name, "text": text} for name, text in (("Ana \udc00", "Rain?"), (HALF, "Upwards."))]
+    path = write(tmp_path / "a.json", {"dialogue": rows})
+    exchanges, report = read(path, voice=importers.Voice(("Vex",)))
+    assert said(exchanges) == [["Rain?", "Upwards."]]
+    told = "\n".join(lines(report.facts()))
+    assert "persona: Vex \ufffd; user: Ana \ufffd" in told and told.encode()
+    with pytest.raises(BadInput, match="Who is the persona") as error:
+        read(path)
+    assert printable(error.value.what).encode()
+
+
+@pytest.mark.parametrize("name", [b"g\xfcnther.jsonl", b"g\xfcnther.csv", b"g\xfcnther.txt"])
+def test_a_name_that_is_no_utf_8(tmp_path: Path, name: bytes) -> None:
+    path = tmp_path / os.fsdecode(name)
+    texts = {
+        ".jsonl": json.dumps({"prompt": "Rain?", "answer": "Upwards."}),
+        ".csv": "prompt,answer\nRain?,Upwards.\n",
+        ".txt": "User: Rain?\nAssistant: Upwards.\n",
+    }
+    path.write_text(texts[path.suffix])
+    for each in (path, tmp_path):
+        exchanges, report = read(each)
+        importers.write(exchanges, tmp_path.parent / f"{tmp_path.name}.jsonl")
+        assert said(exchanges) == [["Rain?", "Upwards."]] and exchanges[0].source == "g\ufffdnther"
+        assert json.dumps(report.facts(), ensure_ascii=False).encode()
+    path.write_bytes(texts[path.suffix].replace("Upwards", "Aufwärts").encode("cp1252"))
+    with pytest.raises(BadInput, match="is not UTF-8") as error:
+        read(path)
+    command = printable(error.value.fix).partition(": ")[2].partition(" && molt data import ")[0]
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path, timeout=30)
+    assert said(read(tmp_path / f"fixed{path.suffix}")[0]) == [["Rain?", "Aufwärts."]]
+    assert read(tmp_path)[1].facts()["skipped"].keys() == {str(tmp_path / "g\ufffdnther") + path.suffix}

@@ -38,6 +38,7 @@ from moltlm.data.conversations.sessions import SESSION
 from moltlm.data.conversations.slack import SLACK
 from moltlm.data.conversations.source import Source
 from moltlm.data.conversations.turns import Conversation, Fail, FileReport, Record, marked
+from moltlm.data.io import without_surrogates
 
 FORMATS = (
     *web_apps.FORMATS,
@@ -210,7 +211,7 @@ def _of_record(
 
 def _label(record: Record, key: str) -> str:
     value = record.get(key)
-    return value if isinstance(value, str) else ""
+    return without_surrogates(value) if isinstance(value, str) else ""
 
 
 def _fail(source: Source, place: str) -> Fail:

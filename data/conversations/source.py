@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import BinaryIO
 
 from moltlm.data.errors import BadInput
+from moltlm.data.io import without_surrogates
 
 
 def quoted(path: object) -> str:
-    """A path in single quotes, for a shell."""
-    return "'" + str(path).replace("'", "'\\''") + "'"
+    """A path in single quotes, for a shell. A byte that is no UTF-8 becomes a wildcard."""
+    return "'" + re.sub("[\ud800-\udfff]", "'?'", str(path).replace("'", "'\\''")) + "'"
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,9 @@ class Source:
     open: Callable[[], BinaryIO]
     command: str = ""
     disliked: frozenset[str] = frozenset()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "stem", without_surrogates(self.stem))
 
     def bad(self, what: str, fix: str = "") -> BadInput:
         """The error for what is wrong with this file; `what` begins with a comma, a colon or a verb."""
