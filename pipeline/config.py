@@ -37,7 +37,7 @@ from moltlm.data.config import (
     TeacherConfig,
 )
 from moltlm.data.errors import BadInput
-from moltlm.data.io import parse_yaml, read_yaml
+from moltlm.data.io import Twice, parse_yaml, read_yaml
 from moltlm.evals.config import (
     AgentConfig,
     CapabilityConfig,
@@ -434,6 +434,8 @@ def _apply(raw: dict[str, Any], override: str) -> Problem | None:
         return Problem("", "is not an override. Write KEY=VALUE, for example dpo.beta=0.2", source=override)
     try:
         reason = _set(raw, key, parse_yaml(text))
+    except Twice as error:
+        reason = str(error.problem)
     except yaml.YAMLError:
         reason = f"the value is not valid YAML. Quote it: '{key}=\"...\"'"
     return Problem(key, reason, source=override) if reason else None

@@ -31,11 +31,11 @@ from moltlm.data.conversations.streams import (
     Origin,
     as_utf8,
     codec_of,
-    encoding_of,
     spooled,
     stream,
 )
 from moltlm.data.errors import BadInput
+from moltlm.data.io import encoding_of
 
 TEXTS = (
     ".json",
