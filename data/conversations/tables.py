@@ -51,18 +51,8 @@ TEXTS = ("content", "text", "message", "body", "mes", "value", "utterance", "con
 THREADS = ("conversation_id", "session_id", "thread_id", "chat_id", "dialog_id", "dialogue_id", "conversationid")
 THREADS += ("sessionid", "threadid", "conv_id", "conversation", "session", "thread", "channel_id")
 TIMES = ("time", "timestamp", "date", "datetime", "created_at", "created", "send_date", "sent_at")
-TIMES += (
-    "createdat",
-    "create_time",
-    "created_time",
-    "sent",
-    "date_sent",
-    "message_date",
-    "ts",
-    "datum",
-    "fecha",
-    "zeit",
-)
+TIMES += ("createdat", "create_time", "created_time", "sent", "date_sent", "message_date")
+TIMES += ("ts", "datum", "fecha", "zeit")
 IS_USER = ("iscreatedbyuser", "is_created_by_user", "is_user", "is_human", "isuser", "ishuman", "from_user")
 SAID = frozenset((*QUESTIONS, *ANSWERS, "chosen", "rejected", "context"))
 SAID |= {stem + end for stem in STEMS for ends in SUFFIXES for end in ends}
@@ -188,32 +178,31 @@ def csv_lines(source: Source, suffix: str) -> BinaryIO:
 
 
 def _csv_rows(source: Source, suffix: str) -> Iterator[tuple[int, Row]]:
+    """The rows of a CSV, each with the line on which it begins."""
     csv.field_size_limit(1 << 26)
     with source.open() as file, io.TextIOWrapper(file, "utf-8-sig", newline="") as text:
-        line, delimiter = 1, ","
         try:
             first = text.readline(1 << 16)
             above = int(first.startswith("sep="))  # as Excel marks the delimiter
             first = text.readline(1 << 16) if above else first
             header, delimiter, fitted = _header(source.name, first)
-            marks = {column for column in header if _name(column) not in WORDS}
             rows = csv.reader(chain([first], _unbroken(text)), delimiter=delimiter, strict=True)
-            for row in rows:
-                if line == 1:
-                    pass  # the columns
-                elif any(row[len(header) :]):
-                    yield line, {"cells": row}  # a quotation mark is missing: nobody knows which cell is which
-                elif any(row):
-                    cells = dict(zip(header, row, strict=False))
-                    yield (
-                        line,
-                        fitted({key: _plain(cell) if key in marks else cell for key, cell in cells.items() if cell}),
-                    )
-                line = above + rows.line_num + 1
+            line = 1 + above
+            try:
+                next(rows)
+                line += rows.line_num
+                marks = {column for column in header if _name(column) not in WORDS}
+                for row in rows:
+                    if any(row[len(header) :]):
+                        yield line, {"cells": row}  # a quotation mark is missing: nobody knows which cell is which
+                    elif any(row):
+                        cells = {column: cell for column, cell in zip(header, row, strict=False) if cell}
+                        yield line, fitted({key: _plain(cell) if key in marks else cell for key, cell in cells.items()})
+                    line = 1 + above + rows.line_num
+            except csv.Error:
+                raise _unquoted(source, suffix, range(line, 1 + above + rows.line_num), delimiter) from None
         except UnicodeDecodeError:
             raise _undecodable(source, suffix) from None
-        except csv.Error:
-            raise _unquoted(source, suffix, range(line, above + rows.line_num + 1), delimiter) from None
 
 
 def _undecodable(source: Source, suffix: str) -> BadInput:
