@@ -155,7 +155,7 @@ def load_text(config: ModelConfig) -> Text:
     except (OSError, ValueError, ImportError) as error:
         raise architecture.not_loadable(config.id, error) from error
     if config.chat_template:
-        tokenizer.chat_template = read_text(Path(config.chat_template).expanduser(), "chat template")
+        tokenizer.chat_template = read_text(Path(config.chat_template), "chat template")
     else:
         tokenizer.chat_template = _own_template(tokenizer, source, kwargs, config.id)
     _check_ends(tokenizer, config.id)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from moltlm.data.config import NO_PART, Section
+from moltlm.data.config import NO_PART, HomeText, Section
 
 GROUP = 4
 """Number of answers to one prompt that the personality's GRPO compares."""
@@ -51,7 +51,7 @@ class ModelConfig(Section):
         ge=32,
         description="longest training sequence, in tokens; a longer conversation loses its oldest turns",
     )
-    chat_template: str = Field(
+    chat_template: HomeText = Field(
         default="", description="file of a Jinja chat template in place of the tokenizer's; empty: the tokenizer's own"
     )
     thinking: Literal["off", "on", "template"] = Field(
@@ -97,7 +97,7 @@ class TrainSettings(Section):
     optimizer: Literal["adamw_torch", "paged_adamw_8bit"] = Field(
         default="adamw_torch", description="paged_adamw_8bit keeps its states in 8 bits, a quarter of the memory"
     )
-    prose: str = Field(
+    prose: HomeText = Field(
         default="",
         description="text that kl_on=text compares: a file of plain text, or of lines with a `text`; empty: the prose "
         "that comes with the project",

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 from pydantic.config import JsonDict
 
 NO_PART: JsonDict = {"identity": False}
 """Extra of a setting that no artifact depends on, such as where something is reported."""
+
+
+def _from_home(path: Path) -> Path:
+    """The path, with the home folder of the user, or of the one it names, in place of a `~` at its beginning."""
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        raise ValueError(f"nobody here has the home folder {path.parts[0]}; write the path in full") from None
+
+
+HomePath = Annotated[Path, AfterValidator(_from_home)]
+"""A path that may begin with `~`."""
+HomeText = Annotated[str, AfterValidator(lambda text: str(_from_home(Path(text))) if text[:1] == "~" else text)]
+"""Likewise a text that may be a path, or a name of something else."""
 
 
 class Section(BaseModel):
@@ -24,14 +38,14 @@ class Section(BaseModel):
 class PersonaConfig(Section):
     """Which personality is trained."""
 
-    spec: str = Field(default="claudio", description="name of a shipped persona, or a folder with persona.yaml")
+    spec: HomeText = Field(default="claudio", description="name of a shipped persona, or a folder with persona.yaml")
     train_limit: int | None = Field(
         default=None, ge=2, description="use only this many training prompts, spread over topics; None: all"
     )
     heldout_limit: int | None = Field(
         default=None, ge=2, description="use only this many held-out prompts, spread over topics; None: all"
     )
-    carried: Path | None = Field(
+    carried: HomePath | None = Field(
         default=None,
         description="folder with what `molt move` carried here from another base, which is learned besides the written "
         "answers; its held-out prompts take the place of the persona's; null: none",
@@ -41,7 +55,7 @@ class PersonaConfig(Section):
 class ImportConfig(Section):
     """Conversations to learn the personality from, and how they are cleaned."""
 
-    paths: list[str] = Field(
+    paths: list[HomeText] = Field(
         default_factory=list,
         description="files, folders or zip archives of chat exports; the assistant's answers become the chosen side",
     )
@@ -68,7 +82,7 @@ class ImportConfig(Section):
         default=8, ge=1, description="maximum number of turns before an answer; the last ones are used"
     )
     max_answer_chars: int = Field(default=8000, ge=1, description="drop an answer of more characters than this")
-    forgotten: Path = Field(
+    forgotten: HomePath = Field(
         default=Path("runs/forgotten.json"),
         description="the file in which `molt forget` remembers by hash what it removed; that is never imported again",
         json_schema_extra=NO_PART,
@@ -310,7 +324,7 @@ class ReplayConfig(Section):
         description="share of the replayed examples that are neutral: the base's answers to neutral prompts, or "
         "exchanges of `instructions`; 0: none",
     )
-    instructions: str = Field(
+    instructions: HomeText = Field(
         default="",
         description="file or folder of conversations to replay as the neutral share; empty: the base's answers",
     )
@@ -329,7 +343,7 @@ class TaskConfig(Section):
         description="reminders, shell: generated examples; jsonl: your questions and answers from `path`; text: your "
         "plain texts from `path`, to continue pretraining"
     )
-    path: str = Field(
+    path: HomeText = Field(
         default="",
         description="jsonl, text: folder with train.jsonl and test.jsonl; for text also with train.txt and test.txt",
     )

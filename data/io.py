@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import codecs
 import errno
 import hashlib
 import json
 import math
 import os
+import shlex
 import tempfile
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -18,22 +20,49 @@ import yaml
 
 from moltlm.data.errors import BadInput
 
+BOMS = {
+    codecs.BOM_UTF32_LE: "UTF-32",
+    codecs.BOM_UTF32_BE: "UTF-32",
+    codecs.BOM_UTF16_LE: "UTF-16",
+    codecs.BOM_UTF16_BE: "UTF-16",
+}
+
 PRIVATE = 0o600
 """The mode of files with what people said."""
 
 
+def encoding_of(start: bytes) -> str:
+    """The encoding of a text that starts with these bytes, if it is not UTF-8: UTF-32 or UTF-16, as the byte order mark
+    or the zeros in the first two characters say; else ""."""
+    marked = next((name for mark, name in BOMS.items() if start.startswith(mark)), "")
+    if marked or len(start) < 4:
+        return marked
+    zeros = [byte == 0 for byte in start[:4]]
+    return "UTF-16LE" if zeros == [False, True] * 2 else "UTF-16BE" if zeros == [True, False] * 2 else ""
+
+
+def decoded(raw: bytes) -> str:
+    """The text of a file in UTF-8, UTF-16 or UTF-32. Raises UnicodeDecodeError for another encoding."""
+    if encoding := encoding_of(raw):
+        try:
+            return raw.decode(encoding)
+        except UnicodeDecodeError:
+            pass
+    return raw.decode("utf-8-sig")
+
+
 def read_text(path: Path, what: str = "file") -> str:
-    """The text of a UTF-8 file. `what` is what an error calls it. Raises BadInput if it is missing, a folder, empty or
-    not UTF-8."""
+    """The text of a file in UTF-8, UTF-16 or UTF-32. `what` is what an error calls it. Raises BadInput if it is
+    missing, a folder, empty or in another encoding."""
     if not path.is_file():
         kind = "is a folder" if path.is_dir() else "does not exist"
         raise BadInput(f"{what} {path} {kind}.", "Correct the path in the config or on the command line.")
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = decoded(path.read_bytes()).replace("\r\n", "\n").replace("\r", "\n")
     except UnicodeDecodeError as error:
         raise BadInput(
             f"{what} {path} is not UTF-8: byte {error.start} cannot be read.",
-            f"Convert it: iconv -f ISO-8859-1 -t UTF-8 {path} > fixed",
+            f"Convert it: iconv -f ISO-8859-1 -t UTF-8 {shlex.quote(str(path))} > fixed",
         ) from None
     if not text.strip():
         raise BadInput(f"{what} {path} is empty.", "Point at a file with content, or remove the setting.")
@@ -48,14 +77,34 @@ def read_yaml(path: Path, what: str = "file") -> Any:
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         line = f", line {mark.line + 1}" if mark else ""
-        raise BadInput(f"{what} {path}{line}: not valid YAML.", f"Open it: ${{EDITOR:-vi}} {path}") from None
+        why = error.problem if isinstance(error, Twice) else "not valid YAML"
+        raise BadInput(f"{what} {path}{line}: {why}.", f"Open it: ${{EDITOR:-vi}} {shlex.quote(str(path))}") from None
+
+
+class Twice(yaml.MarkedYAMLError):
+    """A key that a mapping has twice."""
+
+
+class _Loader(yaml.SafeLoader):
+    """Raises Twice, where YAML's own loader would forget the first value. What `<<` merges may be given again."""
+
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
+        first: dict[tuple[str, str], yaml.ScalarNode] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode) or key.tag == "tag:yaml.org,2002:merge":
+                continue
+            if (before := first.setdefault((key.tag, key.value), key)) is not key:
+                line = before.start_mark.line + 1
+                raise Twice(None, None, f"{key.value} is given twice, first in line {line}", key.start_mark)
+        return node
 
 
 def parse_yaml(text: str) -> Any:
-    """The parsed YAML. Raises yaml.YAMLError for anything that cannot be read, also where the loader raises other
-    errors: a date such as 2026-13-45, an empty `!!int`, deep nesting."""
+    """The parsed YAML. Raises yaml.YAMLError for a key that is given twice, and for anything that cannot be read, also
+    where the loader raises other errors: a date such as 2026-13-45, an empty `!!int`, deep nesting."""
     try:
-        return yaml.safe_load(text)
+        return yaml.load(text, _Loader)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError) as error:
         raise yaml.YAMLError(str(error)) from error
 
@@ -215,6 +264,11 @@ def sha256_tree(path: Path) -> list[list[str]]:
 def _cached_hash(path: Path, modified_ns: int, size: int) -> str:
     """Every stage needs the hash of an export, which may have gigabytes."""
     return sha256_file(path)
+
+
+def without_surrogates(text: str) -> str:
+    """The text without lone surrogates, which JSON and names of files can hold and UTF-8 cannot."""
+    return text if text.isascii() else text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def fingerprint(value: Any) -> str:

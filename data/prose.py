@@ -38,7 +38,7 @@ def anchor(path: str = "") -> list[Exchange]:
 
 def source(path: str = "") -> Path:
     """The file that `anchor` reads."""
-    return Path(path).expanduser() if path else shipped()
+    return Path(path) if path else shipped()
 
 
 def paragraphs(path: Path) -> list[str]:

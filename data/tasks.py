@@ -129,7 +129,7 @@ def test_prompts(task: TaskConfig, seed: int) -> list[str]:
 
 
 def _from_file(task: TaskConfig, split: str) -> list[TaskExample]:
-    path, by_prompt = Path(task.path).expanduser() / f"{split}.jsonl", {}
+    path, by_prompt = Path(task.path) / f"{split}.jsonl", {}
     for number, row in enumerate(read_jsonl(path, f"{split} examples"), 1):
         prompt, answer = (_filled(text, row, path, number) for text in (task.prompt, task.answer))
         if prompt and answer:
@@ -140,7 +140,7 @@ def _from_file(task: TaskConfig, split: str) -> list[TaskExample]:
 def _passages(task: TaskConfig, split: str) -> list[TaskExample]:
     """Texts in passages of `passage_words` words. The first PREFIX_WORDS words of a passage are its prompt. A short
     rest at the end of a text is dropped."""
-    plain = Path(task.path).expanduser() / f"{split}.txt"
+    plain = Path(task.path) / f"{split}.txt"
     if plain.is_file():
         texts = prose.paragraphs(plain)
     else:

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar
 
 from pydantic import Field, NonNegativeFloat, PositiveFloat, PositiveInt, field_validator, model_validator
 
-from moltlm.data.config import EndpointConfig, Section, ServerConfig
+from moltlm.data.config import EndpointConfig, HomePath, Section, ServerConfig
 
 T = TypeVar("T")
 
@@ -64,14 +63,14 @@ class ProfileConfig(Section):
     preferences: bool = Field(
         default=True, description="measure whether the model prefers the traits of the spec to other dispositions"
     )
-    big_five: Path | None = Field(
+    big_five: HomePath | None = Field(
         default=None, description="JSONL of MPI items with text, trait (O C E A N) and key (1, -1); null for none"
     )
-    traits: Path | None = Field(
+    traits: HomePath | None = Field(
         default=None,
         description="JSONL of yes-or-no items with question, behavior and answer_matching (Yes, No); null for none",
     )
-    refusals: Path | None = Field(
+    refusals: HomePath | None = Field(
         default=None, description="JSONL of requests with prompt and label (safe, unsafe); null for none"
     )
     items: int = Field(
@@ -103,7 +102,7 @@ class JudgeConfig(EndpointConfig):
     temperature: float = Field(default=0.0, ge=0, le=2, description="of sampling; 0 for greedy replies")
     max_tokens: int = Field(default=256, ge=8, description="length limit of a reply with its reasoning, tokens")
     prompts: int = Field(default=0, ge=0, description="held-out prompts whose answers are compared; 0 for all")
-    labels: Path | None = Field(
+    labels: HomePath | None = Field(
         default=None,
         description="JSONL of answers that people compared, with question, first, second and preferred (1, 2, 0 for "
         "neither), to check the judge against; null for none",

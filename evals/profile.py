@@ -164,10 +164,10 @@ def material(config: ProfileConfig, traits: Sequence[Trait], seed: int) -> tuple
     """All choices and requests that are configured: the spec's traits, and the files that are named."""
     choices = preferences(traits) if config.preferences else []
     if config.big_five:
-        choices += big_five(config.big_five.expanduser(), config.items, seed)
+        choices += big_five(config.big_five, config.items, seed)
     if config.traits:
-        choices += yes_or_no(config.traits.expanduser(), config.items, seed)
-    return choices, read_requests(config.refusals.expanduser(), config.items, seed) if config.refusals else []
+        choices += yes_or_no(config.traits, config.items, seed)
+    return choices, read_requests(config.refusals, config.items, seed) if config.refusals else []
 
 
 def evaluate(

@@ -24,6 +24,8 @@ from moltlm.adapters.config import (
 from moltlm.data.config import (
     NO_PART,
     FiltersConfig,
+    HomePath,
+    HomeText,
     ImportConfig,
     IntrospectionConfig,
     MoveConfig,
@@ -35,7 +37,7 @@ from moltlm.data.config import (
     TeacherConfig,
 )
 from moltlm.data.errors import BadInput
-from moltlm.data.io import parse_yaml, read_yaml
+from moltlm.data.io import Twice, parse_yaml, read_yaml
 from moltlm.evals.config import (
     AgentConfig,
     CapabilityConfig,
@@ -65,7 +67,7 @@ def _is_url(folder: Path) -> bool:
 class RunConfig(Section):
     """Where a run's files go, and the seed of everything random in it."""
 
-    folder: Path = Field(default=Path("runs/demo"), description="the folder for everything that this run writes")
+    folder: HomePath = Field(default=Path("runs/demo"), description="the folder for everything that this run writes")
     seed: int = Field(default=0, ge=0, description="seed of sampling, data order and adapter initialisation")
     storage: str = Field(
         default="",
@@ -87,11 +89,11 @@ class RunConfig(Section):
 class RetrainConfig(Section):
     """One retraining cycle: train a candidate on new conversations, and judge it against the personality in use."""
 
-    conversations: Path = Field(
+    conversations: HomePath = Field(
         default=Path("conversations"),
         description="a file or folder of conversations, in any format that `molt data import` reads",
     )
-    sources: list[Path] = Field(
+    sources: list[HomePath] = Field(
         default_factory=list,
         description="further files and folders that a cycle reads where they lie, such as the sessions of agents: "
         "~/.claude/projects, ~/.codex/sessions, ~/.openclaw/agents",
@@ -179,7 +181,7 @@ class ScheduleConfig(Section):
     notify_on: list[Literal["promoted", "not promoted", "failed", "nothing new"]] = Field(
         default=["promoted", "not promoted", "failed"], description="the outcomes of which `notify` is told"
     )
-    metrics_file: Path | None = Field(
+    metrics_file: HomePath | None = Field(
         default=None,
         description="a file that each cycle rewrites with its metrics, for the textfile collector of Prometheus; it "
         "ends in .prom",
@@ -196,7 +198,9 @@ class ScheduleConfig(Section):
 class RegistryConfig(Section):
     """The store of judged adapters."""
 
-    folder: Path = Field(default=Path("runs/registry"), description="the folder for judged adapters and their history")
+    folder: HomePath = Field(
+        default=Path("runs/registry"), description="the folder for judged adapters and their history"
+    )
 
     @field_validator("folder")
     @classmethod
@@ -267,7 +271,7 @@ class Config(Section):
     served: ServedConfig = ServedConfig()
     gate: GateConfig = GateConfig()
     sequence: SequenceConfig = SequenceConfig()
-    hypotheses: list[str] = Field(
+    hypotheses: list[HomeText] = Field(
         default_factory=list, description="hypotheses to test: shipped names, or paths of YAML files"
     )
     knowledge: KnowledgeConfig = KnowledgeConfig()
@@ -432,6 +436,8 @@ def _apply(raw: dict[str, Any], override: str) -> Problem | None:
         return Problem("", "is not an override. Write KEY=VALUE, for example dpo.beta=0.2", source=override)
     try:
         reason = _set(raw, key, parse_yaml(text))
+    except Twice as error:
+        reason = str(error.problem)
     except yaml.YAMLError:
         reason = f"the value is not valid YAML. Quote it: '{key}=\"...\"'"
     return Problem(key, reason, source=override) if reason else None

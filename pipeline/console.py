@@ -14,7 +14,7 @@ from rich.console import Console as Rich
 from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from moltlm.data.io import to_json
+from moltlm.data.io import to_json, without_surrogates
 from moltlm.data.types import Progress as Callback
 
 _UNPRINTABLE = dict.fromkeys((*range(32), *range(127, 160), *range(8234, 8239), *range(8294, 8298)))
@@ -24,9 +24,9 @@ _COMMAND = re.compile(r"(\bmolt\b[^\n]*?)\bCONFIG\b( MODEL)?")
 
 
 def printable(text: str) -> str:
-    """The text without what would steer a terminal (control characters, reversals of direction) or give away the
-    password of a URL. Texts of strangers come through here: conversations, answers, names of files."""
-    return _PASSWORD.sub("", text.translate(_UNPRINTABLE))
+    """The text without what would steer a terminal (control characters, reversals of direction), give away the password
+    of a URL, or is half a character. Texts of strangers come through here: conversations, answers, names of files."""
+    return _PASSWORD.sub("", without_surrogates(text.translate(_UNPRINTABLE)))
 
 
 def named(text: str, same: Sequence[str]) -> str:
@@ -63,7 +63,7 @@ class Console:
     def result(self, value: Any, text: str) -> None:
         """Print a command's result: the value as JSON with `json_output`, else the text."""
         if self.json_output:
-            document = _PASSWORD.sub("", to_json(value))
+            document = _PASSWORD.sub("", without_surrogates(to_json(value)))
             sys.stdout.write("".join(_escaped(char) for char in document) + "\n")
         else:
             self._out.print(escape(printable(named(text, self.same))))

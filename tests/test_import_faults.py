@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -12,8 +13,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from moltlm.data.conversations import importers, sources
+from moltlm.data.conversations import importers, marks, sources
+from moltlm.data.conversations.report import lines
 from moltlm.data.errors import BadInput
+from moltlm.pipeline.console import printable
 from tests.conversation_files import (
     EVENTS,
     FUZZ,
@@ -230,3 +233,82 @@ def test_memory_does_not_grow_with_the_file(tmp_path: Path) -> None:
 def test_memory_stays_bounded_over_a_large_file(tmp_path: Path) -> None:
     _, _, grown_mib = streamed(tmp_path / "conversations.json", 600, 0.85)
     assert grown_mib < 300
+
+
+NULLABLE = sorted({*marks.KEYS, "answer", "prompt", "name", "tool_calls", "source", "history", "rejected", "input"})
+
+
+@pytest.mark.parametrize("lines", [True, False])
+def test_nan_is_null(tmp_path: Path, lines: bool) -> None:
+    """`json.dumps(frame.to_dict("records"))` writes NaN wherever a row has no value in a column."""
+    good = {"prompt": "Rain?", "answer": "Upwards."}
+    for key in NULLABLE:
+        message = {"messages": [turn("user", "And now?"), {**turn("assistant", "Tea."), key: float("nan")}]}
+        for rows in ([{**good, key: float("nan")}, {"prompt": "Who?", "answer": "Vex.", key: "x"}], [message, good]):
+            found = []
+            for text in (json.dumps(rows), json.dumps(rows).replace("NaN", "null")):
+                values = [json.dumps(json.loads(text)[0]), json.dumps(json.loads(text)[1])]
+                path = write(tmp_path / "a.json", *(values if lines else [text]))
+                exchanges, report = read(path)
+                found.append((said(exchanges), report.dropped, report.noise))
+            assert found[0] == found[1], key
+
+
+@pytest.mark.parametrize("ending", [",", ", ", ",\r"])
+@pytest.mark.parametrize("from_line", [0, 1])
+def test_commas_between_lines_are_removed_by_the_command(tmp_path: Path, ending: str, from_line: int) -> None:
+    rows = [{"prompt": f"question {i}", "answer": f"answer, {i}"} for i in range(3)]
+    texts = [json.dumps(row) + ("" if i < from_line else ending) for i, row in enumerate(rows)]
+    (tmp_path / "a.jsonl").write_text("\n".join(texts), newline="")
+    with pytest.raises(BadInput, match=f"line {from_line + 1}: a comma after the value") as error:
+        read(tmp_path / "a.jsonl")
+    command = error.value.fix.partition(": ")[2].partition(" && molt data import ")[0]
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path, timeout=30)
+    assert said(read(tmp_path / "fixed.jsonl")[0]) == [[row["prompt"], row["answer"]] for row in rows]
+
+
+HALF = "Vex \ud83d"
+
+
+@pytest.mark.parametrize("key", ["source", "topic", "trait"])
+@pytest.mark.parametrize("answered", ["answer", "chosen"])
+def test_half_characters_of_labels_are_written(tmp_path: Path, key: str, answered: str) -> None:
+    path = write(tmp_path / "a.jsonl", {"prompt": "Rain?", answered: "Upwards.", "rejected": "No.", key: HALF})
+    exchanges, _ = read(path)
+    importers.write(exchanges, tmp_path / "b.jsonl")
+    assert getattr(read(tmp_path / "b.jsonl")[0][0], key) == "Vex \ufffd"
+
+
+def test_half_characters_of_names_are_told(tmp_path: Path) -> None:
+    rows = [{"speaker": name, "text": text} for name, text in (("Ana \udc00", "Rain?"), (HALF, "Upwards."))]
+    path = write(tmp_path / "a.json", {"dialogue": rows})
+    exchanges, report = read(path, voice=importers.Voice(("Vex",)))
+    assert said(exchanges) == [["Rain?", "Upwards."]]
+    told = "\n".join(lines(report.facts()))
+    assert "persona: Vex \ufffd; user: Ana \ufffd" in told and told.encode()
+    with pytest.raises(BadInput, match="Who is the persona") as error:
+        read(path)
+    assert printable(error.value.what).encode()
+
+
+@pytest.mark.parametrize("name", [b"g\xfcnther.jsonl", b"g\xfcnther.csv", b"g\xfcnther.txt"])
+def test_a_name_that_is_no_utf_8(tmp_path: Path, name: bytes) -> None:
+    path = tmp_path / os.fsdecode(name)
+    texts = {
+        ".jsonl": json.dumps({"prompt": "Rain?", "answer": "Upwards."}),
+        ".csv": "prompt,answer\nRain?,Upwards.\n",
+        ".txt": "User: Rain?\nAssistant: Upwards.\n",
+    }
+    path.write_text(texts[path.suffix])
+    for each in (path, tmp_path):
+        exchanges, report = read(each)
+        importers.write(exchanges, tmp_path.parent / f"{tmp_path.name}.jsonl")
+        assert said(exchanges) == [["Rain?", "Upwards."]] and exchanges[0].source == "g\ufffdnther"
+        assert json.dumps(report.facts(), ensure_ascii=False).encode()
+    path.write_bytes(texts[path.suffix].replace("Upwards", "Aufwärts").encode("cp1252"))
+    with pytest.raises(BadInput, match="is not UTF-8") as error:
+        read(path)
+    command = printable(error.value.fix).partition(": ")[2].partition(" && molt data import ")[0]
+    subprocess.run(command, shell=True, check=True, cwd=tmp_path, timeout=30)
+    assert said(read(tmp_path / f"fixed{path.suffix}")[0]) == [["Rain?", "Aufwärts."]]
+    assert read(tmp_path)[1].facts()["skipped"].keys() == {str(tmp_path / "g\ufffdnther") + path.suffix}

@@ -70,6 +70,61 @@ def test_overrides_reach_their_setting() -> None:
     assert (found.dpo.beta, found.tasks["reminders"].steps, found.personality.learning_rate) == (0.2, 7, 1e-3)
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("dpo:\n  beta: 0.1\nrun: {seed: 1}\ndpo:\n  nll_weight: 0.3\n", "line 4: dpo is given twice, first in line 1"),
+        ("dpo:\n  beta: 0.1\n  'beta': 0.2\n", "line 3: beta is given twice, first in line 2"),
+        ("tasks:\n  a: {kind: shell}\n  a: {kind: reminders}\n", "line 3: a is given twice, first in line 2"),
+        ("run: {seed: 1, seed: 2}\n", "line 1: seed is given twice, first in line 1"),
+        ("x: &x {<<: {seed: 1}, seed: 2}\nrun: {<<: *x, seed: 3, seed: 4}\n", "line 2: seed is given twice"),
+    ],
+)
+def test_a_setting_that_is_given_twice_is_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "a.yaml").write_text(text)
+    with pytest.raises(BadInput, match=message) as error:
+        config.load(str(tmp_path / "a.yaml"))
+    assert error.value.what.startswith(f"config {tmp_path / 'a.yaml'}, line")
+    with pytest.raises(BadInput, match="seed is given twice"):
+        config.load("demo", ["run={seed: 1, seed: 2}"])
+
+
+def test_what_is_merged_may_be_given_again(tmp_path: Path) -> None:
+    once = "run: &run {seed: 1, folder: runs/a}\ntasks:\n  a: &a {kind: shell, train: 40, test: 30}\n"
+    again = "  b: &b {<<: *a, test: 20}\n  c: {<<: [*b, *a], train: 50}\n"
+    (tmp_path / "a.yaml").write_text(once + again)
+    tasks = config.load(str(tmp_path / "a.yaml")).tasks
+    assert [(each.train, each.test) for each in tasks.values()] == [(40, 30), (40, 20), (50, 20)]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
+def test_a_config_in_any_unicode_is_read(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.yaml").write_bytes("run:\r\n  folder: runs/olá 日本\r\n".encode(encoding))
+    assert config.load(str(tmp_path / "a.yaml")).run.folder == Path("runs/olá 日本")
+
+
+PATHS = {key for key, field in fields.settings_of(Config) if "Path" in str(field.annotation)}
+PATHS |= {"persona.spec", "conversations.paths", "model.chat_template", "train.prose", "replay.instructions"}
+PATHS |= {"tasks.own.path", "hypotheses"}
+
+
+@pytest.mark.parametrize("key", sorted(PATHS))
+def test_every_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home of ana"))
+
+    def load(path: str) -> Any:
+        value = f"[{path}]" if key in ("conversations.paths", "retrain.sources", "hypotheses") else path
+        task = ["tasks.own.kind=text"] if "own" in key else []
+        settings: Any = config.load("demo", [f"{key}={value}", *task])
+        for name in key.split("."):
+            settings = settings[name] if isinstance(settings, dict) else getattr(settings, name)
+        return [str(each) for each in settings] if isinstance(settings, list) else str(settings)
+
+    assert load("~/deep/x.prom") == load(str(tmp_path / "home of ana/deep/x.prom"))
+    with pytest.raises(BadInput, match="nobody here has the home folder ~nosuch"):
+        load("~nosuch/x.prom")
+
+
 def test_every_problem_is_named_at_once_with_its_source(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text("lora: {rank: 4}\ndpo: {beta: 0}\ntasks: {shell: {kind: shell, stepz: 3}}\nhypotheses: [h014]\n")

@@ -104,6 +104,30 @@ def test_what_is_broken_or_hostile_is_named(tmp_path: Path, raw: bytes, message:
     assert str(tmp_path / "in") in result.value.what
 
 
+@pytest.mark.parametrize("name", ["a.yaml", "a", "persona.yaml"])
+@pytest.mark.parametrize("end", ["name: Max\n", "- {id: a, id: b, text: I am shy.}\n", "voice: [dry]\nvoice: [shy]\n"])
+def test_a_key_that_is_given_twice_is_named(tmp_path: Path, name: str, end: str) -> None:
+    (tmp_path / name).write_text(
+        f"name: Vex\nsystem_prompt: You are Vex.\ntraits:\n- {{id: c, text: I am dry.}}\n{end}"
+    )
+    with pytest.raises(BadInput, match=r"line [56]: (name|id|voice) is given twice"):
+        read_any(tmp_path / name if name != "persona.yaml" else tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32", "utf-8-sig"])
+def test_specs_in_any_unicode_are_read(tmp_path: Path, encoding: str) -> None:
+    texts = {
+        "persona.yaml": "name: Cláudio\r\nsystem_prompt: You are Cláudio.\r\ntraits:\r\n- {id: a, text: I am dry.}\r\n",
+        "SOUL.md": "# Cláudio\r\n\r\n## Traits\r\n\r\n- I am dry.\r\n",
+    }
+    for name, text in texts.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / name).write_bytes(text.encode(encoding))
+        for path in (tmp_path / name / name, tmp_path / name):
+            spec = read_any(path)
+            assert (spec.name, [trait.text for trait in spec.traits]) == ("Cláudio", ["I am dry."])
+
+
 def accepted(tmp_path: Path, raw: bytes) -> None:
     (tmp_path / "in").write_bytes(raw)
     try:

@@ -24,6 +24,7 @@ from moltlm.data.conversations.turns import EQUAL, MACHINE, OTHER, REJECTED_ANSW
 from moltlm.data.conversations.words import Bytes, word_hashes
 from moltlm.data.errors import BadInput
 from moltlm.data.forgotten import Forgotten
+from moltlm.data.io import without_surrogates
 from moltlm.data.types import EDITED, GIVEN, Exchange, Message
 
 AHEAD = 1 << 18
@@ -236,8 +237,3 @@ def plain_text(text: str) -> str:
     if "\0" in text:
         text = text.replace("\0", "")
     return text if text.isascii() else without_surrogates(text.replace("\ufeff", ""))
-
-
-def without_surrogates(text: str) -> str:
-    """The text without lone surrogates, which JSON can hold and UTF-8 cannot."""
-    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

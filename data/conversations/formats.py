@@ -38,6 +38,7 @@ from moltlm.data.conversations.sessions import SESSION
 from moltlm.data.conversations.slack import SLACK
 from moltlm.data.conversations.source import Source
 from moltlm.data.conversations.turns import Conversation, Fail, FileReport, Record, marked
+from moltlm.data.io import without_surrogates
 
 FORMATS = (
     *web_apps.FORMATS,
@@ -104,12 +105,14 @@ def _parsed(record: Any) -> Any:
         return record
     for key in UNPARSED:
         text = record.get(key)
-        if type(text) is str and text[:2] == "[{" and _are_messages(value := tables.parsed(text)):
+        if type(text) is str and text[:2] == "[{" and _are_messages(value := tables.parsed(text), key):
             record = {**record, key: value}
     return record
 
 
-def _are_messages(value: Any) -> bool:
+def _are_messages(value: Any, key: str) -> bool:
+    if key in tables.SAID:
+        return tables.holds_messages(value)
     return isinstance(value, list) and all(isinstance(each, dict) and {"role", "from"} & set(each) for each in value)
 
 
@@ -208,7 +211,7 @@ def _of_record(
 
 def _label(record: Record, key: str) -> str:
     value = record.get(key)
-    return value if isinstance(value, str) else ""
+    return without_surrogates(value) if isinstance(value, str) else ""
 
 
 def _fail(source: Source, place: str) -> Fail:

@@ -22,7 +22,7 @@ from moltlm.data.conversations.exchanges import Reading, drop_rejected
 from moltlm.data.conversations.near import DuplicateIndex
 from moltlm.data.conversations.pairing import paired
 from moltlm.data.conversations.report import ImportReport
-from moltlm.data.conversations.sources import HEAD, LIMIT, Source, head, json_lines, json_values, parse, sources
+from moltlm.data.conversations.sources import HEAD, LIMIT, Source, head, is_json, json_lines, json_values, sources
 from moltlm.data.conversations.turns import Conversation, FileReport, Turn
 from moltlm.data.conversations.voices import Voice
 from moltlm.data.errors import BadInput
@@ -158,27 +158,18 @@ def _conversations(source: Source, file: FileReport, voice: Voice) -> Iterator[C
 
 
 def _objects(source: Source, text: str, is_whole: bool) -> Iterator[tuple[str, Any]]:
-    """The values of a file that begins with an object: JSONL if the first line is whole, else JSON of several lines, or
-    of several values in one line."""
+    """The values of a file that begins with an object: JSONL if the first line is whole, be it with a comma after it,
+    else JSON of several lines, or of several values in one line."""
     first, ended, _ = text.partition("\n")
-    if ended or is_whole:
-        try:
-            parse(first)
-        except ValueError:
-            return json_values(source)
-    return json_lines(source)
+    is_cut = not (ended or is_whole)
+    return json_lines(source) if is_cut or is_json(first.rstrip().removesuffix(",")) else json_values(source)
 
 
 def _arrays(source: Source, text: str) -> Iterator[tuple[str, Any]]:
     """The elements of an array; or a list of messages on each line."""
     first, _, rest = text.partition("\n")
-    if ARRAY.match(rest.lstrip()):
-        try:
-            parse(first)
-            return json_lines(source)
-        except ValueError:
-            pass
-    return json_values(source)
+    is_first_whole = ARRAY.match(rest.lstrip()) and is_json(first.rstrip().removesuffix(","))
+    return json_lines(source) if is_first_whole else json_values(source)
 
 
 def _unknown(source: Source) -> BadInput:

@@ -9,6 +9,7 @@ from typing import Any
 
 from moltlm.data.conversations.turns import OTHER, FileReport
 from moltlm.data.errors import BadInput
+from moltlm.data.io import without_surrogates
 
 SHOWN_FILES = 50
 """At most this many files are told one by one."""
@@ -71,7 +72,7 @@ class ImportReport:
         """One flat row for each file, for a table."""
         return [
             {
-                "file": file.name,
+                "file": without_surrogates(file.name),
                 "format": file.format,
                 "conversations": file.conversations,
                 "turns": file.turns,
@@ -79,7 +80,7 @@ class ImportReport:
                 "rejected": dict(file.rejected),
                 "dropped": _counted(file.dropped),
                 "removed": _counted(file.noise),
-                "speakers": _speakers(file.speakers),
+                "speakers": without_surrogates(_speakers(file.speakers)),
             }
             for file in self.files
         ]
@@ -94,7 +95,7 @@ class ImportReport:
             "removed": dict(+self.noise),
             "redacted": dict(self.redacted),
             "files": self.rows(),
-            "skipped": dict(self.skipped),
+            "skipped": {without_surrogates(name): without_surrogates(why) for name, why in self.skipped.items()},
         }
 
     def nothing_learned(self, paths: list[str]) -> BadInput | None:

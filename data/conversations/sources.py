@@ -21,6 +21,7 @@ from moltlm.data.conversations.archives import (
     tar_members,
     zip_members,
 )
+from moltlm.data.conversations.decoder import DECODER
 from moltlm.data.conversations.feedback import NAME as FEEDBACK
 from moltlm.data.conversations.feedback import Feedback, feedback_of
 from moltlm.data.conversations.source import Source, quoted
@@ -30,11 +31,11 @@ from moltlm.data.conversations.streams import (
     Origin,
     as_utf8,
     codec_of,
-    encoding_of,
     spooled,
     stream,
 )
 from moltlm.data.errors import BadInput
+from moltlm.data.io import encoding_of
 
 TEXTS = (
     ".json",
@@ -67,8 +68,10 @@ PRINT_PARQUET = (
 )
 """A shell command that prints a table as the JSON lines that are read."""
 
+NO_COMMAS = "sed 's/,[[:space:]]*$//'"
+"""A shell command that removes the commas at the ends of lines."""
+
 INCOMPLETE = "Unterminated string"
-DECODE = json.JSONDecoder().raw_decode
 
 Skip = Callable[[str, str], None]
 
@@ -228,9 +231,9 @@ def _source(member: Member, start: bytes, named: bool) -> Source:
         command = f"{command} | {iconv}" if command else f"{iconv} {quoted(name)}"
         origin = Origin(name, member.size, f"Convert it: {command} > fixed.txt")
         opened = partial(as_utf8, opened, encoding, origin)
-    if member.path.suffix.lower() in (".csv", ".tsv"):
-        opened = partial(tables.csv_lines, name, opened)
-    return Source(name, member.path.stem, named, opened, command)
+    source = Source(name, member.path.stem, named, opened, command)
+    suffix = member.path.suffix.lower()
+    return replace(source, open=partial(tables.csv_lines, source, suffix)) if suffix in (".csv", ".tsv") else source
 
 
 def _table(member: Member, named: bool) -> Source:
@@ -266,25 +269,28 @@ def lines(source: Source) -> Iterator[tuple[int, str]]:
             try:
                 text = line.removeprefix(codecs.BOM_UTF8).decode() if number == 1 else line.decode()
             except UnicodeDecodeError as error:
-                raise _not_utf8(source, f", line {number}", at + error.start) from None
+                raise source.undecodable(f", line {number}", at + error.start, Path(source.name).suffix) from None
             at += len(line)
             yield number, text.rstrip("\r\n")
-
-
-def _not_utf8(source: Source, where: str, byte: int) -> BadInput:
-    convert = source.convert("iconv -f CP1252 -t UTF-8", Path(source.name).suffix)
-    fix = f"Convert it from its encoding, which is CP1252 in most of Western Europe: {convert}"
-    return source.bad(f"{where} is not UTF-8: byte {byte} cannot be read.", fix)
 
 
 def parse(text: str) -> Any:
     """The JSON value. Raises ValueError with a reason to show."""
     try:
-        return json.loads(text)
+        return DECODER.decode(text)
     except json.JSONDecodeError as error:
         raise ValueError(f"{error.msg} at column {error.colno}") from None
     except RecursionError:
         raise ValueError("nested too deep") from None
+
+
+def is_json(text: str) -> bool:
+    """Whether a text is one JSON value."""
+    try:
+        parse(text)
+    except ValueError:
+        return False
+    return True
 
 
 def json_lines(source: Source) -> Iterator[tuple[str, Any]]:
@@ -294,8 +300,17 @@ def json_lines(source: Source) -> Iterator[tuple[str, Any]]:
             try:
                 value = parse(text)
             except ValueError as error:
-                raise source.bad(f", line {number}: not valid JSON ({error}).", source.look(f"line {number}")) from None
+                raise _malformed(source, number, text, error) from None
             yield f"line {number}", value
+
+
+def _malformed(source: Source, number: int, text: str, error: ValueError) -> BadInput:
+    """The error for a line that is no JSON. A comma after each value is removed by its command."""
+    value = text.rstrip()
+    if value.endswith(",") and is_json(value[:-1]):
+        fix = f"Remove the commas at the ends of the lines: {source.convert(NO_COMMAS, '.jsonl')}"
+        return source.bad(f", line {number}: a comma after the value, which stands alone on its line.", fix)
+    return source.bad(f", line {number}: not valid JSON ({error}).", source.look(f"line {number}"))
 
 
 def json_values(source: Source) -> Iterator[tuple[str, Any]]:
@@ -309,7 +324,7 @@ def json_values(source: Source) -> Iterator[tuple[str, Any]]:
     """
     with source.open() as file:
         buffer = _Buffer(source, file)
-        is_array = buffer.next() == "["
+        buffer.is_array = is_array = buffer.next() == "["
         if is_array:
             buffer.at += 1
         number = 0
@@ -339,6 +354,7 @@ class _Buffer:
         self.decoder = codecs.getincrementaldecoder("utf-8")()
         self.text, self.at, self.ended = "", 0, False
         self.bytes = self.lines = 0
+        self.is_array = False
         self.more(CHUNK)
         self.text = self.text.removeprefix("\ufeff")
 
@@ -350,7 +366,8 @@ class _Buffer:
         try:
             read = self.decoder.decode(block, self.ended)
         except UnicodeDecodeError as error:
-            raise _not_utf8(self.source, "", self.bytes - pending + error.start) from None
+            byte = self.bytes - pending + error.start
+            raise self.source.undecodable("", byte, Path(self.source.name).suffix) from None
         self.bytes += len(block)
         self.text, self.at = self.text[self.at :] + read, 0
 
@@ -369,7 +386,7 @@ class _Buffer:
         """The value at `at`. Doubles the text each time the value turns out to be incomplete."""
         while True:
             try:
-                value, end = DECODE(self.text, self.at)
+                value, end = DECODER.raw_decode(self.text, self.at)
                 if end < len(self.text) or self.ended:  # else a number may go on
                     self.at = end
                     return value
@@ -387,7 +404,8 @@ class _Buffer:
 
     def bad(self, why: str, number: int, at: int | None = None) -> BadInput:
         line = self.lines + self.text.count("\n", 0, self.at if at is None else at) + 1
+        fix = f"Export it again, or look at it: {self.source.piped('python -m json.tool')} > /dev/null"
         return self.source.bad(
             f", line {line}, conversation {max(number, 1)}: not valid JSON ({why}).",
-            f"Export it again, or look at it: {self.source.piped('python -m json.tool')} > /dev/null",
+            fix if self.is_array or number < 2 else self.source.look(f"line {line}"),
         )

@@ -160,24 +160,6 @@ def codec_of(start: bytes) -> Codec | None:
     return next((codec for codec in CODECS if start.startswith(codec.magic)), None)
 
 
-BOMS = {
-    codecs.BOM_UTF32_LE: "UTF-32",
-    codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
-}
-
-
-def encoding_of(start: bytes) -> str:
-    """The encoding of a text that starts with these bytes, if it is not UTF-8: UTF-32 or UTF-16, as the byte order mark
-    or the zeros in the first two characters say; else ""."""
-    marked = next((name for mark, name in BOMS.items() if start.startswith(mark)), "")
-    if marked or len(start) < 4:
-        return marked
-    zeros = [byte == 0 for byte in start[:4]]
-    return "UTF-16LE" if zeros == [False, True] * 2 else "UTF-16BE" if zeros == [True, False] * 2 else ""
-
-
 def as_utf8(opener: Callable[[], BinaryIO], encoding: str, origin: Origin) -> BinaryIO:
     """A text in another encoding as UTF-8."""
     return io.BufferedReader(Blocks(_transcoded(opener, encoding, origin)), CHUNK)

@@ -2,34 +2,31 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 from moltlm.data.conversations.format import Format
 from moltlm.data.conversations.marks import mark_of
+from moltlm.data.conversations.table_times import falls
 from moltlm.data.conversations.tables import TURN
-from moltlm.data.conversations.turns import ROLES, Fail, FileReport, Record, Turn, turn_of
+from moltlm.data.conversations.turns import OTHER, ROLES, Fail, FileReport, Record, Turn, turn_of
 
 SPEAKER, TEXT, THREAD, IS_USER, TIME = TURN
-SORTABLE = re.compile(r"\d{4}-\d\d-\d\d")
 TRUE, FALSE = ("true", "1", "yes"), ("false", "0", "no")
 
 
 def _conversations(records: Iterable[tuple[str, Any]]) -> Iterator[tuple[str, Record]]:
-    """Rows by conversation; all of them are one without a column for it."""
+    """Rows by conversation, the oldest first; all of them are one without a column for it. A conversation whose times
+    say nothing of its order has that of the others."""
     threads: dict[str, tuple[str, list[Record]]] = {}
     for place, record in records:
         if isinstance(record, dict):
             threads.setdefault(str(record.get(THREAD, "")), (place, []))[1].append(record)
-    for place, rows in threads.values():
-        yield place, {"rows": rows[::-1] if _newest_first(rows) else rows}
-
-
-def _newest_first(rows: list[Record]) -> bool:
-    """Whether the times fall from row to row. Only times that sort as text are compared."""
-    times = [str(row.get(TIME) or "") for row in rows]
-    return all(map(SORTABLE.match, times)) and times == sorted(times, reverse=True) and times[0] > times[-1]
+    verdicts = [falls([row.get(TIME) for row in rows]) for _, rows in threads.values()]
+    unknown = True in verdicts and False not in verdicts
+    for (place, rows), verdict in zip(threads.values(), verdicts, strict=True):
+        is_newest_first = unknown if verdict is None else verdict
+        yield place, {"rows": rows[::-1] if is_newest_first else rows}
 
 
 def _read(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
@@ -39,6 +36,8 @@ def _read(record: Record, report: FileReport, fail: Fail) -> Iterator[Turn]:
         role = "user" if flag in TRUE else "assistant" if flag in FALSE and not role else role
         if role is None:
             report.noise["row without a speaker"] += 1
+            if row.get(TEXT):
+                yield Turn(OTHER, "")  # whoever it is, what follows answers them
             continue
         text = row.get(TEXT)
         mark = mark_of(row, report.scales)

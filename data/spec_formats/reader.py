@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from moltlm.data import spec as specs
 from moltlm.data.errors import BadInput
-from moltlm.data.io import parse_yaml
+from moltlm.data.io import decoded, parse_yaml
 from moltlm.data.spec import Spec
 from moltlm.data.spec_formats import formats, markdown, modelfile, pictures, refused
 from moltlm.data.spec_formats.reading import Source, SpecReading, unique
@@ -24,12 +24,6 @@ FILE_LIMIT = 64 << 20
 """Maximum size of a text in bytes."""
 MARKDOWN = (".md", ".markdown", ".mdx", ".mdc")
 FILES = ("IDENTITY.md", "SOUL.md")
-BOMS = {
-    b"\xff\xfe\x00\x00": "utf-32-le",
-    b"\x00\x00\xfe\xff": "utf-32-be",
-    b"\xff\xfe": "utf-16-le",
-    b"\xfe\xff": "utf-16-be",
-}
 YAML_START = re.compile(r"[\"']?[A-Za-z_][\w -]{0,40}[\"']?:(?:[ \t]|\n|$)")
 
 YAML_BLOCK = re.compile(
@@ -99,18 +93,12 @@ def _read(source: Source) -> SpecReading:
 
 
 def _text(source: Source, path: Path) -> str:
-    """The text of a file in UTF-8, or in UTF-16 or UTF-32 with a byte order mark."""
+    """The text of a file in UTF-8, UTF-16 or UTF-32."""
     if path.stat().st_size > FILE_LIMIT:
         raise source.bad(f" is larger than {FILE_LIMIT >> 20} MiB.", "A spec is a page of text, or a card.")
     raw = path.read_bytes()
-    for mark, encoding in BOMS.items():
-        if raw.startswith(mark):
-            try:
-                return raw[len(mark) :].decode(encoding)
-            except UnicodeDecodeError:
-                break
     try:
-        return raw.decode("utf-8-sig")
+        return decoded(raw)
     except UnicodeDecodeError as error:
         if raw.startswith(b"%PDF-"):
             raise source.bad(
@@ -193,10 +181,7 @@ def _folder(source: Source) -> SpecReading:
     files = [names[name.lower()] for name in FILES if name.lower() in names]
     if not files:
         raise BadInput(f"{path} has no persona.yaml, SOUL.md or IDENTITY.md.", f"Name one of: {formats.SUPPORTED}.")
-    try:
-        return markdown.read(source, {file.name: file.read_text(encoding="utf-8-sig") for file in files})
-    except UnicodeDecodeError as error:
-        raise BadInput(f"{path}: a file there is not UTF-8 ({error.reason}).", "Save it as UTF-8.") from None
+    return markdown.read(source, {file.name: _text(source, file) for file in files})
 
 
 def _from_json(source: Source, text: str) -> SpecReading:

@@ -149,7 +149,7 @@ def _next(config: Config, name: str, overrides: list[str] | None, out: Path) -> 
     lines = []
     if _inside(out, folder):
         lines.append(f"a cycle starts at {config.retrain.min_new} new exchanges. next: molt retrain {same}")
-    if any(_inside(out, Path(path).expanduser()) for path in config.conversations.paths):
+    if any(_inside(out, Path(path)) for path in config.conversations.paths):
         return [*lines, f"or build again with them: molt data build {same}"]
     paths = [*config.conversations.paths, str(out if folder.is_file() else out.parent)]
     setting = shlex.quote(f"conversations.paths=[{', '.join(paths)}]")

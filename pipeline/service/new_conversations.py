@@ -74,7 +74,7 @@ def why_nothing(left_out: Mapping[str, int]) -> str:
 def _read(run: Run, report: ImportReport, passed_over: dict[str, str]) -> Iterator[Exchange]:
     """Everything in `retrain.conversations` and `retrain.sources`. A source without conversations is passed over."""
     config, voice = run.config, material.voice(pairs.load_persona(run))
-    folder, sources = config.retrain.conversations, [path.expanduser() for path in config.retrain.sources]
+    folder, sources = config.retrain.conversations, config.retrain.sources
     is_empty = folder.is_dir() and not any(file.is_file() and file.name != README for file in folder.rglob("*"))
     if not is_empty and (folder.exists() or not sources):
         yield from importers.read([folder], config.conversations, report, voice)

@@ -162,7 +162,7 @@ def check(run: Run) -> None:
     """Raises BadInput if a file that a measurement needs is missing or malformed."""
     profile_material(run)
     if run.config.judge.labels:
-        judge_eval.labelled(run.config.judge.labels.expanduser())
+        judge_eval.labelled(run.config.judge.labels)
 
 
 def profile_material(run: Run) -> tuple[list[profile_eval.Choice], list[profile_eval.Request]]:
@@ -176,7 +176,7 @@ def profile_inputs(run: Run) -> dict[str, Any]:
     paths = {"big_five": settings.big_five, "traits": settings.traits, "refusals": settings.refusals}
     return {
         "profile": identity(settings, exclude=paths),
-        "files": {name: sha256_tree(path.expanduser()) for name, path in paths.items() if path},
+        "files": {name: sha256_tree(path) for name, path in paths.items() if path},
     }
 
 
@@ -257,7 +257,7 @@ def judge(run: Run, state: State) -> Artifact:
 def judge_of_labels(run: Run) -> Artifact:
     """The judge's agreement with people on answers that they compared (`judge.labels`). Part of
     `molt eval judge CONFIG`"""
-    path = Path(run.config.judge.labels or "").expanduser()
+    path = Path(run.config.judge.labels or "")
     duels, labels = judge_eval.labelled(path)
 
     def make(folder: Path) -> dict[str, Any]:

@@ -104,7 +104,7 @@ def check_paths(run: Run) -> None:
     paths += [(f"tasks.{name}.path", task.path) for name, task in run.config.tasks.items() if task.path]
     paths += [("train.prose", run.config.train.prose)] if run.config.train.prose else []
     for key, path in paths:
-        if not Path(path).expanduser().exists():
+        if not Path(path).exists():
             raise BadInput(f"{key}: {path} does not exist.", f"Name a path that exists: {key}=PATH")
 
 
@@ -184,5 +184,5 @@ def source_of(task: TaskConfig, seeded: bool = True) -> dict[str, Any]:
     """
     include = {"kind", "test", "prompt", "answer"} | ({"seed"} if seeded else set())
     include |= {"passage_words"} if task.kind == "text" else set()
-    files = sha256_tree(Path(task.path).expanduser()) if task.path else []
+    files = sha256_tree(Path(task.path)) if task.path else []
     return present({"settings": identity(task, include), "files": files})

@@ -167,7 +167,7 @@ def _instructions(run: Run) -> list[Exchange]:
     from moltlm.data.conversations import importers
 
     voice = Voice(option="conversations.assistant={}")
-    return list(importers.read([Path(path).expanduser()], run.config.conversations, ImportReport(), voice))
+    return list(importers.read([Path(path)], run.config.conversations, ImportReport(), voice))
 
 
 def training_examples(settings: TaskConfig, source: str, seed: int) -> list[Exchange]:

@@ -186,7 +186,7 @@ def _conversation_paths(config: Config) -> list[Path]:
 def _source_paths(config: Config) -> list[Path]:
     """Conversations, the persona's folder if it is not a shipped one, and the files of tasks."""
     paths = [*_conversation_paths(config), Path(config.persona.spec)]
-    paths += [Path(task.path).expanduser() for task in config.tasks.values() if task.path]
+    paths += [Path(task.path) for task in config.tasks.values() if task.path]
     return [path for path in paths if path.exists() and not path.resolve().is_relative_to(shipped().resolve())]
 
 
