@@ -36,9 +36,7 @@ KNOWLEDGE = [
     for seed in (0, 1)
     for count, cost in ((16, 0.5), (64, 2.0), (256, 9.0))
 ]
-EXPLORED = Explored(
-    early.detect(trainings("kl")), threshold.find(doses(lambda x: 8 * max(0.0, x - 1.2), seeds=4))
-)
+EXPLORED = Explored(early.detect(trainings("kl")), threshold.find(doses(lambda x: 8 * max(0.0, x - 1.2), seeds=4)))
 
 
 def share(k: int, n: int = 40) -> Estimate:
