@@ -57,6 +57,8 @@ RESERVED = ("base", "personality", "default", "ref")
 """Names that no task can have: states and PEFT's own adapters."""
 HYPOTHESES = "hypotheses"
 """The folder of the shipped hypotheses."""
+OF_HYPOTHESIS = "hypothesis."
+"""What the keys of a hypothesis file begin with where they are explained."""
 
 
 def _is_url(folder: Path) -> bool:
@@ -386,7 +388,7 @@ def load(name: str, overrides: list[str] | None = None) -> Config:
 
 def load_hypothesis(name: str) -> HypothesisConfig:
     """Read a hypothesis file. Raises BadInput naming everything that is wrong with it."""
-    return _validate(HypothesisConfig, _parse(find(name, HYPOTHESES)), name)
+    return _validate(HypothesisConfig, _parse(find(name, HYPOTHESES)), name, OF_HYPOTHESIS)
 
 
 def check_hypotheses(config: Config) -> None:
@@ -396,8 +398,8 @@ def check_hypotheses(config: Config) -> None:
         try:
             problems += attributed(problems_of(HypothesisConfig, _parse(find(name, HYPOTHESES))), [], name, [])
         except BadInput as error:
-            problems.append(Problem("hypotheses", error.what.rstrip("."), source="hypotheses"))
-    raise_for(problems)
+            problems.append(Problem("", error.what.rstrip("."), source="hypotheses"))
+    raise_for(problems, OF_HYPOTHESIS)
 
 
 def _parse(path: Path) -> dict[str, Any]:
@@ -424,8 +426,8 @@ def with_overrides(config: Config, overrides: list[str]) -> Config:
     return Config.model_validate(raw)
 
 
-def _validate(kind: type[BaseModel], raw: dict[str, Any], source: str) -> Any:
-    raise_for(attributed(problems_of(kind, raw), [], source, []))
+def _validate(kind: type[BaseModel], raw: dict[str, Any], source: str, within: str = "") -> Any:
+    raise_for(attributed(problems_of(kind, raw), [], source, []), within)
     return kind.model_validate(raw)
 
 

@@ -10,8 +10,9 @@ from typing import Any
 from pydantic.fields import FieldInfo
 
 from moltlm.data.errors import BadInput
-from moltlm.pipeline.config import Config
-from moltlm.pipeline.fields import choices_of, default_of, known_keys, settings_of, type_text
+from moltlm.evals.config import HypothesisConfig
+from moltlm.pipeline.config import OF_HYPOTHESIS, Config
+from moltlm.pipeline.fields import choices_of, default_of, known_keys, matches, settings_of, type_text
 
 DATA = ("pairs", "router", "task", "joint", "task-score", "drift")
 """Stages that read the examples of tasks."""
@@ -139,7 +140,8 @@ COMMANDS = {
 @dataclass(frozen=True)
 class Explanation:
     """A setting; `key` has `*` for the name of a task. `value` is that of a configuration, by name where there are
-    several; `stages` are those whose key it enters, `command` reads it where it enters none."""
+    several, and null for a setting of a hypothesis file; `stages` are those whose key it enters, `command` reads it
+    where it enters none."""
 
     key: str
     description: str
@@ -155,8 +157,9 @@ class Explanation:
         """What a person reads."""
         default = "required" if self.required else f"default {json.dumps(self.default)}"
         where = ", ".join(self.stages) or f"no stage ({self.command})"
+        value = "" if self.key.startswith(OF_HYPOTHESIS) else f"  {json.dumps(self.value, ensure_ascii=False)}"
         return [
-            f"{self.key}  {json.dumps(self.value, ensure_ascii=False)}",
+            f"{self.key}{value}",
             f"  {self.description}",
             f"  {self.type}; {default}; enters the key of: {where}",
         ]
@@ -166,11 +169,14 @@ def explain(key: str, config: Config) -> list[Explanation]:
     """The setting of this key, or all settings of a section.
 
     Args:
-        key: dotted, such as `dpo.beta`, `dpo`, `tasks.reminders.steps` or `tasks.*.steps`.
+        key: dotted, such as `dpo.beta`, `dpo`, `tasks.reminders.steps` or `tasks.*.steps`; for a hypothesis file,
+            `hypothesis` or `hypothesis.seeds`.
 
     Raises:
         BadInput: for an unknown key, naming the nearest ones.
     """
+    if f"{key}.".startswith(OF_HYPOTHESIS):
+        return _of_hypothesis(key)
     pattern = _pattern(key, config)
     settings = [(name, item) for name, item in settings_of(type(config)) if f"{name}.".startswith(f"{pattern}.")]
     if not settings:  # a key within a setting, such as capability.items.piqa
@@ -181,6 +187,28 @@ def explain(key: str, config: Config) -> list[Explanation]:
         raise BadInput(f"There is no setting {key}.", f"{hint}All settings: molt config show demo")
     name = key.split(".")[1] if key.startswith("tasks.") and pattern != key else ""
     return [_explanation(pattern, item, config, name) for pattern, item in settings]
+
+
+def _of_hypothesis(key: str) -> list[Explanation]:
+    """The same of a hypothesis file, whose values are in no configuration."""
+    known = [(OF_HYPOTHESIS + name, field) for name, field in settings_of(HypothesisConfig)]
+    fields = [(name, field) for name, field in known if matches(key, name)]
+    if not fields:
+        raise BadInput(f"There is no setting {key}.", "All settings: molt config explain hypothesis")
+    return [
+        Explanation(
+            key=name,
+            description=field.description or "",
+            type=type_text(field),
+            choices=choices_of(field),
+            default=default_of(field),
+            required=field.is_required(),
+            value=None,
+            stages=["job", "hypothesis"],
+            command="",
+        )
+        for name, field in fields
+    ]
 
 
 def _pattern(key: str, config: Config) -> str:

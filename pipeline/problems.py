@@ -103,12 +103,16 @@ def _causes(problem: Problem, overrides: list[str]) -> str:
     return " ".join(named or section or overrides)
 
 
-def raise_for(problems: Sequence[Problem]) -> None:
-    """Raises BadInput that names every problem, if there is any."""
+def raise_for(problems: Sequence[Problem], within: str = "") -> None:
+    """Raises BadInput that names every problem, if there is any.
+
+    Args:
+        within: what `molt config explain` calls the file, ending in a dot, if it is no configuration of a run.
+    """
     if not problems:
         return
     key = next((problem.nearest or problem.key for problem in problems if problem.key), "")
-    explain = f"molt config explain {key.split('.')[0]}" if key else "molt config show demo"
+    explain = f"molt config explain {within}{key.split('.')[0]}" if key else "molt config show demo"
     if len(problems) == 1:
         raise BadInput(str(problems[0]), f"See: {explain}")
     lines = [f"{len(problems)} settings are wrong.", *(f"  {problem}" for problem in problems)]

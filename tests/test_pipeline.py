@@ -188,6 +188,23 @@ def test_every_setting_is_explained() -> None:
         assert nearest in error.value.fix
 
 
+def test_a_hypothesis_file_with_a_wrong_setting_names_a_command_that_explains_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    shipped = config.find("h014-rank", config.HYPOTHESES).read_text()
+    (tmp_path / "mine.yaml").write_text(shipped.replace("seeds: [1, 2, 3, 4]", "seeds: [1, 1, 2, 3]"))
+    with pytest.raises(SystemExit):
+        cli.main(["hypothesis", "plan", str(tmp_path / "mine.yaml"), "evidence-135m"])
+    output = capsys.readouterr().err
+    assert "seeds: 1 is named twice" in output and "molt config explain hypothesis.seeds" in output
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["config", "explain", "hypothesis.seeds"])
+    assert ended.value.code == 0
+    assert "seeds of the trainings that decide" in capsys.readouterr().out
+    keys = {one.key for one in explain.explain("hypothesis", config.load("demo"))}
+    assert keys == {f"hypothesis.{name}" for name, _ in fields.settings_of(config.HypothesisConfig)}
+
+
 def test_show_gives_a_config_that_loads_again(tmp_path: Path) -> None:
     path = tmp_path / "mine.yaml"
     path.write_text(config.dump(config.load("demo")))

@@ -68,7 +68,9 @@ def config_show(config: ConfigArg = "demo", overrides: Overrides = None, json_ou
 
 @config_app.command("explain")
 def config_explain(
-    key: Annotated[str, typer.Argument(help="dotted key of a setting or section: dpo.beta, dpo, 'tasks.*.steps'")],
+    key: Annotated[
+        str, typer.Argument(help="dotted key of a setting or section: dpo.beta, dpo, 'tasks.*.steps', hypothesis.seeds")
+    ],
     config: Annotated[str, typer.Option(help="config whose values are printed: YAML file or shipped config")] = "demo",
     overrides: Overrides = None,
     json_output: Json = False,
