@@ -13,7 +13,9 @@ from moltlm.data.io import fingerprint, read_json, sha256_file, to_json, write_j
 ARTIFACT, INPUTS = "artifact.json", "inputs.json"
 FINISHED = "finished.json"
 """File in the folder of a cycle that is finished: its candidate and its outcome. It is written after the others."""
-UNSEALED = (ARTIFACT, FINISHED)
+FETCHED = "fetched.json"
+"""File in the folder of an artifact that another machine has made."""
+UNSEALED = (ARTIFACT, FINISHED, FETCHED)
 
 
 def seal(folder: Path, record: dict[str, Any]) -> None:

@@ -22,7 +22,7 @@ from moltlm import __version__
 from moltlm.adapters.config import CHECKPOINTS
 from moltlm.data.errors import BadInput, MoltError
 from moltlm.data.io import append_line, fingerprint, publish, utc_now, write_json, write_text
-from moltlm.pipeline.artifact_files import ARTIFACT, FINISHED, INPUTS, inputs_of, is_whole, read_record, seal
+from moltlm.pipeline.artifact_files import ARTIFACT, FETCHED, FINISHED, INPUTS, inputs_of, is_whole, read_record, seal
 from moltlm.pipeline.config import Config, dump
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.identity import key_of, present
@@ -201,6 +201,7 @@ class Run:
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fetched = self._storage.fetch(_object_name(folder), folder, lambda content: _is_of(content, folder))
         if fetched:
+            write_json(folder / FETCHED, {"from": self._storage.url, "time": utc_now()})
             self.console.stage(label, f"fetched from {self._storage.url}")
         return fetched
 
@@ -213,7 +214,7 @@ class Run:
             if self._storage.has(_object_name(folder)):
                 return
             if _is_of(folder, folder):
-                self._storage.store(_object_name(folder), folder, leave_out=[FINISHED])
+                self._storage.store(_object_name(folder), folder, leave_out=[FINISHED, FETCHED])
             else:
                 self.console.stage(label, f"not stored in {self._storage.url}: files of it are missing or changed")
         except BadInput as error:

@@ -285,15 +285,8 @@ def refuse(config: Config, name: str, ids: Sequence[str], same: str) -> int:
 
 def lineage(config: Config) -> list[str]:
     """The id of the personality in use, and of those that it was trained further from."""
-    registry, ids = Registry(config.registry.folder), []
-    identity = registry.current().get("personality", "")
-    while identity and identity not in ids:
-        ids.append(identity)
-        try:
-            identity = registry.entry(identity).lineage.continues
-        except BadInput:
-            break
-    return ids
+    current = Registry(config.registry.folder).current().get("personality", "")
+    return origin.descent(config, current) if current else []
 
 
 def lines(result: Blame, same: str, in_use: bool, count: int = 10) -> list[str]:

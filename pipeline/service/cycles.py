@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -104,8 +105,11 @@ def finish(folder: Path, names: dict[str, Any], outcome: str) -> None:
     Args:
         names: of its candidates: `candidate`, and those `before_it`.
     """
-    record = {**names, "outcome": outcome}
-    write_json(folder / FINISHED, {**record, "sha256": fingerprint(record)})
+    path, record = folder / FINISHED, {**names, "outcome": outcome}
+    before = path.stat() if path.is_file() else None
+    write_json(path, {**record, "sha256": fingerprint(record)})
+    if before:  # another outcome is no later end
+        os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
 
 
 def finished(folder: Path) -> dict[str, Any]:

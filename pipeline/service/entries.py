@@ -164,7 +164,6 @@ class Entries:
         """Copy an adapter into its folder, in place of a damaged copy."""
         identity = entry_id(manifest.name, manifest.weights_sha256)
         target = self.path(identity)
-        shutil.rmtree(target, ignore_errors=True)
         partial = target.with_name(f".{identity}.partial")
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -185,6 +184,7 @@ class Entries:
             measured=measured,
         )
         sealed.write(partial / ENTRY, "entry", entry)
+        shutil.rmtree(target, ignore_errors=True)
         publish(partial, target)
         return entry
 

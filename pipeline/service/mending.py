@@ -17,7 +17,7 @@ def mend(registry: Registry, run_folder: Path) -> tuple[list[str], list[str]]:
     Returns:
         The ids of those that are mended, and of those of which the run has no intact copy.
     """
-    damaged, copies = registry.damaged(), _copies(run_folder)
+    damaged, copies = registry.damaged() + registry.missing(), _copies(run_folder)
     for identity in damaged:
         if identity in copies:
             judgement, lineage = _known(registry, identity, copies[identity], run_folder)

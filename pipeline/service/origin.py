@@ -12,7 +12,7 @@ from moltlm.data.io import fingerprint, read_json, sha256_file
 from moltlm.data.rows import read_rows
 from moltlm.data.types import Exchange
 from moltlm.pipeline.artifact_files import ARTIFACT, inputs_of, intact
-from moltlm.pipeline.config import dump
+from moltlm.pipeline.config import Config, dump
 from moltlm.pipeline.run import Artifact, Run, environment, read_artifact
 from moltlm.pipeline.service.bundles import Bundle
 from moltlm.pipeline.service.cycles import all_finished, finished
@@ -29,9 +29,9 @@ def origin(run: Run, current: str) -> dict[str, Artifact]:
     """The run's pairs, personality and replay buffer that the active personality began with, by stage; none where it
     comes from another folder. New files in `conversations.paths` would otherwise mean another personality, from
     scratch."""
-    descent = _descent(run, current)
+    ids = descent(run.config, current)
     for folder in run.stored("personality"):
-        if entry_id("personality", read_json(intact(folder, card.MANIFEST))["weights_sha256"]) in descent:
+        if entry_id("personality", read_json(intact(folder, card.MANIFEST))["weights_sha256"]) in ids:
             data = run.folder / "pairs" / inputs_of(folder)["pairs"]
             origin = {"pairs": data, "personality": folder}
             replays = [path for path in run.stored("replay") if inputs_of(path)["personality"] == folder.name]
@@ -40,20 +40,20 @@ def origin(run: Run, current: str) -> dict[str, Artifact]:
     return {}
 
 
-def _descent(run: Run, current: str) -> list[str]:
+def descent(config: Config, current: str) -> list[str]:
     """The personality and those that it was trained further from, as the registry has them, or else the run's
     cycles."""
-    registry, ids = Registry(run.config.registry.folder), [current]
+    registry, ids = Registry(config.registry.folder), [current]
     with suppress(BadInput):  # of one that is damaged, or not there any more
         while (current := registry.entry(current).lineage.continues) and current not in ids:
             ids.append(current)
-    return [*ids, *(cycle.facts["current"] for cycle in _cycles_to(run, ids[0]))]
+    return [*ids, *(cycle.facts["current"] for cycle in _cycles_to(config, ids[0]))]
 
 
-def _cycles_to(run: Run, current: str) -> list[Artifact]:
+def _cycles_to(config: Config, current: str) -> list[Artifact]:
     """The retrainings that led to a personality, oldest first."""
     cycles: dict[str, Artifact] = {}
-    for folder in all_finished(run.folder):
+    for folder in all_finished(config.run.folder):
         names = finished(folder)
         cycles |= dict.fromkeys([names["candidate"], *names.get("before_it", [])], read_artifact(folder))
     path: list[Artifact] = []
@@ -65,12 +65,13 @@ def _cycles_to(run: Run, current: str) -> list[Artifact]:
 
 def learned_since(run: Run, current: str) -> list[Exchange]:
     """What the retrainings that led to a personality have learned, oldest first."""
-    folders = [cycle.folder for cycle in _cycles_to(run, current)]
+    folders = [cycle.folder for cycle in _cycles_to(run.config, current)]
     return [item for folder in folders if (folder / NEW).is_file() for item in read_rows(intact(folder, NEW), Exchange)]
 
 
 def buffer_of(run: Run, bundle: Bundle) -> Path:
-    """The replay buffer that a bundle names, or else of the cycle that trained its personality, or of the run."""
+    """The replay buffer that a bundle names; or else the last one of the cycles that led to its personality, of which
+    one that was kept out has none; or else the run's."""
     folders = sorted(run.folder.glob("replay/*")) + sorted(run.folder.glob("retrain/*/replay"))
     stored = [folder for folder in folders if (folder / replay.MANIFEST).is_file()]
     for folder in stored if bundle.buffer else []:
@@ -82,9 +83,9 @@ def buffer_of(run: Run, bundle: Bundle) -> Path:
             if (artifact / ARTIFACT).is_file():
                 intact(artifact, str((folder / replay.MANIFEST).relative_to(artifact)))
         run.console.say(f"{bundle.buffer}, of what is in use, is not in {run.folder}: that of the run is taken.")
-    for folder in all_finished(run.folder):
-        if finished(folder)["candidate"] == bundle.get("personality") and folder / "replay" in stored:
-            return folder / "replay"
+    for cycle in reversed(_cycles_to(run.config, bundle.get("personality"))):
+        if cycle.folder / "replay" in stored:
+            return cycle.folder / "replay"
     return replay_stage.buffer(run).folder
 
 

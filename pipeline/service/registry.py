@@ -11,7 +11,7 @@ from moltlm.data.errors import BadInput
 from moltlm.data.io import write_text
 from moltlm.pipeline.service import bundles, sealed
 from moltlm.pipeline.service.bundles import BUILT_IN, Bundle, Change, History
-from moltlm.pipeline.service.entries import Entries, Entry, now
+from moltlm.pipeline.service.entries import ENTRY, Entries, Entry, now
 
 STATE, BEFORE = "registry.json", "registry.before.json"
 YOUNG = timedelta(days=1)
@@ -224,6 +224,14 @@ class Registry(Entries):
         """The id of the personality that retrainings may not drift from: of the last rebaseline, or else the first that
         was in use; empty if none was."""
         return bundles.anchor(self.history())
+
+    def missing(self) -> list[str]:
+        """The ids of what is in use, what a rollback returns to and the anchor, of which there is no entry."""
+        history = self.history()
+        before = bundles.previous(history)
+        ids = [*bundles.current(history).adapters.values(), *(before.adapters.values() if before else ())]
+        needed = dict.fromkeys([*ids, bundles.anchor(history)])
+        return [identity for identity in needed if identity and not (self.path(identity) / ENTRY).is_file()]
 
     def look(self, digest: str = "") -> int:
         """The number of the next candidate among those judged against the anchor, but for those that passed.

@@ -14,7 +14,7 @@ from moltlm.data.errors import BadInput
 from moltlm.data.io import sha256_file, utc_now
 from moltlm.data.rows import fingerprint_rows, write_rows
 from moltlm.data.types import Exchange
-from moltlm.pipeline.artifact_files import FINISHED
+from moltlm.pipeline.artifact_files import FETCHED, FINISHED
 from moltlm.pipeline.identity import identity, prose_of
 from moltlm.pipeline.run import Artifact, Run, read_artifact
 from moltlm.pipeline.service import attempts, new_conversations, origin, rebase, screening
@@ -144,7 +144,7 @@ def task_results(facts: Mapping[str, Any]) -> list[TaskResult]:
 
 def _conclude(run: Run, registry: Registry, artifact: Artifact) -> None:
     """Register the candidate of a cycle and the tasks above it, promote all of them if all passed, and note that the
-    cycle is finished. A second call changes nothing.
+    cycle is finished. A second call changes nothing, and goes on where the first one failed.
 
     Raises:
         Outdated: all passed, but what they were judged against is not in use any more.
@@ -155,7 +155,7 @@ def _conclude(run: Run, registry: Registry, artifact: Artifact) -> None:
     for each in failed:
         registry.keep_out({"personality": each.id}, f"keep out {action}", _why_not(each.verdict, []))
     adapters = {"personality": entry.id} | rebase.register(run, registry, results, artifact)
-    outcome = PROMOTED if facts["promoted"] else NOT_PROMOTED
+    names = _names(entry, failed)
     try:
         if facts["promoted"] and not registry.was_in_use(entry.id):
             buffer = origin.buffer_id(artifact.folder / "replay")
@@ -163,11 +163,10 @@ def _conclude(run: Run, registry: Registry, artifact: Artifact) -> None:
         elif not facts["promoted"]:
             registry.keep_out(adapters, f"keep out {action}", _why_not(facts["verdict"], results))
     except Outdated as error:
-        outcome = OUTDATED
         registry.keep_out(adapters, f"keep out {action}", error.what)  # one look at the anchor set more
+        finish(artifact.folder, names, OUTDATED)
         raise
-    finally:
-        finish(artifact.folder, _names(entry, failed), outcome)
+    finish(artifact.folder, names, PROMOTED if facts["promoted"] else NOT_PROMOTED)
 
 
 def _registered(run: Run, registry: Registry, artifact: Artifact) -> list[Entry]:
@@ -192,10 +191,14 @@ def _why_not(verdict: dict[str, Any], results: list[TaskResult]) -> str:
 
 
 def _conclude_interrupted(run: Run, registry: Registry) -> Artifact | None:
-    """Conclude the cycles that were stopped between their verdict and their end; the last of them, if any."""
+    """Conclude the cycles of this machine that were stopped between their verdict and their end; the last of them, if
+    any. One of another machine has ended there, and this one's registry may have something else in use."""
     last = None
     for folder in run.stored("retrain"):
-        if (folder / FINISHED).is_file():
+        if (folder / FINISHED).is_file() or (folder / FETCHED).is_file():
+            continue
+        run.start_writing()
+        if (folder / FINISHED).is_file():  # another command has concluded it until the lock was free
             continue
         artifact = read_artifact(folder)
         try:
