@@ -17,12 +17,14 @@ from moltlm.data.conversations import importers
 from moltlm.data.conversations.report import ImportReport
 from moltlm.data.errors import BadInput
 from moltlm.data.io import sha256_file, write_jsonl
+from moltlm.data.rows import write_rows
 from moltlm.data.state import PERSONALITY_ADAPTER
-from moltlm.data.types import Message
+from moltlm.data.types import Exchange, Message
 from moltlm.pipeline import cli
+from moltlm.pipeline.artifact_files import reseal, seal
 from moltlm.pipeline.run import MARK
+from moltlm.pipeline.service import blame, cycles, new_conversations, retrain
 from moltlm.pipeline.service import gate as gates
-from moltlm.pipeline.service import retrain
 from moltlm.pipeline.service.forgetting import removal, search, target
 from moltlm.pipeline.service.registry import Registry
 from moltlm.pipeline.service.server.archive import Archive
@@ -228,6 +230,31 @@ def replay_of(folder: Path) -> list[str]:
 
     (path,) = folder.glob("replay/*")
     return [item.question for item in buffers.load(path).exchanges]
+
+
+def test_a_cycle_of_which_nothing_is_left_stops_no_later_one(
+    project: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its file of conversations goes with the last of them; one that is lost in another way is still named."""
+    cycle = tmp_path / "run" / "retrain" / "c1"
+    write_rows(cycle / "new.jsonl", [Exchange([{"role": "user", "content": QUESTION}], ANSWER.format(0))])
+    seal(cycle, {"stage": "retrain", "fingerprint": "c1", "seconds": 1.0, "facts": {"current": "personality-a"}})
+    cycles.finish(cycle, {"candidate": "personality-b"}, cycles.NOT_PROMOTED)
+    run_json(["forget", SECRET, *project, "--yes"], capsys)
+    assert not (cycle / "new.jsonl").exists()
+    with opened(project) as run:
+        dropped: dict[str, int] = {}
+        unseen = new_conversations.unseen_exchanges(run, dropped, {})
+        assert len(unseen) == 7 and dropped["forgotten"] == 1
+        with pytest.raises(BadInput, match="learned is forgotten"):
+            blame.blame(run, "last")
+        with pytest.raises(BadInput, match="learned no x"):
+            blame.refuse(run.config, "c1", ["x"], "")
+        write_rows(cycle / "new.jsonl", unseen)
+        reseal(cycle)
+        (cycle / "new.jsonl").unlink()
+        with pytest.raises(BadInput, match="not as it was written"):
+            new_conversations.unseen_exchanges(run, {}, {})
 
 
 def test_what_redaction_hides_is_found_by_what_was_said(
