@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from moltlm.data import forgotten
+from moltlm.data.io import discard
 from moltlm.pipeline.artifact_files import ARTIFACT, FINISHED, reseal
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.service.forgetting import lineage, removal
@@ -60,7 +61,7 @@ def _mark(folder: Path) -> None:
     if folder.is_dir() and not is_open_cycle and (folder / ARTIFACT).is_file():
         removal.mark(folder)
     else:
-        shutil.rmtree(folder, ignore_errors=True)
+        discard(folder)
 
 
 def _apply(place: Place, plan: Plan, run_folder: Path) -> None:
@@ -69,7 +70,7 @@ def _apply(place: Place, plan: Plan, run_folder: Path) -> None:
         return  # it went with its folder
     artifact = plans.artifact_of(path, run_folder)
     if artifact is not None and not plans.is_history(artifact):
-        shutil.rmtree(artifact)
+        discard(artifact)
     elif place.action == plans.ROWS_GO:
         removal.drop_rows(path, plan.target)
     elif place.action == plans.ENDS:
@@ -103,7 +104,7 @@ def drop_cycles(run: Run) -> None:
     for folder in lineage.marked(run.folder, run.config.registry.folder)[0]:
         if folder.parent.name == "retrain":
             run.forget(folder)
-            shutil.rmtree(folder)
+            discard(folder)
 
 
 def drop_weights(run: Run) -> list[str]:
@@ -118,7 +119,7 @@ def drop_weights(run: Run) -> list[str]:
         return []
     for folder in folders:
         run.forget(folder)
-        shutil.rmtree(folder, ignore_errors=True)
+        discard(folder)
     gone = sorted(each for each in adapters if registry.path(each).is_dir())
     if registry.anchor() in adapters and "personality" in registry.current():
         registry.rebaseline()
