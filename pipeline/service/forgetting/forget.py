@@ -33,21 +33,21 @@ def remove(run: Run, plan: Plan, with_sources: bool) -> list[Place]:
     questions = [(item.question, item.answer) for item in plan.exchanges]
     forgotten.remember(run.config.conversations.forgotten, plan.turns, questions, plan.files)
     for folder in sorted(plan.artifacts):
-        _mark(folder)
+        _mark(folder, folder in plan.taught)
     registry = Registry(run.config.registry.folder)
     for identity in sorted(plan.adapters):
         if registry.path(identity).is_dir():
-            removal.mark(registry.path(identity))
+            removal.mark(registry.path(identity), taught=True)
+    if plan.artifacts:  # before the texts go, by which a repeated call finds those that were only measured
+        shutil.rmtree(run.references, ignore_errors=True)  # values computed from its texts
+        for partial in run.folder.glob("*/*.partial"):
+            shutil.rmtree(partial)
     changed = list(plan.removable)
     for place in changed:
         _apply(place, plan, run.folder)
         artifact = plans.artifact_of(place.path, run.folder)
         if artifact is not None and (artifact / ARTIFACT).is_file():
             reseal(artifact)
-    if plan.artifacts:
-        shutil.rmtree(run.references, ignore_errors=True)  # values computed from its texts
-        for partial in run.folder.glob("*/*.partial"):
-            shutil.rmtree(partial)
     if with_sources:
         for place in (each for each in plan.sources if not each.reason):
             removal.drop_rows(place.path, plan.target)
@@ -55,11 +55,11 @@ def remove(run: Run, plan: Plan, with_sources: bool) -> list[Place]:
     return changed
 
 
-def _mark(folder: Path) -> None:
+def _mark(folder: Path, taught: bool) -> None:
     """Mark an artifact; a cycle that was not concluded would be, and is removed."""
     is_open_cycle = folder.parent.name == "retrain" and not (folder / FINISHED).is_file()
     if folder.is_dir() and not is_open_cycle and (folder / ARTIFACT).is_file():
-        removal.mark(folder)
+        removal.mark(folder, taught)
     else:
         discard(folder)
 
