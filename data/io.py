@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shlex
+import shutil
 import tempfile
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
@@ -29,6 +30,8 @@ BOMS = {
 
 PRIVATE = 0o600
 """The mode of files with what people said."""
+GONE = "gone.partial"
+"""The folder into which `discard` renames what it deletes."""
 
 
 def encoding_of(start: bytes) -> str:
@@ -201,6 +204,18 @@ def publish(partial: Path, folder: Path) -> None:
             sync(path)
     partial.rename(folder)
     sync(folder.parent)
+
+
+def discard(folder: Path) -> None:
+    """Delete a folder, if it is there. It is first renamed into the folder GONE beside it, so that a deletion that is
+    killed leaves no part of it in its place; what such a deletion has left there goes, too."""
+    gone = folder.with_name(GONE)
+    shutil.rmtree(gone, ignore_errors=True)
+    if folder.exists():
+        gone.mkdir(mode=0o700)
+        folder.rename(gone / folder.name)
+        sync(folder.parent)
+        shutil.rmtree(gone)
 
 
 def _umask() -> int:

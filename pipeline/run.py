@@ -21,7 +21,7 @@ from filelock import FileLock, Timeout
 from moltlm import __version__
 from moltlm.adapters.config import CHECKPOINTS
 from moltlm.data.errors import BadInput, MoltError
-from moltlm.data.io import append_line, fingerprint, publish, utc_now, write_json, write_text
+from moltlm.data.io import GONE, append_line, discard, fingerprint, publish, utc_now, write_json, write_text
 from moltlm.pipeline.artifact_files import ARTIFACT, FETCHED, FINISHED, INPUTS, inputs_of, is_whole, read_record, seal
 from moltlm.pipeline.config import Config, dump
 from moltlm.pipeline.console import Console
@@ -162,6 +162,8 @@ class Run:
             raise BadInput(
                 f"The run folder {self.folder} cannot be written: {error}.", "Set another one: run.folder=FOLDER"
             ) from None
+        for gone in self.folder.glob(f"*/{GONE}"):  # of a deletion that was killed
+            shutil.rmtree(gone)
         self._record()
 
     def _make(self, name: str, folder: Path, inputs: dict[str, Any], make: Make, label: str) -> Artifact:
@@ -176,8 +178,8 @@ class Run:
         seconds = time.monotonic() - start
         write_json(partial / INPUTS, inputs)
         seal(partial, {"stage": name, "fingerprint": folder.name, "seconds": round(seconds, 1), "facts": facts})
-        if (folder / MARK).is_file():
-            shutil.rmtree(folder)
+        if not _is_usable(folder):
+            discard(folder)
         publish(partial, folder)
         self.console.stage(label, f"done in {seconds:.0f} s")
         return read_artifact(folder)

@@ -43,7 +43,7 @@ STUDIES = {
     "odile": [
         "persona.spec=odile",
         "model.precision=fp32",
-        "hypotheses=[h014-replication,h015-replication,h014-placement]",
+        "hypotheses=[h014-replication,h015-replication,h014-placement,h014-rank]",
     ],
     "qwen": [
         "model.id=qwen2.5-coder-0.5b-instruct-q4_k_m",

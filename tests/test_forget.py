@@ -11,18 +11,21 @@ from pathlib import Path
 import pytest
 from test_retrain import ANSWER, opened, write
 
+from moltlm.adapters import card
 from moltlm.data import forgotten
 from moltlm.data.config import ImportConfig
 from moltlm.data.conversations import importers
 from moltlm.data.conversations.report import ImportReport
 from moltlm.data.errors import BadInput
-from moltlm.data.io import sha256_file, write_jsonl
+from moltlm.data.io import sha256_file, write_json, write_jsonl
+from moltlm.data.rows import write_rows
 from moltlm.data.state import PERSONALITY_ADAPTER
-from moltlm.data.types import Message
+from moltlm.data.types import Exchange, Message, Pair
 from moltlm.pipeline import cli
+from moltlm.pipeline.artifact_files import reseal, seal
 from moltlm.pipeline.run import MARK
+from moltlm.pipeline.service import blame, cycles, new_conversations, retrain
 from moltlm.pipeline.service import gate as gates
-from moltlm.pipeline.service import retrain
 from moltlm.pipeline.service.forgetting import removal, search, target
 from moltlm.pipeline.service.registry import Registry
 from moltlm.pipeline.service.server.archive import Archive
@@ -228,6 +231,57 @@ def replay_of(folder: Path) -> list[str]:
 
     (path,) = folder.glob("replay/*")
     return [item.question for item in buffers.load(path).exchanges]
+
+
+def test_what_was_only_measured_on_a_text_has_not_learned_it_afterwards(
+    project: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A second text, which it was taught, does count, also when it is gone."""
+    data, adapter = tmp_path / "run" / "pairs" / "p1", tmp_path / "run" / "personality" / "q1"
+    for name, text in (("train.jsonl", "The ferry of Captain Okafor."), ("heldout.jsonl", SECRET)):
+        chosen = {"a": text, "b": "Yes."}
+        write_rows(data / name, [Pair(n, [{"role": "user", "content": n}], chosen[n], "No.") for n in "ab"])
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_model.safetensors").write_bytes(b"weights")
+    (adapter / "adapter_config.json").write_text("{}")
+    card.write(adapter, card.Manifest("personality", "base", "digest", "nf4", {}))
+    for folder, inputs in ((data, {}), (adapter, {"pairs": "p1"})):
+        write_json(folder / "inputs.json", inputs)
+        seal(folder, {"stage": folder.parent.name, "fingerprint": folder.name, "seconds": 1.0, "facts": {}})
+    registry = Registry(tmp_path / "registry")
+    identity = registry.add(adapter, {}).id
+    registry.promote(identity)
+    assert run_json(["forget", SECRET, *project, "--yes"], capsys)["adapters"] == []
+    assert SECRET not in (data / "heldout.jsonl").read_text() and (data / MARK).is_file()
+    for text in (SECRET, "a text that is nowhere"):
+        assert run_json(["forget", text, *project], capsys)["adapters"] == []
+    assert run_json(["forget", "Captain Okafor", *project, "--yes"], capsys)["in_use"] == [identity]
+    assert run_json(["forget", "Captain Okafor", *project], capsys)["in_use"] == [identity]
+
+
+def test_a_cycle_of_which_nothing_is_left_stops_no_later_one(
+    project: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Its file of conversations goes with the last of them; one that is lost in another way is still named."""
+    cycle = tmp_path / "run" / "retrain" / "c1"
+    write_rows(cycle / "new.jsonl", [Exchange([{"role": "user", "content": QUESTION}], ANSWER.format(0))])
+    seal(cycle, {"stage": "retrain", "fingerprint": "c1", "seconds": 1.0, "facts": {"current": "personality-a"}})
+    cycles.finish(cycle, {"candidate": "personality-b"}, cycles.NOT_PROMOTED)
+    run_json(["forget", SECRET, *project, "--yes"], capsys)
+    assert not (cycle / "new.jsonl").exists()
+    with opened(project) as run:
+        dropped: dict[str, int] = {}
+        unseen = new_conversations.unseen_exchanges(run, dropped, {})
+        assert len(unseen) == 7 and dropped["forgotten"] == 1
+        with pytest.raises(BadInput, match="learned is forgotten"):
+            blame.blame(run, "last")
+        with pytest.raises(BadInput, match="learned no x"):
+            blame.refuse(run.config, "c1", ["x"], "")
+        write_rows(cycle / "new.jsonl", unseen)
+        reseal(cycle)
+        (cycle / "new.jsonl").unlink()
+        with pytest.raises(BadInput, match="not as it was written"):
+            new_conversations.unseen_exchanges(run, {}, {})
 
 
 def test_what_redaction_hides_is_found_by_what_was_said(

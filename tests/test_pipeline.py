@@ -7,6 +7,7 @@ import re
 import shutil
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,10 +19,12 @@ from moltlm.adapters import base, card, serve
 from moltlm.adapters.config import ModelConfig
 from moltlm.data import persona
 from moltlm.data.errors import BadInput
+from moltlm.data.io import write_json
 from moltlm.pipeline import cli, config, explain, fields
+from moltlm.pipeline.artifact_files import ARTIFACT
 from moltlm.pipeline.config import Config, ScheduleConfig
 from moltlm.pipeline.console import Console
-from moltlm.pipeline.run import Missing, Run
+from moltlm.pipeline.run import MARK, Missing, Run
 from moltlm.pipeline.service import gate as gates
 from moltlm.pipeline.service import schedule
 from moltlm.pipeline.service.registry import Registry
@@ -462,6 +465,37 @@ def test_an_interrupted_stage_leaves_nothing_that_looks_done(tmp_path: Path) -> 
     artifact = run.do("pairs", {}, lambda folder: {"whole": True})
     assert not (artifact.folder / "half.txt").exists()
     run.close()
+
+
+def test_a_deletion_that_was_killed_leaves_nothing_that_looks_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whichever file went first: the mark, or the record."""
+
+    def killed(folder: Path, ignore_errors: bool = False) -> None:
+        for mark in folder.rglob(MARK):
+            mark.unlink()
+            raise KeyboardInterrupt
+
+    def said(text: str) -> str:
+        def make(folder: Path) -> dict[str, Any]:
+            (folder / "texts.jsonl").write_text(text)
+            return {}
+
+        with closing(open_run(tmp_path)) as run:
+            return (run.do("pairs", {}, make).folder / "texts.jsonl").read_text()
+
+    assert said("what is forgotten") == "what is forgotten"
+    (folder,) = (tmp_path / "run" / "pairs").iterdir()
+    write_json(folder / MARK, {})
+    with monkeypatch.context() as patched:
+        patched.setattr(shutil, "rmtree", killed)
+        with pytest.raises(KeyboardInterrupt):
+            said("new")
+    assert said("newer") == "newer"
+    (folder / ARTIFACT).unlink()
+    assert said("newest") == "newest"
+    assert list(folder.parent.iterdir()) == [folder]
 
 
 def test_two_commands_do_not_share_a_run_folder(tmp_path: Path) -> None:

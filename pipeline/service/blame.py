@@ -21,12 +21,10 @@ from moltlm.adapters import importance
 from moltlm.data import replay
 from moltlm.data import state as states
 from moltlm.data.errors import BadInput
-from moltlm.data.rows import read_rows
 from moltlm.data.state import PERSONALITY_ADAPTER
 from moltlm.data.types import Exchange, Pair
 from moltlm.evals.records import PersonaRecord, read_records
 from moltlm.evals.stats import mean
-from moltlm.pipeline.artifact_files import intact
 from moltlm.pipeline.config import Config
 from moltlm.pipeline.run import Artifact, Run, read_artifact
 from moltlm.pipeline.service import attempts, origin, set_aside
@@ -34,6 +32,7 @@ from moltlm.pipeline.service.attempts import CANDIDATE, Start
 from moltlm.pipeline.service.bundles import Bundle
 from moltlm.pipeline.service.cycles import OUTDATED, all_finished, finish, finished
 from moltlm.pipeline.service.evidence import CycleEvidence, served
+from moltlm.pipeline.service.new_conversations import learned_by
 from moltlm.pipeline.service.registry import Registry
 from moltlm.pipeline.service.set_aside import id_of
 from moltlm.pipeline.stages import direction, pairs
@@ -119,7 +118,10 @@ def blame(run: Run, name: str, trainings: int = 0) -> Blame:
     registry = Registry(run.config.registry.folder)
     current = registry.path(artifact.facts["current"])
     run.fixed = origin.origin(run, artifact.facts["current"])
-    items = read_rows(intact(artifact.folder, origin.NEW), Exchange)
+    items = learned_by(artifact.folder)
+    if not items:
+        what = f"All that the cycle {artifact.fingerprint} learned is forgotten."
+        raise BadInput(what, "Name another one: molt blame CYCLE CONFIG")
     suspects, limits = rank(run, current, items)
     change = _change(artifact)
     trials: list[Trial] = []
@@ -269,7 +271,7 @@ def refuse(config: Config, name: str, ids: Sequence[str], same: str) -> int:
         BadInput: for an unknown id, or a cycle whose candidate is in use, or what was trained further from it.
     """
     folder = find(config, name)
-    items = {id_of(item): item for item in read_rows(intact(folder, origin.NEW), Exchange)}
+    items = {id_of(item): item for item in learned_by(folder)}
     if missing := [each for each in ids if each not in items]:
         raise BadInput(f"The cycle {folder.name} learned no {missing[0]}.", f"See: molt blame {folder.name} {same}")
     names = finished(folder)

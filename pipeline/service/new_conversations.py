@@ -105,4 +105,10 @@ def _finished(run: Run) -> list[Exchange]:
     """The exchanges of earlier cycles that finished, whether the candidate was promoted or not. An interrupted cycle is
     not finished: the next call continues it."""
     learned = (folder for folder in all_finished(run.folder) if finished(folder)["outcome"] != OUTDATED)
-    return [item for folder in learned for item in read_rows(intact(folder, NEW), Exchange)]
+    return [item for folder in learned for item in learned_by(folder)]
+
+
+def learned_by(folder: Path) -> list[Exchange]:
+    """The exchanges that a cycle learned; none where all of them are forgotten. Raises BadInput for a damaged file."""
+    file = intact(folder, NEW)
+    return read_rows(file, Exchange) if file.is_file() else []

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from moltlm.data.errors import BadInput, MoltError
-from moltlm.data.io import publish
+from moltlm.data.io import discard, publish
 from moltlm.pipeline import storage
 from moltlm.pipeline.config import Config
 from moltlm.pipeline.console import Console
@@ -213,7 +213,7 @@ def _store(run: Run, artifacts: Packed) -> None:
     for name, packed in artifacts.items():
         target = run.folder / name
         if (target / MARK).is_file():
-            shutil.rmtree(target)
+            discard(target)
         if not target.exists():
             partial = target.with_name(f"{target.name}.partial")
             shutil.rmtree(partial, ignore_errors=True)

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from moltlm.data import forgotten
+from moltlm.data.io import discard
 from moltlm.pipeline.artifact_files import ARTIFACT, FINISHED, reseal
 from moltlm.pipeline.run import Run
 from moltlm.pipeline.service.forgetting import lineage, removal
@@ -32,21 +33,21 @@ def remove(run: Run, plan: Plan, with_sources: bool) -> list[Place]:
     questions = [(item.question, item.answer) for item in plan.exchanges]
     forgotten.remember(run.config.conversations.forgotten, plan.turns, questions, plan.files)
     for folder in sorted(plan.artifacts):
-        _mark(folder)
+        _mark(folder, folder in plan.taught)
     registry = Registry(run.config.registry.folder)
     for identity in sorted(plan.adapters):
         if registry.path(identity).is_dir():
-            removal.mark(registry.path(identity))
+            removal.mark(registry.path(identity), taught=True)
+    if plan.artifacts:  # before the texts go, by which a repeated call finds those that were only measured
+        shutil.rmtree(run.references, ignore_errors=True)  # values computed from its texts
+        for partial in run.folder.glob("*/*.partial"):
+            shutil.rmtree(partial)
     changed = list(plan.removable)
     for place in changed:
         _apply(place, plan, run.folder)
         artifact = plans.artifact_of(place.path, run.folder)
         if artifact is not None and (artifact / ARTIFACT).is_file():
             reseal(artifact)
-    if plan.artifacts:
-        shutil.rmtree(run.references, ignore_errors=True)  # values computed from its texts
-        for partial in run.folder.glob("*/*.partial"):
-            shutil.rmtree(partial)
     if with_sources:
         for place in (each for each in plan.sources if not each.reason):
             removal.drop_rows(place.path, plan.target)
@@ -54,13 +55,13 @@ def remove(run: Run, plan: Plan, with_sources: bool) -> list[Place]:
     return changed
 
 
-def _mark(folder: Path) -> None:
+def _mark(folder: Path, taught: bool) -> None:
     """Mark an artifact; a cycle that was not concluded would be, and is removed."""
     is_open_cycle = folder.parent.name == "retrain" and not (folder / FINISHED).is_file()
     if folder.is_dir() and not is_open_cycle and (folder / ARTIFACT).is_file():
-        removal.mark(folder)
+        removal.mark(folder, taught)
     else:
-        shutil.rmtree(folder, ignore_errors=True)
+        discard(folder)
 
 
 def _apply(place: Place, plan: Plan, run_folder: Path) -> None:
@@ -69,7 +70,7 @@ def _apply(place: Place, plan: Plan, run_folder: Path) -> None:
         return  # it went with its folder
     artifact = plans.artifact_of(path, run_folder)
     if artifact is not None and not plans.is_history(artifact):
-        shutil.rmtree(artifact)
+        discard(artifact)
     elif place.action == plans.ROWS_GO:
         removal.drop_rows(path, plan.target)
     elif place.action == plans.ENDS:
@@ -103,7 +104,7 @@ def drop_cycles(run: Run) -> None:
     for folder in lineage.marked(run.folder, run.config.registry.folder)[0]:
         if folder.parent.name == "retrain":
             run.forget(folder)
-            shutil.rmtree(folder)
+            discard(folder)
 
 
 def drop_weights(run: Run) -> list[str]:
@@ -118,7 +119,7 @@ def drop_weights(run: Run) -> list[str]:
         return []
     for folder in folders:
         run.forget(folder)
-        shutil.rmtree(folder, ignore_errors=True)
+        discard(folder)
     gone = sorted(each for each in adapters if registry.path(each).is_dir())
     if registry.anchor() in adapters and "personality" in registry.current():
         registry.rebaseline()

@@ -86,8 +86,14 @@ def ids(artifacts: list[Made], folders: set[Path]) -> set[str]:
 
 
 def marked(run_folder: Path, registry: Path) -> tuple[set[Path], set[str]]:
-    """What was made from something that is forgotten: the artifacts, later ones included, and the ids of adapters."""
+    """What learned something that is forgotten: the artifacts, later ones included, and the ids of adapters. What was
+    only measured on it is left out."""
     stored = artifacts(run_folder)
-    origin = {each.folder for each in stored if (each.folder / MARK).is_file()}
+    origin = {each.folder for each in stored if _is_taught(each.folder)}
     folders = origin | descendants(stored, origin)
-    return folders, ids(stored, folders) | {path.parent.name for path in registry.glob(f"entries/*/{MARK}")}
+    return folders, ids(stored, folders) | {path.name for path in registry.glob("entries/*") if _is_taught(path)}
+
+
+def _is_taught(folder: Path) -> bool:
+    """Whether weights learned from the part of an artifact or entry that is forgotten, by its mark."""
+    return (folder / MARK).is_file() and read_json(folder / MARK)["taught"]

@@ -73,7 +73,7 @@ class Plan:
         sources: the user's own files.
         unread: files that could not be searched, and why.
         searched: number of files.
-        artifacts: those that hold it or were made from it.
+        artifacts: those that hold it or were made from it; taught: those of them from which weights learned it.
         adapters: registry ids of the weights that learned it; in_use: those of them that are in use.
         exchanges: what will be forgotten, to be measured; turns: its texts.
         files: hashes of the user's files that hold it.
@@ -85,6 +85,7 @@ class Plan:
     unread: dict[str, str] = field(default_factory=dict)
     searched: int = 0
     artifacts: set[Path] = field(default_factory=set)
+    taught: set[Path] = field(default_factory=set)
     adapters: set[str] = field(default_factory=set)
     in_use: set[str] = field(default_factory=set)
     exchanges: list[Exchange] = field(default_factory=list)
@@ -308,9 +309,9 @@ def _lineage(plan: Plan, config: Config) -> None:
         if (folder := artifact_of(place.path, run_folder)) is not None and _is_taught(place.path, folder)
     }
     before, marked_ids = lineage.marked(run_folder, registry.folder)
-    made_from = lineage.descendants(stored, origin) | before
-    plan.artifacts = holding | made_from
-    plan.adapters = lineage.ids(stored, origin | made_from) | marked_ids
+    plan.taught = origin | lineage.descendants(stored, origin) | before
+    plan.artifacts = holding | plan.taught
+    plan.adapters = lineage.ids(stored, plan.taught) | marked_ids
     plan.in_use = plan.adapters & set(registry.current().values())
 
 

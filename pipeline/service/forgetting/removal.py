@@ -180,8 +180,13 @@ def shrink_buffer(folder: Path, target: Target) -> None:
     replay.save(replay.only(buffer, remaining), folder, WIDE if wide else 1)
 
 
-def mark(folder: Path) -> None:
-    """Note in an artifact that it was made from what is forgotten, so that it is made anew when it is asked for."""
+def mark(folder: Path, taught: bool) -> None:
+    """Note in an artifact that it held what is forgotten or was made from it, so that it is made anew when it is asked
+    for.
+
+    Args:
+        taught: whether weights learned from it, rather than were only measured on it.
+    """
     from moltlm.pipeline.run import MARK
 
-    write_json(folder / MARK, {"time": utc_now()})
+    write_json(folder / MARK, {"time": utc_now(), "taught": taught})
