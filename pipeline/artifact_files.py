@@ -13,8 +13,10 @@ from moltlm.data.io import fingerprint, read_json, sha256_file, to_json, write_j
 ARTIFACT, INPUTS = "artifact.json", "inputs.json"
 FINISHED = "finished.json"
 """File in the folder of a cycle that is finished: its candidate and its outcome. It is written after the others."""
+CYCLES = "retrain"
+"""The stage of cycles."""
 FETCHED = "fetched.json"
-"""File in the folder of an artifact that another machine has made."""
+"""File in the folder of a cycle that another machine has made."""
 UNSEALED = (ARTIFACT, FINISHED, FETCHED)
 
 

@@ -22,7 +22,17 @@ from moltlm import __version__
 from moltlm.adapters.config import CHECKPOINTS
 from moltlm.data.errors import BadInput, MoltError
 from moltlm.data.io import GONE, append_line, discard, fingerprint, publish, utc_now, write_json, write_text
-from moltlm.pipeline.artifact_files import ARTIFACT, FETCHED, FINISHED, INPUTS, inputs_of, is_whole, read_record, seal
+from moltlm.pipeline.artifact_files import (
+    ARTIFACT,
+    CYCLES,
+    FETCHED,
+    FINISHED,
+    INPUTS,
+    inputs_of,
+    is_whole,
+    read_record,
+    seal,
+)
 from moltlm.pipeline.config import Config, dump
 from moltlm.pipeline.console import Console
 from moltlm.pipeline.identity import key_of, present
@@ -202,8 +212,9 @@ class Run:
             self.start_writing()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fetched = self._storage.fetch(_object_name(folder), folder, lambda content: _is_of(content, folder))
-        if fetched:
+        if fetched and folder.parent.name == CYCLES:
             write_json(folder / FETCHED, {"from": self._storage.url, "time": utc_now()})
+        if fetched:
             self.console.stage(label, f"fetched from {self._storage.url}")
         return fetched
 
