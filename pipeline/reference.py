@@ -108,6 +108,7 @@ def settings_page() -> str:
         "## Hypothesis files",
         "",
         "A hypothesis is a YAML file of its own, named in `hypotheses` or given to `molt hypothesis run`.",
+        "`molt config explain hypothesis` prints these settings, `molt config explain hypothesis.seeds` one of them.",
         "",
     ]
     for section in sections(HypothesisConfig):
