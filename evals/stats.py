@@ -108,7 +108,7 @@ def score(values: Sequence[float], confidence: float = 0.95) -> Estimate:
     """
     estimate = mean(values, confidence)
     if len(values) > 1 and np.ptp(values) <= SAME:
-        others = _unseen(len(values), confidence)
+        others = _exact(0, len(values), confidence)[1]
         estimate = replace(
             estimate, low=estimate.mean * (1 - others), high=estimate.mean + (1 - estimate.mean) * others
         )
@@ -417,16 +417,16 @@ def _error(change: np.ndarray, confidence: float) -> float:
     if not ((one_way and len(moves) < FEW) or by_whole_scores):
         return _standard_error(change)
     share = len(moves) / n
-    bounds: Any = proportion_confint(len(moves), n, alpha=1 - confidence, method="beta")
+    low, high = _exact(len(moves), n, confidence)
     room = float(np.abs(moves).max()) if len(moves) else 1 + abs(float(change.mean()))
-    half = room * max(share - _number(bounds[0]), _number(bounds[1]) - share)
+    half = room * max(share - low, high - share)
     return max(_standard_error(change) if n > 1 else 0.0, half / _quantile((1 + confidence) / 2, n - 1))
 
 
-def _unseen(n: int, confidence: float) -> float:
-    """The largest share of a population of which n draws may well hold none."""
-    bounds: Any = proportion_confint(0, n, alpha=1 - confidence, method="beta")
-    return _number(bounds[1])
+def _exact(successes: int, n: int, confidence: float) -> tuple[float, float]:
+    """The exact interval of a share (Clopper and Pearson 1934)."""
+    bounds: Any = proportion_confint(successes, n, alpha=1 - confidence, method="beta")
+    return _number(bounds[0]), _number(bounds[1])
 
 
 def _by_cluster(values: np.ndarray, clusters: Sequence[Hashable]) -> np.ndarray:

@@ -71,7 +71,7 @@ class Shape:
 
 def find(rows: Sequence[Dose], seed: int = 0) -> Threshold | None:
     """None for fewer than three seeds or ten different doses (protocol: threshold)."""
-    given, rows = len(rows), [row for row in rows if math.isfinite(row.dose) and math.isfinite(row.cost)]
+    total, rows = len(rows), [row for row in rows if math.isfinite(row.dose) and math.isfinite(row.cost)]
     seeds = np.array([row.seed for row in rows])
     x, y = np.array([row.dose for row in rows]), np.array([row.cost for row in rows])
     names = list(dict.fromkeys(seeds.tolist()))
@@ -106,7 +106,7 @@ def find(rows: Sequence[Dose], seed: int = 0) -> Threshold | None:
         over[0],
         over[1],
         (start, middle, end),
-        given - len(rows),
+        total - len(rows),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -186,29 +187,21 @@ def explain(key: str, config: Config) -> list[Explanation]:
         hint = f"Did you mean {', '.join(close)}? " if close else ""
         raise BadInput(f"There is no setting {key}.", f"{hint}All settings: molt config show demo")
     name = key.split(".")[1] if key.startswith("tasks.") and pattern != key else ""
-    return [_explanation(pattern, item, config, name) for pattern, item in settings]
+    return [
+        _explanation(
+            each, field, _value(config, each, name), stages_of(each), COMMANDS.get(_longest(each, COMMANDS), "")
+        )
+        for each, field in settings
+    ]
 
 
 def _of_hypothesis(key: str) -> list[Explanation]:
     """The same of a hypothesis file, whose values are in no configuration."""
-    known = [(OF_HYPOTHESIS + name, field) for name, field in settings_of(HypothesisConfig)]
-    fields = [(name, field) for name, field in known if matches(key, name)]
-    if not fields:
+    settings = [(OF_HYPOTHESIS + name, field) for name, field in settings_of(HypothesisConfig)]
+    matching = [(name, field) for name, field in settings if matches(key, name)]
+    if not matching:
         raise BadInput(f"There is no setting {key}.", "All settings: molt config explain hypothesis")
-    return [
-        Explanation(
-            key=name,
-            description=field.description or "",
-            type=type_text(field),
-            choices=choices_of(field),
-            default=default_of(field),
-            required=field.is_required(),
-            value=None,
-            stages=["job", "hypothesis"],
-            command="",
-        )
-        for name, field in fields
-    ]
+    return [_explanation(name, field, None, ("job", "hypothesis")) for name, field in matching]
 
 
 def _pattern(key: str, config: Config) -> str:
@@ -237,7 +230,7 @@ def _longest(key: str, table: dict[str, Any]) -> str:
     return next((one for one in beginnings if one in table), "")
 
 
-def _explanation(key: str, field: FieldInfo, config: Config, name: str) -> Explanation:
+def _explanation(key: str, field: FieldInfo, value: Any, stages: Sequence[str], command: str = "") -> Explanation:
     return Explanation(
         key=key,
         description=field.description or "",
@@ -245,9 +238,9 @@ def _explanation(key: str, field: FieldInfo, config: Config, name: str) -> Expla
         choices=choices_of(field),
         default=default_of(field),
         required=field.is_required(),
-        value=_value(config, key, name),
-        stages=list(stages_of(key)),
-        command=COMMANDS.get(_longest(key, COMMANDS), ""),
+        value=value,
+        stages=list(stages),
+        command=command,
     )
 
 

@@ -212,9 +212,9 @@ class Run:
             self.start_writing()
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         fetched = self._storage.fetch(_object_name(folder), folder, lambda content: _is_of(content, folder))
-        if fetched and folder.parent.name == CYCLES:
-            write_json(folder / FETCHED, {"from": self._storage.url, "time": utc_now()})
         if fetched:
+            if folder.parent.name == CYCLES:
+                write_json(folder / FETCHED, {"from": self._storage.url, "time": utc_now()})
             self.console.stage(label, f"fetched from {self._storage.url}")
         return fetched
 

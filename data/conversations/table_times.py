@@ -69,9 +69,9 @@ def falls(times: Sequence[Any]) -> bool | None:
     if all(map(SORTABLE.fullmatch, texts)):
         return _verdict([(one > two) - (one < two) for one, two in pairwise(texts)])
     numbers = [_number(time) for time in times]
-    known = [number for number in numbers if number is not None]
-    if len(known) == len(times):
-        return _verdict([(one > two) - (one < two) for one, two in pairwise(known)])
+    seconds = [number for number in numbers if number is not None]
+    if len(seconds) == len(times):
+        return _verdict([(one > two) - (one < two) for one, two in pairwise(seconds)])
     read = [time_of(text) for text in texts if text.strip()]
     orders = ("dmy",) if any(map(DOTTED.match, texts)) else ORDERS
     possible = [set(steps) - {0} for order in orders if (steps := _steps(read, order)) is not None]

@@ -120,18 +120,18 @@ def _turns(columns: dict[str, str], times: list[str]) -> Fit:
     """How a row becomes a turn, which has a text also where the cell is empty; a date and a time are one time."""
 
     def turn(row: Row) -> Row:
-        found = {key: row.get(column) for key, column in columns.items()}
-        found["table_text"] = found["table_text"] or ""
-        found["table_time"] = row.get(times[0]) if len(times) == 1 else " ".join(str(row.get(each)) for each in times)
-        return found
+        cells = {key: row.get(column) for key, column in columns.items()}
+        cells["table_text"] = cells["table_text"] or ""
+        cells["table_time"] = row.get(times[0]) if len(times) == 1 else " ".join(str(row.get(each)) for each in times)
+        return cells
 
     return turn
 
 
 def messages_or_text(value: Any) -> Any:
     """A cell of what somebody says: the messages that it holds, else its text, be it JSON or not."""
-    found = parsed(value)
-    return found if holds_messages(found) else value
+    decoded = parsed(value)
+    return decoded if holds_messages(decoded) else value
 
 
 def holds_messages(value: Any) -> bool:
