@@ -105,6 +105,11 @@ class Detection:
     detectors: list[Detector]
     best: str | None
 
+    @property
+    def has_enough(self) -> bool:
+        """Whether there are seeds and settings enough to show anything."""
+        return self.seeds >= SEEDS and self.groups >= GROUPS
+
 
 def run(
     records: Sequence[CheckpointRecord],
@@ -165,10 +170,10 @@ def detect(runs: Sequence[EarlyRun], seed: int = 0) -> Detection:
         _detector(name, _held_out(runs, (name,), event, groups), base, event, draws, len(measured)) for name in measured
     ]
     detectors.sort(key=lambda one: -one.auroc)
-    enough = len(set(seeds)) >= SEEDS and len(set(groups)) >= GROUPS
-    best = next((one.predictor for one in detectors if enough and one.gain_low > 0), None)
     baseline = _detector("log rate and loss", base, base, event, draws, len(measured))
-    return Detection(*counts, baseline, detectors, best)
+    detection = Detection(*counts, baseline, detectors, None)
+    shown = [one.predictor for one in detectors if detection.has_enough and one.gain_low > 0]
+    return replace(detection, best=shown[0]) if shown else detection
 
 
 def _can_be_judged(event: np.ndarray, groups: Sequence[str]) -> bool:
